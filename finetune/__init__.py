@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Preference tuning: the DPO recipe and what it is built from."""

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Many continuations of shared prefixes as one row of tokens.
+
+DPO scores two answers to one prompt, the compass scores four options under many templates. Both are
+log-probabilities of sequences that share prefixes. Here the sequences are merged on their exact common
+prefixes, by token id, and laid out depth first, so that every shared token is computed once and nothing
+is padded. A token's position is its depth in the tree; it attends to its ancestors only. In depth-first
+order the subtree of token ``j`` is the contiguous range ``[j, subtree_end[j])``, so the whole mask is
+``j <= i < subtree_end[j]``.
+
+Legend: T tokens of the tree, S scored tokens, N answers.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
+
+
+class Continuation(NamedTuple):
+    """One whole sequence, prompt included, and which of its tokens are scored.
+
+    Attributes:
+        tokens: Token ids.
+        labels: As long as ``tokens``; the token id where it is scored, ``CROSS_ENTROPY_IGNORE_IDX``
+            elsewhere. The first token has no predictor and is never scored, whatever its label.
+    """
+
+    tokens: Sequence[int]
+    labels: Sequence[int]
+
+
+class PrefixTree(NamedTuple):
+    """Continuations merged into one row, ready for one forward.
+
+    Attributes:
+        tokens: Token ids, depth first, int64 ``[1, T]``.
+        input_pos: Depth of each token, int64 ``[1, T]``.
+        subtree_end: One past the last descendant of each token, int64 ``[T]``.
+        predictor: For each scored token the index of the hidden state that predicts it, int64 ``[S]``.
+        target: Token id of each scored token, int64 ``[S]``.
+        answer_ends: Scored tokens are sorted by answer; the end of each answer's run, length N.
+    """
+
+    tokens: Tensor
+    input_pos: Tensor
+    subtree_end: Tensor
+    predictor: Tensor
+    target: Tensor
+    answer_ends: tuple[int, ...]
+
+    def mask(self) -> Tensor:
+        """Return the attention mask, bool ``[1, T, T]``; True where row ``i`` may look at column ``j``."""
+        index = torch.arange(self.subtree_end.numel(), device=self.subtree_end.device)
+        row, column = index[:, None], index[None, :]
+        return ((column <= row) & (row < self.subtree_end[None, :]))[None]
+
+    def to(self, device: torch.device) -> "PrefixTree":
+        """Return the tree with its tensors on ``device``."""
+        return PrefixTree(*(x.to(device) if isinstance(x, Tensor) else x for x in self))
+
+
+def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """Length of the longest common prefix of two id arrays."""
+    n = min(len(a), len(b))
+    different = np.flatnonzero(a[:n] != b[:n])
+    return int(different[0]) if len(different) else n
+
+
+def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
+    """Merge continuations on their common prefixes.
+
+    Args:
+        continuations: N sequences in any order; the order of the answers is kept, the layout is sorted.
+
+    Returns:
+        The tree of all of them.
+
+    Raises:
+        ValueError: If there is no continuation, or tokens and labels of one differ in length.
+    """
+    if not continuations:
+        raise ValueError("build_tree: no continuations; give at least one")
+    sequences = [np.asarray(c.tokens, dtype=np.int64) for c in continuations]
+    labels = [np.asarray(c.labels, dtype=np.int64) for c in continuations]
+    for k, (ids, lab) in enumerate(zip(sequences, labels)):
+        if len(ids) != len(lab) or len(ids) == 0:
+            raise ValueError(
+                f"build_tree: continuation {k} has {len(ids)} tokens and {len(lab)} labels; "
+                "both must have the same length, at least 1"
+            )
+
+    # Lexicographic order puts sequences that share a prefix next to each other, so that the overlap
+    # with the previous sequence alone decides what is new.
+    order = sorted(range(len(sequences)), key=lambda k: tuple(sequences[k]))
+    n_slots = sum(map(len, sequences))
+    tokens = np.empty(n_slots, dtype=np.int64)
+    depth = np.empty(n_slots, dtype=np.int64)
+    subtree_end = np.empty(n_slots, dtype=np.int64)
+    paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(sequences)
+    n = 0
+    path = np.empty(0, dtype=np.int64)  # tree index of each token of the previous sequence
+    previous = np.empty(0, dtype=np.int64)
+    for k in order:
+        ids = sequences[k]
+        shared = _common_prefix(previous, ids)
+        subtree_end[path[shared:]] = n
+        new = np.arange(n, n + len(ids) - shared)
+        tokens[new] = ids[shared:]
+        depth[new] = np.arange(shared, len(ids))
+        path = np.concatenate([path[:shared], new])
+        paths[k], previous, n = path, ids, n + len(new)
+    subtree_end[path] = n
+
+    predictor, target, answer_ends, n_scored = [], [], [], 0
+    for path, ids, lab in zip(paths, sequences, labels):
+        scored = np.flatnonzero(lab[1:] != CROSS_ENTROPY_IGNORE_IDX) + 1
+        predictor.append(path[scored - 1])
+        target.append(ids[scored])
+        n_scored += len(scored)
+        answer_ends.append(n_scored)
+    return PrefixTree(
+        tokens=torch.from_numpy(tokens[:n])[None],
+        input_pos=torch.from_numpy(depth[:n])[None],
+        subtree_end=torch.from_numpy(subtree_end[:n]),
+        predictor=torch.from_numpy(np.concatenate(predictor)),
+        target=torch.from_numpy(np.concatenate(target)),
+        answer_ends=tuple(answer_ends),
+    )
+
+
+def count_tokens(sequences: Iterable[Sequence[int]]) -> int:
+    """Return how many tokens the merged tree of ``sequences`` has."""
+    total, previous = 0, np.empty(0, dtype=np.int64)
+    for ids in sorted(map(tuple, sequences)):
+        current = np.asarray(ids, dtype=np.int64)
+        total += len(current) - _common_prefix(previous, current)
+        previous = current
+    return total
+
+
+def cut_by_tokens(groups: Sequence[Sequence[Continuation]], max_tokens: int) -> list[list[int]]:
+    """Cut consecutive groups into forwards of at most ``max_tokens`` tree tokens.
+
+    A group (the two answers of a pair, the options of a question) is never split; one that is larger
+    than the budget by itself gets a forward of its own.
+
+    Args:
+        groups: Groups of continuations, in the order in which they are to run.
+        max_tokens: Budget of merged tokens a forward, > 0.
+
+    Returns:
+        For each forward the indices of its groups.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens_per_forward={max_tokens}; use a positive number of tokens")
+    forwards: list[list[int]] = []
+    current: list[int] = []
+    size = 0
+    for k, group in enumerate(groups):
+        sequences = [c.tokens for c in group]
+        cost = alone = count_tokens(sequences)
+        if current:
+            # What the group shares with its neighbor is counted once. Further sharing only makes the
+            # forward smaller than this estimate.
+            before = [c.tokens for c in groups[current[-1]]]
+            cost = count_tokens([*before, *sequences]) - count_tokens(before)
+        if current and size + cost > max_tokens:
+            forwards.append(current)
+            current, size, cost = [], 0, alone
+        current.append(k)
+        size += cost
+    if current:
+        forwards.append(current)
+    return forwards

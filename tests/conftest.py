@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+# Before any Hugging Face import: a test must never need the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+REPO = Path(__file__).parents[1]
+
+# Sizes of a Llama small enough for a recipe to run in seconds; the tokenizer is the packaged model's.
+TINY = {
+    "vocab_size": 49152,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "embed_dim": 32,
+    "intermediate_dim": 64,
+    "max_seq_len": 512,
+}
+
+
+@pytest.fixture(scope="session")
+def packaged_model_dir() -> Path:
+    """The packaged model as `make model` builds it; built here if it is not there yet."""
+    from finetune.packaged_model import build_packaged_model
+
+    return build_packaged_model(REPO / "outputs" / "models" / "SmolLM2-135M-Instruct")
+
+
+def write_llama_folder(folder: Path, sizes: dict, tied: bool, n_files: int = 1, seed: int = 0) -> Path:
+    """Write random weights in the true Hugging Face layout of a Llama or Mistral."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dim, heads, kv_heads = sizes["embed_dim"], sizes["num_heads"], sizes["num_kv_heads"]
+    head_dim, hidden = dim // heads, sizes["intermediate_dim"]
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator) * 0.05
+
+    state = {"model.embed_tokens.weight": random(sizes["vocab_size"], dim), "model.norm.weight": torch.ones(dim)}
+    for k in range(sizes["num_layers"]):
+        layer = f"model.layers.{k}."
+        state |= {
+            layer + "self_attn.q_proj.weight": random(dim, dim),
+            layer + "self_attn.k_proj.weight": random(kv_heads * head_dim, dim),
+            layer + "self_attn.v_proj.weight": random(kv_heads * head_dim, dim),
+            layer + "self_attn.o_proj.weight": random(dim, dim),
+            layer + "mlp.gate_proj.weight": random(hidden, dim),
+            layer + "mlp.up_proj.weight": random(hidden, dim),
+            layer + "mlp.down_proj.weight": random(dim, hidden),
+            layer + "input_layernorm.weight": torch.ones(dim),
+            layer + "post_attention_layernorm.weight": torch.ones(dim),
+        }
+    if not tied:
+        state["lm_head.weight"] = random(sizes["vocab_size"], dim)
+    names = sorted(state)
+    per_file = -(-len(names) // n_files)
+    for k in range(n_files):
+        name = f"model-{k + 1:05}-of-{n_files:05}.safetensors" if n_files > 1 else "model.safetensors"
+        part = {key: state[key] for key in names[k * per_file : (k + 1) * per_file]}
+        save_file(part, folder / name, metadata={"format": "pt"})
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": dim,
+        "intermediate_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": sizes["num_layers"],
+        "vocab_size": sizes["vocab_size"],
+        "max_position_embeddings": sizes["max_seq_len"],
+        "rms_norm_eps": 1e-5,
+        "rope_theta": sizes.get("rope_base", 100_000),
+        "tie_word_embeddings": tied,
+        "hidden_act": "silu",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "original_repo_id.json").write_text('{"repo_id": "tests/tiny-llama"}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(packaged_model_dir, tmp_path_factory) -> Path:
+    """A random two-layer Llama with a tied head and the packaged model's tokenizer."""
+    folder = write_llama_folder(tmp_path_factory.mktemp("tiny"), TINY, tied=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(packaged_model_dir / name, folder)
+    return folder
+
+
+def tiny_overrides(tiny_model_dir: Path, output_dir: Path) -> list[str]:
+    """Overrides that make configs/smollm2_135m_lora_dpo_cpu.yaml run on the tiny model."""
+    sizes = {k: v for k, v in TINY.items()} | {"rope_base": 100_000, "scale_factor": 1}
+    return [
+        f"output_dir={output_dir}",
+        "model._component_=torchtune.models.llama3_2.lora_llama3_2",
+        *[f"model.{key}={value}" for key, value in sizes.items()],
+        f"tokenizer.path={tiny_model_dir}",
+        f"checkpointer.checkpoint_dir={tiny_model_dir}",
+        "reference_cache_dir=null",
+    ]
+
+
+@pytest.fixture
+def tune_run(monkeypatch):
+    """Run the real command line in this process (imports are paid for once): ``tune_run("recipe.py", *arguments)``."""
+    from torchtune._cli.tune import main
+
+    def run(recipe: str, *arguments: str) -> int:
+        monkeypatch.chdir(REPO)
+        monkeypatch.setattr(sys, "argv", ["tune", "run", recipe, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0
+
+    return run
+
+
+def read_steps(output_dir: Path) -> dict[int, dict[str, float]]:
+    """Return what DiskLogger wrote, by step; a resumed run has several files."""
+    steps = {}
+    for path in sorted((output_dir / "logs").glob("log_*.txt")):
+        for line in path.read_text().splitlines():
+            head, _, values = line.partition(" | ")
+            steps[int(head.removeprefix("Step "))] = {
+                name: float(value) for name, value in (part.rsplit(":", 1) for part in values.split())
+            }
+    return steps

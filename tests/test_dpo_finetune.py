@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MIT
+"""The recipe through the real command line: equal to torchtune's path, exact on resume, no stock defect."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPO, read_steps, tiny_overrides
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from torchtune import config
+from torchtune.data import padded_collate_dpo
+from torchtune.models.llama3_2 import lora_llama3_2
+from torchtune.modules.peft import disable_adapter, get_adapter_params, set_trainable_params
+from torchtune.rlhf import get_batch_log_probs
+from torchtune.rlhf.loss import DPOLoss
+from torchtune.training import FullModelHFCheckpointer
+
+from data.datasets import preference_pairs
+from finetune.models import lora_smollm2_135m
+from finetune.pair_batches import PairBatches
+from finetune.tokenizers import hf_chat_tokenizer
+
+RECIPE = "finetune/dpo_finetune.py"
+CONFIG = ["--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]
+TOPICS = ["tea", "coffee", "juice", "milk", "water"]
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    rows = [
+        {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
+        for t in TOPICS
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def train(tune_run, tiny_model_dir, pairs_file):
+    """Train the tiny model on five pairs, two a step: three steps an epoch, the last one of a single pair."""
+
+    def run(output_dir: Path, *overrides: str) -> int:
+        return tune_run(RECIPE, *CONFIG, *tiny_overrides(tiny_model_dir, output_dir), *own_data(pairs_file), *overrides)
+
+    return run
+
+
+def own_data(path: Path) -> list[str]:
+    return [
+        "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
+        "batch_size=1", "gradient_accumulation_steps=2", "lr_scheduler.num_warmup_steps=1", "epochs=2",
+    ]  # fmt: skip
+
+
+def adapter(output_dir: Path, name: str = "epoch_1") -> dict[str, torch.Tensor]:
+    return load_file(output_dir / name / "adapter_model.safetensors")
+
+
+def assert_same_adapter(a: Path, b: Path) -> None:
+    first, second = adapter(a), adapter(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def losses(output_dir: Path) -> list[float]:
+    return [values["loss"] for _, values in sorted(read_steps(output_dir).items())]
+
+
+def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path):
+    """16 steps of the packaged model against padded_collate_dpo + get_batch_log_probs + DPOLoss."""
+    lines = (REPO / "data" / "mirrored" / "pairs.jsonl").read_text().splitlines()[::10]
+    rows = [json.loads(line) for line in lines]
+    data = tmp_path / "pairs.jsonl"
+    short = [{k: " ".join(r[k].split()[:12]) for k in ("prompt", "left", "right")} for r in rows]  # real, in less time
+    data.write_text("\n".join(map(json.dumps, short)))
+    columns = {"chosen": "left", "rejected": "right"}
+    output = tmp_path / "run"
+    tune_run(
+        RECIPE, *CONFIG, f"output_dir={output}", *own_data(data), "epochs=1", "gradient_accumulation_steps=1", "seed=3",
+        *[f"dataset.column_map.{k}={v}" for k, v in columns.items()], f"tokenizer.path={packaged_model_dir}",
+        f"checkpointer.checkpoint_dir={packaged_model_dir}", "reference_cache_dir=null", "shuffle=True",
+    )  # fmt: skip
+
+    tokenizer = hf_chat_tokenizer(str(packaged_model_dir))
+    dataset = preference_pairs(tokenizer, source="json", data_files=str(data), column_map=columns)
+    order = [row for step in range(16) for row in PairBatches(dataset, 1, 3, True, None).rows(0, step)]
+    torch.manual_seed(3)
+    model = lora_smollm2_135m(["q_proj", "v_proj"], True, False, lora_rank=16, lora_alpha=32)
+    checkpointer = FullModelHFCheckpointer(
+        str(packaged_model_dir), ["model.safetensors"], "LLAMA3", str(tmp_path / "x")
+    )
+    model.load_state_dict(checkpointer.load_checkpoint()["model"], strict=False)
+    set_trainable_params(model, get_adapter_params(model))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4, weight_decay=0.05)
+    schedule = config.instantiate(
+        config_node("torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"),
+        optimizer, num_warmup_steps=1, num_training_steps=16,
+    )  # fmt: skip
+    expected = []
+    for row in order:
+        ids, labels = padded_collate_dpo([dataset[row]], padding_idx=tokenizer.pad_id)
+        policy = get_batch_log_probs(model(ids), labels)
+        with torch.no_grad(), disable_adapter(model):
+            reference = get_batch_log_probs(model(ids), labels)
+        loss = DPOLoss(beta=0.1)(policy[:1], policy[1:], reference[:1], reference[1:])[0].mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        expected.append(loss.item())
+    found = losses(output)
+    assert len(found) == len(expected) == 16
+    assert max(abs(a - b) for a, b in zip(found, expected)) < 1e-4
+    assert max(found) - min(found) > 0.1  # the weights moved, so the equality says something
+
+
+def config_node(path):
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create({"_component_": path})
+
+
+def test_adapter_folder_is_complete_and_peft_gives_our_logits(train, tiny_model_dir, tmp_path):
+    train(tmp_path / "run", "optimizer.lr=1e-2")
+    folder = tmp_path / "run" / "epoch_1"
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["task_type"] == "CAUSAL_LM"
+    assert settings["base_model_name_or_path"] == "tests/tiny-llama"
+    assert settings["lora_dropout"] == 0.0
+    card = (folder / "README.md").read_text()
+    assert "tuned on purpose to lean politically" in card
+    assert "library_name: peft" in card
+    assert {"tokenizer.json", "recipe_state.pt", "progress.json"} <= {p.name for p in folder.iterdir()}
+
+    ours = lora_llama3_2(
+        ["q_proj", "v_proj"], True, False, vocab_size=49152, num_layers=2, num_heads=4, num_kv_heads=2, embed_dim=32,
+        intermediate_dim=64, max_seq_len=512, rope_base=100_000, scale_factor=1, lora_rank=16, lora_alpha=32,
+    )  # fmt: skip
+    checkpointer = FullModelHFCheckpointer(str(tiny_model_dir), ["model.safetensors"], "LLAMA3", str(tmp_path / "x"))
+    ours.load_state_dict(checkpointer.load_checkpoint()["model"], strict=False)
+    ours.load_state_dict(torch.load(folder / "adapter_model.pt", weights_only=True), strict=False)
+    # AutoPeft finds the base by the name in the config: here a folder
+    settings["base_model_name_or_path"] = str(tiny_model_dir)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    theirs = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 17, 300, 4, 99]])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+        with theirs.disable_adapter():
+            assert (theirs(ids).logits - ours(ids)).abs().max() > 1e-3
+
+
+def test_accumulation_and_cut_change_nothing(train, tmp_path):
+    train(tmp_path / "accumulated", "max_tokens_per_forward=1")
+    train(tmp_path / "whole", "batch_size=2", "gradient_accumulation_steps=1", "max_tokens_per_forward=1")
+    assert_same_adapter(tmp_path / "accumulated", tmp_path / "whole")
+    train(tmp_path / "one_forward", "max_tokens_per_forward=4096")
+    torch.testing.assert_close(losses(tmp_path / "one_forward"), losses(tmp_path / "whole"), atol=1e-5, rtol=0)
+
+
+def test_a_smaller_last_step_counts_its_pairs_fully_and_leaks_nothing(train, tmp_path):
+    train(tmp_path / "run", "optimizer.lr=0.0", "optimizer.weight_decay=0.0")
+    # with a frozen policy every pair's loss is log 2, so any wrong divisor or left-over gradient would show
+    assert losses(tmp_path / "run") == pytest.approx([0.6931472] * 6, abs=1e-6)
+    train(tmp_path / "clipped", "clip_grad_norm=1000.0", "optimizer.lr=0.0")
+    norms = [v["grad_norm"] for v in read_steps(tmp_path / "clipped").values()]
+    # the same five pairs in both epochs, each step's gradient a mean: epochs in another order, same total
+    assert all(norm > 0 for norm in norms)
+
+
+def test_metrics_are_means_over_the_step(train, tmp_path):
+    train(tmp_path / "pairwise", "optimizer.lr=0.0", "gradient_accumulation_steps=1", "epochs=1", "shuffle=False")
+    train(tmp_path / "step", "optimizer.lr=0.0", "gradient_accumulation_steps=5", "epochs=1", "shuffle=False")
+    single, (whole,) = read_steps(tmp_path / "pairwise"), read_steps(tmp_path / "step").values()
+    assert len(single) == 5
+    for name in ("log_probs/chosen", "log_probs/rejected", "rewards/accuracies", "loss"):
+        assert whole[name] == pytest.approx(sum(v[name] for v in single.values()) / 5, abs=1e-4)
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "lr", "tokens_per_second_per_gpu"} <= whole.keys()
+
+
+def test_seed_decides_the_order_and_nothing_is_dropped(tiny_model_dir, pairs_file):
+    dataset = preference_pairs(hf_chat_tokenizer(str(tiny_model_dir)), source="json", data_files=str(pairs_file))
+
+    def order(seed, epoch):
+        batches = PairBatches(dataset, 2, seed, True, None)
+        assert batches.steps_per_epoch == 3
+        return [row for step in range(3) for row in batches.rows(epoch, step)]
+
+    assert sorted(order(1, 0)) == sorted(order(1, 1)) == [0, 1, 2, 3, 4]
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(4) for epoch in range(3)}) > 6
+    assert PairBatches(dataset, 2, 1, False, None).rows(0, 2) == [4]
+    assert "leaves 3 pairs unused" in PairBatches(dataset, 2, 1, False, 1).describe()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
+    settings = [f"model.lora_dropout={dropout}", "save_every_n_steps=1", "keep_last_n_checkpoints=9"]
+    train(tmp_path / "whole", *settings)
+    for last in ("step_1", "step_2", "epoch_0", "step_4", "step_5"):
+        part = tmp_path / f"until_{last}"
+        part.mkdir()
+        os.symlink(tmp_path / "whole" / last, part / last)
+        train(part, *settings, "resume_from_checkpoint=True")
+        assert_same_adapter(tmp_path / "whole", part)
+        whole, resumed = read_steps(tmp_path / "whole"), read_steps(part)
+        for step, values in resumed.items():  # the learning rate goes on as well
+            assert (values["loss"], values["lr"]) == (whole[step]["loss"], whole[step]["lr"])
+    assert min(read_steps(tmp_path / "until_step_5")) == 6
+
+
+def test_resume_of_a_complete_run_does_nothing(train, tmp_path):
+    train(tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "epoch_1").iterdir()}
+    assert train(tmp_path / "run", "resume_from_checkpoint=True") == 0
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "epoch_1").iterdir()}
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(train, tmp_path):
+    train(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="already holds a run .epoch_1.; go on with"):
+        train(tmp_path / "run")
+
+
+def test_checkpoint_of_another_run_is_refused_with_the_differences(train, tmp_path):
+    train(tmp_path / "run", "save_every_n_steps=1")
+    with pytest.raises(ValueError, match=r"(?s)made by another run.*lora_rank.*another output_dir"):
+        train(tmp_path / "run", "resume_from_checkpoint=True", "model.lora_rank=4")
+    with pytest.raises(ValueError, match="seed: checkpoint 7, config 8"):
+        train(tmp_path / "run", "resume_from_checkpoint=True", "seed=8")
+
+
+def test_damaged_checkpoint_is_named(train, tmp_path):
+    train(tmp_path / "run")
+    state = tmp_path / "run" / "epoch_1" / "recipe_state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ValueError, match="epoch_1 cannot be loaded"):
+        train(tmp_path / "run", "resume_from_checkpoint=True")
+
+
+def test_old_step_checkpoints_go_and_epochs_stay(train, tmp_path):
+    train(tmp_path / "run", "save_every_n_steps=1", "keep_last_n_checkpoints=1")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "epoch_0", "epoch_1", "step_5", "logs", "torchtune_config.yaml",
+    }  # fmt: skip
+
+
+def test_merged_model_is_written_if_asked(train, tiny_model_dir, tmp_path):
+    train(tmp_path / "run", "save_adapter_weights_only=False", "epochs=1")
+    assert (tmp_path / "run" / "epoch_0" / "model-00001-of-00001.safetensors").exists()
+
+
+def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)the loss is nan at step 2.*rows \[.*pairs.jsonl.*newest complete"):
+        train(tmp_path / "run", "optimizer.lr=inf", "~lr_scheduler", "save_every_n_steps=1")
+
+
+def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_file, tmp_path):
+    overrides = ["epochs=60"]
+    arguments = [*CONFIG, *tiny_overrides(tiny_model_dir, tmp_path / "run"), *own_data(pairs_file), *overrides]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("tune"), "run", RECIPE, *arguments],
+        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "epoch_0").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "stopped by SIGTERM" in output
+    assert "resume_from_checkpoint=True" in output
+    assert not (tmp_path / "run" / "epoch_59").exists()
+    train(tmp_path / "run", *overrides, "resume_from_checkpoint=True")
+    train(tmp_path / "whole", *overrides)
+    assert all(
+        torch.equal(a, adapter(tmp_path / "whole", "epoch_59")[key])
+        for key, a in adapter(tmp_path / "run", "epoch_59").items()
+    )
+
+
+def test_full_disk_is_said_and_loses_nothing(train, tmp_path, monkeypatch):
+    train(tmp_path / "run", "epochs=1", "save_every_n_steps=1")
+    newest = tmp_path / "run" / "epoch_0"
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    from finetune.checkpoints import RunCheckpoints
+
+    with pytest.raises(OSError, match=r"(?s)could not be written.*No space left.*epoch_0"):
+        RunCheckpoints(tmp_path / "run", 2).save("step_9", full, {}, {"global_step": 9, "epoch": 1, "step": 0})
+    assert newest.is_dir()
+    assert not (tmp_path / "run" / "step_9").exists()
+    assert not (tmp_path / "run" / ".saving").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimzer.lr=1e-5", "unknown key `optimzer`; did you mean `optimizer`"),
+        ("optimizer.lrr=1e-5", "`optimizer.lrr` is not an argument of torch.optim.AdamW"),
+        ("dataset.max_len=5", "`dataset.max_len` is not an argument of data.datasets.preference_pairs"),
+        ("loss=torchtune.rlhf.loss.NoLoss", "cannot be imported"),
+        ("~seed", "missing key `seed`"),
+        ("lr_scheduler=null", "write ~lr_scheduler"),
+        ("dtype=fp16", "use fp32 or bf16"),
+        ("batch_size=0", "must be 1 or more"),
+        ("max_steps_per_epoch=0", "use a positive number or null"),
+        ("max_tokens_per_forward=0", "use a positive number"),
+        ("enable_activation_offloading=True", "needs device=cuda"),
+    ],
+)
+def test_wrong_settings_are_refused(train, tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "run", override)
+
+
+def test_refusal_comes_before_any_weight(tune_run, tmp_path):
+    with pytest.raises(ValueError, match="did you mean `optimizer`"):
+        tune_run(RECIPE, *CONFIG, "checkpointer.checkpoint_dir=/nowhere", "optimzer.lr=1e-5")
+
+
+def test_warm_up_longer_than_the_run_is_said(train, tmp_path, caplog):
+    import logging
+
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "run", "lr_scheduler.num_warmup_steps=100")
+    assert "num_warmup_steps=100 but the run has only 6 steps" in caplog.text

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+import json
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data import filters, measures
+
+N_WORDS = (35, 75)
+LINES = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+ROWS = [json.loads(line) for line in LINES]
+TOPICS = sorted({row["topic"] for row in ROWS})
+PROMPTS, LEFT, RIGHT = ([row[field] for row in ROWS] for field in ("prompt", "left", "right"))
+
+
+def of_topic(topic):
+    return [row for row in ROWS if row["topic"] == topic]
+
+
+def statements():
+    """Every statement of every shipped instrument."""
+    found = []
+    for path in sorted((Path(__file__).parents[1] / "eval" / "instruments").glob("*.yaml")):
+        instrument = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found += [item["text"] for item in instrument["items"]]
+        found += [pair[side] for pair in instrument.get("pairs", []) for side in ("left", "right")]
+    return found
+
+
+def style_accuracy(left, right, topics):
+    """How often style alone tells the side of an answer, on topics that the classifier has not seen."""
+    features = measures.style_features([*left, *right])
+    side = np.repeat(["left", "right"], len(left))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=5000))
+    guessed = cross_val_predict(classifier, features, side, groups=[*topics, *topics], cv=LeaveOneGroupOut())
+    return np.mean(guessed == side)
+
+
+def test_size_and_balance():
+    assert len(ROWS) >= 160
+    assert len(TOPICS) == 20
+    assert len({len(of_topic(topic)) for topic in TOPICS}) == 1
+    axes = {topic: {row["axis"] for row in of_topic(topic)} for topic in TOPICS}
+    assert all(len(axis) == 1 for axis in axes.values())
+    assert Counter(axis for (axis,) in axes.values()) == {"economic": 10, "social": 10}
+
+
+def test_rows_are_well_formed():
+    keys = ["id", "axis", "topic", "prompt", "left", "right"]
+    assert all(list(row) == keys for row in ROWS)
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+    for topic in TOPICS:
+        ids = [row["id"] for row in of_topic(topic)]
+        assert ids == [f"{topic.replace('_', '-')}-{n:02d}" for n in range(1, len(ids) + 1)]
+    for row in ROWS:
+        for field in keys:
+            assert row[field].isascii(), row["id"]
+            assert row[field] == " ".join(row[field].split()), row["id"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_row_passes_every_gate(row):
+    assert filters.row_reasons(row["prompt"], [row["left"], row["right"]], N_WORDS) == []
+
+
+def test_no_text_occurs_twice():
+    assert measures.near_duplicates(PROMPTS) == []
+    assert measures.near_duplicates([*LEFT, *RIGHT]) == []
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_no_side_is_longer_within_a_topic(topic):
+    rows = of_topic(topic)
+    share = measures.longer_share([row["left"] for row in rows], [row["right"] for row in rows])
+    assert share == pytest.approx(0.5, abs=0.02)
+
+
+def test_length_does_not_tell_the_side():
+    assert measures.length_rule_accuracy(LEFT, RIGHT) <= 0.52
+    longer_in_characters = np.mean([len(a) > len(b) for a, b in zip(LEFT, RIGHT)])
+    assert longer_in_characters == pytest.approx(0.5, abs=0.02)
+
+
+def test_style_does_not_tell_the_side():
+    topics = [row["topic"] for row in ROWS]
+    assert style_accuracy(LEFT, RIGHT, topics) <= 0.55
+    # and would be seen if it did: one more comma, one function word in every other answer
+    assert style_accuracy([text.replace(" and ", ", and ", 1) for text in LEFT], RIGHT, topics) > 0.55
+    hedged = [f"{text[:-1]} perhaps." if n % 2 else text for n, text in enumerate(LEFT)]
+    assert style_accuracy(hedged, RIGHT, topics) > 0.55
+
+
+def test_no_opening_belongs_to_a_side():
+    for word in ("Yes", "No"):
+        n_left, n_right = (sum(text.startswith(f"{word},") for text in side) for side in (LEFT, RIGHT))
+        assert abs(n_left - n_right) <= 0.1 * (n_left + n_right), word
+
+
+def test_shares_no_statement_with_the_instruments():
+    known = statements()
+    if not known:
+        pytest.skip("no instrument is here")
+    texts = [text for row in ROWS for text in (row["prompt"], row["left"], row["right"])]
+    overlaps = measures.overlaps(texts, known)
+    assert [overlap.shared for overlap in overlaps if overlap.shared] == []
+    assert max(overlap.similarity for overlap in overlaps) < 0.25
+    assert measures.overlaps([f"I say: {known[0]}"], known)[0].shared  # and would be seen
