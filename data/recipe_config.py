@@ -22,8 +22,6 @@ def _did_you_mean(name: str, known: Collection[str]) -> str:
 def _component_problems(key: str, node: Mapping[str, Any]) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
-    if path is None:  # how torchtune reads key=null where the YAML has a component
-        return [f"`{key}` has no component; to switch it off on the command line write ~{key}"]
     try:
         component = _get_component_from_path(path)
     except Exception as error:  # torchtune wraps whatever the import raised
@@ -55,6 +53,14 @@ def check_config(cfg: DictConfig, required: Collection[str], optional: Mapping[s
             argument that it is given. Lists all of them.
     """
     known = {*required, *optional}
+    cfg = cfg.copy()
+    for key in list(cfg):
+        # torchtune reads key=null, where the YAML has a component, as a component without a path
+        if isinstance(cfg._get_node(key), DictConfig) and cfg[key].get("_component_", "") is None:
+            if key in required:
+                del cfg[key]
+            else:
+                cfg[key] = None
     problems = [f"unknown key `{k}`{_did_you_mean(k, known)}" for k in cfg if k not in known]
     problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg))]
     for key in cfg:

@@ -260,7 +260,7 @@ def test_merged_model_is_written_if_asked(train, tiny_model_dir, tmp_path):
 
 def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):
     with pytest.raises(RuntimeError, match=r"(?s)the loss is nan at step 2.*rows \[.*pairs.jsonl.*newest complete"):
-        train(tmp_path / "run", "optimizer.lr=inf", "~lr_scheduler", "save_every_n_steps=1")
+        train(tmp_path / "run", "optimizer.lr=.inf", "lr_scheduler=null", "save_every_n_steps=1")
 
 
 def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_file, tmp_path):
@@ -311,7 +311,7 @@ def test_full_disk_is_said_and_loses_nothing(train, tmp_path, monkeypatch):
         ("dataset.max_len=5", "`dataset.max_len` is not an argument of data.datasets.preference_pairs"),
         ("loss=torchtune.rlhf.loss.NoLoss", "cannot be imported"),
         ("~seed", "missing key `seed`"),
-        ("lr_scheduler=null", "write ~lr_scheduler"),
+        ("loss=null", "missing key `loss`"),
         ("dtype=fp16", "use fp32 or bf16"),
         ("batch_size=0", "must be 1 or more"),
         ("max_steps_per_epoch=0", "use a positive number or null"),
