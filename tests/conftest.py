@@ -62,10 +62,15 @@ def write_llama_folder(folder: Path, sizes: dict, tied: bool, n_files: int = 1, 
         state["lm_head.weight"] = random(sizes["vocab_size"], dim)
     names = sorted(state)
     per_file = -(-len(names) // n_files)
+    weight_map = {}
     for k in range(n_files):
         name = f"model-{k + 1:05}-of-{n_files:05}.safetensors" if n_files > 1 else "model.safetensors"
         part = {key: state[key] for key in names[k * per_file : (k + 1) * per_file]}
         save_file(part, folder / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, name)
+    if n_files > 1:
+        index = {"metadata": {}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
