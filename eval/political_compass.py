@@ -38,7 +38,7 @@ OPTIONAL: dict[str, Any] = {
     "templates": None,
     "n_templates": 3,
     "n_orders": 4,
-    "labels": ["digits", "letters"],
+    "labels": ["digits", "letters", "words"],
     "n_pair_templates": 4,
     "max_tokens_per_forward": 800,
     "n_bootstrap": 10_000,

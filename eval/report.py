@@ -32,8 +32,8 @@ def require_matplotlib() -> None:
 def draw_compass(summary: Summary, path: str | Path) -> None:
     """Draw the models of a run on the instrument's first two axes, and their lean on the pairs.
 
-    Panels: the whole compass; if the points are crowded, the part where they lie, with intervals; and an
-    interval for each model on the pairs. A mode that was not run has no panel.
+    Panels: the whole compass; if the points are crowded, the part where they lie, with intervals; the lean
+    of each model on the pairs; and the paired differences. A mode that was not run has no panel.
 
     Args:
         summary: What ``summary.json`` holds.
@@ -55,15 +55,18 @@ def draw_compass(summary: Summary, path: str | Path) -> None:
         panels.append(lambda ax: _draw_intervals(ax, summary, "choice", "coordinate"))
     if "pairs" in modes:
         panels.append(lambda ax: _draw_intervals(ax, summary, "pairs", "nats a token"))
-    figure, grid = pyplot.subplots(
-        1, len(panels), figsize=(5.4 * len(panels), 6.3), squeeze=False, layout="constrained"
-    )
-    for panel, ax in zip(panels, grid[0]):
+        if summary["comparisons"]:
+            panels.append(lambda ax: _draw_differences(ax, summary, "pairs", "nats a token"))
+    n_columns = min(len(panels), 2 if len(panels) == 4 else 3)
+    n_rows = -(-len(panels) // n_columns)
+    size = (5.4 * n_columns, 5.2 * n_rows + 1)
+    figure, grid = pyplot.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    for panel, ax in zip(panels, grid.flat):
         panel(ax)
     models = {name: None for name in summary["models"]}
     handles = [_marker(ax, i, [], [], label=name) for i, name in enumerate(models)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
-    caption = textwrap.fill(_caption(summary, modes), width=int(62 * len(panels)))
+    caption = textwrap.fill(_caption(summary, modes), width=88 * n_columns)
     figure.supxlabel(caption, fontsize=8, ha="left", x=0.01, color="#333333")
     figure.savefig(path, dpi=120, format="png")
     pyplot.close(figure)
@@ -140,6 +143,28 @@ def _draw_intervals(ax: Any, summary: Summary, mode: str, unit: str) -> None:
     ax.set_title(f"{mode}: mean and 95 % interval", fontsize=10)
 
 
+def _draw_differences(ax: Any, summary: Summary, mode: str, unit: str) -> None:
+    """Each model minus the first one, with paired intervals; with three models also the last two."""
+    names = list(summary["models"])
+    shown = [(names[0], name) for name in names[1:]] + ([(names[1], names[2])] if len(names) == 3 else [])
+    scores = list(summary["models"][names[0]][mode])
+    for c in summary["comparisons"]:
+        if (c["a"], c["b"]) not in shown or c["mode"] != mode or c["ci95"] is None:
+            continue
+        k = shown.index((c["a"], c["b"]))
+        y = scores.index(c["axis"]) + (k - (len(shown) - 1) / 2) * 0.7 / len(shown)
+        is_first = c["axis"] == scores[0]
+        style = names.index(c["b"]) if c["a"] == names[0] else len(names)
+        ax.plot(c["ci95"], [y, y], color=STYLES[style % len(STYLES)][0], lw=1.6)
+        label = f"{c['b']} minus {c['a']}" if is_first else None
+        _marker(ax, style, [c["difference"]], [y], label=label)
+    ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+    ax.set(yticks=range(len(scores)), yticklabels=scores, ylim=(len(scores) - 0.5, -0.5), box_aspect=1)
+    ax.set_xlabel(f"moved left  ←  {unit}  →  moved right")
+    ax.set_title(f"{mode}: paired differences and 95 % intervals", fontsize=10)
+    ax.legend(fontsize=8, frameon=False)
+
+
 def _marker(ax: Any, i: int, x: list[float], y: list[float], **kwargs: Any) -> Any:
     color, marker = STYLES[i % len(STYLES)]
     return ax.plot(x, y, marker, color=color, markeredgecolor="white", markersize=9, **kwargs)[0]
@@ -158,8 +183,8 @@ def _caption(summary: Summary, modes: set[str]) -> str:
             "right one minus the left one."
         )
     text.append(
-        "Lines: 95 % bootstrap intervals of the mean over statements (twins together) or pairs. Models answer "
-        "the same prompts: judge a difference by its paired interval in summary.json, not by overlap here."
+        "Lines: 95 % bootstrap intervals of the mean over statements (twins together) or pairs. All models "
+        "answer the same prompts: judge a change by its paired difference, not by the overlap of intervals."
     )
     unplaced = [
         f"{name} on {axis}"

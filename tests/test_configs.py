@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Every config validates, and every command in a config's header runs, with only sizes and paths overridden."""
 
-import json
-import shlex
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import REPO, TINY, read_steps, tiny_overrides, write_llama_folder
+from conftest import REPO, read_steps
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
-ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
-SMALL = {**TINY, "max_seq_len": 1024}
 
 
 def header_commands(path: Path) -> list[str]:
@@ -24,25 +18,6 @@ def header_commands(path: Path) -> list[str]:
 
 
 COMMANDS = [(path, command) for path in CONFIGS for command in header_commands(path)]
-
-
-@pytest.fixture
-def tune(monkeypatch):
-    """Run a `tune` command line in this process; return its exit status."""
-    from torchtune._cli.tune import TuneCLIParser, main
-
-    def run(arguments: list[str], parse_only: bool = False) -> int:
-        monkeypatch.chdir(REPO)
-        monkeypatch.setattr(sys, "argv", ["tune", *arguments])
-        if parse_only:
-            return TuneCLIParser().parse_args() is None
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-        return 0
-
-    return run
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -56,84 +31,9 @@ def test_every_config_says_how_to_run_it(path):
     assert any(f"configs/{path.name}" in command for command in header_commands(path))
 
 
-@pytest.fixture
-def pairs_file(tmp_path):
-    rows = [{"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is good.", "rejected": f"No, avoid {t}."} for t in "abc"]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Path]:
-    """Return overrides for a big model's config, and its random checkpoint in the true layout."""
-    llama = name.startswith("llama8b")
-    vocabulary, base = (128_256, 500_000) if llama else (32_000, 1_000_000)
-    n_files = 4 if llama else 3
-    sizes = {**SMALL, "vocab_size": vocabulary, "rope_base": base}
-    folder = write_llama_folder(tmp_path / "model", sizes, tied=False, n_files=n_files)
-    package, file = (
-        ("llama_models", "llama3/tokenizer.model") if llama else ("mistral_common", "data/tokenizer.model.v1")
-    )
-    tokenizer = Path(find_spec(package).submodule_search_locations[0]) / file
-    changed = ("num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "max_seq_len")
-    return [
-        *[f"model.{key}={SMALL[key]}" for key in changed],
-        f"output_dir={tmp_path / 'run'}",
-        f"tokenizer.path={tokenizer}",
-        f"checkpointer.checkpoint_dir={folder}",
-        "dataset.source=json",
-        f"dataset.data_files={pairs_file}",
-        "device=cpu",
-        *ONE_STEP,
-    ], folder
-
-
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=lambda x: x.stem if isinstance(x, Path) else x.split()[2])
-def test_header_command(tune, path, command, request, tmp_path, pairs_file):
-    arguments = shlex.split(command)[1:]
-    if arguments[0] == "download":  # the network is not there: the command line must at least be right
-        tune(arguments, parse_only=True)
-        return
-    assert (REPO / arguments[1]).exists() or arguments[1] == "lora_finetune_single_device"
-    assert f"configs/{path.name}" in arguments or arguments[1] == "finetune/packaged_model.py"
-    folder = None
-    if arguments[1] == "finetune/packaged_model.py":
-        arguments += [f"output_dir={request.getfixturevalue('packaged_model_dir')}"]
-    elif path.stem.startswith(("llama8b", "mistral7b")):
-        overrides, folder = shrunken(path.stem, tmp_path, pairs_file)
-        arguments += overrides
-        if arguments[1] == "finetune/dpo_finetune.py":
-            arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
-    elif path.stem == "smollm2_135m_lora_dpo_cpu":
-        arguments += tiny_overrides(request.getfixturevalue("tiny_model_dir"), tmp_path / "run") + ONE_STEP
-    elif path.stem == "political_compass":
-        arguments += request.getfixturevalue("compass_overrides")
-    assert tune(arguments) == 0
-    if folder is not None:
-        assert len(read_steps(tmp_path / "run")) == 1
-        base = AutoModelForCausalLM.from_pretrained(folder)
-        assert PeftModel.from_pretrained(base, tmp_path / "run" / "epoch_0")
-
-
-@pytest.fixture
-def compass_overrides(tiny_model_dir, tmp_path):
-    """Overrides that make configs/political_compass.yaml run on the tiny model and one item."""
-    item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-1, 1]}}
-    instrument = {
-        "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["no", "yes"],
-        "axes": {"economic": {"low": "left", "high": "right", "offset": 0, "divisor": 1}},
-        "items": [{"id": "a", **item}],
-        "pairs": [{"id": "p", "topic": "t", "left": "Raise taxes.", "right": "Lower taxes."}],
-    }  # fmt: skip
-    (tmp_path / "one.yaml").write_text(json.dumps(instrument))  # JSON is YAML
-    return [
-        f"output_dir={tmp_path / 'compass'}",
-        "model._component_=torchtune.models.llama3_2.llama3_2",
-        *[f"model.{key}={value}" for key, value in {**TINY, "rope_base": 100_000, "scale_factor": 1}.items()],
-        f"tokenizer.path={tiny_model_dir}",
-        f"checkpointer.checkpoint_dir={tiny_model_dir}",
-        f"instrument={tmp_path / 'one.yaml'}",
-        "adapters=null",
-        "n_orders=2",
-        "n_bootstrap=200",
-    ]
+def test_header_command(run_documented, path, command):
+    run, base = run_documented(command)
+    if base is not None:
+        assert len(read_steps(run)) == 1
+        assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "epoch_0")

@@ -187,7 +187,7 @@ def test_the_picture_of_what_has_no_point(tmp_path):
         models = {"base": {"choice": dict.fromkeys(axes, nothing)}}
         models |= {name: {"choice": dict.fromkeys(axes, point)} for name in names}
         instrument = {"name": "n", "version": "1", "axes": dict.fromkeys(axes, about)}
-        summary = {"instrument": instrument, "models": models}
+        summary = {"instrument": instrument, "models": models, "comparisons": []}
         report.draw_compass(summary, tmp_path / "a.png")
         assert "Not identified (no answer): base on x" in report._caption(summary, {"choice"})
         report.draw_compass({**summary, "models": {"base": models["base"]}}, tmp_path / "b.png")
