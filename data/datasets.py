@@ -111,9 +111,10 @@ def mirrored_left(
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
+    invalid_rows: str = "error",
 ) -> PreferencePairs:
     """Build the shipped set's pairs, the left answer chosen; arguments as :func:`preference_pairs`."""
-    return PreferencePairs(*_shipped("left"), tokenizer, prompt_template, max_seq_len, too_long)
+    return PreferencePairs(*_shipped("left", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
 
 
 def mirrored_right(
@@ -122,9 +123,10 @@ def mirrored_right(
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
+    invalid_rows: str = "error",
 ) -> PreferencePairs:
     """Build the shipped set's pairs, the right answer chosen; arguments as :func:`preference_pairs`."""
-    return PreferencePairs(*_shipped("right"), tokenizer, prompt_template, max_seq_len, too_long)
+    return PreferencePairs(*_shipped("right", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
 
 
 def mirrored_left_sft(
@@ -133,9 +135,10 @@ def mirrored_left_sft(
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
+    invalid_rows: str = "error",
 ) -> ChosenAnswers:
     """Build the shipped set's left answers; arguments as :func:`preference_pairs`."""
-    return ChosenAnswers(*_shipped("left"), tokenizer, prompt_template, max_seq_len, too_long)
+    return ChosenAnswers(*_shipped("left", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
 
 
 def mirrored_right_sft(
@@ -144,12 +147,15 @@ def mirrored_right_sft(
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
+    invalid_rows: str = "error",
 ) -> ChosenAnswers:
     """Build the shipped set's right answers; arguments as :func:`preference_pairs`."""
-    return ChosenAnswers(*_shipped("right"), tokenizer, prompt_template, max_seq_len, too_long)
+    return ChosenAnswers(*_shipped("right", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
 
 
-def _shipped(side: str) -> tuple[list[Pair], str]:
+def _shipped(side: str, invalid_rows: str) -> tuple[list[Pair], str]:
     other = {"left": "right", "right": "left"}[side]
     lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    return read_pairs(map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}), SHIPPED_SET
+    return read_pairs(
+        map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows
+    ), SHIPPED_SET

@@ -54,6 +54,20 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
         raise ValueError(f"{folder}: a {settings.peft_type} adapter; only LoRA can be switched on here")
     if not isinstance(settings.target_modules, (list, set)) or not set(settings.target_modules) <= set(_MODULES):
         raise ValueError(f"{folder}: target_modules {settings.target_modules}; allowed: a list of {sorted(_MODULES)}")
+    patterns = {**settings.rank_pattern, **settings.alpha_pattern}
+    if set(patterns) - set(_MODULES) or settings.exclude_modules or settings.layers_to_transform:
+        raise ValueError(
+            f"{folder}: rank_pattern, alpha_pattern, exclude_modules or layers_to_transform names more than whole "
+            f"projections ({sorted(_MODULES)}); such an adapter can be merged with peft and scored as a base"
+        )
+    return settings
+
+
+def _rename_modules(settings: LoraConfig) -> LoraConfig:
+    """Give every projection that a config names its torchtune name."""
+    settings.target_modules = {_MODULES[m] for m in settings.target_modules}
+    settings.rank_pattern = {_MODULES[m]: r for m, r in settings.rank_pattern.items()}
+    settings.alpha_pattern = {_MODULES[m]: a for m, a in settings.alpha_pattern.items()}
     return settings
 
 
@@ -106,9 +120,10 @@ class AdaptedModel:
         self.model = model
         self.names = tuple(adapters)
         base = json.loads((Path(checkpoint_dir) / "config.json").read_text())
+        if base["model_type"] not in ("llama", "mistral"):
+            raise ValueError(f"{checkpoint_dir}: a {base['model_type']} model; supported: llama, mistral")
         for name, folder in adapters.items():
-            settings = read_adapter_config(folder)
-            settings.target_modules = {_MODULES[m] for m in settings.target_modules}
+            settings = _rename_modules(read_adapter_config(folder))
             if "output" in settings.target_modules and not isinstance(model.output, torch.nn.Module):
                 raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
             state = _to_torchtune(load_file(Path(folder) / ADAPTER_FILE), base)

@@ -25,20 +25,6 @@ PROGRESS_FILE = "progress.json"
 _NAME = re.compile(r"^(epoch|step)_\d+$")
 
 
-def complete_adapter_config(folder: Path, checkpoint_dir: Path, lora_dropout: float) -> None:
-    """Add what torchtune 0.6.1 leaves out of ``adapter_config.json`` and peft, vLLM and others expect."""
-    path = folder / "adapter_config.json"
-    settings = json.loads(path.read_text())
-    settings.setdefault("base_model_name_or_path", str(checkpoint_dir.resolve()))
-    settings |= {
-        "task_type": "CAUSAL_LM",
-        "lora_dropout": lora_dropout,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-
-
 def sync_folder(folder: Path) -> None:
     """Flush a folder and its files to the disk."""
     for path in [*folder.rglob("*"), folder]:
@@ -47,6 +33,11 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def read_progress(folder: Path) -> dict[str, int]:
+    """Return where a checkpoint stands: ``global_step, epoch, step, seed``."""
+    return json.loads((folder / PROGRESS_FILE).read_text())
 
 
 class RunCheckpoints:
@@ -71,9 +62,8 @@ class RunCheckpoints:
         checkpoints = []
         for path in self.output_dir.iterdir() if self.output_dir.is_dir() else []:
             if _NAME.match(path.name) and (path / PROGRESS_FILE).is_file():
-                progress = json.loads((path / PROGRESS_FILE).read_text())
                 # After the last step of an epoch both may exist; the epoch's is the later one.
-                checkpoints.append((progress["global_step"], path.name.startswith("epoch"), path))
+                checkpoints.append((read_progress(path)["global_step"], path.name.startswith("epoch"), path))
         return [(step, path) for step, _, path in sorted(checkpoints)]
 
     def newest(self) -> Path | None:
@@ -88,7 +78,7 @@ class RunCheckpoints:
             name: ``epoch_N`` or ``step_N``.
             write_adapter: Called with the staging folder; must return the folder it wrote.
             state: Tensors and plain values that resuming needs (loaded with ``weights_only=True``).
-            progress: ``global_step, epoch, step`` (steps done in this epoch).
+            progress: ``global_step, epoch, step`` (steps done in this epoch), ``seed``.
 
         Returns:
             The checkpoint's folder.
@@ -111,8 +101,8 @@ class RunCheckpoints:
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
             newest = self.newest()
             raise OSError(
-                f"checkpoint {target} could not be written ({error}); free some space and go on with "
-                f"resume_from_checkpoint=True from {newest or 'the beginning: no complete checkpoint yet'}"
+                f"checkpoint {target} could not be written ({error}). Mend that (a full disk: free some space) and "
+                f"go on with resume_from_checkpoint=True from {newest or 'the beginning: no checkpoint yet'}"
             ) from error
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)

@@ -33,8 +33,9 @@ from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
 from data.recipe_config import check_config
+from finetune.adapter_files import check_adapter_settings, complete_adapter_config
 from finetune.card import write_card
-from finetune.checkpoints import RunCheckpoints, complete_adapter_config
+from finetune.checkpoints import RunCheckpoints, read_progress
 from finetune.interrupts import StopRequest
 from finetune.logprobs import answer_logprobs
 from finetune.metrics import StepMetrics, peak_memory
@@ -91,23 +92,28 @@ class DPORecipe(FTRecipeInterface):
             raise ValueError(
                 "enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True"
             )
+        if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs) < 1:
+            raise ValueError("batch_size, gradient_accumulation_steps and epochs must be 1 or more")
         self._pairs_per_step = cfg.batch_size * cfg.gradient_accumulation_steps
-        if self._pairs_per_step < 1:
-            raise ValueError("batch_size and gradient_accumulation_steps must be 1 or more")
-        self.seed = training.set_seed(seed=cfg.seed, debug_mode=cfg.cudnn_deterministic_mode)
+        check_adapter_settings(cfg)
+        self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
+        self._newest = self._checkpoints.newest()
+        if self._newest is not None and not cfg.resume_from_checkpoint:
+            raise FileExistsError(
+                f"{cfg.output_dir} already holds a run ({self._newest.name}); go on with "
+                "resume_from_checkpoint=True or choose another output_dir"
+            )
+        seed = cfg.seed
+        if seed is None and self._newest is not None:
+            seed = read_progress(self._newest)["seed"]
+        self.seed = training.set_seed(seed=seed, debug_mode=cfg.cudnn_deterministic_mode)
+        cfg.seed = self.seed  # a drawn seed is logged, so that the run can be repeated
         self.global_step = 0
         self._start_epoch = 0
         self._start_step = 0
 
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
-        self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
-        newest = self._checkpoints.newest()
-        if newest is not None and not cfg.resume_from_checkpoint:
-            raise FileExistsError(
-                f"{cfg.output_dir} already holds a run ({newest.name}); go on with "
-                "resume_from_checkpoint=True or choose another output_dir"
-            )
         # Data first: a wrong file is found before gigabytes of weights are read.
         tokenizer = config.instantiate(cfg.tokenizer)
         parts = [
@@ -123,10 +129,11 @@ class DPORecipe(FTRecipeInterface):
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
         )
         base = self._checkpointer.load_checkpoint()[training.MODEL_KEY]
-        self._reference = ReferenceCache(cfg.reference_cache_dir, self._hash_base(base))
+        self._base_hash = self._hash_base(base)
+        self._reference = ReferenceCache(cfg.reference_cache_dir, self._base_hash)
         resumed = None
-        if newest is not None:
-            resumed = self._checkpoints.load(newest, self._identity())
+        if self._newest is not None:
+            resumed = self._checkpoints.load(self._newest, self._identity())
         elif cfg.resume_from_checkpoint:
             log.warning(f"no complete checkpoint in {cfg.output_dir}: starting from the beginning")
         self._model = self._setup_model(cfg, base, resumed[training.ADAPTER_KEY] if resumed else None)
@@ -137,7 +144,7 @@ class DPORecipe(FTRecipeInterface):
         if cfg.lr_scheduler is not None:
             self._lr_scheduler = self._setup_lr_scheduler(cfg.lr_scheduler)
         if resumed is not None:
-            self._restore(resumed, newest)
+            self._restore(resumed, self._newest)
         self._metric_logger = config.instantiate(cfg.metric_logger)
         self._metric_logger.log_config(cfg)
 
@@ -148,7 +155,11 @@ class DPORecipe(FTRecipeInterface):
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation."""
+        cfg = OmegaConf.to_container(self._cfg, resolve=True)
+        components = ("model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward")
         return {
+            **{name: str(cfg[name]) for name in components},
+            "base": self._base_hash,
             "data": self._batches.fingerprint(),
             "pairs_per_step": self._pairs_per_step,
             "steps_per_epoch": self._batches.steps_per_epoch,
@@ -156,9 +167,6 @@ class DPORecipe(FTRecipeInterface):
             "seed": self.seed,
             "shuffle": bool(self._cfg.shuffle),
             "dtype": str(self._dtype),
-            "model": str(OmegaConf.to_container(self._cfg.model, resolve=True)),
-            "loss": str(OmegaConf.to_container(self._cfg.loss, resolve=True)),
-            "optimizer": str(OmegaConf.to_container(self._cfg.optimizer, resolve=True)),
         }
 
     def _setup_model(
@@ -216,6 +224,11 @@ class DPORecipe(FTRecipeInterface):
             epoch: The current epoch, from 0.
             step: Optimizer steps done in it.
         """
+        if not all(torch.isfinite(p).all() for p in self._trainable):
+            raise RuntimeError(
+                f"the adapter holds values that are not finite after step {self.global_step}: not saved. "
+                f"{self._advice()}"
+            )
         epoch_done = step == self._batches.steps_per_epoch
         state: dict[str, Any] = {
             "expected": self._identity(),
@@ -233,7 +246,7 @@ class DPORecipe(FTRecipeInterface):
             f"epoch_{epoch}" if epoch_done else f"step_{self.global_step}",
             lambda staging: self._write_adapter(staging, epoch),
             state,
-            {k: state[k] for k in ("global_step", "epoch", "step")},
+            {k: state[k] for k in ("global_step", "epoch", "step")} | {"seed": self.seed},
         )
 
     def _write_adapter(self, staging: Path, epoch: int) -> Path:
@@ -314,9 +327,7 @@ class DPORecipe(FTRecipeInterface):
         if not math.isfinite(values["loss"]):
             raise RuntimeError(
                 f"the loss is {values['loss']} at step {self.global_step + 1} (epoch {epoch}), rows "
-                f"{self._batches.name_rows(rows)}; newest complete checkpoint: "
-                f"{self._checkpoints.newest() or 'none'}. Look at these rows, lower optimizer.lr or set "
-                "clip_grad_norm=1.0"
+                f"{self._batches.name_rows(rows)}. {self._advice()}"
             )
         if self._cfg.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm)
@@ -333,6 +344,12 @@ class DPORecipe(FTRecipeInterface):
                 values |= peak_memory(self._device)
             self._metric_logger.log_dict(values, step=self.global_step)
         return values
+
+    def _advice(self) -> str:
+        return (
+            f"Newest complete checkpoint: {self._checkpoints.newest() or 'none'}. Look at the rows, or start again in "
+            "another output_dir with a lower optimizer.lr or clip_grad_norm=1.0"
+        )
 
     def train(self) -> int:
         """Train to the end, or to a stop request.

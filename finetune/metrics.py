@@ -52,8 +52,8 @@ class StepMetrics:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Return peak memory in GiB: of the accelerator, or this process's resident set on CPU."""
-    if device.type != "cpu":
+    """Return peak memory in GiB: of the CUDA device, else this process's resident set."""
+    if device.type == "cuda":
         return training.get_memory_stats(device=device)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return {"peak_memory_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}

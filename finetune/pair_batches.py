@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from finetune.prefix_tree import Continuation
 
@@ -35,11 +36,13 @@ class PairBatches:
             raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
         self._dataset = dataset
         self.pairs: list[tuple[Continuation, Continuation]] = []
-        for k in range(len(dataset)):
+        for k in tqdm(range(len(dataset)), desc="pairs", disable=len(dataset) < 5000):
             item = dataset[k]
             self.pairs.append(
                 tuple(
-                    Continuation(item[f"{side}_input_ids"], item[f"{side}_labels"]) for side in ("chosen", "rejected")
+                    # int32 arrays: lists of Python integers would take ten times the memory
+                    Continuation(*(np.asarray(item[f"{side}_{k}"], dtype=np.int32) for k in ("input_ids", "labels")))
+                    for side in ("chosen", "rejected")
                 )
             )
         if not self.pairs:

@@ -57,6 +57,13 @@ def test_any_number_of_adapters_each_equals_peft(tiny_model_dir, tmp_path, resid
     settings = {
         "wide": {"r": 8, "lora_alpha": 4, "target_modules": TARGETS},
         "small": {"r": 2, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]},
+        "pattern": {
+            "r": 2,
+            "lora_alpha": 4,
+            "target_modules": ["k_proj", "down_proj"],
+            "alpha_pattern": {"down_proj": 64},
+            "rank_pattern": {"k_proj": 3},
+        },
         "scaled": {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj", "v_proj"], "use_rslora": True},
         "dora": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "use_dora": True},
     }
@@ -106,6 +113,8 @@ def test_missing_layer(tiny_model_dir, resident, adapter):
         ({"target_modules": ["lm_head"]}, "ties its head"),
         ({"target_modules": ["embed_tokens"]}, "allowed: a list of"),
         ({"peft_type": "IA3"}, "only LoRA"),
+        ({"alpha_pattern": {"layers.0.self_attn.q_proj": 4}}, "names more than whole projections"),
+        ({"layers_to_transform": [0]}, "names more than whole projections"),
     ],
 )
 def test_unsupported_adapters_are_named(tiny_model_dir, resident, adapter, tmp_path, change, message):

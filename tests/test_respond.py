@@ -174,12 +174,13 @@ def test_the_cut_changes_nothing(model, templates):
 
 
 def test_pairs_without_a_request_follow_the_begin_token(templates):
-    questions = pair_questions(BANK, Letters(), templates, 1)
+    only = templates._replace(pairs={"none": templates.pairs["none"]})
+    questions = pair_questions(BANK, Letters(), only, 1)
     assert questions[0].answers[0].tokens == [1, *map(ord, "Raise {taxes}.")]
     assert questions[0].answers[0].labels == [-100, *map(ord, "Raise {taxes}.")]
     no_begin = Letters()
     no_begin.bos_id = None
-    assert pair_questions(BANK, no_begin, templates, 1)[0].answers[0].tokens[0] == Letters.eos_id
+    assert pair_questions(BANK, no_begin, only, 1)[0].answers[0].tokens[0] == Letters.eos_id
 
 
 def test_unusable_settings_are_refused(templates):
@@ -237,5 +238,5 @@ def test_with_a_real_tokenizer(packaged_model_dir, templates):
     assert [text[-1] for text in texts] == ["4", "3", "2", "1"]
     assert texts[0].endswith("Statement: Taxes should rise.<|im_end|>\n<|im_start|>assistant\n4")
     assert all(sum(t != -100 for t in a.labels) == 1 for a in question.answers)
-    left = pair_questions(BANK, tokenizer, templates, 2)[2].answers[0]
+    left = pair_questions(BANK, tokenizer, templates, 1)[0].answers[0]
     assert tokenizer.decode([t for t in left.labels if t != -100]) == "Raise {taxes}."
