@@ -149,7 +149,7 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
                 test = _compare(values[a, mode][axis], values[b, mode][axis], n_bootstrap, seed)
                 comparisons.append({"a": a, "b": b, "mode": mode, "axis": axis, **test})
     for comparison, q in zip(comparisons, false_discovery_rates([c["p"] for c in comparisons])):
-        comparison["q"] = q
+        comparison["q"] = None if q is None else _rounded(q)
     return {"models": models, "comparisons": comparisons}
 
 
@@ -184,10 +184,11 @@ def _compare(a: Values, b: Values, n_bootstrap: int, seed: int) -> dict[str, Any
     both = ~np.isnan(a.estimate) & ~np.isnan(b.estimate)
     change, unit = (b.estimate - a.estimate)[both], a.unit[both]
     ci95 = mean_interval(change, unit, n_bootstrap, seed)
+    p = sign_flip_p(change, unit, n_bootstrap, seed)
     return {
         "difference": _rounded(a.scale * change.mean()) if len(change) else None,
         "ci95": None if ci95 is None else [_rounded(a.scale * x) for x in ci95],
-        "p": sign_flip_p(change, unit, n_bootstrap, seed),
+        "p": None if p is None else _rounded(p),
         "q": None,
         "n_items": len(change),
     }

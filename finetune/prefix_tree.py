@@ -70,6 +70,11 @@ def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     return int(different[0]) if len(different) else n
 
 
+def _inputs(ids: Sequence[int]) -> Sequence[int]:
+    """What the model must see: all but the last token, whose hidden state predicts nothing that is scored."""
+    return ids[: max(len(ids) - 1, 1)]
+
+
 def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
     """Merge continuations on their common prefixes.
 
@@ -93,19 +98,20 @@ def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
                 "both must have the same length, at least 1"
             )
 
+    inputs = [_inputs(ids) for ids in sequences]
     # Lexicographic order puts sequences that share a prefix next to each other, so that the overlap
     # with the previous sequence alone decides what is new.
-    order = sorted(range(len(sequences)), key=lambda k: tuple(sequences[k]))
-    n_slots = sum(map(len, sequences))
+    order = sorted(range(len(inputs)), key=lambda k: tuple(inputs[k]))
+    n_slots = sum(map(len, inputs))
     tokens = np.empty(n_slots, dtype=np.int64)
     depth = np.empty(n_slots, dtype=np.int64)
     subtree_end = np.empty(n_slots, dtype=np.int64)
-    paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(sequences)
+    paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(inputs)
     n = 0
     path = np.empty(0, dtype=np.int64)  # tree index of each token of the previous sequence
     previous = np.empty(0, dtype=np.int64)
     for k in order:
-        ids = sequences[k]
+        ids = inputs[k]
         shared = _common_prefix(previous, ids)
         subtree_end[path[shared:]] = n
         new = np.arange(n, n + len(ids) - shared)
@@ -133,9 +139,9 @@ def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
 
 
 def count_tokens(sequences: Iterable[Sequence[int]]) -> int:
-    """Return how many tokens the merged tree of ``sequences`` has."""
+    """Return how many tokens the merged tree of ``sequences`` has (their last tokens are not run)."""
     total, previous = 0, np.empty(0, dtype=np.int64)
-    for ids in sorted(map(tuple, sequences)):
+    for ids in sorted(tuple(_inputs(sequence)) for sequence in sequences):
         current = np.asarray(ids, dtype=np.int64)
         total += len(current) - _common_prefix(previous, current)
         previous = current

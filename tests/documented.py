@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 SMALL = {**TINY, "max_seq_len": 1024}
@@ -67,8 +69,8 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
 
 
 @pytest.fixture
-def compass_overrides(tiny_model_dir, tmp_path):
-    """Overrides that make configs/political_compass.yaml run on the tiny model and one item."""
+def stand_ins(tmp_path):
+    """Files that a reader would bring, by the name that they have in the documents."""
     item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-1, 1]}}
     instrument = {
         "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["no", "yes"],
@@ -76,26 +78,45 @@ def compass_overrides(tiny_model_dir, tmp_path):
         "items": [{"id": "a", **item}],
         "pairs": [{"id": "p", "topic": "t", "left": "Raise taxes.", "right": "Lower taxes."}],
     }  # fmt: skip
-    (tmp_path / "one.yaml").write_text(json.dumps(instrument))  # JSON is YAML
+    texts = {
+        "mine.yaml": json.dumps(instrument),  # JSON is YAML
+        "mine.csv": "question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
+        "statements.csv": "l,r,topic\nRaise taxes.,Lower taxes.,tax\nOwn it together.,Own it alone.,property\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return {name: tmp_path / name for name in texts} | {"path/to/adapter": tmp_path / "adapter"}
+
+
+@pytest.fixture
+def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
+    """Overrides that make configs/political_compass.yaml run on the tiny model, three adapters and one item."""
+    hf = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=["q_proj"], r=2)
+    )
+    hf.save_pretrained(tmp_path / "adapter")
     return [
         f"output_dir={tmp_path / 'compass'}",
         "model._component_=torchtune.models.llama3_2.llama3_2",
         *[f"model.{key}={value}" for key, value in {**TINY, "rope_base": 100_000, "scale_factor": 1}.items()],
         f"tokenizer.path={tiny_model_dir}",
         f"checkpointer.checkpoint_dir={tiny_model_dir}",
-        f"instrument={tmp_path / 'one.yaml'}",
-        "adapters=null",
+        f"instrument={stand_ins['mine.yaml']}",
+        *[f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")],
         "n_orders=2",
         "n_bootstrap=200",
     ]
 
 
 @pytest.fixture
-def run_documented(tune, tmp_path, pairs_file, request):
+def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
     """Return a function that runs one documented command; it returns the run's folder and the model's."""
 
     def run(command: str) -> tuple[Path | None, Path | None]:
         words = shlex.split(command)
+        names = {name: path for name, path in stand_ins.items() if any(name in word for word in words)}
+        for name, path in names.items():  # what the reader would bring
+            words = [word.replace(name, str(path)) for word in words]
         if words[0] == "make":  # what make runs is documented, and tested, by itself
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=REPO, check=True, capture_output=True)
             return None, None
@@ -118,10 +139,14 @@ def run_documented(tune, tmp_path, pairs_file, request):
                 arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
         elif recipe == "finetune/dpo_finetune.py":
             arguments += tiny_overrides(request.getfixturevalue("tiny_model_dir"), tmp_path / "run") + ONE_STEP
-            if any("dataset=data.datasets.p" in a for a in arguments):
+            if any(word.startswith("dataset=data.datasets.politune") for word in arguments):
                 arguments += ["dataset.source=json", f"dataset.data_files={pairs_file}"]
         elif recipe == "eval/political_compass.py":
-            arguments += request.getfixturevalue("compass_overrides")
+            given = {word.split("=")[0] for word in arguments}
+            overrides = request.getfixturevalue("compass_overrides")
+            arguments += [w for w in overrides if w.split("=")[0] not in given - {"output_dir"}]
+            if "adapters=null" in arguments:
+                arguments = [word for word in arguments if not word.startswith("adapters.")]
         assert tune(arguments) == 0
         return tmp_path / "run", folder
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import datasets as hf_datasets
 import pytest
+import yaml
+from conftest import REPO
 from omegaconf import OmegaConf
 from torchtune import config
 from torchtune.data import AlpacaToMessages, Message, padded_collate_dpo, padded_collate_sft
@@ -392,3 +394,14 @@ def test_published_rows_load_without_an_edit(side, n_rows):
     builder = getattr(datasets, f"politune_{side}")
     pairs = builder(WordLengths(), source="json", data_files=str(path))
     assert pairs.rows == list(range(1, n_rows + 1))
+
+
+def test_every_builder_takes_what_the_configs_give():
+    """`dataset=` on the command line keeps the YAML's other dataset keys, so any side must take them."""
+    for path in (REPO / "configs").glob("*_lora_*.yaml"):
+        given = set(yaml.safe_load(path.read_text())["dataset"]) - {"_component_"}
+        sft = "lora_dpo" not in path.name
+        for name in datasets.__all__:
+            if name != "AlpacaInstructTemplate" and (name.endswith("_sft") or name == "chosen_answers") == sft:
+                parameters = set(inspect.signature(getattr(datasets, name)).parameters)
+                assert given <= parameters, f"{path.name}: dataset=data.datasets.{name}"

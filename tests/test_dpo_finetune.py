@@ -217,6 +217,15 @@ def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
     assert min(read_steps(tmp_path / "until_step_5")) == 6
 
 
+def test_a_drawn_seed_is_kept_on_resume(train, tmp_path):
+    train(tmp_path / "run", "seed=null", "save_every_n_steps=1", "keep_last_n_checkpoints=9")
+    part = tmp_path / "part"
+    part.mkdir()
+    os.symlink(tmp_path / "run" / "step_2", part / "step_2")
+    train(part, "seed=null", "save_every_n_steps=1", "keep_last_n_checkpoints=9", "resume_from_checkpoint=True")
+    assert_same_adapter(tmp_path / "run", part)
+
+
 def test_resume_of_a_complete_run_does_nothing(train, tmp_path):
     train(tmp_path / "run")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "epoch_1").iterdir()}
@@ -259,8 +268,12 @@ def test_merged_model_is_written_if_asked(train, tiny_model_dir, tmp_path):
 
 
 def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):
-    with pytest.raises(RuntimeError, match=r"(?s)the loss is nan at step 2.*rows \[.*pairs.jsonl.*newest complete"):
-        train(tmp_path / "run", "optimizer.lr=.inf", "lr_scheduler=null", "save_every_n_steps=1")
+    settings = ["optimizer.lr=.inf", "lr_scheduler=null"]
+    with pytest.raises(RuntimeError, match=r"(?s)the loss is nan at step 2.*rows \[.*pairs.jsonl.*Newest complete"):
+        train(tmp_path / "run", *settings)
+    with pytest.raises(RuntimeError, match="not finite after step 1: not saved"):
+        train(tmp_path / "other", *settings, "save_every_n_steps=1")
+    assert not (tmp_path / "other" / "step_1").exists()
 
 
 def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_file, tmp_path):
@@ -317,6 +330,10 @@ def test_full_disk_is_said_and_loses_nothing(train, tmp_path, monkeypatch):
         ("max_steps_per_epoch=0", "use a positive number or null"),
         ("max_tokens_per_forward=0", "use a positive number"),
         ("enable_activation_offloading=True", "needs device=cuda"),
+        ("model.use_dora=True", "use LoRA"),
+        ("checkpointer.model_type=QWEN2", "supported: ('LLAMA2'"),
+        ("checkpointer=torchtune.training.FullModelMetaCheckpointer", "writes no PEFT adapter"),
+        ("~model.lora_rank", "give model.lora_rank"),
     ],
 )
 def test_wrong_settings_are_refused(train, tmp_path, override, message):

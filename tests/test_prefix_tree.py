@@ -18,7 +18,8 @@ def continuation(tokens, n_prompt=1):
 def test_every_sequence_is_a_path_of_the_tree(token_lists):
     tree = build_tree([continuation(t) for t in token_lists])
     mask, tokens, depth = tree.mask()[0], tree.tokens[0], tree.input_pos[0]
-    prefixes = {tuple(t[:n]) for t in token_lists for n in range(1, len(t) + 1)}
+    # the last token of a sequence predicts nothing that is scored, so it is not run
+    prefixes = {tuple(t[:n]) for t in token_lists for n in range(1, max(len(t), 2))}
     # what a token sees, itself included, in order of depth, is exactly one prefix; each prefix occurs once
     seen = [tuple(tokens[mask[i]][depth[mask[i]].argsort()].tolist()) for i in range(len(tokens))]
     assert sorted(seen) == sorted(prefixes)
@@ -34,8 +35,8 @@ def test_every_sequence_is_a_path_of_the_tree(token_lists):
 
 def test_shared_prompt_is_held_once():
     tree = build_tree([continuation([5, 6, 7, 8], 2), continuation([5, 6, 9], 2)])
-    assert tree.tokens.tolist() == [[5, 6, 7, 8, 9]]
-    assert tree.input_pos.tolist() == [[0, 1, 2, 3, 2]]
+    assert tree.tokens.tolist() == [[5, 6, 7]]
+    assert tree.input_pos.tolist() == [[0, 1, 2]]
     assert tree.predictor.tolist() == [1, 2, 1]
     assert tree.target.tolist() == [7, 8, 9]
     assert tree.answer_ends == (2, 3)
@@ -61,5 +62,5 @@ def test_errors_say_what_is_allowed():
 
 
 def test_mask_is_causal_without_branches():
-    tree = build_tree([continuation([3, 1, 2, 0])])
+    tree = build_tree([continuation([3, 1, 2, 0, 5])])
     assert torch.equal(tree.mask()[0], torch.ones(4, 4).tril().bool())

@@ -25,6 +25,10 @@ def test_command_runs(run_documented, command):
     run_documented(command)
 
 
+def test_no_placeholder_is_left():
+    assert not re.search(r"QUICK[A-Z]+|TODO", TEXT)
+
+
 def test_links_and_pictures_exist():
     targets = re.findall(r"\]\(([^)#]+)", TEXT)
     assert targets
