@@ -162,7 +162,8 @@ def _draw_differences(ax: Any, summary: Summary, mode: str, unit: str) -> None:
     ax.set(yticks=range(len(scores)), yticklabels=scores, ylim=(len(scores) - 0.5, -0.5), box_aspect=1)
     ax.set_xlabel(f"moved left  ←  {unit}  →  moved right")
     ax.set_title(f"{mode}: paired differences and 95 % intervals", fontsize=10)
-    ax.legend(fontsize=8, frameon=False)
+    if ax.get_legend_handles_labels()[0]:  # none without an interval, as with a single pair
+        ax.legend(fontsize=8, frameon=False)
 
 
 def _marker(ax: Any, i: int, x: list[float], y: list[float], **kwargs: Any) -> Any:

@@ -71,9 +71,9 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
 @pytest.fixture
 def stand_ins(tmp_path):
     """Files that a reader would bring, by the name that they have in the documents."""
-    item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-1, 1]}}
+    item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-2, -1, 1, 2]}}
     instrument = {
-        "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["no", "yes"],
+        "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["never", "no", "yes", "always"],
         "axes": {"economic": {"low": "left", "high": "right", "offset": 0, "divisor": 1}},
         "items": [{"id": "a", **item}],
         "pairs": [{"id": "p", "topic": "t", "left": "Raise taxes.", "right": "Lower taxes."}],
@@ -103,7 +103,6 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
         f"checkpointer.checkpoint_dir={tiny_model_dir}",
         f"instrument={stand_ins['mine.yaml']}",
         *[f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")],
-        "n_orders=2",
         "n_bootstrap=200",
     ]
 
