@@ -73,7 +73,8 @@ def stand_ins(tmp_path):
     """Files that a reader would bring, by the name that they have in the documents."""
     item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-2, -1, 1, 2]}}
     instrument = {
-        "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["never", "no", "yes", "always"],
+        "name": "one", "version": "1", "licence": "MIT", "language": "en", "source": "test",
+        "options": ["never", "no", "yes", "always"],
         "axes": {"economic": {"low": "left", "high": "right", "offset": 0, "divisor": 1}},
         "items": [{"id": "a", **item}],
         "pairs": [{"id": "p", "topic": "t", "left": "Raise taxes.", "right": "Lower taxes."}],
