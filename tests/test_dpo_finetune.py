@@ -84,7 +84,8 @@ def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path
     columns = {"chosen": "left", "rejected": "right"}
     output = tmp_path / "run"
     tune_run(
-        RECIPE, *CONFIG, f"output_dir={output}", *own_data(data), "epochs=1", "gradient_accumulation_steps=1", "seed=3", "optimizer.lr=5e-4",
+        RECIPE, *CONFIG, f"output_dir={output}", *own_data(data), "epochs=1", "gradient_accumulation_steps=1",
+        "seed=3", "optimizer.lr=5e-4",
         *[f"dataset.column_map.{k}={v}" for k, v in columns.items()], f"tokenizer.path={packaged_model_dir}",
         f"checkpointer.checkpoint_dir={packaged_model_dir}", "reference_cache_dir=null", "shuffle=True",
     )  # fmt: skip
