@@ -40,6 +40,7 @@ model: $(MODEL)
 # An interrupted run goes on where it was.
 $(QUICKSTART)/%/epoch_0/progress.json: configs/smollm2_135m_lora_dpo_cpu.yaml data/mirrored/pairs.jsonl | $(MODEL)
 	$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True
+	touch $@  # a complete run is left as it is, so make must be told that it is up to date
 
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
 	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
