@@ -37,13 +37,16 @@ def _component_problems(key: str, node: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_config(cfg: DictConfig, required: Collection[str], optional: Mapping[str, Any]) -> DictConfig:
+def check_config(
+    cfg: DictConfig, required: Collection[str], optional: Mapping[str, Any], components: Collection[str] = ()
+) -> DictConfig:
     """Return the config with optional keys filled in, or refuse it with every problem at once.
 
     Args:
         cfg: What ``tune run`` read from YAML and overrides.
         required: Top-level keys that must be there.
         optional: Top-level keys that may be left out, with the value that they then have.
+        components: Those of ``optional`` that name a component.
 
     Returns:
         A new config with every key of ``required`` and ``optional``.
@@ -61,6 +64,8 @@ def check_config(cfg: DictConfig, required: Collection[str], optional: Mapping[s
                 del cfg[key]
             else:
                 cfg[key] = None
+        elif key in components and isinstance(cfg[key], str):
+            cfg[key] = {"_component_": cfg[key]}  # torchtune does this only for components that the YAML has
     problems = [f"unknown key `{k}`{_did_you_mean(k, known)}" for k in cfg if k not in known]
     problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg))]
     for key in cfg:
@@ -68,6 +73,8 @@ def check_config(cfg: DictConfig, required: Collection[str], optional: Mapping[s
             problems.append(f"`{key}` has no value (???); give it on the command line: {key}=…")
             continue
         node = cfg[key]
+        if key in components and isinstance(node, DictConfig) and "_component_" not in node:
+            problems.append(f"`{key}` names no component; give {key}._component_=… too")
         for part in node if isinstance(node, ListConfig) else [node]:
             if isinstance(part, DictConfig) and "_component_" in part:
                 problems += _component_problems(key, part)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""LoRA DPO on one device, on the prefix tree.
+"""LoRA DPO on the prefix tree, on one device or several.
 
     tune run finetune/dpo_finetune.py --config configs/llama8b_lora_dpo_single_device.yaml \
         dataset=data.datasets.politune_left
+    tune run --nproc_per_node 8 finetune/dpo_finetune.py --config configs/llama70b_lora_dpo_distributed.yaml
 
 Takes the keys of torchtune's own ``lora_dpo_single_device`` configs and a few more (``OPTIONAL`` below).
-Each step runs ``batch_size * gradient_accumulation_steps`` pairs, cut into forwards of at most
-``max_tokens_per_forward`` tokens; every pair of a step counts the same, however the step was cut.
+Each step runs ``batch_size * gradient_accumulation_steps`` pairs, on however many devices, cut into forwards of at most
+``max_tokens_per_forward`` tokens; every pair of a step counts the same, however the step was cut and dealt out.
 """
 
 import math
@@ -18,29 +19,26 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
-from torchtune import config, modules, training, utils
-from torchtune.datasets import ConcatDataset
-from torchtune.modules.peft import (
-    disable_adapter,
-    get_adapter_params,
-    get_adapter_state_dict,
-    get_lora_module_names,
-    get_merged_lora_ckpt,
-    set_trainable_params,
-    validate_missing_and_unexpected_for_lora,
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
 )
+from torchtune import config, training, utils
+from torchtune.datasets import ConcatDataset
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
 from data.recipe_config import check_config
-from finetune.adapter_files import check_adapter_settings, complete_adapter_config
+from finetune.adapter_files import check_adapter_settings, complete_adapter_config, write_adapter
 from finetune.card import write_card
 from finetune.checkpoints import RunCheckpoints, read_progress
 from finetune.interrupts import StopRequest
-from finetune.logprobs import answer_logprobs
-from finetune.metrics import StepMetrics, peak_memory
-from finetune.pair_batches import PairBatches
-from finetune.prefix_tree import build_tree, cut_by_tokens
+from finetune.metrics import peak_memory, total
+from finetune.pair_batches import PairBatches, PairSet, split_by_prompt, tokenize_pairs
+from finetune.pair_losses import PairLosses
+from finetune.policy import Policy, build_policy, load_weights
+from finetune.processes import Processes, whole, whole_adapter, whole_model
 from finetune.reference_cache import ReferenceCache, hash_base
 
 log = utils.get_logger("INFO")
@@ -65,6 +63,9 @@ OPTIONAL: dict[str, Any] = {
     "reference_cache_dir": None,
     "save_every_n_steps": None,
     "keep_last_n_checkpoints": 2,
+    "validation_dataset": None,
+    "validation_share": None,
+    "validate_every_n_steps": None,
 }
 
 
@@ -80,22 +81,13 @@ class DPORecipe(FTRecipeInterface):
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
+        _check_settings(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
-        if self._dtype == torch.float16:
-            raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
-        if training.is_distributed():
-            raise ValueError("this recipe runs on one device; start it without --nproc_per_node")
-        if cfg.enable_activation_offloading and (
-            self._device.type != "cuda" or not cfg.enable_activation_checkpointing
-        ):
-            raise ValueError(
-                "enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True"
-            )
-        if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs) < 1:
-            raise ValueError("batch_size, gradient_accumulation_steps and epochs must be 1 or more")
+        self._processes = Processes(self._device)
+        if not self._processes.first:
+            log.setLevel("ERROR")
         self._pairs_per_step = cfg.batch_size * cfg.gradient_accumulation_steps
-        check_adapter_settings(cfg)
         self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
         self._newest = self._checkpoints.newest()
         if self._newest is not None and not cfg.resume_from_checkpoint:
@@ -115,38 +107,59 @@ class DPORecipe(FTRecipeInterface):
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
         # Data first: a wrong file is found before gigabytes of weights are read.
-        tokenizer = config.instantiate(cfg.tokenizer)
-        parts = [
-            config.instantiate(part, tokenizer=tokenizer)
-            for part in (cfg.dataset if isinstance(cfg.dataset, ListConfig) else [cfg.dataset])
-        ]
-        dataset = parts[0] if len(parts) == 1 else ConcatDataset(datasets=parts)
-        self._batches = PairBatches(dataset, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
-        log.info(self._batches.describe())
-
-        self._loss_fn = config.instantiate(cfg.loss)
+        self._setup_data(cfg)
+        loss_fn = config.instantiate(cfg.loss)
         self._checkpointer = config.instantiate(
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
         )
-        base = self._checkpointer.load_checkpoint()[training.MODEL_KEY]
-        self._base_hash = self._hash_base(base)
-        self._reference = ReferenceCache(cfg.reference_cache_dir, self._base_hash)
+        base = self._checkpointer.load_checkpoint()[training.MODEL_KEY]  # mapped from disk, read as it is used
+        self._base_hash = self._processes.from_first(self._hash_base(base) if self._processes.first else None)
         resumed = None
         if self._newest is not None:
             resumed = self._checkpoints.load(self._newest, self._identity())
         elif cfg.resume_from_checkpoint:
             log.warning(f"no complete checkpoint in {cfg.output_dir}: starting from the beginning")
-        self._model = self._setup_model(cfg, base, resumed[training.ADAPTER_KEY] if resumed else None)
+        self._policy = self._setup_policy(cfg, base, resumed[training.ADAPTER_KEY] if resumed else None)
         del base
-        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
         self._lr_scheduler = None
         if cfg.lr_scheduler is not None:
             self._lr_scheduler = self._setup_lr_scheduler(cfg.lr_scheduler)
         if resumed is not None:
             self._restore(resumed, self._newest)
-        self._metric_logger = config.instantiate(cfg.metric_logger)
-        self._metric_logger.log_config(cfg)
+        self._losses = PairLosses(
+            self._policy,
+            loss_fn,
+            ReferenceCache(cfg.reference_cache_dir if self._processes.first else None, self._base_hash),
+            cfg.max_tokens_per_forward,
+            self._processes,
+            self._device,
+            training.get_act_offloading_ctx_manager(self._policy.decoder, cfg.enable_activation_offloading),
+        )
+        self._metric_logger = None
+        if self._processes.first:
+            self._metric_logger = config.instantiate(cfg.metric_logger)
+            self._metric_logger.log_config(cfg)
+
+    def _setup_data(self, cfg: DictConfig) -> None:
+        tokenizer = config.instantiate(cfg.tokenizer)
+        pairs, self._validation = _load_pairs(cfg.dataset, tokenizer), None
+        if cfg.validation_share is not None:
+            pairs, self._validation = split_by_prompt(pairs, cfg.validation_share)
+        elif cfg.validation_dataset is not None:
+            self._validation = _load_pairs(cfg.validation_dataset, tokenizer)
+        self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+        log.info(self._batches.describe())
+        if self._validation is not None:
+            known = set(pairs.prompts())
+            n_known = sum(prompt in known for prompt in self._validation.prompts())
+            log.info(f"validation on {len(self._validation.pairs)} pairs from {self._validation.origin}")
+            if n_known:
+                log.warning(
+                    f"{n_known} of them have a prompt that is trained on: not a measure of unseen prompts; "
+                    "validation_share=0.1 instead of validation_dataset holds prompts out"
+                )
 
     def _hash_base(self, base: dict[str, Tensor]) -> str:
         settings = OmegaConf.to_container(self._cfg.model, resolve=True)
@@ -154,13 +167,13 @@ class DPORecipe(FTRecipeInterface):
         return hash_base(base, {**builder, "dtype": str(self._dtype), "device": self._device.type})
 
     def _identity(self) -> dict[str, Any]:
-        """What must not change between a run and its continuation."""
+        """What must not change between a run and its continuation. The number of devices may."""
         cfg = OmegaConf.to_container(self._cfg, resolve=True)
         components = ("model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward")
         return {
             **{name: str(cfg[name]) for name in components},
             "base": self._base_hash,
-            "data": self._batches.fingerprint(),
+            "data": self._batches.set.fingerprint(),
             "pairs_per_step": self._pairs_per_step,
             "steps_per_epoch": self._batches.steps_per_epoch,
             "epochs": self._cfg.epochs,
@@ -169,31 +182,13 @@ class DPORecipe(FTRecipeInterface):
             "dtype": str(self._dtype),
         }
 
-    def _setup_model(
-        self, cfg: DictConfig, base: dict[str, Tensor], adapter: dict[str, Tensor] | None
-    ) -> modules.TransformerDecoder:
-        with training.set_default_dtype(self._dtype), self._device:
-            model = config.instantiate(cfg.model)
-        set_trainable_params(model, get_adapter_params(model))
-        if cfg.enable_activation_checkpointing:
-            training.set_activation_checkpointing(model, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
-        base_missing, base_unexpected = model.load_state_dict(base, strict=False)
-        lora_missing = lora_unexpected = None
-        if adapter is not None:
-            lora_missing, lora_unexpected = model.load_state_dict(adapter, strict=False)
-        validate_missing_and_unexpected_for_lora(
-            lora_attn_modules=list(cfg.model.lora_attn_modules),
-            apply_lora_to_mlp=cfg.model.get("apply_lora_to_mlp", False),
-            apply_lora_to_output=cfg.model.get("apply_lora_to_output", False),
-            base_missing=base_missing,
-            base_unexpected=base_unexpected,
-            lora_missing=lora_missing,
-            lora_unexpected=lora_unexpected,
-        )
-        self._activations = training.get_act_offloading_ctx_manager(model, cfg.enable_activation_offloading)
+    def _setup_policy(self, cfg: DictConfig, base: dict[str, Tensor], adapter: dict[str, Tensor] | None) -> Policy:
+        policy, fresh = build_policy(cfg.model, self._dtype, self.seed, cfg.enable_activation_checkpointing)
+        self._processes.shard(policy)
+        load_weights(policy, base, adapter or fresh, self._device)
         if cfg.compile:
-            training.compile_model(model)
-        return model
+            training.compile_model(policy.decoder)
+        return policy
 
     def _setup_lr_scheduler(self, cfg_lr_scheduler: DictConfig):
         n_steps = self._cfg.epochs * self._batches.steps_per_epoch
@@ -206,115 +201,76 @@ class DPORecipe(FTRecipeInterface):
         return config.instantiate(cfg_lr_scheduler, self._optimizer, num_training_steps=n_steps)
 
     def _restore(self, state: dict[str, Any], folder: Path) -> None:
-        self._optimizer.load_state_dict(state["optimizer"])
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self._processes.n > 1)
+        set_optimizer_state_dict(self._policy, self._optimizer, optim_state_dict=state["optimizer"], options=options)
         if self._lr_scheduler is not None:
             self._lr_scheduler.load_state_dict(state["lr_scheduler"])
-        torch.set_rng_state(state["rng"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["device_rng"], self._device)
+        if len(state["rng"]) == self._processes.n:
+            rng, device_rng = state["rng"][self._processes.rank]
+            torch.set_rng_state(rng)
+            if self._device.type == "cuda":
+                torch.cuda.set_rng_state(device_rng, self._device)
+        elif self._cfg.model.get("lora_dropout", 0.0):
+            log.warning(
+                f"saved by {len(state['rng'])} processes, resumed by {self._processes.n}: dropout draws anew, so the "
+                "run goes on validly, but not as it would have"
+            )
         self.global_step, self._start_epoch, self._start_step = (
             state["global_step"], state["epoch"], state["step"],
         )  # fmt: skip
         log.info(f"resumed from {folder}: step {self.global_step}")
 
-    def save_checkpoint(self, epoch: int, step: int) -> Path:
+    def save_checkpoint(self, epoch: int, step: int) -> Path | None:
         """Save everything that going on from here needs, as ``epoch_N`` at an epoch's end, else ``step_N``.
 
         Args:
             epoch: The current epoch, from 0.
             step: Optimizer steps done in it.
+
+        Returns:
+            The folder; None on all processes but the first.
         """
-        if not all(torch.isfinite(p).all() for p in self._trainable):
+        adapter = whole_adapter(self._policy.decoder)
+        if not all(torch.isfinite(tensor).all() for tensor in adapter.values()):
             raise RuntimeError(
                 f"the adapter holds values that are not finite after step {self.global_step}: not saved. "
                 f"{self._advice()}"
             )
+        only_adapter = self._cfg.save_adapter_weights_only
+        model = None if only_adapter else whole_model(self._policy.decoder, self._processes, self._device)
         epoch_done = step == self._batches.steps_per_epoch
+        device_rng = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
         state: dict[str, Any] = {
             "expected": self._identity(),
-            "optimizer": self._optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "optimizer": get_optimizer_state_dict(
+                self._policy, self._optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+            ),
+            "rng": self._processes.gather((torch.get_rng_state(), device_rng)),
             "global_step": self.global_step,
             "epoch": epoch + 1 if epoch_done else epoch,
             "step": 0 if epoch_done else step,
         }
         if self._lr_scheduler is not None:
             state["lr_scheduler"] = self._lr_scheduler.state_dict()
-        if self._device.type == "cuda":
-            state["device_rng"] = torch.cuda.get_rng_state(self._device)
+
+        def write(staging: Path) -> Path:
+            write_adapter(self._checkpointer, self._cfg, epoch, adapter, model)
+            folder = staging / f"epoch_{epoch}"
+            base = Path(self._cfg.checkpointer.checkpoint_dir)
+            complete_adapter_config(folder, base, self._cfg.model.get("lora_dropout", 0.0))
+            write_card(folder, self._cfg, self._batches.describe(), self.global_step)
+            return folder
+
+        if not self._processes.first:
+            return None
         return self._checkpoints.save(
             f"epoch_{epoch}" if epoch_done else f"step_{self.global_step}",
-            lambda staging: self._write_adapter(staging, epoch),
+            write,
             state,
             {k: state[k] for k in ("global_step", "epoch", "step")} | {"seed": self.seed},
         )
 
-    def _write_adapter(self, staging: Path, epoch: int) -> Path:
-        """Let torchtune's checkpointer write the adapter (and, if asked, the merged model); complete it."""
-        lora = self._cfg.model
-        targets = get_lora_module_names(
-            list(lora.lora_attn_modules),
-            lora.get("apply_lora_to_mlp", False),
-            lora.get("apply_lora_to_output", False),
-        )
-        full = self._model.state_dict()
-        checkpoint: dict[str, Any] = {
-            training.ADAPTER_KEY: {k: v.detach().cpu() for k, v in get_adapter_state_dict(full).items()},
-            training.ADAPTER_CONFIG: {
-                "r": lora.lora_rank,
-                "lora_alpha": lora.lora_alpha,
-                "target_modules": targets,
-                "peft_type": "LORA",
-            },
-        }
-        if not self._cfg.save_adapter_weights_only:
-            checkpoint[training.MODEL_KEY] = get_merged_lora_ckpt(
-                {k: v.detach().cpu() for k, v in full.items()}, rank=lora.lora_rank, alpha=lora.lora_alpha
-            )
-        self._checkpointer.save_checkpoint(checkpoint, epoch=epoch, adapter_only=self._cfg.save_adapter_weights_only)
-        folder = staging / f"epoch_{epoch}"
-        base = Path(self._cfg.checkpointer.checkpoint_dir)
-        complete_adapter_config(folder, base, lora.get("lora_dropout", 0.0))
-        write_card(folder, self._cfg, self._batches.describe(), self.global_step)
-        return folder
-
-    def _pair_logprobs(self, pairs: list) -> tuple[Tensor, Tensor]:
-        """Return the policy's log-probabilities of the chosen and the rejected answers, ``[N]`` each."""
-        tree = build_tree([answer for pair in pairs for answer in pair]).to(self._device)
-        with self._activations:
-            sums = answer_logprobs(self._model, tree)
-        return sums[0::2], sums[1::2]
-
-    @torch.no_grad()
-    def _reference_logprobs(self, pairs: list) -> tuple[Tensor, Tensor]:
-        """Return the base's log-probabilities of the two answers, from the cache where they are known."""
-        values = []
-        for pair in pairs:
-            known = self._reference.get(*pair)
-            if known is None:
-                self._model.eval()
-                with disable_adapter(self._model):
-                    known = tuple(x.item() for x in self._pair_logprobs([pair]))
-                self._model.train()
-                self._reference.put(*pair, known)
-            values.append(known)
-        chosen, rejected = torch.tensor(values, device=self._device).T
-        return chosen, rejected
-
-    def _accumulate(self, rows: list[int]) -> StepMetrics:
-        """Accumulate the gradient of the mean loss over ``rows``, each with the same weight."""
-        metrics = StepMetrics()
-        pairs = [self._batches.pairs[row] for row in rows]
-        for forward in cut_by_tokens(pairs, self._cfg.max_tokens_per_forward):
-            part = [pairs[k] for k in forward]
-            reference = self._reference_logprobs(part)
-            policy = self._pair_logprobs(part)
-            losses, chosen_rewards, rejected_rewards = self._loss_fn(*policy, *reference)
-            (losses.sum() / len(rows)).backward()
-            metrics.add(part, losses, chosen_rewards, rejected_rewards, *policy)
-        return metrics
-
-    def _train_step(self, epoch: int, step: int) -> dict[str, float]:
+    def _train_step(self, epoch: int, step: int, stop: StopRequest) -> dict[str, float]:
         """Run one optimizer step and log it; return its metrics.
 
         Raises:
@@ -322,8 +278,10 @@ class DPORecipe(FTRecipeInterface):
         """
         started = time.perf_counter()
         rows = self._batches.rows(epoch, step)
-        metrics = self._accumulate(rows)
-        values = metrics.mean()
+        own = self._losses.accumulate([self._batches.set.pairs[row] for row in rows])
+        parts, signals = zip(*self._processes.gather((own, stop.signal)))
+        stop.signal = next((signal for signal in signals if signal), None)  # one process's signal stops all
+        values = total(parts)
         if not math.isfinite(values["loss"]):
             raise RuntimeError(
                 f"the loss is {values['loss']} at step {self.global_step + 1} (epoch {epoch}), rows "
@@ -331,19 +289,31 @@ class DPORecipe(FTRecipeInterface):
             )
         if self._cfg.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm)
-            values["grad_norm"] = float(norm)
+            values["grad_norm"] = whole(norm).item()
         values["lr"] = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._lr_scheduler is not None:
             self._lr_scheduler.step()
         self.global_step += 1
-        if self.global_step % self._cfg.log_every_n_steps == 0:
-            values["tokens_per_second_per_gpu"] = metrics.n_tokens / (time.perf_counter() - started)
+        n_tokens = sum(part.n_tokens for part in parts)
+        values["tokens_per_second_per_gpu"] = n_tokens / (time.perf_counter() - started) / self._processes.n
+        every = self._cfg.validate_every_n_steps
+        last = step + 1 == self._batches.steps_per_epoch
+        if self._validation is not None and (last or (every and self.global_step % every == 0)):
+            values |= self._validate()
+        if self._metric_logger and (self.global_step % self._cfg.log_every_n_steps == 0 or "validation/loss" in values):
             if self._cfg.log_peak_memory_stats:
                 values |= peak_memory(self._device)
             self._metric_logger.log_dict(values, step=self.global_step)
         return values
+
+    def _validate(self) -> dict[str, float]:
+        """Measure the held-out pairs; training is the same with and without it."""
+        parts = self._processes.gather(self._losses.accumulate(self._validation.pairs, train=False))
+        names = ("loss", "rewards/accuracies", "rewards/margins")
+        values = total(parts)
+        return {f"validation/{name}": values[name] for name in names}
 
     def _advice(self) -> str:
         return (
@@ -360,13 +330,15 @@ class DPORecipe(FTRecipeInterface):
         epochs, n_steps = self._cfg.epochs, self._batches.steps_per_epoch
         if self._start_epoch >= epochs:
             log.info(f"{self._cfg.output_dir} is complete at step {self.global_step}: nothing to do")
-        self._model.train()
         with StopRequest() as stop:
             for epoch in range(self._start_epoch, epochs):
                 first = self._start_step if epoch == self._start_epoch else 0
-                bar = tqdm(range(first, n_steps), initial=first, total=n_steps, desc=f"epoch {epoch + 1}/{epochs}")
+                bar = tqdm(
+                    range(first, n_steps), initial=first, total=n_steps, desc=f"epoch {epoch + 1}/{epochs}",
+                    disable=not self._processes.first,
+                )  # fmt: skip
                 for step in bar:
-                    values = self._train_step(epoch, step)
+                    values = self._train_step(epoch, step, stop)
                     bar.set_postfix(loss=f"{values['loss']:.4f}", margin=f"{values['rewards/margins']:.3f}")
                     every = self._cfg.save_every_n_steps
                     if step + 1 == n_steps or stop.signal or (every and self.global_step % every == 0):
@@ -381,14 +353,38 @@ class DPORecipe(FTRecipeInterface):
         return 0
 
     def cleanup(self) -> None:
-        """Close the metric logger."""
-        self._metric_logger.close()
+        """Close the metric logger and leave the process group."""
+        if self._metric_logger:
+            self._metric_logger.close()
+        self._processes.close()
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    """Refuse what cannot work, before anything is loaded."""
+    check_adapter_settings(cfg)
+    if cfg.dtype == "fp16":
+        raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
+    if cfg.enable_activation_offloading and not (cfg.device == "cuda" and cfg.enable_activation_checkpointing):
+        raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
+    if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs) < 1:
+        raise ValueError("batch_size, gradient_accumulation_steps and epochs must be 1 or more")
+    if cfg.validation_share is not None and cfg.validation_dataset is not None:
+        raise ValueError("validation_share and validation_dataset are both given; use one of them")
+    if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
+        raise ValueError("validate_every_n_steps needs validation_share (for example 0.1) or a validation_dataset")
+
+
+def _load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer) -> PairSet:
+    """Tokenize one dataset, or several one after the other."""
+    parts = cfg_dataset if isinstance(cfg_dataset, ListConfig) else [cfg_dataset]
+    datasets = [config.instantiate(part, tokenizer=tokenizer) for part in parts]
+    return tokenize_pairs(datasets[0] if len(datasets) == 1 else ConcatDataset(datasets=datasets))
 
 
 @config.parse
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
-    cfg = check_config(cfg, REQUIRED, OPTIONAL)
+    cfg = check_config(cfg, REQUIRED, OPTIONAL, components=("lr_scheduler", "validation_dataset"))
     recipe = DPORecipe(cfg)
     recipe.setup(cfg)
     status = recipe.train()

@@ -11,15 +11,17 @@ from torchtune import training
 
 
 class StepMetrics:
-    """Collect what the forwards of a step report.
+    """Collect what the forwards of a step report, on one process.
 
     Attributes:
+        sums: Each metric, summed over pairs.
+        n_pairs: Pairs added.
         n_tokens: Tokens of the answers' whole sequences; no padding, a shared prompt counted for each answer.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._n_pairs = 0
+        self.sums: dict[str, float] = {}
+        self.n_pairs = 0
         self.n_tokens = 0
 
     def add(
@@ -42,13 +44,16 @@ class StepMetrics:
             "log_probs/rejected": rejected_logprobs,
         }
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().sum().item()
-        self._n_pairs += len(pairs)
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum().item()
+        self.n_pairs += len(pairs)
         self.n_tokens += sum(len(answer.tokens) for pair in pairs for answer in pair)
 
-    def mean(self) -> dict[str, float]:
-        """Return each metric's mean over the pairs of the step."""
-        return {name: total / self._n_pairs for name, total in self._sums.items()}
+
+def total(parts: Sequence[StepMetrics]) -> dict[str, float]:
+    """Return each metric's mean over all pairs of a step, whichever processes scored them."""
+    n_pairs = sum(part.n_pairs for part in parts)
+    names = next(part.sums for part in parts if part.n_pairs)
+    return {name: sum(part.sums.get(name, 0.0) for part in parts) / n_pairs for name in names}
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

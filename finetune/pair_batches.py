@@ -1,74 +1,44 @@
 # SPDX-License-Identifier: MIT
-"""The pairs of a run, and which of them each step takes."""
+"""The pairs of a run, which of them are held out, and which each step takes."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from tqdm import tqdm
 
 from finetune.prefix_tree import Continuation
 
 
-class PairBatches:
-    """Deterministic batches: the order depends on seed and epoch only, and nothing is dropped.
+class PairSet(NamedTuple):
+    """Tokenized pairs and where they come from.
 
-    The last step of an epoch takes what is left, so it may be smaller.
-
-    Args:
-        dataset: Items with torchtune's keys ``chosen_input_ids, chosen_labels, rejected_input_ids,
-            rejected_labels``.
-        pairs_per_step: Pairs in one optimizer step.
-        seed: Seed of the order.
-        shuffle: False keeps the dataset's order.
-        max_steps_per_epoch: Stop each epoch after this many steps; None: use all pairs.
-
-    Raises:
-        ValueError: If the dataset is empty or ``max_steps_per_epoch`` is not positive.
+    Attributes:
+        pairs: (chosen, rejected).
+        names: The row of each pair in its file where the dataset knows it, else its index.
+        origin: The data's source, for messages.
     """
 
-    def __init__(
-        self, dataset: Dataset, pairs_per_step: int, seed: int, shuffle: bool, max_steps_per_epoch: int | None
-    ) -> None:
-        if max_steps_per_epoch is not None and max_steps_per_epoch < 1:
-            raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
-        self._dataset = dataset
-        self.pairs: list[tuple[Continuation, Continuation]] = []
-        for k in tqdm(range(len(dataset)), desc="pairs", disable=len(dataset) < 5000):
-            item = dataset[k]
-            self.pairs.append(
-                tuple(
-                    # int32 arrays: lists of Python integers would take ten times the memory
-                    Continuation(*(np.asarray(item[f"{side}_{k}"], dtype=np.int32) for k in ("input_ids", "labels")))
-                    for side in ("chosen", "rejected")
-                )
-            )
-        if not self.pairs:
-            raise ValueError("the dataset has no pairs; check dataset.source, data_files and split")
-        self._pairs_per_step = pairs_per_step
-        self._seed, self._shuffle = seed, shuffle
-        steps = -(-len(self.pairs) // pairs_per_step)
-        self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)
-        self._order: tuple[int, list[int]] = (-1, [])
+    pairs: list[tuple[Continuation, Continuation]]
+    names: list
+    origin: str
 
-    def rows(self, epoch: int, step: int) -> list[int]:
-        """Return the indices of the pairs of one step."""
-        if self._order[0] != epoch:
-            order = list(range(len(self.pairs)))
-            if self._shuffle:
-                generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
-                order = torch.randperm(len(self.pairs), generator=generator).tolist()
-            self._order = (epoch, order)
-        start = step * self._pairs_per_step
-        return self._order[1][start : start + self._pairs_per_step]
+    def take(self, indices: Iterable[int]) -> "PairSet":
+        """Return some of the pairs."""
+        indices = list(indices)
+        return PairSet([self.pairs[k] for k in indices], [self.names[k] for k in indices], self.origin)
 
-    def name_rows(self, indices: Sequence[int]) -> str:
-        """Return the pairs' rows in their file where the dataset knows them, else their indices."""
-        rows = getattr(self._dataset, "rows", None)
-        names = [rows[k] for k in indices] if rows is not None else list(indices)
-        return f"{names} of {getattr(self._dataset, 'origin', 'the dataset (counted from 0)')}"
+    def prompts(self) -> list[bytes]:
+        """Return a key for each pair's prompt: the tokens before the first scored one."""
+        keys = []
+        for chosen, _ in self.pairs:
+            n = int(np.argmax(np.asarray(chosen.labels) != CROSS_ENTROPY_IGNORE_IDX))
+            keys.append(np.asarray(chosen.tokens[:n], dtype=np.int64).tobytes())
+        return keys
 
     def fingerprint(self) -> str:
         """Return a hash of all token ids and labels in order."""
@@ -77,11 +47,106 @@ class PairBatches:
             digest.update(np.asarray([answer.tokens, answer.labels], dtype=np.int64).tobytes())
         return digest.hexdigest()
 
+
+def tokenize_pairs(dataset: Dataset) -> PairSet:
+    """Run a dataset's transforms once.
+
+    Args:
+        dataset: Items with torchtune's keys ``chosen_input_ids, chosen_labels, rejected_input_ids, rejected_labels``.
+
+    Raises:
+        ValueError: If the dataset is empty.
+    """
+    pairs = []
+    for k in tqdm(range(len(dataset)), desc="pairs", disable=len(dataset) < 5000):
+        item = dataset[k]
+        pairs.append(
+            tuple(
+                # int32 arrays: lists of Python integers would take ten times the memory
+                Continuation(*(np.asarray(item[f"{side}_{part}"], dtype=np.int32) for part in ("input_ids", "labels")))
+                for side in ("chosen", "rejected")
+            )
+        )
+    origin = getattr(dataset, "origin", "the dataset (counted from 0)")
+    if not pairs:
+        raise ValueError(f"{origin} has no pairs; check the dataset's source, data_files and split")
+    return PairSet(pairs, list(getattr(dataset, "rows", range(len(pairs)))), origin)
+
+
+def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
+    """Hold out a share of the prompts with all their pairs.
+
+    A hash of the prompt decides, not the seed: both sides and all runs on the same prompts hold out the same ones.
+
+    Args:
+        pairs: All pairs.
+        share: Of the distinct prompts, between 0 and 1; rounded, at least one.
+
+    Returns:
+        The pairs to train on and those held out.
+
+    Raises:
+        ValueError: If the share is out of range or there are fewer than two prompts.
+    """
+    keys = pairs.prompts()
+    ranked = sorted(set(keys), key=lambda key: hashlib.blake2b(key, digest_size=16).digest())
+    if not 0 < share < 1 or len(ranked) < 2:
+        raise ValueError(
+            f"validation_share={share} of {len(ranked)} prompts; use a share between 0 and 1 of at least 2 prompts"
+        )
+    held_out = set(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])
+    return tuple(pairs.take(k for k, key in enumerate(keys) if (key in held_out) == held) for held in (False, True))
+
+
+class PairBatches:
+    """Deterministic batches: the order depends on seed and epoch only, and nothing is dropped.
+
+    The last step of an epoch takes what is left, so it may be smaller.
+
+    Args:
+        pairs: What to train on.
+        pairs_per_step: Pairs in one optimizer step.
+        seed: Seed of the order.
+        shuffle: False keeps the dataset's order.
+        max_steps_per_epoch: Stop each epoch after this many steps; None: use all pairs.
+
+    Raises:
+        ValueError: If ``max_steps_per_epoch`` is not positive.
+    """
+
+    def __init__(
+        self, pairs: PairSet, pairs_per_step: int, seed: int, shuffle: bool, max_steps_per_epoch: int | None
+    ) -> None:
+        if max_steps_per_epoch is not None and max_steps_per_epoch < 1:
+            raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
+        self.set = pairs
+        self._pairs_per_step = pairs_per_step
+        self._seed, self._shuffle = seed, shuffle
+        steps = -(-len(pairs.pairs) // pairs_per_step)
+        self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def rows(self, epoch: int, step: int) -> list[int]:
+        """Return the indices of the pairs of one step."""
+        if self._order[0] != epoch:
+            order = list(range(len(self.set.pairs)))
+            if self._shuffle:
+                generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
+                order = torch.randperm(len(order), generator=generator).tolist()
+            self._order = (epoch, order)
+        start = step * self._pairs_per_step
+        return self._order[1][start : start + self._pairs_per_step]
+
+    def name_rows(self, indices: Sequence[int]) -> str:
+        """Return the pairs' rows and their origin, for messages."""
+        return f"{[self.set.names[k] for k in indices]} of {self.set.origin}"
+
     def describe(self) -> str:
         """Return one line: how many pairs from where, and how many steps an epoch has."""
-        unused = len(self.pairs) - self.steps_per_epoch * self._pairs_per_step
+        n_pairs = len(self.set.pairs)
+        unused = n_pairs - self.steps_per_epoch * self._pairs_per_step
         capped = f"; max_steps_per_epoch leaves {unused} pairs unused in each epoch" if unused > 0 else ""
         return (
-            f"{len(self.pairs)} pairs from {getattr(self._dataset, 'origin', 'the dataset')}, "
+            f"{n_pairs} pairs from {self.set.origin}, "
             f"{self.steps_per_epoch} steps of {self._pairs_per_step} pairs an epoch{capped}"
         )

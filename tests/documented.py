@@ -2,6 +2,7 @@
 """Run the commands that READMEs and configs show, with only sizes and paths overridden."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 SMALL = {**TINY, "max_seq_len": 1024}
+# NF4 quantizes 64 x 256 values at a time, so no weight may be smaller
+BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
 
 
 @pytest.fixture
@@ -46,10 +49,11 @@ def pairs_file(tmp_path):
 
 def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Path]:
     """Return overrides for a big model's config, and its random checkpoint in the true layout."""
-    llama = name.startswith("llama8b")
+    llama = name.startswith("llama")
     vocabulary, base = (128_256, 500_000) if llama else (32_000, 1_000_000)
-    n_files = 4 if llama else 3
-    sizes = {**SMALL, "vocab_size": vocabulary, "rope_base": base}
+    n_files = {"llama8b": 4, "llama70b": 30, "mistral7b": 3}[name.split("_")[0]]
+    small = {**SMALL, **(BLOCKS_OF_NF4 if "qlora" in name else {})}
+    sizes = {**small, "vocab_size": vocabulary, "rope_base": base}
     folder = write_llama_folder(tmp_path / "model", sizes, tied=False, n_files=n_files)
     package, file = (
         ("llama_models", "llama3/tokenizer.model") if llama else ("mistral_common", "data/tokenizer.model.v1")
@@ -57,7 +61,7 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
     tokenizer = Path(find_spec(package).submodule_search_locations[0]) / file
     changed = ("num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "max_seq_len")
     return [
-        *[f"model.{key}={SMALL[key]}" for key in changed],
+        *[f"model.{key}={small[key]}" for key in changed],
         f"output_dir={tmp_path / 'run'}",
         f"tokenizer.path={tokenizer}",
         f"checkpointer.checkpoint_dir={folder}",
@@ -120,19 +124,22 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
         if words[0] == "make":  # what make runs is documented, and tested, by itself
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=REPO, check=True, capture_output=True)
             return None, None
+        if words[0] == "python":
+            subprocess.run([sys.executable, *words[1:]], cwd=REPO, check=True)
+            return None, None
         assert words[0] == "tune", f"not a command that can be tested: {command}"
         arguments = words[1:]
         if arguments[0] in ("download", "validate"):  # no network here: the command line must at least be right
             tune(arguments, parse_only=True)
             return None, None
-        recipe = arguments[1]
+        recipe = next(word for word in arguments[1:] if word.endswith(".py") or word.startswith("lora_"))
         config = Path(arguments[arguments.index("--config") + 1])
         assert (REPO / config).is_file()
         assert (REPO / recipe).is_file() or recipe == "lora_finetune_single_device"
         folder = None
         if recipe == "finetune/packaged_model.py":
             arguments += [f"output_dir={request.getfixturevalue('packaged_model_dir')}"]
-        elif config.stem.startswith(("llama8b", "mistral7b")):
+        elif config.stem.startswith(("llama", "mistral7b")):
             overrides, folder = shrunken(config.stem, tmp_path, pairs_file)
             arguments += overrides
             if recipe == "finetune/dpo_finetune.py":
@@ -147,7 +154,15 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [w for w in overrides if w.split("=")[0] not in given - {"output_dir"}]
             if "adapters=null" in arguments:
                 arguments = [word for word in arguments if not word.startswith("adapters.")]
-        assert tune(arguments) == 0
+        if "--nnodes" in arguments:  # there is one node here: the command line must at least be right
+            tune(arguments, parse_only=True)
+            return None, None
+        if "--nproc_per_node" in arguments:
+            arguments[arguments.index("--nproc_per_node") + 1] = "2"
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run([f"{Path(sys.executable).parent}/tune", *arguments], cwd=REPO, env=environment, check=True)
+        else:
+            assert tune(arguments) == 0
         return tmp_path / "run", folder
 
     return run

@@ -2,6 +2,7 @@
 """The recipe through the real command line: equal to torchtune's path, exact on resume, no stock defect."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,14 +18,14 @@ from safetensors.torch import load_file
 from torchtune import config
 from torchtune.data import padded_collate_dpo
 from torchtune.models.llama3_2 import lora_llama3_2
-from torchtune.modules.peft import disable_adapter, get_adapter_params, set_trainable_params
+from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_params, set_trainable_params
 from torchtune.rlhf import get_batch_log_probs
 from torchtune.rlhf.loss import DPOLoss
 from torchtune.training import FullModelHFCheckpointer
 
 from data.datasets import preference_pairs
 from finetune.models import lora_smollm2_135m
-from finetune.pair_batches import PairBatches
+from finetune.pair_batches import PairBatches, tokenize_pairs
 from finetune.tokenizers import hf_chat_tokenizer
 
 RECIPE = "finetune/dpo_finetune.py"
@@ -92,9 +93,12 @@ def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path
 
     tokenizer = hf_chat_tokenizer(str(packaged_model_dir))
     dataset = preference_pairs(tokenizer, source="json", data_files=str(data), column_map=columns)
-    order = [row for step in range(16) for row in PairBatches(dataset, 1, 3, True, None).rows(0, step)]
-    torch.manual_seed(3)
+    order = [row for step in range(16) for row in PairBatches(tokenize_pairs(dataset), 1, 3, True, None).rows(0, step)]
     model = lora_smollm2_135m(["q_proj", "v_proj"], True, False, lora_rank=16, lora_alpha=32)
+    torch.manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            module.initialize_parameters()
     checkpointer = FullModelHFCheckpointer(
         str(packaged_model_dir), ["model.safetensors"], "LLAMA3", str(tmp_path / "x")
     )
@@ -191,15 +195,71 @@ def test_seed_decides_the_order_and_nothing_is_dropped(tiny_model_dir, pairs_fil
     dataset = preference_pairs(hf_chat_tokenizer(str(tiny_model_dir)), source="json", data_files=str(pairs_file))
 
     def order(seed, epoch):
-        batches = PairBatches(dataset, 2, seed, True, None)
+        batches = PairBatches(tokenize_pairs(dataset), 2, seed, True, None)
         assert batches.steps_per_epoch == 3
         return [row for step in range(3) for row in batches.rows(epoch, step)]
 
     assert sorted(order(1, 0)) == sorted(order(1, 1)) == [0, 1, 2, 3, 4]
     assert order(1, 0) == order(1, 0)
     assert len({tuple(order(seed, epoch)) for seed in range(4) for epoch in range(3)}) > 6
-    assert PairBatches(dataset, 2, 1, False, None).rows(0, 2) == [4]
-    assert "leaves 3 pairs unused" in PairBatches(dataset, 2, 1, False, 1).describe()
+    assert PairBatches(tokenize_pairs(dataset), 2, 1, False, None).rows(0, 2) == [4]
+    assert "leaves 3 pairs unused" in PairBatches(tokenize_pairs(dataset), 2, 1, False, 1).describe()
+
+
+def test_validation_holds_prompts_out_and_changes_no_training(train, pairs_file, tmp_path):
+    held_out = ["validation_share=0.2", "model.lora_dropout=0.1", "gradient_accumulation_steps=1"]
+    assert train(tmp_path / "a", *held_out, "validate_every_n_steps=2") == 0
+    assert train(tmp_path / "b", *held_out) == 0
+    steps = read_steps(tmp_path / "a")
+    validated = {step for step, values in steps.items() if "validation/loss" in values}
+    assert validated == {2, 4, 6, 8}  # four of five prompts are left; the epoch's end is step 4 and 8
+    assert steps[8]["validation/loss"] != steps[2]["validation/loss"]
+    assert {"validation/rewards/accuracies", "validation/rewards/margins"} <= steps[8].keys()
+    assert_same_adapter(tmp_path / "a", tmp_path / "b")
+
+
+def test_validation_set_with_prompts_of_the_training_set_is_said(train, pairs_file, tmp_path, caplog):
+    columns = ["validation_dataset.column_map.chosen=rejected", "validation_dataset.column_map.rejected=chosen"]
+    dataset = ["validation_dataset._component_=data.datasets.preference_pairs", "validation_dataset.source=json"]
+    assert train(tmp_path / "a", *dataset, f"validation_dataset.data_files={pairs_file}", *columns, "epochs=1") == 0
+    assert "5 of them have a prompt that is trained on" in caplog.text
+    last = read_steps(tmp_path / "a")[3]
+    assert last["validation/rewards/margins"] < 0  # the other side
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ["loss=finetune.losses.IPOLoss", "~loss.beta", "~loss.label_smoothing"],
+        ["loss=finetune.losses.RobustDPOLoss", "~loss.label_smoothing"],
+        ["loss=finetune.losses.SimPOLoss", "~loss.label_smoothing", "loss.beta=2", "loss.gamma=1"],
+        ["loss=torchtune.rlhf.loss.RSOLoss", "~loss.beta", "~loss.label_smoothing"],
+        ["loss.label_smoothing=0.1"],
+    ],
+    ids=["ipo", "robust", "simpo", "hinge", "conservative"],
+)
+def test_every_loss_trains(train, tmp_path, loss):
+    assert train(tmp_path / "a", *loss, "optimizer.lr=1e-2", f"reference_cache_dir={tmp_path / 'cache'}") == 0
+    found = read_steps(tmp_path / "a")
+    assert found[6]["rewards/margins"] > found[1]["rewards/margins"]
+    assert any((tmp_path / "cache").glob("*.bin")) == (loss[0] != "loss=finetune.losses.SimPOLoss")
+
+
+def test_simpo_trains_on_mean_log_probabilities(train, tiny_model_dir, pairs_file, tmp_path):
+    """At the start the loss is that of the base: -log sigmoid(beta (mean chosen - mean rejected) - gamma)."""
+    assert train(tmp_path / "a", "loss=finetune.losses.SimPOLoss", "~loss.label_smoothing", "loss.gamma=0.5",
+                 "loss.beta=2", "gradient_accumulation_steps=5", "epochs=1") == 0  # fmt: skip
+    found = read_steps(tmp_path / "a")[1]
+    dataset = preference_pairs(hf_chat_tokenizer(str(tiny_model_dir)), source="json", data_files=str(pairs_file))
+    lengths = [
+        [sum(label != -100 for label in item[f"{side}_labels"]) for side in ("chosen", "rejected")]
+        for item in (dataset[k] for k in range(5))
+    ]
+    assert len(set(map(tuple, lengths))) == 1  # the five topics are one token each, so means of sums will do
+    means = [found[f"log_probs/{side}"] / n for side, n in zip(("chosen", "rejected"), lengths[0])]
+    assert found["rewards/chosen"] == pytest.approx(2 * means[0], rel=1e-5)
+    assert found["rewards/rejected"] == pytest.approx(2 * means[1], rel=1e-5)
+    assert found["loss"] == pytest.approx(-math.log(1 / (1 + math.exp(0.5 - 2 * (means[0] - means[1])))), rel=1e-2)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

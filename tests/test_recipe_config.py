@@ -49,3 +49,13 @@ def test_null_on_the_command_line_switches_a_component_off():
     assert switched.extra is None
     with pytest.raises(ValueError, match="missing key `optimizer`"):
         check({"a": 1, "optimizer": {"_component_": None, "lr": 1}})
+
+
+def test_optional_component_may_be_a_bare_dotpath_and_must_be_named():
+    def found(extra):
+        return check_config(OmegaConf.create({"a": 1, "optimizer": ADAM, **extra}), REQUIRED, OPTIONAL, ["extra"]).extra
+
+    assert found({"extra": "torch.optim.Adam"}) == {"_component_": "torch.optim.Adam"}
+    assert found({}) is None
+    with pytest.raises(ValueError, match="`extra` names no component; give extra._component_"):
+        found({"extra": {"lr": 1}})

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Losses against values derived by hand.
+
+Two pairs. Policy chosen (-10, -20), rejected (-12, -16); reference chosen (-11, -18), rejected (-11, -19).
+h = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected) = (1 - -1, -2 - 3) = (2, -5).
+"""
+
+import math
+
+import pytest
+import torch
+from torchtune.rlhf.loss import DPOLoss, RSOLoss
+
+from finetune.losses import IPOLoss, RobustDPOLoss, SimPOLoss
+
+POLICY = (torch.tensor([-10.0, -20.0]), torch.tensor([-12.0, -16.0]))
+REFERENCE = (torch.tensor([-11.0, -18.0]), torch.tensor([-11.0, -19.0]))
+
+
+def softplus(x: float) -> float:
+    """-log sigmoid(-x)."""
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected", "scale"),
+    [
+        # target 1 / (2 x 0.25) = 2: (2 - 2)^2, (-5 - 2)^2
+        (IPOLoss(tau=0.25), [0.0, 49.0], 0.25),
+        # l(h) = softplus(-h / 10); (0.75 l(h) - 0.25 l(-h)) / 0.5
+        (
+            RobustDPOLoss(beta=0.1, flip_rate=0.25),
+            [1.5 * softplus(-0.2) - 0.5 * softplus(0.2), 1.5 * softplus(0.5) - 0.5 * softplus(-0.5)],
+            0.1,
+        ),
+        (RobustDPOLoss(beta=0.1, flip_rate=0.0), [softplus(-0.2), softplus(0.5)], 0.1),  # plain DPO
+        # torchtune's two, by the same names in a config: conservative DPO and hinge
+        (
+            DPOLoss(beta=0.1, label_smoothing=0.25),
+            [0.75 * softplus(-0.2) + 0.25 * softplus(0.2), 0.75 * softplus(0.5) + 0.25 * softplus(-0.5)],
+            0.1,
+        ),
+        (RSOLoss(gamma=0.1), [0.8, 1.5], 0.1),  # 1 - 0.2, 1 + 0.5
+    ],
+)
+def test_values_and_rewards(loss, expected, scale):
+    losses, chosen, rejected = loss(*POLICY, *REFERENCE)
+    torch.testing.assert_close(losses, torch.tensor(expected))
+    torch.testing.assert_close(chosen, scale * torch.tensor([1.0, -2.0]))
+    torch.testing.assert_close(rejected, scale * torch.tensor([-1.0, 3.0]))
+
+
+def test_simpo_needs_no_reference():
+    """beta 2, gamma 1, means (-1, -2) and (-1.5, -1.2): beta (c - r) - gamma = (0, -2.6)."""
+    loss = SimPOLoss(beta=2.0, gamma=1.0)
+    losses, chosen, rejected = loss(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.2]), None, None)
+    torch.testing.assert_close(losses, torch.tensor([math.log(2), softplus(2.6)]))
+    torch.testing.assert_close(chosen, torch.tensor([-2.0, -4.0]))
+    torch.testing.assert_close(rejected, torch.tensor([-3.0, -2.4]))
+    assert loss.reference_free
+    assert loss.length_normalized
+
+
+def test_robust_dpo_is_unbiased_under_flips():
+    """With a share eps of the pairs flipped, its expectation is DPO's loss on the unflipped pairs."""
+    eps, loss = 0.2, RobustDPOLoss(beta=0.3, flip_rate=0.2)
+    straight = loss(*POLICY, *REFERENCE)[0]
+    flipped = loss(*POLICY[::-1], *REFERENCE[::-1])[0]
+    expected = DPOLoss(beta=0.3)(*POLICY, *REFERENCE)[0]
+    torch.testing.assert_close((1 - eps) * straight + eps * flipped, expected)
+
+
+@pytest.mark.parametrize("loss", [IPOLoss(), RobustDPOLoss(), SimPOLoss()])
+def test_gradient_prefers_the_chosen_answer_and_rewards_are_detached(loss):
+    policy = [x.clone().requires_grad_() for x in POLICY]
+    losses, *rewards = loss(*policy, *((None, None) if isinstance(loss, SimPOLoss) else REFERENCE))
+    losses.sum().backward()
+    assert (policy[0].grad <= 0).all()
+    assert (policy[1].grad >= 0).all()
+    assert not any(reward.requires_grad for reward in rewards)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IPOLoss(tau=0), "loss.tau=0"),
+        (lambda: RobustDPOLoss(flip_rate=0.5), "0 <= flip_rate < 0.5"),
+        (lambda: RobustDPOLoss(beta=-1), "loss.beta=-1"),
+        (lambda: SimPOLoss(gamma=-1), "gamma >= 0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Held-out prompts: by prompt, stable, on both sides alike."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX as IGNORE
+
+from finetune.pair_batches import PairSet, split_by_prompt, tokenize_pairs
+from finetune.prefix_tree import Continuation
+
+
+def pair_set(prompts: list[list[int]]) -> PairSet:
+    def answer(prompt, *tokens):
+        return Continuation([*prompt, *tokens], [IGNORE] * len(prompt) + list(tokens))
+
+    pairs = [(answer(prompt, 900 + k, 7), answer(prompt, 800 + k)) for k, prompt in enumerate(prompts)]
+    return PairSet(pairs, [f"row {k}" for k in range(len(pairs))], "a file")
+
+
+def mirrored(pairs: PairSet) -> PairSet:
+    return pairs._replace(pairs=[(b, a) for a, b in pairs.pairs])
+
+
+@given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=4), min_size=2, max_size=40), st.floats(0.01, 0.99))
+def test_no_prompt_is_on_both_sides_and_nothing_is_lost(prompts, share):
+    pairs = pair_set(prompts)
+    distinct = len(set(map(tuple, prompts)))
+    if distinct < 2:
+        with pytest.raises(ValueError, match="at least 2 prompts"):
+            split_by_prompt(pairs, share)
+        return
+    train, held_out = split_by_prompt(pairs, share)
+    assert not set(train.prompts()) & set(held_out.prompts())
+    assert sorted(train.names + held_out.names) == sorted(pairs.names)
+    assert len(set(held_out.prompts())) == min(max(1, round(share * distinct)), distinct - 1)
+
+
+def test_both_sides_hold_the_same_prompts_out():
+    pairs = pair_set([[k, k + 1] for k in range(20)])
+    first, second = split_by_prompt(pairs, 0.25)[1], split_by_prompt(mirrored(pairs), 0.25)[1]
+    assert first.names == second.names
+    assert len(first.names) == 5
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_impossible_share_is_refused(share):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        split_by_prompt(pair_set([[1], [2]]), share)
+
+
+def test_an_empty_dataset_is_named():
+    with pytest.raises(ValueError, match="has no pairs"):
+        tokenize_pairs([])
