@@ -89,7 +89,7 @@ class DPORecipe(FTRecipeInterface):
             log.setLevel("ERROR")
         self._pairs_per_step = cfg.batch_size * cfg.gradient_accumulation_steps
         self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
-        self._newest = self._checkpoints.newest()
+        self._newest = self._processes.agree("newest checkpoint", self._checkpoints.newest())
         if self._newest is not None and not cfg.resume_from_checkpoint:
             raise FileExistsError(
                 f"{cfg.output_dir} already holds a run ({self._newest.name}); go on with "
@@ -150,6 +150,7 @@ class DPORecipe(FTRecipeInterface):
         elif cfg.validation_dataset is not None:
             self._validation = _load_pairs(cfg.validation_dataset, tokenizer)
         self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+        self._processes.agree("training pairs", pairs.fingerprint())
         log.info(self._batches.describe())
         if self._validation is not None:
             known = set(pairs.prompts())

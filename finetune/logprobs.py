@@ -147,8 +147,8 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree) -> Tensor:
     if head.weight.requires_grad:
         raise ValueError("the output head is trainable; answer_logprobs supports a frozen head (LoRA) only")
     tree = tree.to(head.weight.device)
-    mask = tree.mask()
     hidden = model.tok_embeddings(tree.tokens)
+    mask = tree.attention_bias(hidden.dtype)
     for layer in model.layers:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
     scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]

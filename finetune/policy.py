@@ -17,6 +17,7 @@ from torchtune import config, modules, training
 from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
 
 from finetune.logprobs import answer_logprobs
+from finetune.lora_linear import accumulate_lora_products
 from finetune.prefix_tree import PrefixTree
 
 
@@ -79,6 +80,7 @@ def build_policy(
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
     adapter = fresh_adapter(decoder, seed)
+    accumulate_lora_products(decoder)
     if activation_checkpointing:
         training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
     return Policy(decoder), adapter

@@ -58,6 +58,13 @@ class PrefixTree(NamedTuple):
         row, column = index[:, None], index[None, :]
         return ((column <= row) & (row < self.subtree_end[None, :]))[None]
 
+    def attention_bias(self, dtype: torch.dtype) -> Tensor:
+        """Return the mask as what attention adds to its scores, ``[1, T, T]``: 0 or minus infinity.
+
+        torch would make it from the bool mask in every layer, and each layer would keep its own for the backward pass.
+        """
+        return torch.where(self.mask(), 0.0, -torch.inf).to(dtype)
+
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the tree with its tensors on ``device``."""
         return PrefixTree(*(x.to(device) if isinstance(x, Tensor) else x for x in self))

@@ -59,6 +59,20 @@ class Processes:
         distributed.broadcast_object_list(values, src=0)
         return values[0]
 
+    def agree(self, what: str, value: T) -> T:
+        """Return a value that must be the same on every process.
+
+        Raises:
+            ValueError: If it is not, which would let the processes wait for each other for ever.
+        """
+        values = self.gather(value)
+        if any(other != value for other in values):
+            raise ValueError(
+                f"the processes do not see the same {what}: {values}; the model's folder, the data and output_dir must "
+                "be the same on every node"
+            )
+        return value
+
     def turns(self, work: Sequence[T]) -> Iterator[tuple[T, bool, bool]]:
         """Deal pieces of work out, equally many to each process.
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""The systems that the speed benchmark compares: how each is started, and what one run of it yields."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.step_log import read_log
+
+REPO = Path(__file__).parents[1]
+TRL_PINS = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0"}
+OURS, STOCK = "finetune/dpo_finetune.py", "lora_dpo_single_device"
+MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+
+
+class System(NamedTuple):
+    """One system.
+
+    Attributes:
+        trainer: A torchtune recipe, or ``trl``.
+        dtype: ``fp32`` or ``bf16``.
+        options: What sets it apart: overrides of a recipe, arguments of TRL's config.
+        reuses_reference: It trains against reference values that it computed once.
+    """
+
+    trainer: str
+    dtype: str = "fp32"
+    options: Mapping[str, Any] = {}
+    reuses_reference: bool = False
+
+
+SYSTEMS = {
+    "ours": System(OURS, reuses_reference=True),
+    "stock": System(STOCK),
+    "stock_checkpointing": System(STOCK, options={"enable_activation_checkpointing": True}),
+    "trl_default": System("trl"),
+    "trl_tuned": System("trl", "fp32", {"precompute_ref_log_probs": True, "gradient_checkpointing": False}, True),
+    "ours_bf16": System(OURS, "bf16", reuses_reference=True),
+    "stock_bf16": System(STOCK, "bf16"),
+}
+
+
+def trl_versions(python: Path, create: bool) -> dict[str, str]:
+    """Return the versions in TRL's environment, which is made if it is missing and ``create`` is set.
+
+    Raises:
+        FileNotFoundError: If there is no such environment and it may not be made.
+        ValueError: If it holds other versions than those that are compared here.
+    """
+    if not python.exists() and not create:
+        raise FileNotFoundError(f"{python} not found; leave --trl-python out to have an environment made")
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+    pins = [f"{name}=={version}" for name, version in TRL_PINS.items()]
+    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+
+    def installed() -> dict[str, str]:
+        return json.loads(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+    if create and "trl" not in installed():
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
+    # a local build's suffix (+cpu) is no other version
+    found = {name: installed().get(name, "none").partition("+")[0] for name in TRL_PINS}
+    if found != TRL_PINS:
+        raise ValueError(f"{python} has {found}; install there: pip install {' '.join(pins)}")
+    return found
+
+
+def _torchtune_command(system: System, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    ours = system.trainer == OURS
+    log_file = folder / "steps.jsonl"
+    overrides = {
+        "output_dir": folder / "output",
+        "dtype": system.dtype,
+        "model._component_": "benchmarks.speed_components.seeded_lora",
+        "model.builder": "finetune.models.lora_smollm2_135m",
+        "dataset": "data.datasets.preference_pairs",
+        "dataset.source": "json",
+        "dataset.data_files": inputs / "rows.jsonl",
+        "shuffle": False,
+        "batch_size": settings["batch_size"],
+        "gradient_accumulation_steps": 1,
+        "epochs": settings["epochs"] if ours else 1,
+        "max_steps_per_epoch": "null",
+        "lr_scheduler._component_": "benchmarks.speed_components.stamped_cosine_schedule",
+        "lr_scheduler.n_steps": settings["schedule_steps"],
+        "lr_scheduler.log_file": log_file,
+        "metric_logger": "benchmarks.step_log.StepLog",
+        "metric_logger.log_file": log_file,
+        "~metric_logger.log_dir": None,
+        "log_every_n_steps": 1,
+        **({"reference_cache_dir": folder / "reference_cache"} if ours else {}),
+        **system.options,
+    }
+    arguments = [key if value is None else f"{key}={value}" for key, value in overrides.items()]
+    tune = Path(sys.executable).with_name("tune")
+    return [str(tune), "run", system.trainer, "--config", settings["config"], *arguments]
+
+
+def _trl_command(system: System, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    chosen = {**settings["trl"], "inputs": str(inputs), "tuning": dict(system.options)}
+    for key in ("batch_size", "schedule_steps"):
+        chosen[key] = settings[key]
+    (folder / "settings.json").write_text(json.dumps(chosen))
+    return [settings["trl_python"], "-m", "benchmarks.trl_dpo", str(folder)]
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Return this environment with the thread count fixed and the network left alone."""
+    fixed = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "HF_HUB_OFFLINE": 1,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return {**os.environ, **{key: str(value) for key, value in fixed.items()}}
+
+
+def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one system once, in a process of its own.
+
+    Args:
+        name: Key of :data:`SYSTEMS`.
+        inputs: Folder that ``benchmarks.speed_inputs`` wrote.
+        folder: Scratch folder; emptied first, removed at the end.
+        settings: ``config, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python`` and ``trl``.
+
+    Returns:
+        Seconds of set-up, reference pass and training, of each step, losses, peak memory.
+
+    Raises:
+        RuntimeError: If the process failed; shows the end of its output, which is kept.
+    """
+    system = SYSTEMS[name]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = (_trl_command if system.trainer == "trl" else _torchtune_command)(system, inputs, folder, settings)
+    with open(folder / "output.txt", "w", encoding="utf-8") as output:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=REPO, env=child_environment(settings["threads"]), stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            # wait4 and not wait: it gives the peak of this child alone
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
+    if process.returncode != 0:
+        tail = "\n".join((folder / "output.txt").read_text(errors="replace").splitlines()[-25:])
+        raise RuntimeError(f"{name} ended with {process.returncode}; {folder / 'output.txt'} ends with:\n{tail}")
+    times = read_log(folder / "steps.jsonl")
+    shutil.rmtree(folder)
+    return {
+        "setup_s": times.train_start - started - times.cache_s,
+        "cache_s": times.cache_s,
+        "train_s": times.train_s,
+        "peak_rss_bytes": usage.ru_maxrss * MEMORY_UNIT,
+        "step_s": times.step_s,
+        "losses": times.losses,
+    }

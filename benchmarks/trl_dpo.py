@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""TRL's DPOTrainer on the benchmark's rows, in the environment where TRL is installed.
+
+    TRL_PYTHON -m benchmarks.trl_dpo RUN_FOLDER    reads RUN_FOLDER/settings.json
+
+Everything that decides the loss is as in our config; everything else stays at TRL's defaults, unless
+the settings are those of the tuned run.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from benchmarks.step_log import write_event
+
+
+class _Steps(TrainerCallback):
+    """Log when training begins, and each step's loss when it is done."""
+
+    def __init__(self, log_file: Path) -> None:
+        self._log_file = log_file
+
+    def on_train_begin(self, args, state, control, **_):
+        write_event(self._log_file, event="train_start")
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" in logs:  # the summary at the end has none
+            write_event(self._log_file, step=state.global_step, loss=logs["loss"])
+
+
+class _Trainer(DPOTrainer):
+    """DPOTrainer that says how long its reference pass took and takes the schedule's length from outside."""
+
+    schedule_steps: int
+    log_file: Path
+
+    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Dataset:
+        started = time.monotonic()
+        result = super()._precompute_ref_logps(*args, **kwargs)
+        write_event(self.log_file, event="reference_pass", seconds=time.monotonic() - started)
+        return result
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        return super().create_scheduler(self.schedule_steps, optimizer)
+
+
+def _check_tokens(dataset: Dataset, rows: list[dict]) -> None:
+    """Refuse to time TRL on other sequences than the other systems have."""
+    for number, (item, row) in enumerate(zip(dataset, rows, strict=True), 1):
+        for side, expected in row["expected_ids"].items():
+            if item["prompt_ids"] + item[f"{side}_ids"] != expected:
+                raise ValueError(f"row {number}: TRL's tokens of the {side} answer differ from torchtune's")
+
+
+def main(folder: Path) -> None:
+    """Train one epoch and write its steps to ``folder/steps.jsonl``."""
+    settings = json.loads((folder / "settings.json").read_text())
+    inputs, log_file = Path(settings["inputs"]), folder / "steps.jsonl"
+    rows = [json.loads(line) for line in (inputs / "trl.jsonl").read_text().split("\n") if line]
+    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
+    args = DPOConfig(
+        output_dir=str(folder / "output"),
+        per_device_train_batch_size=settings["batch_size"],
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        learning_rate=settings["learning_rate"],
+        weight_decay=settings["weight_decay"],
+        lr_scheduler_type="cosine",
+        warmup_steps=settings["warmup_steps"],
+        max_grad_norm=0.0,  # no clipping, as in our config
+        beta=settings["beta"],
+        bf16=False,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **settings["tuning"],
+    )
+    _Trainer.schedule_steps, _Trainer.log_file = settings["schedule_steps"], log_file
+    trainer = _Trainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in rows]),
+        processing_class=AutoTokenizer.from_pretrained(settings["model"]),
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM",
+            r=settings["lora_rank"],
+            lora_alpha=settings["lora_alpha"],
+            lora_dropout=0.0,
+            target_modules=settings["target_modules"],
+        ),
+        callbacks=[_Steps(log_file)],
+    )
+    _check_tokens(trainer.train_dataset, rows)
+    parameters = dict(trainer.model.named_parameters())
+    first = load_file(inputs / "lora_a.safetensors")
+    trainable = {name for name, p in parameters.items() if p.requires_grad and ".lora_A." in name}
+    named = {name.replace("lora_A.weight", "lora_A.default.weight"): weight for name, weight in first.items()}
+    if trainable != named.keys():
+        raise ValueError(f"peft adapts {len(trainable)} modules, torchtune {len(named)}; the LoRA shapes differ")
+    with torch.no_grad():
+        for name, weight in named.items():
+            parameters[name].copy_(weight)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

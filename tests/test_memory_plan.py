@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The memory plan's counts against tensors that a small model really keeps."""
+
+import sys
+
+import pytest
+import torch
+from conftest import REPO, TINY
+from omegaconf import OmegaConf
+
+from benchmarks.memory_plan import main, plan, saved_bytes
+from finetune.policy import build_policy, load_weights, named_weights
+from finetune.prefix_tree import Continuation, build_tree
+
+SIZES = {**TINY, "vocab_size": 1000, "num_layers": 3, "embed_dim": 128, "intermediate_dim": 256, "num_kv_heads": 4}
+
+
+def config(**model):
+    cfg = OmegaConf.load(REPO / "configs" / "llama8b_lora_dpo_single_device.yaml")
+    changes = {"model": {**SIZES, **model}, "dtype": "fp32", "max_tokens_per_forward": 256}
+    return OmegaConf.merge(cfg, changes, {"enable_activation_checkpointing": False})
+
+
+def kept_by_the_whole_model(cfg) -> float:
+    """Bytes that a forward of a full budget keeps, counted on the real model."""
+    policy, adapter = build_policy(cfg.model, torch.float32, 0, cfg.enable_activation_checkpointing)
+    base = {n: torch.zeros(p.shape) for n, p in named_weights(policy.decoder) if not p.requires_grad}
+    load_weights(policy, base, adapter, torch.device("cpu"))
+    own = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    tokens = list(range(cfg.max_tokens_per_forward + 1))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = policy(build_tree([Continuation(tokens, [-100] * 200 + tokens[200:])]))
+    assert output.requires_grad
+    return sum(kept.values())
+
+
+def test_activations_are_what_the_layers_keep():
+    cfg = config(lora_dropout=0.0)
+    head = (
+        57 * SIZES["embed_dim"] * 4 * 4
+    )  # hidden states, normed states and gradients of the scored tokens: not layers
+    assert plan(cfg, 1).activations == pytest.approx(kept_by_the_whole_model(cfg) - head, rel=0.1)
+
+
+def test_weights_and_optimizer_are_counted_exactly():
+    cfg = config(apply_lora_to_output=False)
+    policy, _ = build_policy(cfg.model, torch.float32, 0, False)
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in policy.parameters() if not p.requires_grad)
+    found = plan(cfg, 1)
+    assert found.weights == 4 * frozen
+    assert found.optimizer == 2 * 4 * trained  # AdamW's two moments
+    assert found.adapter == 2 * 4 * trained
+    assert plan(OmegaConf.merge(cfg, {"model": {"quantize_base": True}}), 1).weights < 0.7 * found.weights
+
+
+def test_more_devices_take_less_and_checkpointing_keeps_less():
+    cfg = config(num_layers=12)
+    one, four = plan(cfg, 1), plan(cfg, 4)
+    assert four.weights < one.weights
+    assert four.optimizer == one.optimizer / 4
+    checkpointed = plan(OmegaConf.merge(cfg, {"enable_activation_checkpointing": True}), 1)
+    assert checkpointed.activations < one.activations / 2
+
+
+def test_saved_bytes_do_not_depend_on_the_number_of_probe_tokens(monkeypatch):
+    def found(n):
+        monkeypatch.setattr("benchmarks.memory_plan.PROBE_TOKENS", n)
+        policy, _ = build_policy(config().model, torch.float32, 0, False)
+        return saved_bytes(policy.decoder.layers[0], SIZES["embed_dim"], torch.float32)
+
+    # the attention bias is shared by all layers and not counted
+    assert found(64) == pytest.approx(found(256), rel=0.01)
+
+
+def test_command_prints_every_part(monkeypatch, capsys):
+    path = str(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
+    monkeypatch.setattr(sys, "argv", ["memory_plan", "--config", path, "--devices", "2", "dtype=bf16"])
+    main()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("weights", "activations", "head", "total"))
+    assert "on each of 2" in printed

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Building on the meta device: the checkpoint's weights, NF4 where asked for, an adapter that depends on the seed."""
+
+import pytest
+import torch
+from conftest import TINY
+from omegaconf import OmegaConf
+from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+
+from finetune.policy import build_policy, load_weights, named_weights
+from finetune.prefix_tree import Continuation, build_tree
+
+SIZES = {**TINY, "vocab_size": 500, "embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256, "rope_base": 10_000}
+CPU = torch.device("cpu")
+
+
+def cfg_model(**changes):
+    lora = {"lora_attn_modules": ["q_proj", "v_proj"], "apply_lora_to_mlp": True, "lora_rank": 4, "lora_alpha": 8}
+    return OmegaConf.create({"_component_": "torchtune.models.llama3.lora_llama3", **SIZES, **lora, **changes})
+
+
+def random_base(seed: int = 0) -> dict[str, torch.Tensor]:
+    policy, _ = build_policy(cfg_model(), torch.float32, 0, False)
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(p.shape, generator=generator) * 0.05
+        for name, p in named_weights(policy.decoder)
+        if not p.requires_grad
+    }
+
+
+def loaded(base, seed=0, dtype=torch.float32, checkpointing=False, **changes):
+    policy, adapter = build_policy(cfg_model(**changes), dtype, seed, checkpointing)
+    load_weights(policy, base, adapter, CPU)
+    return policy
+
+
+TREE = build_tree(
+    [Continuation([1, 2, 3, 4, 5], [-100, -100, 3, 4, 5]), Continuation([1, 2, 9, 8], [-100, -100, 9, 8])]
+)
+
+
+def test_nothing_is_in_memory_before_loading_and_only_the_adapter_is_trainable():
+    policy, adapter = build_policy(cfg_model(quantize_base=True), torch.bfloat16, 0, False)
+    assert all(p.is_meta for p in policy.parameters())
+    assert {name for name, p in named_weights(policy.decoder) if p.requires_grad} == adapter.keys()
+    assert all(".lora_" in name for name in adapter)
+
+
+def test_weights_are_the_checkpoints_own_and_the_base_is_not_copied():
+    base = random_base()
+    policy = loaded(base, checkpointing=True)
+    held = dict(named_weights(policy.decoder))
+    assert all(held[name].data_ptr() == tensor.data_ptr() for name, tensor in base.items())
+
+
+def test_adapter_depends_on_the_seed_alone_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = build_policy(cfg_model(), torch.float32, 3, False)[1]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    again, other = (build_policy(cfg_model(), torch.float32, seed, True)[1] for seed in (3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert all((tensor == 0).all() == name.endswith("lora_b.weight") for name, tensor in first.items())
+
+
+def test_quantized_base_scores_as_its_dequantized_weights_do():
+    base = random_base()
+    quantized = loaded(base, quantize_base=True)
+    held = dict(named_weights(quantized.decoder))
+    n_quantized = sum(isinstance(p, NF4Tensor) for p in held.values())
+    assert n_quantized == 7 * SIZES["num_layers"]  # every projection; not the embedding, the norms and the head
+    widened = {
+        name: to_nf4(tensor).to(tensor.dtype) if isinstance(held[name], NF4Tensor) else tensor
+        for name, tensor in base.items()
+    }
+    plain = loaded(widened)
+    torch.testing.assert_close(quantized(TREE), plain(TREE))
+    assert (quantized(TREE) - loaded(base)(TREE)).abs().max() > 1e-3  # so the quantization was felt
+    for policy in (quantized, plain):
+        (policy(TREE) * torch.tensor([1.0, -1.0])).sum().backward()
+    gradients = [{n: p.grad for n, p in named_weights(x.decoder) if p.requires_grad} for x in (quantized, plain)]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda base: base.pop("norm.scale"), "1 tensors missing .*norm.scale"),
+        (lambda base: base.update(foreign=torch.zeros(1)), "1 unknown .*foreign"),
+        (lambda base: base.update({"norm.scale": torch.ones(7)}), "does not fit the model.*norm.scale"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(spoil, message):
+    base = random_base()
+    spoil(base)
+    with pytest.raises(ValueError, match="(?s)" + message):
+        loaded(base)

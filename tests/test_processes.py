@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Several processes give what one gives: two real ones with gloo on the CPU, through torchrun."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPO, read_steps, tiny_overrides
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from finetune.processes import Processes
+
+RECIPE = ["finetune/dpo_finetune.py", "--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]
+
+
+@pytest.fixture
+def overrides(tiny_model_dir, tmp_path):
+    """Five pairs, one a forward, three a step: the last turn of a step has work for one process only."""
+    rows = [
+        {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
+        for t in ("tea", "coffee", "juice", "milk", "water", "wine")
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return [
+        *tiny_overrides(tiny_model_dir, tmp_path / "unused")[1:],
+        "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
+        "batch_size=3", "epochs=2", "lr_scheduler.num_warmup_steps=1", "max_tokens_per_forward=20",
+        "clip_grad_norm=0.3", "save_every_n_steps=1", "validation_share=0.2", "enable_activation_checkpointing=True",
+    ]  # fmt: skip
+
+
+def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, tiny_model_dir, tmp_path):
+    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
+    assert tune_run(*RECIPE, *overrides, f"output_dir={one}") == 0
+    tune = str(Path(sys.executable).with_name("tune"))
+    command = [tune, "run", "--nproc_per_node", "2", *RECIPE, *overrides, f"output_dir={two}"]
+    done = subprocess.run(
+        command, cwd=REPO, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    shutil.copytree(two / "step_1", resumed / "step_1")
+    assert tune_run(*RECIPE, *overrides, f"output_dir={resumed}", "resume_from_checkpoint=True") == 0
+
+    expected = read_steps(one)
+    assert len(expected) == 4
+    for run, steps in ((two, expected), (resumed, {k: v for k, v in expected.items() if k > 1})):
+        found = read_steps(run)
+        assert found.keys() == steps.keys()
+        for step, values in steps.items():
+            for name in ("loss", "grad_norm", "log_probs/chosen", "rewards/margins"):
+                assert found[step][name] == pytest.approx(values[name], abs=1e-5, rel=1e-6), (run.name, step, name)
+        assert found[2]["validation/loss"] == pytest.approx(expected[2]["validation/loss"], abs=1e-5)
+    assert expected[1]["grad_norm"] > 0.3  # so the clip took part
+    a, b = (load_file(run / "epoch_1" / "adapter_model.safetensors") for run in (one, two))
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), two / "epoch_1")
+
+
+@pytest.mark.parametrize("n_work", [0, 1, 2, 5, 6])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_work_is_dealt_out_once_in_equally_many_turns(n, n_work):
+    dealt = []
+    for rank in range(n):
+        processes = Processes(torch.device("cpu"))
+        processes.n, processes.rank = n, rank
+        dealt.append(list(processes.turns(range(n_work))))
+    assert len({len(turns) for turns in dealt}) == 1
+    assert sorted(work for turns in dealt for work, counts, _ in turns if counts) == list(range(n_work))
+    for turns in dealt:
+        assert [last for _, _, last in turns] == [k == len(turns) - 1 for k in range(len(turns))]
+
+
+def test_processes_that_see_different_files_are_stopped(monkeypatch):
+    processes = Processes(torch.device("cpu"))
+    assert processes.agree("data", "a") == "a"
+    monkeypatch.setattr(processes, "gather", lambda value: [value, "b"])
+    with pytest.raises(ValueError, match=r"do not see the same data: \['a', 'b'\].*same on every node"):
+        processes.agree("data", "a")
