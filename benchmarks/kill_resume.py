@@ -85,12 +85,14 @@ def main() -> None:
     print(f"undisturbed: {len(expected)} steps in {seconds:.0f} s", flush=True)
 
     draw, trials = random.Random(arguments.seed), []
-    for k in range(arguments.kills):
+    while len(trials) < arguments.kills:
+        k = len(trials)
         output, moment = folder / f"trial_{k}", draw.uniform(0.0, seconds)
         process = start(output, rows)
         try:
             process.wait(timeout=moment)
-            killed_at = None  # this run was faster than the undisturbed one
+            shutil.rmtree(output)
+            continue  # this run was faster than the undisturbed one: draw again
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

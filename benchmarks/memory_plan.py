@@ -30,6 +30,7 @@ from finetune.policy import Policy, build_policy, named_weights
 
 GIB = 2**30
 PROBE_TOKENS = 128
+TOKENS_PER_PAIR = 256  # about PoliTune's mean
 # 4 bits a weight, a byte for each block of 64, and a float32 for each 256 of those blocks
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
@@ -101,9 +102,8 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
     frozen = n_bytes(p for _, p in named_weights(decoder) if not p.requires_grad)
     layer = n_bytes(p for p in decoder.layers[0].parameters() if not p.requires_grad)
     weights = frozen / devices
-    if (
-        devices > 1
-    ):  # the root group (embedding, norm, head) and two layers (one runs, the next is on its way) are whole
+    if devices > 1:
+        # the root group (embedding, norm, head) and two layers (one runs, the next is on its way) are whole
         weights += (frozen - layer * len(decoder.layers)) * (1 - 1 / devices) + 2 * layer * (1 - 1 / devices)
 
     tokens, size, width = cfg.max_tokens_per_forward, dtype.itemsize, decoder.tok_embeddings.embedding_dim
@@ -120,8 +120,8 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
         adapter=adapter / devices + adapter,
         optimizer=sum(p.numel() for p in trained) * state_bytes(cfg.optimizer, dtype) / devices,
         activations=tokens * kept,
-        # logits, their float32 copy and its exponentials' cast; the head's LoRA gradients are kept for both answers
-        head=HEAD_CHUNK * vocabulary * (4 + 2 * size) + 2 * n_bytes(head_lora),
+        # logits, their float32 copy and its exponentials' cast; the head's LoRA gradients are kept for each answer
+        head=HEAD_CHUNK * vocabulary * (4 + 2 * size) + 2 * max(1, tokens // TOKENS_PER_PAIR) * n_bytes(head_lora),
         # gradients of a layer's activations live beside them; an NF4 weight is widened while it is used
         working=tokens * per_token + (largest * size if cfg.model.get("quantize_base", False) else 0),
     )
@@ -141,7 +141,8 @@ def measure(overrides: list[str], config_path: str) -> float:
         "import finetune.dpo_finetune\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "sys.argv = sys.argv[1:]\n"
-        "try:\n    finetune.dpo_finetune.recipe_main()\nexcept SystemExit:\n    pass\n"
+        "try:\n    finetune.dpo_finetune.recipe_main()\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "print('PEAK', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +156,7 @@ def measure(overrides: list[str], config_path: str) -> float:
             env=os.environ | {"PYTHONPATH": str(root), "MALLOC_MMAP_THRESHOLD_": str(2**20)},
         )  # fmt: skip
     peak = [line for line in done.stdout.splitlines() if line.startswith("PEAK")]
-    if not peak:
+    if done.returncode or not peak:
         raise SystemExit(f"the run failed:\n{done.stderr[-2000:]}")
     return float(peak[0].split()[1])
 
@@ -171,9 +172,7 @@ def main() -> None:
     found = plan(cfg, arguments.devices)
     for name, value in found._asdict().items():
         print(f"{name:<12}{value / GIB:9.2f} GiB")
-    print(
-        f"{'total':<12}{sum(found) / GIB:9.2f} GiB a device, on {arguments.devices}; CUDA itself takes about 0.5 more"
-    )
+    print(f"{'total':<12}{sum(found) / GIB:9.2f} GiB on each of {arguments.devices}; CUDA itself takes about 0.5 more")
     if arguments.check:
         measured = measure(overrides, arguments.config)
         print(f"{'measured':<12}{measured / GIB:9.2f} GiB on the CPU, {measured / sum(found):.2f} of the prediction")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torchtune import training, utils
 
 log = utils.get_logger("INFO")
@@ -98,7 +99,7 @@ class RunCheckpoints:
                 os.replace(target, target.with_name(f"{name}.replaced_{os.getpid()}"))
             os.replace(written, target)
             sync_folder_entry(self.output_dir)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who writes
             newest = self.newest()
             raise OSError(
                 f"checkpoint {target} could not be written ({error}). Mend that (a full disk: free some space) and "

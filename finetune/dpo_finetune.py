@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -25,7 +25,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torchtune import config, training, utils
-from torchtune.datasets import ConcatDataset
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
@@ -35,7 +34,7 @@ from finetune.card import write_card
 from finetune.checkpoints import RunCheckpoints, read_progress
 from finetune.interrupts import StopRequest
 from finetune.metrics import peak_memory, total
-from finetune.pair_batches import PairBatches, PairSet, split_by_prompt, tokenize_pairs
+from finetune.pair_batches import PairBatches, load_pairs, split_by_prompt
 from finetune.pair_losses import PairLosses
 from finetune.policy import Policy, build_policy, load_weights
 from finetune.processes import Processes, whole, whole_adapter, whole_model
@@ -88,6 +87,7 @@ class DPORecipe(FTRecipeInterface):
         if not self._processes.first:
             log.setLevel("ERROR")
         self._pairs_per_step = cfg.batch_size * cfg.gradient_accumulation_steps
+        self._processes.agree("config", OmegaConf.to_yaml(cfg))
         self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
         self._newest = self._processes.agree("newest checkpoint", self._checkpoints.newest())
         if self._newest is not None and not cfg.resume_from_checkpoint:
@@ -144,13 +144,14 @@ class DPORecipe(FTRecipeInterface):
 
     def _setup_data(self, cfg: DictConfig) -> None:
         tokenizer = config.instantiate(cfg.tokenizer)
-        pairs, self._validation = _load_pairs(cfg.dataset, tokenizer), None
+        pairs, self._validation = load_pairs(cfg.dataset, tokenizer), None
         if cfg.validation_share is not None:
             pairs, self._validation = split_by_prompt(pairs, cfg.validation_share)
         elif cfg.validation_dataset is not None:
-            self._validation = _load_pairs(cfg.validation_dataset, tokenizer)
+            self._validation = load_pairs(cfg.validation_dataset, tokenizer)
         self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
         self._processes.agree("training pairs", pairs.fingerprint())
+        self._processes.agree("validation pairs", self._validation and self._validation.fingerprint())
         log.info(self._batches.describe())
         if self._validation is not None:
             known = set(pairs.prompts())
@@ -170,9 +171,9 @@ class DPORecipe(FTRecipeInterface):
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation. The number of devices may."""
         cfg = OmegaConf.to_container(self._cfg, resolve=True)
-        components = ("model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward")
+        settings = ("model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward")
         return {
-            **{name: str(cfg[name]) for name in components},
+            **{name: str(cfg[name]) for name in (*settings, "compile", "device")},
             "base": self._base_hash,
             "data": self._batches.set.fingerprint(),
             "pairs_per_step": self._pairs_per_step,
@@ -271,26 +272,33 @@ class DPORecipe(FTRecipeInterface):
             {k: state[k] for k in ("global_step", "epoch", "step")} | {"seed": self.seed},
         )
 
-    def _train_step(self, epoch: int, step: int, stop: StopRequest) -> dict[str, float]:
-        """Run one optimizer step and log it; return its metrics.
+    def _train_step(self, epoch: int, step: int, signal: int | None) -> tuple[dict[str, float], int | None]:
+        """Run one optimizer step and log it.
+
+        Args:
+            epoch: From 0.
+            step: From 0, in this epoch.
+            signal: What this process was asked to stop by.
+
+        Returns:
+            The step's metrics, and what any process was asked to stop by: the same on all of them.
 
         Raises:
-            RuntimeError: If the loss is not finite; the weights are then still those of the step before.
+            RuntimeError: If loss or gradient are not finite; the weights are then still those of the step before.
         """
         started = time.perf_counter()
         rows = self._batches.rows(epoch, step)
         own = self._losses.accumulate([self._batches.set.pairs[row] for row in rows])
-        parts, signals = zip(*self._processes.gather((own, stop.signal)))
-        stop.signal = next((signal for signal in signals if signal), None)  # one process's signal stops all
+        parts, signals = zip(*self._processes.gather((own, signal)))
         values = total(parts)
-        if not math.isfinite(values["loss"]):
-            raise RuntimeError(
-                f"the loss is {values['loss']} at step {self.global_step + 1} (epoch {epoch}), rows "
-                f"{self._batches.name_rows(rows)}. {self._advice()}"
-            )
-        if self._cfg.clip_grad_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm)
-            values["grad_norm"] = whole(norm).item()
+        norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm or math.inf)
+        values["grad_norm"] = whole(norm).item()
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise RuntimeError(
+                    f"{name} is {values[name]} at step {self.global_step + 1} (epoch {epoch}), rows "
+                    f"{self._batches.name_rows(rows)}. {self._advice()}"
+                )
         values["lr"] = self._optimizer.param_groups[0]["lr"]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -307,7 +315,7 @@ class DPORecipe(FTRecipeInterface):
             if self._cfg.log_peak_memory_stats:
                 values |= peak_memory(self._device)
             self._metric_logger.log_dict(values, step=self.global_step)
-        return values
+        return values, next((signal for signal in signals if signal), None)
 
     def _validate(self) -> dict[str, float]:
         """Measure the held-out pairs; training is the same with and without it."""
@@ -339,18 +347,18 @@ class DPORecipe(FTRecipeInterface):
                     disable=not self._processes.first,
                 )  # fmt: skip
                 for step in bar:
-                    values = self._train_step(epoch, step, stop)
+                    values, signal = self._train_step(epoch, step, stop.signal)
                     bar.set_postfix(loss=f"{values['loss']:.4f}", margin=f"{values['rewards/margins']:.3f}")
                     every = self._cfg.save_every_n_steps
-                    if step + 1 == n_steps or stop.signal or (every and self.global_step % every == 0):
+                    if step + 1 == n_steps or signal or (every and self.global_step % every == 0):
                         folder = self.save_checkpoint(epoch, step + 1)
-                    if stop.signal:
+                    if signal:
                         bar.close()
                         log.warning(
-                            f"stopped by {stop.signal.name} after step {self.global_step}; saved {folder}. "
+                            f"stopped by {signal.name} after step {self.global_step}; saved {folder}. "
                             "Go on with resume_from_checkpoint=True"
                         )
-                        return 128 + stop.signal
+                        return 128 + signal
         return 0
 
     def cleanup(self) -> None:
@@ -365,7 +373,8 @@ def _check_settings(cfg: DictConfig) -> None:
     check_adapter_settings(cfg)
     if cfg.dtype == "fp16":
         raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
-    if cfg.enable_activation_offloading and not (cfg.device == "cuda" and cfg.enable_activation_checkpointing):
+    on_cuda = str(cfg.device).startswith("cuda")
+    if cfg.enable_activation_offloading and not (on_cuda and cfg.enable_activation_checkpointing):
         raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
     if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs) < 1:
         raise ValueError("batch_size, gradient_accumulation_steps and epochs must be 1 or more")
@@ -373,13 +382,6 @@ def _check_settings(cfg: DictConfig) -> None:
         raise ValueError("validation_share and validation_dataset are both given; use one of them")
     if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
         raise ValueError("validate_every_n_steps needs validation_share (for example 0.1) or a validation_dataset")
-
-
-def _load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer) -> PairSet:
-    """Tokenize one dataset, or several one after the other."""
-    parts = cfg_dataset if isinstance(cfg_dataset, ListConfig) else [cfg_dataset]
-    datasets = [config.instantiate(part, tokenizer=tokenizer) for part in parts]
-    return tokenize_pairs(datasets[0] if len(datasets) == 1 else ConcatDataset(datasets=datasets))
 
 
 @config.parse

@@ -103,6 +103,8 @@ class _AnswerSums(torch.autograd.Function):
                 # The answers' sums are weighted by the loss later, so their gradients stay apart.
                 for n, (start, end) in enumerate(zip((0, *answer_ends), answer_ends)):
                     part = slice(max(start - lo, 0), max(min(end, hi) - lo, 0))
+                    if part.start >= part.stop:
+                        continue
                     grad_a[n] += d_low[part].T @ adapted[lo:hi][part]
                     grad_b[n] += d_logits[part].T @ low[part]
         ctx.lengths = _lengths(answer_ends)
@@ -153,6 +155,7 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree) -> Tensor:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
     scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]
     adapted = head.dropout(scored) if head.dropout is not None else None
-    return _AnswerSums.apply(
-        scored, adapted, head.weight, head.lora_a, head.lora_b, head.scale, tree.target, tree.answer_ends
-    )
+    lora = (head.lora_a, head.lora_b)
+    if not torch.is_grad_enabled() and head.lora_a is not None:
+        lora = tuple(x.detach() for x in lora)  # a Function cannot see that nobody will ask for their gradients
+    return _AnswerSums.apply(scored, adapted, head.weight, *lora, head.scale, tree.target, tree.answer_ends)

@@ -43,8 +43,9 @@ class StepMetrics:
             "log_probs/chosen": chosen_logprobs,
             "log_probs/rejected": rejected_logprobs,
         }
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().sum().item()
+        sums = torch.stack([value.detach().double().sum() for value in values.values()]).tolist()  # one transfer
+        for name, value in zip(values, sums):
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.n_pairs += len(pairs)
         self.n_tokens += sum(len(answer.tokens) for pair in pairs for answer in pair)
 

@@ -7,8 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from omegaconf import DictConfig, ListConfig
 from torch.utils.data import Dataset
+from torchtune import config
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.datasets import ConcatDataset
+from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
 from finetune.prefix_tree import Continuation
@@ -73,14 +77,22 @@ def tokenize_pairs(dataset: Dataset) -> PairSet:
     return PairSet(pairs, list(getattr(dataset, "rows", range(len(pairs)))), origin)
 
 
+def load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer: ModelTokenizer) -> PairSet:
+    """Build and tokenize one dataset component, or several one after the other."""
+    parts = cfg_dataset if isinstance(cfg_dataset, ListConfig) else [cfg_dataset]
+    datasets = [config.instantiate(part, tokenizer=tokenizer) for part in parts]
+    return tokenize_pairs(datasets[0] if len(datasets) == 1 else ConcatDataset(datasets=datasets))
+
+
 def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
     """Hold out a share of the prompts with all their pairs.
 
-    A hash of the prompt decides, not the seed: both sides and all runs on the same prompts hold out the same ones.
+    A hash of the prompt alone decides, neither the seed nor the other prompts: what one run holds out, no other run
+    with this share trains on.
 
     Args:
         pairs: All pairs.
-        share: Of the distinct prompts, between 0 and 1; rounded, at least one.
+        share: Of the distinct prompts, between 0 and 1; met on average, at least one on each side.
 
     Returns:
         The pairs to train on and those held out.
@@ -89,12 +101,14 @@ def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
         ValueError: If the share is out of range or there are fewer than two prompts.
     """
     keys = pairs.prompts()
-    ranked = sorted(set(keys), key=lambda key: hashlib.blake2b(key, digest_size=16).digest())
+    place = {key: int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64 for key in set(keys)}
+    ranked = sorted(place, key=place.get)
     if not 0 < share < 1 or len(ranked) < 2:
         raise ValueError(
             f"validation_share={share} of {len(ranked)} prompts; use a share between 0 and 1 of at least 2 prompts"
         )
-    held_out = set(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])
+    n_held = sum(place[key] < share for key in ranked)
+    held_out = set(ranked[: min(max(1, n_held), len(ranked) - 1)])
     return tuple(pairs.take(k for k, key in enumerate(keys) if (key in held_out) == held) for held in (False, True))
 
 

@@ -80,6 +80,8 @@ class PairLosses:
                 if counts:
                     metrics.add(part, losses, chosen_rewards, rejected_rewards, *policy)
         self._policy.train()
+        if self._processes.n > 1:
+            self._policy.reshard()  # a forward without a backward leaves the root's weights whole
         return metrics
 
     def _log_probs(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -109,12 +111,13 @@ class PairLosses:
         One pair a forward, so that a value never depends on what else was in the step. The first process's cache
         decides.
         """
-        values = self._processes.from_first([self._reference.get(*pair) for pair in pairs])
+        first = self._processes.first
+        values = self._processes.from_first([self._reference.get(*pair) for pair in pairs] if first else None)
         missing = [k for k, known in enumerate(values) if known is None]
         if not missing:
             return values
         self._policy.eval()
-        progress = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16)
+        progress = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
         with disable_adapter(self._policy):
             for k, counts, _ in self._processes.turns(missing):
                 chosen, rejected = (x.item() for x in self._log_probs([pairs[k]]))

@@ -52,7 +52,7 @@ def fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
     """
     adapted = [m for m in decoder.modules() if isinstance(m, LoRALinear)]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a device has its own
         for module in adapted:
             module.to_empty(device="cpu")
             module.initialize_parameters()

@@ -7,6 +7,7 @@ starts the processes, on one machine or several.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -35,7 +36,8 @@ class Processes:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if training.is_distributed() and not distributed.is_initialized():
-            distributed.init_process_group(training.get_distributed_backend(device.type))
+            # longer than torch's 10 minutes: the first process reads the whole base, and may write it merged
+            distributed.init_process_group(training.get_distributed_backend(device.type), timeout=timedelta(hours=2))
         self.n, self.rank = utils.get_world_size_and_rank()
 
     @property
@@ -68,8 +70,8 @@ class Processes:
         values = self.gather(value)
         if any(other != value for other in values):
             raise ValueError(
-                f"the processes do not see the same {what}: {values}; the model's folder, the data and output_dir must "
-                "be the same on every node"
+                f"the processes do not see the same {what}: {values}; the config, the model's folder, the data and "
+                "output_dir must be the same on every node"
             )
         return value
 
@@ -98,7 +100,7 @@ class Processes:
 
     def close(self) -> None:
         """Leave the process group."""
-        if self.n > 1:
+        if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
@@ -114,7 +116,8 @@ def whole_model(model: nn.Module, processes: Processes, device: torch.device) ->
     """Return all weights as whole tensors on the CPU, NF4 ones in the model's dtype; every process must call it."""
     if processes.n > 1:
         return training.gather_cpu_state_dict(model, processes.first, device)
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    # a copy, also on the CPU: torchtune merges in place
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def whole_adapter(model: nn.Module) -> dict[str, Tensor]:

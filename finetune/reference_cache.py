@@ -15,6 +15,7 @@ a kill left half written fails its checksum or its length, is not used, and is o
 import fcntl
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,13 @@ class ReferenceCache:
 
         Raises:
             OSError: If the disk is full; what was stored before stays valid.
+            ValueError: If a value is not finite: it would stop every later run too.
         """
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError(
+                f"the base model gives an answer of {len(chosen.tokens)} and one of {len(rejected.tokens)} tokens the "
+                f"log-probabilities {tuple(values)}; check its weights and dtype (fp32 or bf16)"
+            )
         key, swapped = hash_pair(chosen, rejected)
         first, second = reversed(values) if swapped else values
         self._values[key] = (float(first), float(second))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import REPO, read_steps, tiny_overrides
 from peft import AutoPeftModelForCausalLM
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torchtune import config
 from torchtune.data import padded_collate_dpo
@@ -24,6 +25,7 @@ from torchtune.rlhf.loss import DPOLoss
 from torchtune.training import FullModelHFCheckpointer
 
 from data.datasets import preference_pairs
+from finetune.interrupts import StopRequest
 from finetune.models import lora_smollm2_135m
 from finetune.pair_batches import PairBatches, tokenize_pairs
 from finetune.tokenizers import hf_chat_tokenizer
@@ -328,13 +330,39 @@ def test_merged_model_is_written_if_asked(train, tiny_model_dir, tmp_path):
     assert (tmp_path / "run" / "epoch_0" / "model-00001-of-00001.safetensors").exists()
 
 
+def test_writing_the_merged_model_changes_no_training(train, tmp_path):
+    train(tmp_path / "merged", "save_adapter_weights_only=False")
+    train(tmp_path / "alone", "save_adapter_weights_only=True")
+    assert_same_adapter(tmp_path / "merged", tmp_path / "alone")
+
+
 def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):
     settings = ["optimizer.lr=.inf", "lr_scheduler=null"]
-    with pytest.raises(RuntimeError, match=r"(?s)the loss is nan at step 2.*rows \[.*pairs.jsonl.*Newest complete"):
+    with pytest.raises(RuntimeError, match=r"(?s)loss is nan at step 2.*rows \[.*pairs.jsonl.*Newest complete"):
         train(tmp_path / "run", *settings)
     with pytest.raises(RuntimeError, match="not finite after step 1: not saved"):
         train(tmp_path / "other", *settings, "save_every_n_steps=1")
     assert not (tmp_path / "other" / "step_1").exists()
+
+
+def test_not_finite_gradient_stops_before_it_reaches_the_weights(train, tmp_path, monkeypatch):
+    backward = torch.Tensor.backward
+
+    def poisoned(self, *args, **kwargs):
+        backward(self * float("inf"), *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", poisoned)
+    with pytest.raises(RuntimeError, match=r"(?s)grad_norm is (nan|inf) at step 1 .*rows \[.*pairs.jsonl"):
+        train(tmp_path / "run")
+
+
+def test_a_later_signal_of_one_process_is_not_lost_nor_taken_twice():
+    with StopRequest() as stop:
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_file, tmp_path):
@@ -361,12 +389,15 @@ def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_
     )
 
 
-def test_full_disk_is_said_and_loses_nothing(train, tmp_path, monkeypatch):
+# the same full disk, as Python, torch and safetensors say it
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, SafetensorError])
+def test_full_disk_is_said_and_loses_nothing(train, tmp_path, kind):
+    error = kind("No space left on device")
     train(tmp_path / "run", "epochs=1", "save_every_n_steps=1")
     newest = tmp_path / "run" / "epoch_0"
 
     def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
+        raise error
 
     from finetune.checkpoints import RunCheckpoints
 

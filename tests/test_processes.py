@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO, read_steps, tiny_overrides
+from conftest import REPO, TINY, read_steps, tiny_overrides, write_llama_folder
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -21,8 +21,17 @@ RECIPE = ["finetune/dpo_finetune.py", "--config", "configs/smollm2_135m_lora_dpo
 
 
 @pytest.fixture
-def overrides(tiny_model_dir, tmp_path):
-    """Five pairs, one a forward, three a step: the last turn of a step has work for one process only."""
+def base(tiny_model_dir, tmp_path):
+    """A tiny Llama whose head is its own, so that it can carry a LoRA."""
+    folder = write_llama_folder(tmp_path / "base", {**TINY, "rope_base": 500_000}, tied=False)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model_dir / name, folder)
+    return folder
+
+
+@pytest.fixture
+def overrides(base, tmp_path):
+    """Five pairs to train on, one a forward, three a step: a step's last turn has work for one process only."""
     rows = [
         {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
         for t in ("tea", "coffee", "juice", "milk", "water", "wine")
@@ -30,14 +39,16 @@ def overrides(tiny_model_dir, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return [
-        *tiny_overrides(tiny_model_dir, tmp_path / "unused")[1:],
+        *[x for x in tiny_overrides(base, tmp_path) if not x.startswith(("output_dir", "model._comp", "model.scale"))],
+        "model._component_=torchtune.models.llama3.lora_llama3", "model.rope_base=500000",
+        "model.apply_lora_to_output=True",
         "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
         "batch_size=3", "epochs=2", "lr_scheduler.num_warmup_steps=1", "max_tokens_per_forward=20",
         "clip_grad_norm=0.3", "save_every_n_steps=1", "validation_share=0.2", "enable_activation_checkpointing=True",
     ]  # fmt: skip
 
 
-def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, tiny_model_dir, tmp_path):
+def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, base, tmp_path):
     one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
     assert tune_run(*RECIPE, *overrides, f"output_dir={one}") == 0
     tune = str(Path(sys.executable).with_name("tune"))
@@ -63,7 +74,7 @@ def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, t
     a, b = (load_file(run / "epoch_1" / "adapter_model.safetensors") for run in (one, two))
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
-    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), two / "epoch_1")
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), two / "epoch_1")
 
 
 @pytest.mark.parametrize("n_work", [0, 1, 2, 5, 6])
