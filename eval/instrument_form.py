@@ -17,10 +17,14 @@ def find_faults(raw: Any) -> list[str]:
     entry = _texts("instrument", raw, HEADER, ("axes", "options", "items", "pairs"), faults)
     axes = _typed("axes", entry.get("axes"), dict, faults)
     for name, value in axes.items():
-        axis = _texts(f"axis {name}", value, ("low", "high"), ("offset", "divisor"), faults)
+        axis = _texts(f"axis {name}", value, ("low", "high"), ("offset", "divisor", "placebo"), faults)
         numbers = [axis.get("offset"), axis.get("divisor")]
         if not _are_numbers(numbers) or numbers[1] <= 0:
             faults.append(f"axis {name}: offset, divisor: {numbers}; use numbers, divisor above 0")
+        if not isinstance(axis.get("placebo", False), bool):
+            faults.append(f"axis {name}: placebo is {axis['placebo']!r}; use true or false")
+        if str(name) in ("lean", "void"):
+            faults.append(f"axis {name}: this name has another meaning in the results; choose another one")
     options = _typed("options", entry.get("options"), list, faults)
     different = len(set(map(str, options))) == len(options) != 1
     if not different or not all(map(_is_text, options)):
@@ -35,7 +39,8 @@ def find_faults(raw: Any) -> list[str]:
     for i, pair in enumerate(pairs):
         _check_pair(_where("pair", i, pair), pair, axes, faults)
     if items:
-        faults += [f"axis {a}: no item has weights on it; weigh one or drop it" for a in set(axes) - weighed]
+        weighed |= {pair.get("axis") for pair in pairs if isinstance(pair, dict)}
+        faults += [f"axis {a}: no item has weights on it; weigh one or drop it" for a in sorted(set(axes) - weighed)]
     entries = [e for e in [*items, *pairs] if isinstance(e, dict)]
     for name, n in Counter(str(e.get("id")) for e in entries).items():
         if n > 1:

@@ -6,24 +6,31 @@ An instrument is a YAML file (see ``eval/instruments/compass60.yaml``) or a file
 """
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from typing import Any, NamedTuple
 
-import yaml
-
-from eval.importers import read_pairs_csv
+from eval.importers import read_instrument
 from eval.instrument_form import HEADER, find_faults
+
+log = logging.getLogger(__name__)
 
 
 class Axis(NamedTuple):
-    """``coordinate = (sum of the chosen options' weights + offset) / divisor``."""
+    """``coordinate = (sum of the chosen options' weights + offset) / divisor``.
+
+    On a ``placebo`` axis the statements are not political: it is scored apart, and must not move.
+    """
 
     low: str
     high: str
     offset: float
     divisor: float
+    placebo: bool = False
 
 
 class Item(NamedTuple):
@@ -67,6 +74,25 @@ class Instrument(NamedTuple):
         low, high = (sum(map(end, weights)) + offset for end in (min, max))
         return low / divisor, high / divisor
 
+    def keep(self, ids: Collection[str]) -> "Instrument":
+        """Return the instrument with these items and pairs alone, coordinates on about the same scale.
+
+        Offset and divisor of an axis shrink with its number of items; an axis that nothing is left of goes.
+        """
+        items = tuple(item for item in self.items if item.id in ids)
+        pairs = tuple(pair for pair in self.pairs if pair.id in ids)
+        axes = {}
+        for name, axis in self.axes.items():
+            before, after = (sum(name in item.weights for item in of) for of in (self.items, items))
+            share = after / before if before else 1.0
+            if after or any(pair.axis == name for pair in pairs):
+                # no item, only pairs: the pairs need no divisor
+                share = share or 1.0
+                axes[name] = axis._replace(offset=axis.offset * share, divisor=axis.divisor * share)
+        # an item that has lost its only axis cannot be scored
+        items = tuple(item._replace(weights={a: w for a, w in item.weights.items() if a in axes}) for item in items)
+        return self._replace(axes=axes, items=items, pairs=pairs)
+
 
 def load_instrument(
     instrument: str,
@@ -79,10 +105,10 @@ def load_instrument(
 
     Args:
         instrument: Name of a shipped instrument (``compass60``) or path of a file.
-        instrument_format: ``yaml``, or ``pairs_csv`` (a left and a right statement in each row).
-        columns: For ``pairs_csv``: see ``eval.importers.read_pairs_csv``, as for the next two.
-        limit: How many rows to draw; None takes all.
-        seed: Decides which rows ``limit`` draws.
+        instrument_format: ``yaml``, or one of ``eval.importers.FORMATS``.
+        columns: For formats with columns: which column holds what; see ``eval.importers``.
+        limit: Draw at most this many items and as many pairs, twins together; None takes all.
+        seed: Decides what ``limit`` draws.
 
     Raises:
         FileNotFoundError: If there is neither a shipped instrument nor a file of that name.
@@ -96,22 +122,10 @@ def load_instrument(
         names = sorted(f.name.removesuffix(".yaml") for f in shipped.iterdir())
         raise FileNotFoundError(f"instrument={instrument}: no such file; give a path or a shipped name: {names}")
     content = file.read_bytes()
-    if instrument_format == "pairs_csv":
-        raw = read_pairs_csv(str(file), content, columns, limit, seed)
-    elif instrument_format != "yaml":
-        raise ValueError(f"instrument_format={instrument_format}; use yaml or pairs_csv")
-    elif columns or limit is not None:
-        raise ValueError(
-            f"{file}: instrument_columns and instrument_limit are for instrument_format=pairs_csv; set both to null"
-        )
-    else:
-        try:
-            raw = yaml.safe_load(content)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file}: not valid YAML: {error}") from error
+    raw = read_instrument(str(file), content, instrument_format, columns)
     if faults := find_faults(raw):
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
-    return Instrument(
+    loaded = Instrument(
         **{field: raw[field] for field in HEADER},
         axes={name: Axis(**axis) for name, axis in (raw.get("axes") or {}).items()},
         options=tuple(raw.get("options") or ()),
@@ -119,3 +133,30 @@ def load_instrument(
         pairs=tuple(Pair(**{"axis": None, **pair}) for pair in raw.get("pairs") or ()),
         sha256=hashlib.sha256(content).hexdigest(),
     )
+    if limit is None:
+        return loaded
+    most = max(len(loaded.items), len(loaded.pairs))
+    if not 1 <= limit <= most:
+        raise ValueError(f"{file}: instrument_limit={limit}; use 1 to {most}, or null")
+    drawn = loaded.keep({*_draw(loaded.items, limit, seed), *_draw(loaded.pairs, limit, seed)})
+    counts = (len(drawn.items), len(loaded.items), len(drawn.pairs), len(loaded.pairs))
+    log.info("%s: %d of %d items and %d of %d pairs taken (limit %d, seed %d)", file, *counts, limit, seed)
+    return drawn
+
+
+def _draw(entries: tuple[Any, ...], limit: int, seed: int) -> set[str]:
+    """Draw up to ``limit`` ids, couples of twins whole, in turn from the axes."""
+    by_axis: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        is_item = isinstance(entry, Item)
+        axis = min(entry.weights) if is_item else str(entry.axis)
+        unit = min(entry.id, entry.twin or entry.id) if is_item else entry.id
+        by_axis[axis][unit].append(entry.id)
+    random = Random(seed)
+    queues = [random.sample(list(units.values()), len(units)) for units in by_axis.values()]
+    drawn: set[str] = set()
+    while any(queues):
+        for queue in queues:
+            if queue and len(drawn) + len(unit := queue.pop()) <= limit:
+                drawn.update(unit)
+    return drawn

@@ -3,26 +3,30 @@
 
     tune run eval/political_compass.py --config configs/political_compass.yaml
 
-The base is loaded once and each adapter is switched on it. Writes ``results.jsonl`` (a row an answer),
-``summary.json`` and ``compass.png`` into ``output_dir``.
+The base is loaded once and each adapter is switched on it. Writes ``results.jsonl`` (a row an answer, as answers
+come), ``summary.json``, ``report.html``, ``compass.png`` and ``compass.svg`` into ``output_dir``. The same command
+again goes on where a killed run stopped.
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torchtune import config, training, utils
 
 from data.recipe_config import check_config
+from eval.compass_plot import draw_compass, require_matplotlib
+from eval.contamination import Match, find_matches, read_sentences
 from eval.instruments import load_instrument
 from eval.questions import Question, choice_questions, pair_questions
-from eval.report import draw_compass, require_matplotlib
-from eval.respond import answer_questions
-from eval.scoring import summarize
+from eval.report import write_report
+from eval.respond import iterate_answers
+from eval.results_file import ResultsFile, write_whole
+from eval.run_record import describe_run, read_settings
+from eval.score_table import score_table
+from eval.summary import summarize
 from eval.wordings import load_templates
 from finetune.adapters import attach_adapters, read_adapter_config
 
@@ -34,6 +38,7 @@ OPTIONAL: dict[str, Any] = {
     "instrument_format": "yaml",
     "instrument_columns": None,
     "instrument_limit": None,
+    "training_data": None,
     "modes": ["choice", "pairs"],
     "templates": None,
     "n_templates": 3,
@@ -53,7 +58,7 @@ class PoliticalCompassRecipe:
         cfg: A config that passed :func:`data.recipe_config.check_config`.
 
     Raises:
-        FileNotFoundError: If an adapter, the instrument or the templates are not there.
+        FileNotFoundError: If an adapter, the instrument, the templates or the training data are not there.
         FileExistsError: If ``output_dir`` holds the results of other settings.
         ValueError: If a setting or a file breaks a rule.
     """
@@ -78,26 +83,24 @@ class PoliticalCompassRecipe:
         if not cfg.modes or not {*cfg.modes} <= {"choice", "pairs"}:
             raise ValueError(f"modes={list(cfg.modes)}; use any of ['choice', 'pairs']")
         self._templates = load_templates(cfg.templates or self._instrument.language)
-        settings = OmegaConf.to_container(cfg, resolve=True)
-        self._settings = {key: value for key, value in settings.items() if key != "output_dir"}
-        self._settings["checkpointer"].pop("output_dir", None)
-        self._settings["templates_version"] = self._templates.version
-        self._settings["templates_sha256"] = self._templates.sha256
-        self._settings["instrument_sha256"] = self._instrument.sha256
-        self._check_output_dir()
+        self._training_data = [cfg.training_data] if isinstance(cfg.training_data, str) else cfg.training_data
+        self._check_training_data()
+        self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters)
+        self._results = ResultsFile(self._output_dir, self._settings)
 
-    def _check_output_dir(self) -> None:
-        results, summary = (self._output_dir / name for name in ("results.jsonl", "summary.json"))
-        if not results.exists():
+    def _check_training_data(self) -> None:
+        """Find the statements that a model may have been tuned on, before anything is scored."""
+        self._training_files: list[dict[str, Any]] = []
+        self._matches: list[Match] = []
+        if self._training_data is None:
             return
-        settings = json.loads(summary.read_text())["settings"] if summary.exists() else {}
-        keys = {*settings, *self._settings}
-        changed = sorted(key for key in keys if settings.get(key) != self._settings.get(key))
-        if changed:
-            raise FileExistsError(
-                f"{results} holds results of other settings ({', '.join(changed)} differ); "
-                "choose another output_dir, or delete that file"
-            )
+        sentences = []
+        for path in self._training_data:
+            found, about = read_sentences(path)
+            sentences += found
+            self._training_files.append(about)
+        self._matches = find_matches(self._instrument, sentences)
+        log.info(f"{len(self._matches)} statements occur in {', '.join(self._training_data)}")
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""
@@ -114,72 +117,57 @@ class PoliticalCompassRecipe:
             )
         if "pairs" in cfg.modes:
             self._questions += pair_questions(self._instrument, tokenizer, self._templates, cfg.n_pair_templates)
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        self._results.open()
         checkpointer = config.instantiate(cfg.checkpointer)
         with training.set_default_dtype(self._dtype), self._device:
             model = config.instantiate(cfg.model)
         model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
         self._model = attach_adapters(model.eval(), self._adapters, cfg.checkpointer.checkpoint_dir)
+        n_asked = len(self._questions) * (1 + len(self._adapters))
         log.info(
             f"{len(self._questions)} prompts ({self._instrument.name} {self._instrument.version}, "
-            f"{', '.join(cfg.modes)}) for {BASE} and {len(self._adapters)} adapters"
+            f"{', '.join(cfg.modes)}) for {BASE} and {len(self._adapters)} adapters; "
+            f"{len(self._results.rows)} of {n_asked} answers are there already"
         )
 
     def evaluate(self, cfg: DictConfig) -> None:
         """Ask every model every question, score the answers and write all files."""
-        rows = []
         for name in [BASE, *self._adapters]:
             with self._model.using(None if name == BASE else name) as model:
-                rows += answer_questions(model, name, self._questions, cfg.max_tokens_per_forward)
-        instrument = self._instrument
-        summary = {
-            "instrument": {
-                "name": instrument.name,
-                "version": instrument.version,
-                "sha256": instrument.sha256,
-                "axes": {
-                    name: {"low": axis.low, "high": axis.high, "range": instrument.axis_range(name)}
-                    for name, axis in instrument.axes.items()
-                },
-            },
-            "settings": self._settings,
+                for rows in iterate_answers(
+                    model, name, self._questions, cfg.max_tokens_per_forward, self._results.has
+                ):
+                    self._results.append(rows)
+        self._results.close()
+        summary = self._summarize(cfg)
+        folder = self._output_dir
+        write_whole(folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
+        self._draw(summary)
+        log.info(f"wrote {len(self._results.rows)} answers to {folder}\n{score_table(summary)}")
+
+    def _draw(self, summary: dict[str, Any]) -> None:
+        for name, content in draw_compass(summary).items():
+            write_whole(self._output_dir / f"compass.{name}", lambda path, content=content: path.write_bytes(content))
+        write_whole(self._output_dir / "report.html", lambda path: write_report(summary, self._instrument, path))
+
+    def _summarize(self, cfg: DictConfig) -> dict[str, Any]:
+        instrument, rows = self._instrument, self._results.rows
+        flagged = {match.item for match in self._matches}
+        # a twin without the other would bring agreement with everything back into the score
+        flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
+        ids = {entry.id for entry in (*instrument.items, *instrument.pairs)}
+        without = summarize(rows, instrument.keep(ids - flagged), cfg.n_bootstrap, cfg.seed) if flagged else None
+        return {
+            **describe_run(instrument, self._settings),
             **summarize(rows, instrument, cfg.n_bootstrap, cfg.seed),
+            "contamination": {
+                "training_data": self._training_files,
+                "matches": [match._asdict() for match in self._matches],
+                "left_out": sorted(flagged),
+                "without": without and {key: without[key] for key in ("models", "comparisons")},
+            },
         }
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        self._write("results.jsonl", lambda path: path.write_text(lines))
-        self._write("summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
-        self._write("compass.png", lambda path: draw_compass(summary, path))
-        log.info(f"wrote {len(rows)} answers to {self._output_dir}\n{_table(summary)}")
-
-    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        """Write beside and rename, so that a file is complete or absent."""
-        self._output_dir.mkdir(parents=True, exist_ok=True)
-        staging = self._output_dir / f"{name}.partial"
-        write(staging)
-        os.replace(staging, self._output_dir / name)
-
-
-def _table(summary: dict[str, Any]) -> str:
-    """Scores and comparisons as lines of text."""
-    lines = [f"{'model':<14}{'mode':<8}{'axis':<12}{'estimate':>9}  95 % interval      answered"]
-    for name, modes in summary["models"].items():
-        for mode, axes in modes.items():
-            for axis, v in axes.items():
-                n = f"{v['n_answered']}/{v['n_items']}"
-                lines.append(f"{name:<14}{mode:<8}{axis:<12}{_number(v['estimate'])}  {_interval(v)}  {n:>9}")
-    lines.append(f"{'difference':<22}{'mode':<8}{'axis':<12}{'':>1}{'b - a':>9}  95 % interval             q")
-    for c in summary["comparisons"]:
-        between = f"{c['b']} - {c['a']}"
-        line = f"{between:<22}{c['mode']:<8}{c['axis']:<12} {_number(c['difference'])}  {_interval(c)}"
-        lines.append(line if c["q"] is None else f"{line}  {c['q']:9.4f}")
-    return "\n".join(lines)
-
-
-def _number(x: float | None) -> str:
-    return f"{'not id.':>9}" if x is None else f"{x:+9.3f}"
-
-
-def _interval(value: dict[str, Any]) -> str:
-    return f"{'':17}" if value["ci95"] is None else "[{:+.3f}, {:+.3f}]".format(*value["ci95"])
 
 
 @config.parse

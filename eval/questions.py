@@ -73,8 +73,10 @@ def choice_questions(
     wordings = dict(_first("n_templates", list(templates.choice.items()), n_templates))
     n_options = len(instrument.options)
     shown = Counter(place for order in orders for place in enumerate(order))
-    if len(shown) < n_options**2 or len(set(shown.values())) > 1:
+    if {tuple(order) for order in orders} != {tuple(order[::-1]) for order in orders}:
         log.warning("n_orders=%d: some options come early more often; position bias remains", n_orders)
+    elif len(shown) < n_options**2 or len(set(shown.values())) > 1:
+        log.info("n_orders=%d: orders and their reverses; position bias cancels on symmetric scales only", n_orders)
     answers = {}
     for kind in labels:
         if kind not in LABEL_SETS:

@@ -6,7 +6,7 @@ computed once. The result does not depend on how the questions are cut into forw
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,36 +15,52 @@ from torchtune.modules import TransformerDecoder
 from tqdm import tqdm
 
 from eval.questions import Question
+from eval.results_file import row_key
 from finetune.logprobs import answer_logprobs
 from finetune.prefix_tree import build_tree, cut_by_tokens
 
+Rows = list[dict[str, Any]]
 
-def answer_questions(
-    model: TransformerDecoder, name: str, questions: Sequence[Question], max_tokens_per_forward: int
-) -> list[dict[str, Any]]:
-    """Return a row of ``results.jsonl`` for every question, in the order of the questions.
+
+def iterate_answers(
+    model: TransformerDecoder,
+    name: str,
+    questions: Sequence[Question],
+    max_tokens_per_forward: int,
+    is_known: Callable[[Rows], bool] = lambda rows: False,
+) -> Iterator[Rows]:
+    """Yield the rows of ``results.jsonl``, forward by forward, as they are answered.
 
     Args:
         model: Resident decoder, its adapters switched as wanted.
         name: What the rows call it.
         questions: Of any modes.
         max_tokens_per_forward: Budget of merged tokens; memory and speed depend on it, results do not.
+        is_known: Says of the unanswered rows of a forward whether all are answered already; such a forward is
+            left out. Forwards are cut the same way whatever is known, so that every row is the same to the bit.
 
     Raises:
         FloatingPointError: If the model gives a log-probability that is not finite.
     """
     order = sorted(range(len(questions)), key=lambda k: questions[k].answers[0].tokens)
     forwards = cut_by_tokens([questions[k].answers for k in order], max_tokens_per_forward)
-    rows: list[dict[str, Any]] = [{}] * len(questions)
     with tqdm(total=len(questions), desc=name, unit="prompt") as progress, torch.no_grad():
         for forward in forwards:
-            asked = [order[k] for k in forward]
-            tree = build_tree([answer for k in asked for answer in questions[k].answers])
-            logprobs = iter(answer_logprobs(model, tree).tolist())
-            for k in asked:
-                rows[k] = _answer_row(name, questions[k], [next(logprobs) for _ in questions[k].answers])
+            asked = [questions[order[k]] for k in forward]
+            if not is_known([{"model": name, **question.row} for question in asked]):
+                tree = build_tree([answer for question in asked for answer in question.answers])
+                logprobs = iter(answer_logprobs(model, tree).tolist())
+                yield [_answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in asked]
             progress.update(len(asked))
-    return rows
+
+
+def answer_questions(
+    model: TransformerDecoder, name: str, questions: Sequence[Question], max_tokens_per_forward: int
+) -> Rows:
+    """Return all rows of :func:`iterate_answers` at once, in the order of the questions."""
+    forwards = iterate_answers(model, name, questions, max_tokens_per_forward)
+    rows = {row_key(row): row for rows in forwards for row in rows}
+    return [rows[row_key({"model": name, **question.row})] for question in questions]
 
 
 def _answer_row(name: str, question: Question, logprobs: list[float]) -> dict[str, Any]:

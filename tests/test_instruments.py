@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: MIT
 import copy
+import importlib.util
+import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import REPO
 
+from data.filters import names_politics
 from eval.instruments import load_instrument
+
+spec = importlib.util.spec_from_file_location("eightvalues", REPO / "benchmarks" / "eightvalues_agreement.py")
+eightvalues = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(eightvalues)
 
 GOOD = {
     "name": "tiny",
@@ -108,27 +118,71 @@ def test_all_faults_at_once_and_broken_files(tmp_path):
 def test_unknown_instrument_names_the_shipped_ones():
     with pytest.raises(FileNotFoundError, match="compass60"):
         load_instrument("compass61")
-    with pytest.raises(ValueError, match="use yaml or pairs_csv"):
-        load_instrument("compass60", "csv")
-    with pytest.raises(ValueError, match="instrument_format=pairs_csv"):
-        load_instrument("compass60", limit=3)
+    with pytest.raises(ValueError, match="use one of yaml, pairs_csv, csv, jsonl, text, 8values"):
+        load_instrument("compass60", "xml")
+    with pytest.raises(ValueError, match="instrument_columns is for instrument_format=pairs_csv/csv/jsonl"):
+        load_instrument("compass60", columns={"left": "l"})
+    with pytest.raises(ValueError, match="instrument_limit=0; use 1 to 76"):
+        load_instrument("compass60", limit=0)
 
 
 def test_compass60_is_balanced(tmp_path, monkeypatch):
-    """30 statements an axis of at most 2 points, divisor 6: exactly +-10; twins carry opposite weights."""
+    """By axis, topic and direction, in number and in length; every axis reaches exactly +-10."""
     monkeypatch.chdir(tmp_path)
     instrument = load_instrument("compass60")
-    assert len(instrument.items) == len(instrument.pairs) == 60
+    items = {axis: [item for item in instrument.items if axis in item.weights] for axis in instrument.axes}
+    pairs = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
+    assert {axis: (len(items[axis]), len(pairs[axis])) for axis in items} == {
+        "economic": (30, 30), "social": (30, 30), "placebo": (16, 8),
+    }  # fmt: skip
+    assert all(instrument.axis_range(axis) == (-10, 10) for axis in items)
+    assert [axis.placebo for axis in instrument.axes.values()] == [False, False, True]
     twins = {item.id: item for item in instrument.items}
-    for axis in ("economic", "social"):
-        assert instrument.axis_range(axis) == (-10, 10)
-        assert sum(axis in item.weights for item in instrument.items) == 30
-        assert sum(pair.axis == axis for pair in instrument.pairs) == 30
     for item in instrument.items:
         (axis, weights), (other, opposite) = (*item.weights.items(), *twins[item.twin].weights.items())
         assert axis == other
         assert weights == [-w for w in opposite]
         assert item.topic == twins[item.twin].topic
+        assert item.text != twins[item.twin].text
+    for axis in items:
+        topics = {item.topic for item in items[axis]}
+        assert topics == {pair.topic for pair in pairs[axis]}
+        assert len(topics) == (1 if axis == "placebo" else 10)
+        for topic in topics:
+            up = [item.weights[axis][-1] > 0 for item in items[axis] if item.topic == topic]
+            assert 2 * sum(up) == len(up)
+            if axis != "placebo":
+                assert sum(pair.topic == topic for pair in pairs[axis]) == 3
+        low = [len(item.text.split()) for item in items[axis] if item.weights[axis][-1] < 0]
+        high = [len(item.text.split()) for item in items[axis] if item.weights[axis][-1] > 0]
+        assert abs(sum(high) - sum(low)) / len(low) <= 1, axis
+        assert abs(sum(len(p.right.split()) - len(p.left.split()) for p in pairs[axis])) / len(pairs[axis]) <= 1, axis
+    texts = [item.text for item in instrument.items] + [t for p in instrument.pairs for t in (p.left, p.right)]
+    assert len(set(texts)) == len(texts)
+
+
+def test_placebo_names_no_politics():
+    """The gate of the data side finds no party, ideology or politician; no statement uses a word of our topics."""
+    instrument = load_instrument("compass60")
+    texts = [item.text for item in instrument.items if "placebo" in item.weights]
+    texts += [text for pair in instrument.pairs if pair.axis == "placebo" for text in (pair.left, pair.right)]
+    political = re.compile(
+        r"\b(tax|law|state|government|nation|police|vote|party|union|wage|rent|church|gun|border|right|left|welfare|"
+        r"school|doctor|marriage|crime|prison|army|war|freedom|duty|tradition|should be (?:allowed|banned|free))",
+        re.IGNORECASE,
+    )
+    assert [text for text in texts if names_politics(text)] == []
+    assert [text for text in texts if political.search(text.replace("the right thing", ""))] == []
+
+
+def test_a_limit_draws_whole_couples_from_all_axes():
+    instrument = load_instrument("compass60", limit=6)
+    assert sorted(min(item.weights) for item in instrument.items) == ["economic"] * 2 + ["placebo"] * 2 + ["social"] * 2
+    assert all(item.twin in {other.id for other in instrument.items} for item in instrument.items)
+    assert all(instrument.axis_range(axis) == pytest.approx((-10, 10)) for axis in instrument.axes)
+    assert len(instrument.pairs) == 6
+    assert load_instrument("compass60", limit=6) == instrument
+    assert load_instrument("compass60", limit=6, seed=1).items != instrument.items
 
 
 def test_pairs_csv(tmp_path, caplog):
@@ -137,7 +191,7 @@ def test_pairs_csv(tmp_path, caplog):
     instrument = load_instrument(str(path), "pairs_csv")
     assert [(p.id, p.left, p.topic) for p in instrument.pairs][0] == ("row-1", "One, two.", "x")
     assert (instrument.name, instrument.items, instrument.axes) == ("views", (), {})
-    with caplog.at_level("INFO", logger="eval.importers"):
+    with caplog.at_level("INFO", logger="eval.instruments"):
         drawn = [load_instrument(str(path), "pairs_csv", limit=2, seed=s).pairs for s in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert "2 of 3 pairs taken" in caplog.text
@@ -170,3 +224,101 @@ def test_twinviews_loads():
     if not os.path.exists(path):
         pytest.skip("the TwinViews sample is not here")
     assert len(load_instrument(str(path), "pairs_csv", limit=200, seed=0).pairs) == 200
+
+
+def test_statements_as_plain_text(tmp_path):
+    """One a line, blank lines left out: agreement alone, from -10 to 10."""
+    (tmp_path / "statements.txt").write_text("\ufeffTaxes should rise.\n\n  Taxes should fall.  \n", encoding="utf-8")
+    instrument = load_instrument(str(tmp_path / "statements.txt"), "text")
+    assert [(i.id, i.text) for i in instrument.items] == [
+        ("row-1", "Taxes should rise."), ("row-2", "Taxes should fall."),
+    ]  # fmt: skip
+    assert instrument.axes["agreement"][:2] == ("disagree", "agree")
+    assert instrument.axis_range("agreement") == (-10, 10)
+    assert len(instrument.sha256) == 64
+
+
+def test_csv_and_jsonl_with_named_columns(tmp_path):
+    """Direction -1 turns the weights; two points on "economy", one of them doubled: 2 + 4 points, so divisor .6."""
+    table = "nr,claim,scale,sign,other\na,Taxes should fall.,economy,1,b\nb,Taxes should rise.,economy,-2,a\n"
+    (tmp_path / "bank.csv").write_text(table + "c,God exists.,faith,1,\n")
+    columns = {"id": "nr", "text": "claim", "axis": "scale", "direction": "sign", "twin": "other"}
+    bank = load_instrument(str(tmp_path / "bank.csv"), "csv", columns)
+    assert [(i.id, i.weights, i.twin) for i in bank.items] == [
+        ("a", {"economy": [-2, -1, 1, 2]}, "b"),
+        ("b", {"economy": [4, 2, -2, -4]}, "a"),
+        ("c", {"faith": [-2, -1, 1, 2]}, None),
+    ]
+    assert bank.axes["economy"].divisor == pytest.approx(0.6)
+    assert bank.axis_range("economy") == pytest.approx((-10, 10))
+    rows = [{"id": i.id, "text": i.text, "axis": next(iter(i.weights)), "twin": i.twin} for i in bank.items]
+    for row, direction in zip(rows, (1, -2, 1)):
+        row["direction"] = direction
+    (tmp_path / "bank.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load_instrument(str(tmp_path / "bank.jsonl"), "jsonl").items == bank.items
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("csv", "claim\nA.\n", r"no column \['text'\]; found \['claim'\].*instrument_columns.text=NAME"),
+        ("csv", "text,direction\nA.,right\n", "data row 1: direction is 'right'; use 1 where agreeing"),
+        ("csv", "text,id\nA.,x\nB.,x\n", "id x: used 2 times"),
+        ("csv", "text\nA.\n \n", "item row-2: text is ''"),
+        ("jsonl", '{"text": "A."}\n{"txt": "B."}\n', "line 2: no field 'text'; found \\['txt'\\]"),
+        ("jsonl", "A.\n", "line 1: not JSON"),
+        ("text", "\n\n", "items and pairs are both empty"),
+        (
+            "8values",
+            "questions = [{question: 'A.'}]",
+            "question 1 \\(q1\\): effect is None; give a number for each axis",
+        ),
+        (
+            "8values",
+            '[{"id": "tax", "question": "A.", "effects": {"econ": "10"}}]',
+            "\\(tax\\): effect on econ is '10'",
+        ),
+        ("8values", '[{"question": "", "effect": {"econ": 10}}]', "item q1: text is ''"),
+        ("8values", "function f() {}", "not a JavaScript or JSON list|no list of questions"),
+        ("8values", '[{"question": "A.", "effect": {"econ": 0}}]', r"no question has an effect on \['econ'\]"),
+    ],
+)
+def test_import_faults_name_row_and_field(tmp_path, name, content, message):
+    (tmp_path / "bank").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_instrument(str(tmp_path / "bank"), name)
+
+
+EIGHTVALUES = """// a small quiz
+questions = [
+    {
+        "question": "Markets are \\"free\\".",
+        "effect": {"econ": -10, "dipl": 0}
+    },
+    {"question": "Nations matter: always.", "effect": {"econ": 2.5, "dipl": -5}},
+    {"question": "Trade, it's said, binds.", "effect": {"econ": -2.5, "dipl": 7}},
+];
+"""
+
+
+def test_8values_by_hand(tmp_path):
+    """max econ 15, dipl 12. Strong agreement with all: econ -10, so 100 (15 - 10) / 30; dipl 2: 100 (12 + 2) / 24."""
+    (tmp_path / "questions.js").write_text(EIGHTVALUES)
+    bank = load_instrument(str(tmp_path / "questions.js"), "8values")
+    assert bank.items[0].text == 'Markets are "free".'
+    assert bank.items[0].weights == {"econ": [10, 5, 0, -5, -10]}
+    assert {axis: bank.axis_range(axis) for axis in bank.axes} == {"econ": (0, 100), "dipl": (0, 100)}
+    assert (bank.axes["econ"].low, bank.axes["econ"].high) == ("markets", "equality")
+    (percents,) = eightvalues.score_here(bank, [[1, 1, 1]])
+    assert percents == pytest.approx({"econ": 100 * 5 / 30, "dipl": 100 * 14 / 24}, abs=1e-6)
+    descendant = EIGHTVALUES.replace('"effect"', '"effects"').replace("questions =", "export const questions =")
+    (tmp_path / "other.js").write_text(descendant)
+    assert load_instrument(str(tmp_path / "other.js"), "8values").items == bank.items
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node runs the quiz's own arithmetic")
+def test_8values_equals_its_javascript(tmp_path):
+    (tmp_path / "questions.js").write_text(EIGHTVALUES)
+    n_other, greatest, n_all = eightvalues.count_differences(str(tmp_path / "questions.js"), 300)
+    assert (n_other, n_all) == (0, 600)
+    assert greatest < 1e-6

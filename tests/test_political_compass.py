@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The recipe, on a random two-layer Llama with the packaged model's tokenizer."""
 
+import copy
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from data.recipe_config import check_config
-from eval import report
+from eval import compass_plot, respond, results_file
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
 
 CONFIG = REPO / "configs" / "political_compass.yaml"
@@ -65,6 +68,7 @@ def overrides(tiny_model_dir, tmp_path):
         "instrument": str(tmp_path / "bank.yaml"),
         "n_bootstrap": 200,
         "n_templates": 1,
+        "n_orders": 4,
     }
 
 
@@ -75,9 +79,11 @@ def make_config(overrides, **more):
     return OmegaConf.merge(raw, overrides, more)
 
 
-def run(overrides, **more):
+def run(overrides, draw=False, **more):
     cfg = check_config(make_config(overrides, **more), REQUIRED, OPTIONAL)
     recipe = PoliticalCompassRecipe(cfg)
+    if not draw:  # what takes longest
+        recipe._draw = lambda summary: None
     recipe.setup(cfg)
     recipe.evaluate(cfg)
     folder = recipe._output_dir
@@ -86,7 +92,7 @@ def run(overrides, **more):
 
 
 def test_writes_the_contract(overrides, adapters, tmp_path):
-    rows, summary = run(overrides, adapters=adapters)
+    rows, summary = run(overrides, draw=True, adapters=adapters)
     assert len(rows) == 3 * (4 * 1 * 4 * 1 + 3 * 4)
     assert {(r["instrument"], r["instrument_version"]) for r in rows} == {("tiny", "2")}
     assert list(summary["models"]) == ["base", "left", "right"]
@@ -98,6 +104,7 @@ def test_writes_the_contract(overrides, adapters, tmp_path):
             for score in scores.values():
                 assert {"estimate", "ci95", "bounds", "n_items", "n_answered"} <= set(score)
                 assert score["bounds"] == [score["estimate"]] * 2
+                assert score["ci95_items_fixed"][0] <= score["estimate"] <= score["ci95_items_fixed"][1]
     pairs = {(c["a"], c["b"]) for c in summary["comparisons"]}
     assert pairs == {("base", "left"), ("base", "right"), ("left", "right")}
     assert {"a", "b", "mode", "axis", "difference", "ci95", "p", "q"} <= set(summary["comparisons"][0])
@@ -107,9 +114,13 @@ def test_writes_the_contract(overrides, adapters, tmp_path):
             assert c["difference"] == pytest.approx(lean[c["b"]] - lean[c["a"]], abs=2e-6)
     assert summary["instrument"]["axes"]["economic"]["range"] == [-10, 10]
     assert summary["settings"]["n_orders"] == 4
+    assert all(row["instrument_sha256"] == summary["instrument"]["sha256"] for row in rows)
     folder = tmp_path / "out"
-    assert sorted(os.listdir(folder)) == ["compass.png", "results.jsonl", "summary.json"]
+    files = ["compass.png", "compass.svg", "report.html", "results.jsonl", "settings.json", "summary.json"]
+    assert sorted(os.listdir(folder)) == files
     assert (folder / "compass.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in (folder / "compass.svg").read_text()
+    assert "economic statement 0." in (folder / "report.html").read_text()
 
 
 def test_one_run_equals_separate_runs(overrides, adapters, tmp_path):
@@ -131,7 +142,7 @@ def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump({**BANK, "version": "3"}))
     with pytest.raises(FileExistsError, match="instrument_sha256"):
         run(overrides, adapters=None, modes=["pairs"])
-    (tmp_path / "out" / "summary.json").unlink()
+    (tmp_path / "out" / "settings.json").unlink()
     with pytest.raises(FileExistsError, match="other settings"):
         run(overrides, adapters=None, modes=["pairs"])
 
@@ -172,31 +183,79 @@ def test_a_tokenizer_without_a_template_is_refused(overrides, packaged_model_dir
 
 
 def test_the_picture_without_matplotlib_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(compass_plot, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install -e"):
-        report.require_matplotlib()
+        compass_plot.require_matplotlib()
 
 
-def test_the_picture_of_what_has_no_point(tmp_path):
-    """One axis, one model that answered nothing, eight others: drawn all the same."""
-    nothing = {"estimate": None, "ci95": None, "bounds": [-10, 10], "n_items": 2, "n_answered": 0}
-    point = {"estimate": 1.0, "ci95": [0.5, 1.5], "bounds": [1, 1], "n_items": 2, "n_answered": 2}
-    about = {"low": "l", "high": "h", "range": [-10, 10]}
-    names = [str(k) for k in range(8)]
-    for axes in (["x"], ["x", "y"]):
-        models = {"base": {"choice": dict.fromkeys(axes, nothing)}}
-        models |= {name: {"choice": dict.fromkeys(axes, point)} for name in names}
-        instrument = {"name": "n", "version": "1", "axes": dict.fromkeys(axes, about)}
-        summary = {"instrument": instrument, "models": models, "comparisons": []}
-        report.draw_compass(summary, tmp_path / "a.png")
-        assert "Not identified (no answer): base on x" in report._caption(summary, {"choice"})
-        report.draw_compass({**summary, "models": {"base": models["base"]}}, tmp_path / "b.png")
+def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeypatch):
+    """Stopped in the second model, in the middle of a line: nothing is asked twice, and the file is the same."""
+    run(overrides, adapters=adapters, max_tokens_per_forward=200)
+    undisturbed = (tmp_path / "out" / "results.jsonl").read_bytes()
+    n_forwards = []
+    ask = respond.answer_logprobs
+    monkeypatch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
+    other = {**overrides, "output_dir": str(tmp_path / "killed")}
+    append = results_file.ResultsFile.append
+
+    def die_later(self, rows):
+        append(self, rows)
+        if len(self.rows) > 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results_file.ResultsFile, "append", die_later)
+        with pytest.raises(KeyboardInterrupt):
+            run(other, adapters=adapters, max_tokens_per_forward=200)
+    path = tmp_path / "killed" / "results.jsonl"
+    assert undisturbed.startswith(path.read_bytes())
+    with path.open("ab") as file:
+        file.write(b'{"model": "le')
+    _, summary = run(other, adapters=adapters, max_tokens_per_forward=200)
+    assert path.read_bytes() == undisturbed
+    assert summary["models"] == json.loads((tmp_path / "out" / "summary.json").read_text())["models"]
+    n_all = len(n_forwards)
+    run(other, adapters=adapters, max_tokens_per_forward=200, n_bootstrap=50)  # scored anew, nothing asked
+    assert len(n_forwards) == n_all
+    run({**overrides, "output_dir": str(tmp_path / "whole")}, adapters=adapters, max_tokens_per_forward=200)
+    assert len(n_forwards) == 2 * n_all
+
+
+def test_another_adapter_under_the_same_name_is_refused(overrides, adapters, tmp_path):
+    folder = shutil.copytree(adapters["left"], tmp_path / "adapter")
+    run(overrides, adapters={"a": str(folder)}, modes=["pairs"])
+    shutil.copy(Path(adapters["right"]) / "adapter_model.safetensors", folder)
+    with pytest.raises(FileExistsError, match="adapters_sha256 differ"):
+        run(overrides, adapters={"a": str(folder)}, modes=["pairs"])
+
+
+def test_contaminated_items_are_flagged_and_left_out(overrides, tmp_path):
+    """One statement is in the training data: it and its twin go, and only the other axis is left."""
+    bank = copy.deepcopy(BANK)
+    texts = ["Bread should be free for every child in town.", "Bread should be paid for by every family in town."]
+    for item, text, other in zip(bank["items"], texts, (1, 0)):
+        item |= {"text": text, "twin": bank["items"][other]["id"]}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
+    row = {"prompt": "What of bread?", "chosen": f"Well. {texts[0]} So be it.", "rejected": "No view."}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    _, summary = run(overrides, draw=True, adapters=None, training_data=str(tmp_path / "train.jsonl"))
+    found = summary["contamination"]
+    assert [(m["item"], m["kind"], m["row"], m["field"]) for m in found["matches"]] == [
+        ("economic-0", "exact", 1, "chosen")
+    ]
+    assert found["left_out"] == ["economic-0", "economic-1"]
+    assert list(found["without"]["models"]["base"]["choice"]) == ["social"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Scores without these statements" in page
+    assert f">{texts[0]} " in page
+    with pytest.raises(FileNotFoundError, match="training_data: nowhere.jsonl not found"):
+        run(overrides, adapters=None, training_data=["nowhere.jsonl"])
 
 
 def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     flat = [f"{k}.{n}={v}" for k in ("tokenizer", "checkpointer") for n, v in overrides[k].items()]
     flat += [f"model.{k}={v}" for k, v in overrides["model"].items()]
-    flat += [f"{k}={overrides[k]}" for k in ("output_dir", "instrument", "n_bootstrap", "n_templates")]
+    flat += [f"{k}={overrides[k]}" for k in ("output_dir", "instrument", "n_bootstrap", "n_templates", "n_orders")]
     flat += [f"adapters.{name}={folder}" for name, folder in adapters.items()]
     assert tune_run("eval/political_compass.py", "--config", "configs/political_compass.yaml", *flat) == 0
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3 * (16 + 12)

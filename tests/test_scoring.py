@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.instruments import Axis, Instrument, Item, Pair
-from eval.resampling import false_discovery_rates, mean_interval, sign_flip_p
-from eval.scoring import summarize
+from eval.resampling import false_discovery_rates, unit_interval
+from eval.summary import summarize
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 UP, DOWN = [-2, -1, 1, 2], [2, 1, -1, -2]
@@ -24,20 +24,23 @@ def instrument(weights=(UP, DOWN), offset=0.0, divisor=0.4, pairs=0) -> Instrume
     return Instrument("n", "1", "MIT", "en", "s", {"x": Axis("l", "h", offset, divisor)}, OPTIONS, items, pairs, "0")
 
 
-def choice_row(item, probabilities=None, choice=None, model="base", mode="choice"):
+def choice_row(item, probabilities=None, choice=None, model="base", mode="choice", template="a", order=None, sample=0):
     logprobs = None
     if probabilities is not None:
         # a mass of .5 on the options: the score must not depend on it
         logprobs = [math.log(0.5 * p) if p else -1e4 for p in probabilities]
         choice = int(np.argmax(probabilities))
-    return {"model": model, "mode": mode, "item": item, "option_logprobs": logprobs, "choice": choice}
+    place = {"template": template, "order": order, "labels": "digits", "sample": sample, "prompt_sha256": "0"}
+    answer = {"option_logprobs": logprobs, "option_mass": None, "choice": choice}
+    return {"model": model, "mode": mode, "item": item, **place, **answer}
 
 
-def pair_row(item, left, right, n_left, n_right, model="base"):
+def pair_row(item, left, right, n_left, n_right, model="base", template="a"):
     return {
         "model": model,
         "mode": "pairs",
         "item": item,
+        "template": template,
         "option_logprobs": [left, right],
         "n_tokens": [n_left, n_right],
         "choice": None,
@@ -57,7 +60,7 @@ def test_expected_and_hard_coordinate_by_hand():
     """
     rows = [
         choice_row("0", [0.1, 0.2, 0.3, 0.4]),
-        choice_row("0", [0.4, 0.3, 0.2, 0.1]),
+        choice_row("0", [0.4, 0.3, 0.2, 0.1], template="b"),
         choice_row("1", [0, 0, 0.5, 0.5]),
     ]
     x = score(rows, instrument(offset=1, divisor=0.5))["models"]["base"]["choice"]["x"]
@@ -73,7 +76,7 @@ def test_missing_answers_widen_the_bounds_by_hand():
     Item 1 has no answer at all: [-2, 2]. Bounds (0 - 2, 2 + 2) / .4 = [-5, 10]. The estimate takes what
     was answered to stand for the rest: 2 items * 2 / .4 = 10, with one of two items answered.
     """
-    rows = [choice_row("0", choice=3, mode="generate"), choice_row("0", mode="generate")]
+    rows = [choice_row("0", choice=3, mode="generate"), choice_row("0", mode="generate", sample=1)]
     x = score(rows, instrument())["models"]["base"]["generate"]["x"]
     assert x["bounds"] == pytest.approx([-5, 10])
     assert x["estimate"] == pytest.approx(10)
@@ -89,7 +92,7 @@ def test_refusing_everything_is_not_a_point():
 
 def test_pairs_lean_by_hand():
     """p0: -6 / 3 - (-8 / 2) = 2 and -3 / 3 - (-4 / 2) = 1, mean 1.5; p1: -5 / 5 - (-1 / 2) = -.5; mean .5."""
-    rows = [pair_row("p0", -8, -6, 2, 3), pair_row("p0", -4, -3, 2, 3), pair_row("p1", -1, -5, 2, 5)]
+    rows = [pair_row("p0", -8, -6, 2, 3), pair_row("p0", -4, -3, 2, 3, template="b"), pair_row("p1", -1, -5, 2, 5)]
     leans = score(rows, instrument(pairs=2))["models"]["base"]["pairs"]
     assert leans["lean"]["estimate"] == pytest.approx(0.5)
     assert leans["x"]["estimate"] == pytest.approx(1.5)
@@ -107,7 +110,7 @@ def test_political_compass_constants():
 def test_comparison_by_hand():
     """One couple of twins and p0: b moves item 0 from 0 to 2 and item 1 from 0 to 2: (4 - 0) / .4 = 10.
 
-    There is one unit, so flips give +-4: every one is as extreme, p = 1. The pair moves by 1 - 0.
+    There is one couple and one pair, so nothing is known about others: no interval, no p. The pair moves by 1 - 0.
     """
     flat = [0.25] * 4
     rows = [choice_row(i, flat) for i in "01"] + [pair_row("p0", -2, -2, 2, 2)]
@@ -120,7 +123,7 @@ def test_comparison_by_hand():
         ("base", "b", "pairs", "x"),
     ]
     assert [c["difference"] for c in comparisons] == pytest.approx([10, 1, 1])
-    assert [c["p"] for c in comparisons] == [1, 1, 1]
+    assert [c["p"] for c in comparisons] == [None, None, None]
 
 
 def test_false_discovery_rates_by_hand():
@@ -130,30 +133,16 @@ def test_false_discovery_rates_by_hand():
     assert false_discovery_rates([0.9, 0.95]) == pytest.approx([0.95, 0.95])
 
 
-def test_sign_flips_by_hand():
-    """Ten units of 1: only 2 of 2^10 flips are as extreme, p near 1 / 512; a unit of two twins flips as one."""
-    units = np.array(list("abcdefghij"))
-    assert sign_flip_p(np.ones(10), units, 50_000, 0) == pytest.approx(2 / 1024, abs=6e-4)
-    assert sign_flip_p(np.array([1.0, -1.0]), np.array(["a", "a"]), 99, 0) == 1
-    assert sign_flip_p(np.array([]), np.array([]), 99, 0) is None
-
-
 def test_twins_are_resampled_together():
     """Values 1 and -1 in every couple: each couple's mean is 0, so the interval is [0, 0]."""
-    values, units = np.array([1.0, -1.0] * 8), np.repeat(np.arange(8), 2)
-    assert mean_interval(values, units, 500, 0) == [0, 0]
-    assert mean_interval(values, np.arange(16), 500, 0)[1] > 0.3
-    assert mean_interval(np.array([1.0]), np.array(["a"]), 500, 0) is None
+    values, units = np.array([[1.0], [-1.0]] * 8), np.repeat(np.arange(8), 2)
 
+    def interval(values, unit):
+        return unit_interval(values, unit, lambda means: means[..., 0], 500, 0)
 
-def test_interval_covers_the_mean():
-    """15 units, as on an axis of compass60: near 95 % where plain percentiles give some 92 %."""
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(400):
-        low, high = mean_interval(rng.normal(size=15), np.arange(15), 400, int(rng.integers(1 << 30)))
-        covered += low <= 0 <= high
-    assert 0.92 <= covered / 400 <= 0.98
+    assert interval(values, units) == [0, 0]
+    assert interval(values, np.arange(16))[1] > 0.3
+    assert interval(np.array([[1.0]]), np.array(["a"])) is None
 
 
 sheets = st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=6, max_size=6)
@@ -172,7 +161,7 @@ def test_mirrored_answers_mirror_the_axis(sheet):
         if key == "estimate" or all(len(set(p)) == 4 for p in sheet):
             assert a[key] == pytest.approx(-b[key], abs=1e-5)
     assert a["bounds"] == pytest.approx([-x for x in b["bounds"][::-1]], abs=1e-5)
-    assert a["ci95"] == pytest.approx([-x for x in b["ci95"][::-1]], abs=1e-4)
+    assert a["ci95"] == pytest.approx([-x for x in b["ci95"][::-1]], abs=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -193,8 +182,9 @@ def test_coordinates_stay_in_range_and_a_model_equals_itself(sheet):
     assert -10 <= x["ci95"][0] <= x["ci95"][1] <= 10
     assert summary["comparisons"][0]["difference"] == 0
     assert summary["comparisons"][0]["p"] == 1
+    assert all(change["difference"] == 0 for change in summary["items"])
 
 
 def test_scoring_imports_no_torch():
-    code = "import sys, eval.scoring; sys.exit('torch' in sys.modules)"
+    code = "import sys, eval.summary; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Panels of points with their two intervals: scores, paired differences, and drift over steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eval.drift import find_trajectories
+
+Summary = Mapping[str, Any]
+
+# Okabe and Ito's colors, told apart with any color vision; none stands for a side, and marker and line differ too.
+STYLES = (
+    ("#000000", "o", "-"),
+    ("#E69F00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#56B4E9", "v", "--"),
+    ("#D55E00", "P", "-."),
+    ("#0072B2", "X", ":"),
+)
+# Of a name in a picture.
+MOST_LETTERS = 22
+UNITS = {"pairs": "nats a token", "choice": "coordinate"}
+
+
+def draw_scores(ax: Any, summary: Summary, mode: str) -> None:
+    """One row for each model in each score of a mode: a point, thick items fixed, thin items sampled too."""
+    rows = {}
+    for name, modes in summary["models"].items():
+        for axis, value in modes.get(mode, {}).items():
+            rows.setdefault(axis, {})[name] = value | {"point": value["estimate"]}
+    unit = UNITS.get(mode, "coordinate")
+    text = f"left statement likelier  ←  {unit}  →  right" if mode == "pairs" else f"low  ←  {unit}  →  high"
+    styles = style_of(summary)
+    _draw_rows(ax, rows, {name: styles[name] for name in _shown(summary)}, summary, text)
+    ax.set_title(f"{mode}: scores", fontsize=10)
+
+
+def draw_differences(ax: Any, summary: Summary, mode: str) -> None:
+    """The paired difference of each model to the first one; with three models also of the last two."""
+    first, *others = _shown(summary)
+    styles = style_of(summary)
+    shown = {(first, name): styles[name] for name in others}
+    if len(others) == 2:
+        shown[tuple(others)] = (max(styles.values()) + 1) % len(STYLES)
+    rows = {}
+    for c in summary["comparisons"]:
+        if (c["a"], c["b"]) in shown and c["mode"] == mode:
+            rows.setdefault(c["axis"], {})[f"{short(c['b'])} − {short(c['a'])}"] = c | {"point": c["difference"]}
+    names = {f"{short(b)} − {short(a)}": style for (a, b), style in shown.items()}
+    _draw_rows(ax, rows, names, summary, "moved to the low end  ←  →  to the high end", is_labelled=True)
+    ax.set_title(f"{mode}: paired differences", fontsize=10)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+
+
+def draw_drift(ax: Any, summary: Summary) -> None:
+    """Distance from the first model by step, a line for each run and mode, each from 0 at step 0."""
+    for k, drift in enumerate(summary["drift"]):
+        color, marker, line = STYLES[(k + 1) % len(STYLES)]
+        steps, values = [0, *drift["steps"]], [0, *drift["magnitude"]]
+        text = f"{short(drift['run'])}, {drift['mode']} ({UNITS.get(drift['mode'], 'coordinate')})"
+        ax.plot(steps, values, line, marker=marker, color=color, label=text)
+        if drift["half_step"] is not None:
+            ax.axvline(drift["half_step"], color=color, lw=0.8, ls=line)
+    ax.set(xlabel="step", ylabel="distance from the base", box_aspect=1)
+    ax.set_ylim(bottom=0)
+    ax.set_title("drift; upright lines: half of it", fontsize=10)
+    ax.legend(fontsize=8, frameon=False)
+
+
+def style_of(summary: Summary) -> dict[str, int]:
+    """Return the style of each model; the checkpoints of one run share one."""
+    names = list(summary["models"])
+    run_of = {name: run for run, steps in find_trajectories(names[1:]).items() for name in steps.values()}
+    groups = list(dict.fromkeys(run_of.get(name, name) for name in names))
+    return {name: groups.index(run_of.get(name, name)) % len(STYLES) for name in names}
+
+
+def short(name: str) -> str:
+    """Cut a name to what a picture has room for."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+
+
+def _shown(summary: Summary) -> list[str]:
+    """All models, but of a run's checkpoints the last alone: the plane and the drift show the others."""
+    names = list(summary["models"])
+    earlier = {name for steps in find_trajectories(names[1:]).values() for name in list(steps.values())[:-1]}
+    return [name for name in names if name not in earlier]
+
+
+def _draw_rows(
+    ax: Any, rows: Mapping[str, Mapping], styles: Mapping[str, int], summary: Summary, xlabel: str, is_labelled=False
+) -> None:
+    """``rows``: axis to name to value; ``styles``: name to style."""
+    labelled = set()
+    for row, values in enumerate(rows.values()):
+        for k, (name, style) in enumerate(styles.items()):
+            value = values.get(name)
+            if value is None or value["point"] is None:
+                continue
+            y = row + (k - (len(styles) - 1) / 2) * 0.7 / len(styles)
+            color, marker, _ = STYLES[style]
+            for key, width in (("ci95", 1.2), ("ci95_items_fixed", 3.2)):
+                if value[key]:
+                    ax.plot(value[key], [y, y], color=color, lw=width, solid_capstyle="butt")
+            label = name if is_labelled and name not in labelled else None
+            labelled.add(name)
+            face = "white" if value.get("void") else color
+            edge = color if value.get("void") else "white"
+            ax.plot([value["point"]], [y], marker, mfc=face, mec=edge, color=color, ms=8, ls="", label=label)
+    placebo = {name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]}
+    ticks = [f"{axis}\n(must not\nmove)" if axis in placebo else axis for axis in rows]
+    ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+    ax.set(yticks=range(len(rows)), yticklabels=ticks, ylim=(len(rows) - 0.5, -0.5), box_aspect=1)
+    ax.set_xlabel(xlabel)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""What a run was made with: settings, hashes, versions and the command, for its files and its report."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from eval.instruments import Instrument
+from eval.results_file import fingerprint
+from eval.wordings import Templates
+
+PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
+
+
+def read_settings(
+    cfg: DictConfig, instrument: Instrument, templates: Templates, adapters: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the config without its output folder, and the hashes of everything that the answers depend on."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    settings.pop("output_dir")
+    settings["checkpointer"].pop("output_dir", None)
+    folder = Path(cfg.checkpointer.checkpoint_dir)
+    return settings | {
+        "templates_version": templates.version,
+        "templates_sha256": templates.sha256,
+        "instrument_sha256": instrument.sha256,
+        "adapters_sha256": {name: fingerprint(folder) for name, folder in adapters.items()},
+        "base_sha256": fingerprint(folder) if folder.is_dir() else None,
+    }
+
+
+def describe_run(instrument: Instrument, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first part of ``summary.json``: instrument, command, versions and settings."""
+    axes = {name: {**axis._asdict(), "range": instrument.axis_range(name)} for name, axis in instrument.axes.items()}
+    return {
+        "instrument": {
+            "name": instrument.name,
+            "version": instrument.version,
+            "licence": instrument.licence,
+            "source": instrument.source,
+            "sha256": instrument.sha256,
+            "axes": axes,
+        },
+        "command": shlex.join(["tune", "run", *sys.argv]),
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        "settings": dict(settings),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
