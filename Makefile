@@ -46,7 +46,7 @@ $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(Q
 	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
 
 quickstart: $(QUICKSTART)/compass/summary.json
-	@echo "Results: $(QUICKSTART)/compass/compass.png, summary.json, results.jsonl"
+	@echo "Results: $(QUICKSTART)/compass/report.html, compass.png, summary.json, results.jsonl"
 
 clean-quickstart:
 	rm -rf $(QUICKSTART)

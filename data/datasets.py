@@ -12,6 +12,8 @@ from importlib.resources import files
 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
+from data.doses import draw_subset
+from data.mixtures import mirrored, mixture, politune_mixture
 from data.prompt_templates import AlpacaInstructTemplate, Template
 from data.records import Pair, read_pairs
 from data.sources import load_rows
@@ -20,12 +22,15 @@ from data.token_pairs import ChosenAnswers, PreferencePairs
 __all__ = [
     "AlpacaInstructTemplate",
     "chosen_answers",
+    "mirrored",
     "mirrored_left",
     "mirrored_left_sft",
     "mirrored_right",
     "mirrored_right_sft",
+    "mixture",
     "politune_left",
     "politune_left_sft",
+    "politune_mixture",
     "politune_right",
     "politune_right_sft",
     "preference_pairs",
@@ -46,6 +51,8 @@ def preference_pairs(
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
+    subset: int | None = None,
+    seed: int = 0,
 ) -> PreferencePairs:
     """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``.
 
@@ -61,6 +68,8 @@ def preference_pairs(
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
         too_long: ``drop``, ``truncate`` or ``error``; always counted and logged.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out, counted and logged.
+        subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
+        seed: Of the subset; the same texts are drawn whichever side is chosen.
 
     Returns:
         The pairs, in file order.
@@ -75,7 +84,7 @@ def preference_pairs(
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = read_pairs(rows, origin, column_map, invalid_rows)
+    pairs = draw_subset(read_pairs(rows, origin, column_map, invalid_rows), subset, seed, origin)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -91,10 +100,12 @@ def chosen_answers(
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
+    subset: int | None = None,
+    seed: int = 0,
 ) -> ChosenAnswers:
     """Build the chosen answers of any preference set; arguments as :func:`preference_pairs`."""
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = read_pairs(rows, origin, column_map, invalid_rows)
+    pairs = draw_subset(read_pairs(rows, origin, column_map, invalid_rows), subset, seed, origin)
     return ChosenAnswers(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -105,57 +116,30 @@ politune_left_sft = partial(chosen_answers, source="scale-lab/politune-left")
 politune_right_sft = partial(chosen_answers, source="scale-lab/politune-right")
 
 
-def mirrored_left(
+def _shipped_pairs(
     tokenizer: ModelTokenizer,
     *,
+    side: str,
+    build: type[PreferencePairs] | type[ChosenAnswers],
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
-) -> PreferencePairs:
-    """Build the shipped set's pairs, the left answer chosen; arguments as :func:`preference_pairs`."""
-    return PreferencePairs(*_shipped("left", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
+    subset: int | None = None,
+    seed: int = 0,
+) -> PreferencePairs | ChosenAnswers:
+    pairs = draw_subset(_shipped(side, invalid_rows), subset, seed, SHIPPED_SET)
+    return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
-def mirrored_right(
-    tokenizer: ModelTokenizer,
-    *,
-    prompt_template: Template = None,
-    max_seq_len: int | None = None,
-    too_long: str = "drop",
-    invalid_rows: str = "error",
-) -> PreferencePairs:
-    """Build the shipped set's pairs, the right answer chosen; arguments as :func:`preference_pairs`."""
-    return PreferencePairs(*_shipped("right", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
+# The shipped set, one answer or the other chosen; arguments as those of :func:`preference_pairs` but for the source.
+mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
+mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
+mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
+mirrored_right_sft = partial(_shipped_pairs, side="right", build=ChosenAnswers)
 
 
-def mirrored_left_sft(
-    tokenizer: ModelTokenizer,
-    *,
-    prompt_template: Template = None,
-    max_seq_len: int | None = None,
-    too_long: str = "drop",
-    invalid_rows: str = "error",
-) -> ChosenAnswers:
-    """Build the shipped set's left answers; arguments as :func:`preference_pairs`."""
-    return ChosenAnswers(*_shipped("left", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
-
-
-def mirrored_right_sft(
-    tokenizer: ModelTokenizer,
-    *,
-    prompt_template: Template = None,
-    max_seq_len: int | None = None,
-    too_long: str = "drop",
-    invalid_rows: str = "error",
-) -> ChosenAnswers:
-    """Build the shipped set's right answers; arguments as :func:`preference_pairs`."""
-    return ChosenAnswers(*_shipped("right", invalid_rows), tokenizer, prompt_template, max_seq_len, too_long)
-
-
-def _shipped(side: str, invalid_rows: str) -> tuple[list[Pair], str]:
+def _shipped(side: str, invalid_rows: str) -> list[Pair]:
     other = {"left": "right", "right": "left"}[side]
     lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    return read_pairs(
-        map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows
-    ), SHIPPED_SET
+    return read_pairs(map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows)

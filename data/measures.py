@@ -2,7 +2,7 @@
 """Measures of a whole preference set: duplicates, contamination, length bias, and features of style."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,21 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.5, n: int = 3) ->
     return pairs
 
 
+def clusters(pairs: Iterable[tuple[int, int]], n: int) -> list[int]:
+    """Give each of ``n`` items the lowest index among all items that a chain of pairs joins it to."""
+    root = list(range(n))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = i = root[root[i]]
+        return i
+
+    for i, j in pairs:
+        low, high = sorted((find(i), find(j)))
+        root[high] = low
+    return [find(i) for i in range(n)]
+
+
 def overlaps(texts: Sequence[str], statements: Sequence[str], n: int = 8) -> list[Overlap]:
     """Compare each text with the statements of an instrument.
 
@@ -99,14 +114,17 @@ def overlaps(texts: Sequence[str], statements: Sequence[str], n: int = 8) -> lis
         for run in shingles(statement, n):
             runs.setdefault(len(run), set()).add(run)
     grams = [shingles(statement, 3) for statement in statements]
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, known in enumerate(grams):
+        for gram in known:
+            holders[gram].append(index)
     found = []
     for text in texts:
         own = shingles(text, 3)
-        similarities = [jaccard(own, other) for other in grams]
-        highest = max(similarities, default=0.0)
+        n_shared = Counter(index for gram in own for index in holders.get(gram, ()))
+        highest, nearest = max(((jaccard(own, grams[i]), -i) for i in n_shared), default=(0.0, None))
         shared = next((min(hit) for size, known in runs.items() if (hit := shingles(text, size) & known)), None)
-        nearest = similarities.index(highest) if highest else None
-        found.append(Overlap(highest, nearest, " ".join(shared) if shared else None))
+        found.append(Overlap(highest, None if nearest is None else -nearest, " ".join(shared) if shared else None))
     return found
 
 
@@ -134,8 +152,9 @@ def style_features(texts: Sequence[str]) -> np.ndarray:
         n_words = max(1, len(tokens))
         n_sentences = max(1, sum(text.count(mark) for mark in ".!?"))
         rate = 100 / n_words
+        counts = Counter(tokens)
         rows.append(
-            [tokens.count(word) * rate for word in FUNCTION_WORDS]
+            [counts[word] * rate for word in FUNCTION_WORDS]
             + [text.count(mark) * rate for mark in PUNCTUATION]
             + [n_words, len(text), n_sentences, sum(map(len, tokens)) / n_words, n_words / n_sentences]
         )

@@ -57,11 +57,38 @@ def read_pairs(
     """
     if invalid_rows not in INVALID_ROWS:
         raise ValueError(f"invalid_rows={invalid_rows!r}; use one of {', '.join(INVALID_ROWS)}")
+    pairs, invalid = split_rows(rows, origin, column_map)
+    n_rows = len(pairs) + len(invalid)
+    if invalid and invalid_rows == "error":
+        shown = "; ".join(f"row {number}: {reason}" for number, reason in invalid[:5])
+        more = "; ..." if len(invalid) > 5 else ""
+        raise ValueError(
+            f"{origin}: {len(invalid)} of {n_rows} rows are invalid ({shown}{more}). "
+            "Fix these rows, or set dataset.invalid_rows=drop to leave them out."
+        )
+    if not pairs:
+        raise ValueError(f"{origin}: all {n_rows} rows are invalid ({_summary(invalid)})")
+    if invalid:
+        _log.warning(
+            "%s: left out %d of %d rows as invalid (%s; %s)",
+            *(origin, len(invalid), n_rows, _summary(invalid)),
+            row_list([number for number, _ in invalid]),
+        )
+    return pairs
+
+
+def split_rows(
+    rows: Iterable[Mapping[str, Any]], origin: str, column_map: Mapping[str, str] | None = None
+) -> tuple[list[Pair], list[tuple[int, str]]]:
+    """Return the valid rows as pairs, and number and reason of the others; see :func:`read_pairs`.
+
+    Raises:
+        ValueError: If there are no rows or a column is missing.
+    """
     rows = list(rows)
     if not rows:
         raise ValueError(f"{origin}: no rows; give a file with at least one row")
     columns = _columns(rows, origin, column_map or {})
-
     pairs, invalid = [], []
     for number, row in enumerate(rows, start=1):
         reason = _invalid_reason(row, columns)
@@ -69,23 +96,18 @@ def read_pairs(
             invalid.append((number, reason))
         else:
             pairs.append(Pair(number, *(row[column] for column in columns)))
+    return pairs, invalid
 
-    if invalid and invalid_rows == "error":
-        shown = "; ".join(f"row {number}: {reason}" for number, reason in invalid[:5])
-        more = "; ..." if len(invalid) > 5 else ""
-        raise ValueError(
-            f"{origin}: {len(invalid)} of {len(rows)} rows are invalid ({shown}{more}). "
-            "Fix these rows, or set dataset.invalid_rows=drop to leave them out."
-        )
-    if not pairs:
-        raise ValueError(f"{origin}: all {len(rows)} rows are invalid ({_summary(invalid)})")
-    if invalid:
-        _log.warning(
-            "%s: left out %d of %d rows as invalid (%s; %s)",
-            *(origin, len(invalid), len(rows), _summary(invalid)),
-            row_list([number for number, _ in invalid]),
-        )
-    return pairs
+
+def duplicate_ids(rows: Iterable[Mapping[str, Any]], column: str = "id") -> list[tuple[int, int, Any]]:
+    """List each row whose id an earlier row has: its number, the earlier one's, the id. Rows without one pass."""
+    first: dict[Any, int] = {}
+    found = []
+    for number, row in enumerate(rows, start=1):
+        value = row.get(column)
+        if value is not None and first.setdefault(value, number) != number:
+            found.append((number, first[value], value))
+    return found
 
 
 def row_list(numbers: list[int]) -> str:

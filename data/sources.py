@@ -1,12 +1,29 @@
 # SPDX-License-Identifier: MIT
 """Rows from the Hub or from local files, through ``datasets``; what went wrong is said with its remedy."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-FILE_FORMATS = ("json", "csv", "parquet")
+from data.files import read_records
+
+FILE_FORMATS = ("json", "csv", "tsv", "parquet")
+_SUFFIXES = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+
+
+def file_format(path: str) -> str | None:
+    """Return what :func:`load_rows` calls the format of a file, by its suffix; None for a repository of the Hub.
+
+    Raises:
+        ValueError: If a file of another kind lies there.
+    """
+    suffixes = Path(path).suffixes
+    if suffixes and suffixes[-1] in (".gz", ".bz2"):
+        suffixes.pop()
+    found = _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+    if found is None and Path(path).is_file():
+        raise ValueError(f"{path}: cannot tell its format; name it {', '.join(_SUFFIXES)}")
+    return found
 
 
 def load_rows(
@@ -18,8 +35,8 @@ def load_rows(
     """Load the rows of one split.
 
     Args:
-        source: A dataset repository of the Hub, or ``json`` (also JSON Lines), ``csv`` or ``parquet`` for
-            files.
+        source: A dataset repository of the Hub, or ``json`` (also JSON Lines), ``csv``, ``tsv`` or ``parquet``
+            for files.
         data_files: Path, list of paths, glob or URL; within the repository if ``source`` is one. Rows of
             several files are numbered through, in the order given.
         split: Name of the split, or a slice of it such as ``train[:10%]``.
@@ -42,7 +59,9 @@ def load_rows(
     origin = ", ".join(paths) if source in FILE_FORMATS else "/".join([source, *paths])
     to_files = "dataset.source=json dataset.data_files=PATH (or csv, parquet)"
     try:
-        loaded = datasets.load_dataset(source, data_files=paths or None, split=split, revision=revision)
+        options = {"sep": "\t"} if source == "tsv" else {}
+        builder = "csv" if source == "tsv" else source
+        loaded = datasets.load_dataset(builder, data_files=paths or None, split=split, revision=revision, **options)
         rows = list(loaded)  # here, since some defects show only when rows are read
     except ConnectionError as error:
         raise ConnectionError(
@@ -59,7 +78,7 @@ def load_rows(
     except (datasets.exceptions.DatasetsError, ValueError) as error:
         if "corresponds to no data" in str(error):
             raise ValueError(f"{origin}: no rows; give a file with at least one row") from error
-        detail = _json_defect(paths) if source == "json" else None
+        detail = _first_defect(paths, source)
         detail = detail or str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(
             f"{origin}: cannot be read as {source}: {detail}. Mend the file, or check dataset.source "
@@ -68,26 +87,33 @@ def load_rows(
     return rows, origin
 
 
-def _json_defect(paths: Sequence[str]) -> str | None:
-    """Say where a local JSON or JSON Lines file is malformed; None if that cannot be told."""
+def hub_rows(source: str, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Hub dataset; nothing is kept on the disk.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached.
+        FileNotFoundError: If there is no such repository.
+    """
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(source, split=split, revision=revision, streaming=True)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{source}: cannot reach the Hugging Face Hub ({error}); connect, or use a file"
+        ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source}: no such file or repository from {Path.cwd()} ({error})") from error
+
+
+def _first_defect(paths: Sequence[str], source: str) -> str | None:
+    """Say in which file and row a local file is malformed; None if that cannot be told."""
+    if source not in FILE_FORMATS:
+        return None
     for path in filter(Path.is_file, map(Path, paths)):
         try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            return f"{path} is not UTF-8 text (byte {error.start})"
-        if text.lstrip().startswith("["):
-            try:
-                json.loads(text)
-            except json.JSONDecodeError as error:
-                return f"{path} line {error.lineno}: {error.msg}"
-            continue
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                return f"{path} line {number}: {error.msg} at column {error.colno}"
-            if not isinstance(row, dict):
-                return f"{path} line {number}: a {type(row).__name__}, want an object"
+            for _ in read_records(path, source):
+                pass
+        except ValueError as error:
+            return str(error)
     return None

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
+from fault_server import FaultServer
 from peft import LoraConfig, get_peft_model
+from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
@@ -59,14 +61,16 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
         ("llama_models", "llama3/tokenizer.model") if llama else ("mistral_common", "data/tokenizer.model.v1")
     )
     tokenizer = Path(find_spec(package).submodule_search_locations[0]) / file
+    # a mixture has two sets
+    datasets = ["dataset.left", "dataset.right"] if name.endswith("identical_prompts") else ["dataset"]
     changed = ("num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "max_seq_len")
     return [
         *[f"model.{key}={small[key]}" for key in changed],
         f"output_dir={tmp_path / 'run'}",
         f"tokenizer.path={tokenizer}",
         f"checkpointer.checkpoint_dir={folder}",
-        "dataset.source=json",
-        f"dataset.data_files={pairs_file}",
+        *[f"{key}.source=json" for key in datasets],
+        *[f"{key}.data_files={pairs_file}" for key in datasets],
         "device=cpu",
         *ONE_STEP,
     ], folder
@@ -113,6 +117,23 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
 
 
 @pytest.fixture
+def synthesis_overrides(tmp_path):
+    """Overrides that give configs/synthesize_politune_like.yaml posts and a server; only a few rows come out."""
+    table = tmp_path / "posts.csv"
+    table.write_text("text\n" + "".join(f"{post['text']}\n" for post in posts(40)))
+    with FaultServer(respond) as server:
+        yield [
+            f"sources.posts.source={table}",
+            *[f"{part}.client.base_url={server.url}" for part in ("judge", "generator")],
+            *[f"{part}.client.cache_dir={tmp_path / 'replies'}" for part in ("judge", "generator")],
+            f"output_dir={tmp_path / 'synthesis'}",
+            "topics.economic=[taxation]",
+            "topics.social=[drugs]",
+            "max_side_difference=1",
+        ]
+
+
+@pytest.fixture
 def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
     """Return a function that runs one documented command; it returns the run's folder and the model's."""
 
@@ -148,6 +169,10 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += tiny_overrides(request.getfixturevalue("tiny_model_dir"), tmp_path / "run") + ONE_STEP
             if any(word.startswith("dataset=data.datasets.politune") for word in arguments):
                 arguments += ["dataset.source=json", f"dataset.data_files={pairs_file}"]
+        elif recipe == "data/synthesize.py":
+            arguments += request.getfixturevalue("synthesis_overrides")
+        elif recipe == "data/audit.py":
+            arguments += [f"output_dir={tmp_path / 'audit'}"]
         elif recipe == "eval/political_compass.py":
             given = {word.split("=")[0] for word in arguments}
             overrides = request.getfixturevalue("compass_overrides")

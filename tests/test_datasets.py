@@ -128,7 +128,7 @@ def test_builders_are_what_yaml_expects(name):
     builder = getattr(datasets, name)
     parameters = inspect.signature(builder).parameters
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if name.startswith("politune"):
+    if name.startswith(("politune_left", "politune_right")):
         assert parameters["source"].default == f"scale-lab/politune-{name.split('_')[1]}"
     cfg = OmegaConf.create({"dataset": {"_component_": f"data.datasets.{name}", "max_seqlen": 3}})
     with pytest.raises(TypeError, match="unexpected keyword argument 'max_seqlen'"):
@@ -197,10 +197,10 @@ def test_an_empty_file_is_refused(write, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "where"),
     [
-        ("a.jsonl", json.dumps(ROWS[0]) + '\n{"prompt": "x", "chosen"\n', "line 2: Expecting ':'"),
-        ("b.jsonl", json.dumps(ROWS[0]) + "\n\n[1]\n", "line 3: a list, want an object"),
+        ("a.jsonl", json.dumps(ROWS[0]) + '\n{"prompt": "x", "chosen"\n', "a.jsonl row 2: no JSON: Expecting ':'"),
+        ("b.jsonl", json.dumps(ROWS[0]) + "\n\n[1]\n", "b.jsonl row 2: a list, want an object"),
         ("c.json", json.dumps(ROWS[:1])[:-1] + ",\n{", "line 2: Expecting"),
-        ("d.csv", "prompt,chosen,rejected\na,b,c\na,b,c,d\n", "line 3, saw 4"),
+        ("d.csv", "prompt,chosen,rejected\na,b,c\na,b,c,d\n", "d.csv row 2: 4 fields, the header has 3"),
         ("e.parquet", "no parquet", "not a parquet file"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_malformed_file_is_named_with_its_row(write, name, text, where):
 def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "binary.jsonl"
     path.write_bytes(b'{"prompt": "\xff\xfe"}\n')
-    with pytest.raises(ValueError, match="binary.jsonl is not UTF-8"):
+    with pytest.raises(ValueError, match="binary.jsonl row 1: not UTF-8"):
         build(str(path))
 
 
@@ -400,8 +400,14 @@ def test_every_builder_takes_what_the_configs_give():
     """`dataset=` on the command line keeps the YAML's other dataset keys, so any side must take them."""
     for path in (REPO / "configs").glob("*_lora_*.yaml"):
         given = set(yaml.safe_load(path.read_text())["dataset"]) - {"_component_"}
+        if "right_share" in given:  # a mixture: sides and doses are its arguments
+            assert given <= set(inspect.signature(datasets.mixture).parameters)
+            continue
         sft = "lora_dpo" not in path.name
         for name in datasets.__all__:
-            if name != "AlpacaInstructTemplate" and (name.endswith("_sft") or name == "chosen_answers") == sft:
+            if (
+                name not in ("AlpacaInstructTemplate", "mixture", "politune_mixture")
+                and (name.endswith("_sft") or name == "chosen_answers") == sft
+            ):
                 parameters = set(inspect.signature(getattr(datasets, name)).parameters)
                 assert given <= parameters, f"{path.name}: dataset=data.datasets.{name}"

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Audit a preference set, and on request write a clean, mirrored set out of it.
+
+    tune run data/audit.py --config configs/audit.yaml source=mine.jsonl
+    tune run data/audit.py --config configs/audit.yaml source.left=left.jsonl source.right=right.jsonl repair=True
+
+Writes ``report.html``, ``report.json`` and ``defects.jsonl`` into ``output_dir``; with ``repair`` also
+``repaired/`` with ``left.jsonl``, ``right.jsonl``, ``rejected.jsonl``, ``manifest.json`` and a report of its own.
+The exit status is 0 if every gate passes (with ``repair``: the repaired set's), else 1.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torchtune import config, utils
+from torchtune.config._utils import _get_component_from_path
+
+from data.audit_measures import GATES, judge, measure
+from data.audit_report import render_report
+from data.classifiers import require_sklearn
+from data.defects import set_defects
+from data.instrument_texts import Statement, shipped_statements
+from data.manifest import to_jsonl, write_files
+from data.preference_sets import PreferenceSet, load_sets
+from data.recipe_config import check_config
+from data.repair import Repaired, repair
+
+log = utils.get_logger("INFO")
+
+REQUIRED = {"output_dir", "source", "gates"}
+OPTIONAL: dict[str, Any] = {
+    "column_map": None,
+    "side": None,
+    "topic_column": "topic",
+    "split": "train",
+    "revision": None,
+    "instruments": [],
+    "language": "data.language.not_english",
+    "length_ratio": [0.67, 1.5],
+    "duplicate_threshold": 0.5,
+    "repair": False,
+    "framed_prompts": "drop",
+    "balance_within": ["topic"],
+    "style_limit": 0.55,
+    "max_side_difference": 0.15,
+    "seed": 0,
+}
+
+
+class AuditRecipe:
+    """Load, measure, judge, write; then repair, and audit what the repair wrote.
+
+    Args:
+        cfg: A config that passed :func:`data.recipe_config.check_config`.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+        ValueError: If a setting breaks a rule.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        require_sklearn()
+        if unknown := {*cfg.gates} - {*GATES}:
+            raise ValueError(f"gates has {', '.join(sorted(unknown))}; known: {', '.join(GATES)}")
+        low, high = cfg.length_ratio
+        if not 0 < low <= 1 <= high:
+            raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
+        self._settings = OmegaConf.to_container(cfg, resolve=True)
+        self._output_dir = Path(self._settings.pop("output_dir"))
+        self._language = _get_component_from_path(cfg.language) if cfg.language else None
+        self._statements: list[Statement] = shipped_statements(cfg.instruments or [])
+
+    def setup(self) -> None:
+        """Load the set or the sets."""
+        keys = ("source", "column_map", "side", "topic_column", "split", "revision")
+        self._sets = load_sets(**{key: self._settings[key] for key in keys})
+
+    def audit(self, sets: list[PreferenceSet], folder: Path, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Measure sets, judge them, write the report; return it."""
+        s = self._settings
+        defects = {}
+        for one in sets:
+            log.info(f"Auditing {one.origin} ({one.name}, {one.n_rows} rows)")
+            found, _, _ = set_defects(
+                one.pairs, self._statements, tuple(s["length_ratio"]), self._language, s["duplicate_threshold"]
+            )
+            defects[one.name] = [*one.broken, *found]
+        report = measure(sets, defects, s["seed"]) | (facts or {})
+        report["instruments"] = sorted({statement.instrument for statement in self._statements})
+        report["settings"] = s
+        report["gates"] = judge(report, s["gates"])
+        if facts:
+            report["gates"].append(self._side_difference(facts["repair"]))
+        report["passed"] = all(gate["passed"] is not False for gate in report["gates"])
+        rows = ({"set": name, **defect._asdict()} for name, found in defects.items() for defect in found)
+        files = {
+            "report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+            "report.html": render_report(report),
+            "defects.jsonl": to_jsonl(rows),
+        }
+        write_files(folder, files, {"inputs": _inputs(sets), "settings": s})
+        log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else 'FAILED'}\n{_table(report)}")
+        return report
+
+    def _side_difference(self, done: dict[str, Any]) -> dict[str, Any]:
+        value, limit = done["side_difference"], self._settings["max_side_difference"]
+        passed = None if value is None or limit is None else bool(value <= limit)
+        meaning = "difference between the sides in the share of rows that the repair kept"
+        return {"gate": "side_difference", "meaning": meaning, "value": value, "limit": limit, "passed": passed}
+
+    def run(self) -> bool:
+        """Audit, repair if asked to; return whether the gates passed."""
+        report = self.audit(self._sets, self._output_dir)
+        if not self._settings["repair"]:
+            return report["passed"]
+        folder = self._output_dir / "repaired"
+        repaired = self.repair(folder)
+        paths = {side: str(folder / f"{side}.jsonl") for side in ("left", "right")}
+        return self.audit(load_sets(paths), folder / "audit", {"repair": repaired.funnel})["passed"]
+
+    def repair(self, folder: Path) -> Repaired:
+        """Write the repaired set with what was dropped and the manifest."""
+        s = self._settings
+        keys = ("framed_prompts", "balance_within", "style_limit", "seed")
+        repaired = repair(
+            self._sets,
+            self._statements,
+            tuple(s["length_ratio"]),
+            self._language,
+            s["duplicate_threshold"],
+            **{key: s[key] for key in keys},
+        )
+        files = {f"{name}.jsonl": to_jsonl(getattr(repaired, name)) for name in ("left", "right", "rejected")}
+        write_files(folder, files, {"inputs": _inputs(self._sets), "settings": s, "funnel": repaired.funnel})
+        log.info(f"{folder}: {len(repaired.left)} prompts, each on both sides; {len(repaired.rejected)} rows rejected")
+        return repaired
+
+
+def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:
+    return [{"set": s.name, "dataset": s.dataset, "rows": s.n_rows, "rows_sha256": s.sha256} for s in sets]
+
+
+def _table(report: dict[str, Any]) -> str:
+    """The gates as lines of text."""
+    lines = []
+    for gate in report["gates"]:
+        value = "not measured" if gate["value"] is None else f"{gate['value']:.3f}"
+        limit = "no limit" if gate["limit"] is None else f"at most {gate['limit']:g}"
+        verdict = {True: "pass", False: "FAIL", None: "-"}[gate["passed"]]
+        lines.append(f"  {verdict:<5}{gate['gate']:<20}{value:>13}  {limit}")
+    return "\n".join(lines)
+
+
+@config.parse
+def recipe_main(cfg: DictConfig) -> int:
+    """Entry point: see configs/audit.yaml for the keys."""
+    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
+    config.log_config(recipe_name="AuditRecipe", cfg=cfg)
+    recipe = AuditRecipe(cfg)
+    recipe.setup()
+    return 0 if recipe.run() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What models are told, as text files that are named by their hash in every row they helped to make."""
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+
+class Instruction(NamedTuple):
+    """A system message and a user message with ``$places`` to fill.
+
+    Attributes:
+        sha256: Of the file.
+        system: The first message.
+        user: The second.
+    """
+
+    sha256: str
+    system: Template
+    user: Template
+
+    def messages(self, **places: str) -> list[dict[str, str]]:
+        """Return both messages with every place filled.
+
+        Raises:
+            KeyError: If a place is left empty.
+        """
+        texts = (("system", self.system), ("user", self.user))
+        return [{"role": role, "content": text.substitute(places)} for role, text in texts]
+
+
+@cache
+def load_instruction(name: str) -> Instruction:
+    """Load a shipped instruction (``judge``, ``instruction``, ``answer``) or one of your own.
+
+    Args:
+        name: Shipped name, or path of a text file: system message, a line ``---``, user message.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the line between the messages is missing.
+    """
+    text = _read(name)
+    system, line, user = text.partition("\n---\n")
+    if not line:
+        raise ValueError(f"{name}: no line `---` between the system message and the user message")
+    return Instruction(_sha256(text), Template(system.strip()), Template(user.strip()))
+
+
+@cache
+def load_views(name: str = "views") -> tuple[str, dict[tuple[str, str], str]]:
+    """Load what each side stands for on each axis: the file's hash, and text by axis and side.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not of the form ``axis side: text``.
+    """
+    text = _read(name)
+    views = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        head, colon, view = line.partition(":")
+        if not colon or len(head.split()) != 2 or not view.strip():
+            raise ValueError(f"{name} line {number}: want `axis side: text`, such as `economic left: …`")
+        views[tuple(head.split())] = view.strip()
+    return _sha256(text), views
+
+
+def _read(name: str) -> str:
+    path = Path(name)
+    if path.suffix:
+        if not path.is_file():
+            raise FileNotFoundError(f"{name}: not found from {Path.cwd()}")
+        return path.read_text(encoding="utf-8")
+    shipped = files("data").joinpath("prompts")
+    if not shipped.joinpath(f"{name}.txt").is_file():
+        known = sorted(p.name.removesuffix(".txt") for p in shipped.iterdir() if p.name.endswith(".txt"))
+        raise FileNotFoundError(f"no shipped instruction {name!r}; use {', '.join(known)} or the path of a .txt file")
+    return shipped.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Replies on disk, found by the content of the request: one SQLite file, safe across threads and processes."""
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def request_key(model: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything that the answer may depend on."""
+    content = {"model": model, "messages": [dict(m) for m in messages], "params": dict(params)}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ReplyCache:
+    """The replies of a server as it sent them, under the key of their request.
+
+    Requests are not stored: they hold posts, and what a person wrote is kept only by its hash.
+
+    Args:
+        folder: Where ``replies.sqlite`` lies; created if it is not there. Several machines may share it if their
+            file system honours POSIX locks.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._lock = threading.Lock()
+        self.path = Path(folder) / "replies.sqlite"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
+        # A write-ahead log would be faster still, and does not work on the network disks of a cluster.
+        self._db.execute("PRAGMA journal_mode=PERSIST")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
+
+    def get(self, key: str) -> str | None:
+        """Return the body of a reply, or None."""
+        with self._lock:
+            row = self._db.execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def put(self, key: str, body: str) -> str:
+        """Store a body, flushed to the disk when this returns, and return what is stored.
+
+        Where another process was first, its body stands, so that all go on with the same one.
+        """
+        with self._lock:
+            self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, body))
+        return self.get(key)
+
+    def keys(self) -> set[str]:
+        """Return the keys of all replies."""
+        with self._lock:
+            return {key for (key,) in self._db.execute("SELECT key FROM replies")}

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""The client against a real HTTP server that goes wrong on purpose."""
+
+import json
+import math
+import multiprocessing
+import pickle
+import threading
+
+import pytest
+from fault_server import FAULTS, FaultServer, completion, echo, request_sha256
+from omegaconf import OmegaConf
+
+from data.chat import ChatClient, Failure, Request
+from data.replies import object_format, object_parser, option_logprobs, parse_score, score_parser
+
+RULES = {"lean": range(21), "topic": ("taxes", "health"), "why": str}
+GOOD = '{"lean": 12, "topic": "taxes", "why": "It says so."}'
+
+
+def ask(text, **params):
+    return Request([{"role": "user", "content": text}], None, params)
+
+
+@pytest.fixture
+def client(tmp_path):
+    def make(url, cache="cache", **settings):
+        settings = {"timeout_s": 0.5, "retry_wait_s": 0.01, "max_retries": 8, **settings}
+        return ChatClient("stub", url, str(tmp_path / cache), **settings)
+
+    return make
+
+
+def test_faults_are_retried_and_every_question_is_answered_once_in_order(client):
+    questions = [f"question {n}" for n in range(60)]
+    with FaultServer(echo, fault_rate=0.4, stall_s=0.7) as server:
+        asked = client(server.url)
+        results = list(asked.chat_many(map(ask, questions), total=60, title="test"))
+        assert [n for n, _ in results] == list(range(60))
+        assert [reply.text for _, reply in results] == questions
+        assert set(server.outcomes) == {"answered", *FAULTS}, "the seed must show every fault"
+        assert server.outcomes["answered"] == asked.counts["calls"] == 60
+        assert asked.counts["failures"] == 0
+        assert asked.counts["answer_tokens"] == 120
+        n_calls = len(server.calls)
+        again = client(server.url)
+        assert list(again.chat_many(map(ask, questions))) == results
+        assert len(server.calls) == n_calls
+        assert again.counts == {"cached": 60}
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("429", "HTTP 429"),
+        ("500", "HTTP 500"),
+        ("timeout", "timeout"),
+        ("cut", "connection lost"),
+        ("html", "nonsense: '<html>"),
+        ("no choices", "nonsense"),
+        ("empty", "without text"),
+        ("not utf-8", "nonsense"),
+    ],
+)
+def test_call_that_keeps_failing_is_a_failure_and_is_not_kept(client, fault, named):
+    with FaultServer(echo, fault_rate=1.0, faults=(fault,), stall_s=0.4) as server:
+        asked = client(server.url, max_retries=1, timeout_s=0.2)
+        (result,) = [result for _, result in asked.chat_many([ask("hello")])]
+        assert isinstance(result, Failure)
+        assert result.kind == "unanswered"
+        assert named in result.reason
+        assert "tried 2 times" in result.reason
+        assert asked.counts["failures"] == 1
+        server.fault_rate = 0.0
+        assert asked.chat([{"role": "user", "content": "hello"}]).text == "hello"
+
+
+def test_server_that_is_gone_stops_the_run(client):
+    with FaultServer(echo) as server:
+        url = server.url
+    asked = client(url, max_retries=0, stop_after=5, max_concurrency=2)
+    with pytest.raises(RuntimeError, match=r"5 calls in a row were not answered.*start the same command again"):
+        list(asked.chat_many(ask(str(n)) for n in range(100)))
+
+
+@pytest.mark.parametrize("status", ["401", "404"])
+def test_refused_key_or_model_stops_at_once(client, status):
+    with FaultServer(echo, fault_rate=1.0, faults=(status,)) as server:
+        with pytest.raises(RuntimeError, match=f"HTTP {status}.*environment variable OPENAI_API_KEY"):
+            client(server.url).chat([{"role": "user", "content": "x"}])
+        assert len(server.calls) == 1
+
+
+def test_refused_call_is_not_tried_again(client):
+    with FaultServer(echo, fault_rate=1.0, faults=("400",)) as server:
+        assert client(server.url).ask(ask("x")).kind == "refused"
+        assert len(server.calls) == 1
+
+
+def test_key_comes_from_the_environment_alone(client, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret-1")
+    with FaultServer(echo) as server:
+        asked = client(server.url, api_key_env="MY_KEY")
+        asked.chat([{"role": "user", "content": "x"}])
+        assert server.keys == {"Bearer secret-1"}
+        assert "secret-1" not in repr(pickle.dumps(asked))
+        assert "secret-1" not in asked._cache.path.read_bytes().decode(errors="replace")
+
+
+def test_concurrency_is_bounded_and_used(client):
+    with FaultServer(echo, delay_s=0.05) as server:
+        list(client(server.url, max_concurrency=3).chat_many(ask(str(n)) for n in range(12)))
+        assert server.most_at_once == 3
+
+
+def test_equal_questions_at_once_are_one_call(client):
+    with FaultServer(echo, delay_s=0.05) as server:
+        assert len({reply.key for _, reply in client(server.url).chat_many([ask("same")] * 8)}) == 1
+        assert len(server.calls) == 1
+
+
+def test_what_the_answer_depends_on_is_in_the_key(client):
+    with FaultServer(echo) as server:
+        asked = client(server.url, params={"temperature": 0})
+        for request in (ask("x"), ask("x", seed=1), ask("x", temperature=1), ask("y"), ask("x", top_k=5), ask("x")):
+            asked.ask(request)
+        assert asked.counts == {"calls": 5, "cached": 1, "prompt_tokens": 5, "answer_tokens": 5}
+        # the key can be computed from what the server got, and parameters that OpenAI lacks get there too
+        assert {request_sha256(body) for body in server.calls} == asked._cache.keys()
+        assert [body["top_k"] for body in server.calls if "top_k" in body] == [5]
+        other = ChatClient("other", server.url, str(asked._cache.path.parent), params={"temperature": 0})
+        other.ask(ask("x"))
+        assert other.counts["calls"] == 1
+
+
+def test_replay_needs_no_server(client):
+    with FaultServer(echo) as server:
+        recorded = client(server.url).ask(ask("x"))
+    replay = client(None)
+    assert replay.ask(ask("x")) == recorded
+    assert replay.ask(ask("never asked")).reason.startswith("not among the recorded replies")
+    with pytest.raises(RuntimeError, match="base_url is null"):
+        replay.chat([{"role": "user", "content": "never asked"}])
+
+
+def test_one_repair_then_unreadable(client):
+    answers = iter(["It is left.", "12", "left", "very left", "never asked for"])
+    with FaultServer(lambda body: next(answers)) as server:
+        asked = client(server.url)
+        first = asked.ask(Request([{"role": "user", "content": "a"}], score_parser(range(21))))
+        assert (first.parsed, first.repaired) == (12, True)
+        assert [m["role"] for m in server.calls[1]["messages"]] == ["user", "assistant", "user"]
+        assert "not one integer from 0 to 20" in server.calls[1]["messages"][2]["content"]
+        second = asked.ask(Request([{"role": "user", "content": "b"}], score_parser(range(21))))
+        assert second.kind == "unreadable"
+        assert "very left" in second.reason
+        assert (asked.counts["repairs"], asked.counts["failures"]) == (2, 1)
+        # both answers were paid for: a second run reads them and asks nothing
+        again = client(server.url)
+        assert again.ask(Request([{"role": "user", "content": "b"}], score_parser(range(21)))) == second
+        assert len(server.calls) == 4
+
+
+def test_structured_output(client):
+    with FaultServer(lambda body: GOOD) as server:
+        request = Request(
+            [{"role": "user", "content": "a"}], object_parser(RULES), {"response_format": object_format(RULES)}
+        )
+        assert client(server.url).ask(request).parsed == json.loads(GOOD)
+        schema = server.calls[0]["response_format"]["json_schema"]["schema"]
+        assert schema["required"] == ["lean", "topic", "why"]
+        assert schema["properties"]["lean"] == {"type": "integer", "minimum": 0, "maximum": 20}
+        assert schema["properties"]["topic"]["enum"] == ["taxes", "health"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Sure! " + GOOD, "not a JSON object"),
+        ("[1]", "a list"),
+        (GOOD.replace("12", "21"), "lean is 21, want an integer from 0 to 20"),
+        (GOOD.replace("12", '"12"'), 'lean is "12"'),
+        (GOOD.replace("12", "true"), "lean is true"),
+        (GOOD.replace("12", "12.0"), r"lean is 12\.0"),
+        (GOOD.replace("taxes", "tax"), "want one of taxes, health"),
+        (GOOD.replace("It says so.", " "), "want text"),
+        (GOOD.replace('"why"', '"reason"'), "unknown field 'reason'; no field 'why'"),
+    ],
+)
+def test_object_that_breaks_a_rule(text, named):
+    with pytest.raises(ValueError, match=named):
+        object_parser(RULES)(text)
+
+
+def test_fenced_object():
+    assert object_parser(RULES)(f"```json\n{GOOD}\n```\n")["lean"] == 12
+
+
+@pytest.mark.parametrize("text", ["12", " 12.\n", "12/20", "12 / 20", "Score: 12", "**12**", "rating=12/20"])
+def test_score(text):
+    assert parse_score(text, range(21)) == 12
+
+
+@pytest.mark.parametrize(
+    "text", ["1-5", "12/10", "12 or 13", "12.5", "-3", "21", "twelve", "", "1220", "१२", "12/20/20"]
+)
+def test_what_is_no_score(text):
+    with pytest.raises(ValueError, match="not one integer from 0 to 20"):
+        parse_score(text, range(21))
+
+
+def test_option_logprobs(client):
+    likeliest = [{"token": t, "logprob": p, "bytes": None} for t, p in (("A", -1.0), (" A", -2.0), ("B", -3.0))]
+    logprobs = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}
+    with FaultServer(lambda body: completion(body, "A", logprobs=logprobs)) as server:
+        reply = client(server.url).ask(ask("x", logprobs=True, top_logprobs=3, max_tokens=1))
+    found = option_logprobs(reply.top_logprobs, ["A", "B", "C"])
+    assert found["A"] == pytest.approx(math.log(math.exp(-1) + math.exp(-2)))
+    assert (found["B"], found["C"]) == (pytest.approx(-3.0), None)
+    assert option_logprobs(None, ["A"]) is None
+
+
+def test_parameters_from_yaml(client):
+    asked = client(None, params=OmegaConf.create({"stop": ["\n"], "temperature": 0}))
+    assert asked.params == {"stop": ["\n"], "temperature": 0}
+    json.dumps(asked.params)
+
+
+def _ask_in_process(asked, texts):
+    assert all(reply.text == text for text, (_, reply) in zip(texts, asked.chat_many(map(ask, texts))))
+
+
+def test_processes_share_replies(client):
+    texts = [str(n) for n in range(40)]
+    with FaultServer(echo) as server:
+        workers = [
+            multiprocessing.get_context("spawn").Process(target=_ask_in_process, args=(client(server.url), part))
+            for part in (texts[:25], texts[15:])
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        after = client(server.url)
+        assert len(list(after.chat_many(map(ask, texts)))) == 40
+        assert after.counts == {"cached": 40}
+
+
+def test_reply_is_on_disk_before_it_is_used(client):
+    with FaultServer(echo) as server:
+        asked = client(server.url)
+        reply = asked.ask(ask("x"))
+        seen = []
+        other = client(None)  # another connection, while the first still holds its own open
+        thread = threading.Thread(target=lambda: seen.append(other.ask(ask("x"))))
+        thread.start()
+        thread.join()
+        assert seen == [reply]

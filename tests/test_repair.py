@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""What a repair writes: clean, mirrored, balanced, the same every time, and nothing dropped in silence."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+from conftest import REPO
+from omegaconf import OmegaConf
+
+from benchmarks.seeded_defects import clean_rows, seeded_rows
+from data import audit
+from data.doses import mirror_pairs
+from data.measures import longer_share
+from data.preference_sets import load_sets
+from data.repair import repair
+
+CONFIG = REPO / "configs" / "audit.yaml"
+SETTINGS = {"statements": [], "length_ratio": (0.67, 1.5), "language": None, "threshold": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def flawed(tmp_path_factory):
+    """A left and a right set with seeded defects; the chosen answers of the left one are the longer ones."""
+    folder = tmp_path_factory.mktemp("flawed")
+    seeded = seeded_rows(240, share=0.3, seed=5)
+    rng = random.Random(0)
+    for row, kinds in zip(seeded.rows, seeded.truth):
+        if not kinds and rng.random() < 0.6:
+            row["chosen"] += " That is how I see it."
+    left, right = seeded.rows[:130], seeded.rows[130:]
+    right = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in right]
+    right[-1]["chosen"] += " Write to jane.doe@example.org, please."
+    for name, rows in (("left", left), ("right", right)):
+        for number, row in enumerate(rows):
+            row["topic"] = f"topic {number % 3}"
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(flawed, output_dir, **settings):
+    cfg = OmegaConf.merge(
+        OmegaConf.load(CONFIG),
+        {"source": {side: str(flawed / f"{side}.jsonl") for side in ("left", "right")}, "repair": True},
+        # style has a test of its own: on so few rows its measure is mostly noise
+        {"output_dir": str(output_dir), "style_limit": None, "gates": {"side_from_style": None}},
+        settings,
+    )
+    recipe = audit.AuditRecipe(audit.check_config(cfg, required=audit.REQUIRED, optional=audit.OPTIONAL))
+    recipe.setup()
+    return recipe.run()
+
+
+@pytest.fixture(scope="module")
+def repaired(flawed, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return run(flawed, out), out / "repaired"
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_repaired_set_passes_every_gate(repaired):
+    passed, folder = repaired
+    report = json.loads((folder / "audit" / "report.json").read_text())
+    assert passed, [gate for gate in report["gates"] if gate["passed"] is False]
+    values = {gate["gate"]: gate["value"] for gate in report["gates"]}
+    assert values["hard_defects"] == values["framed_prompts"] == values["contamination"] == 0
+    assert values["length_rule"] <= 0.52
+    assert values["topic_length_bias"] <= 0.02
+    assert values["side_from_prompt"] <= 0.55
+
+
+def test_every_prompt_is_on_both_sides(repaired):
+    left, right = (read(repaired[1] / f"{side}.jsonl") for side in ("left", "right"))
+    assert len(left) == len(right) > 40
+    for a, b in zip(left, right):
+        assert (a["prompt"], a["chosen"], a["rejected"]) == (b["prompt"], b["rejected"], b["chosen"])
+        assert (a["side"], b["side"], a["mirror_id"], b["mirror_id"]) == ("left", "right", b["id"], a["id"])
+    ids = [row["id"] for row in left + right]
+    assert len(set(ids)) == len(ids)
+    flipped = mirror_pairs(left + right, "both", None, "right", "error")
+    assert [pair.chosen for pair in flipped] == [row["chosen"] for row in right]
+
+
+def test_lengths_are_balanced_in_every_topic(repaired):
+    left = read(repaired[1] / "left.jsonl")
+    for topic in {row["topic"] for row in left}:
+        own = [row for row in left if row["topic"] == topic]
+        assert longer_share([r["chosen"] for r in own], [r["rejected"] for r in own]) == 0.5
+
+
+def test_nothing_is_dropped_in_silence(repaired):
+    folder = repaired[1]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kept, rejected = read(folder / "left.jsonl"), read(folder / "rejected.jsonl")
+    rows = Counter((row["source"]["set"], row["source"]["row"]) for row in kept)
+    rows.update((row["set"], row["row"]) for row in rejected)
+    assert rows == Counter([("left", n) for n in range(1, 131)] + [("right", n) for n in range(1, 111)])
+    assert all(row["reason"] == row["reasons"][0]["reason"] and row["prompt"] for row in rejected)
+    for name, entry in manifest["funnel"]["sets"].items():
+        assert entry["kept"] + sum(entry["dropped"].values()) == entry["rows"]
+        assert entry["dropped"] == Counter(row["reason"] for row in rejected if row["set"] == name)
+    assert {row["reason"] for row in rejected} >= {"refusal", "preamble", "framed prompt", "length balance"}
+
+
+def test_personal_data_is_masked_and_said(repaired):
+    text = "".join((repaired[1] / f"{name}.jsonl").read_text() for name in ("left", "right", "rejected"))
+    assert "jane.doe@example.org" not in text
+    assert "[e-mail removed]" in text
+
+
+def test_a_repetition_gives_the_same_bytes(repaired, flawed, tmp_path):
+    run(flawed, tmp_path / "again")
+    for name in ("left.jsonl", "right.jsonl", "rejected.jsonl", "manifest.json"):
+        assert (tmp_path / "again" / "repaired" / name).read_bytes() == (repaired[1] / name).read_bytes()
+
+
+def test_sides_that_keep_different_shares_fail(tmp_path):
+    rows = clean_rows(40, random.Random(4))
+    for row in rows[20:25]:
+        row["prompt"] += " Defend this policy."
+    for name, own in (("left", rows[:20]), ("right", rows[20:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    settings = {"gates": {"length_rule": 1.0, "side_from_prompt": None}, "balance_within": ["set"]}
+    assert not run(tmp_path, tmp_path / "out", max_side_difference=0.01, **settings)
+    report = json.loads((tmp_path / "out" / "repaired" / "audit" / "report.json").read_text())
+    assert [gate["gate"] for gate in report["gates"] if gate["passed"] is False] == ["side_difference"]
+    shares = [entry["kept_share"] for entry in report["repair"]["sets"].values()]
+    assert report["repair"]["side_difference"] == pytest.approx(abs(shares[0] - shares[1]))
+
+
+def test_style_that_tells_the_side_is_filtered(tmp_path):
+    rows = clean_rows(120, random.Random(1))
+    for number, row in enumerate(rows):  # half of the left answers are hedged, which style sees
+        if number % 2:
+            row["chosen"] = row["chosen"].replace(".", ", perhaps.", 1)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = load_sets(str(path), side="left")
+    without, with_limit = (repair(sets, **SETTINGS, style_limit=limit) for limit in (None, 0.55))
+    hedged = [sum("perhaps" in row["chosen"] for row in done.left) / len(done.left) for done in (without, with_limit)]
+    assert hedged[1] < hedged[0]
+    assert {row["reason"] for row in with_limit.rejected} >= {"style balance"}
+    assert with_limit.funnel["side_difference"] is None
+
+
+def test_framed_prompts_can_be_kept_with_a_flag(tmp_path):
+    rows = clean_rows(30, random.Random(2))
+    rows[3]["prompt"] += " Defend this policy."
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = load_sets(str(path), side="right")
+    kept = repair(sets, **SETTINGS, framed_prompts="keep", balance_within=["set"])
+    flags = {row["source"]["row"]: row["flags"] for row in kept.right}
+    dropped = {row["row"]: row["reason"] for row in kept.rejected}
+    assert flags.get(4) == ["framed prompt"] or dropped.get(4) == "length balance"
+    assert {row["row"]: row["reason"] for row in repair(sets, **SETTINGS).rejected}[4] == "framed prompt"
+
+
+@pytest.mark.parametrize(
+    ("side", "settings", "message"),
+    [
+        (None, {}, "a mirrored set needs a side; set side to left, right or a column"),
+        ("left", {"framed_prompts": "maybe"}, "framed_prompts='maybe'"),
+        ("left", {"balance_within": ["language"]}, "and any of topic, set"),
+    ],
+)
+def test_repairs_that_make_no_sense_are_refused(flawed, side, settings, message):
+    sets = load_sets(str(flawed / "left.jsonl"), side=side)
+    with pytest.raises(ValueError, match=message):
+        repair(sets, **SETTINGS, **settings)
