@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A neutral prompt for each post, and for each prompt an answer of every view, by one generator and one rubric."""
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -67,13 +68,13 @@ class _Asking(PipelineStep):
         super().__init__()
         self.client, self.reader, self.max_unanswered = client, reader, max_unanswered
 
+    @abstractmethod
     def requests(self, document: Document) -> dict[str, Request]:
         """What is asked, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def use(self, document: Document, replies: dict[str, str]) -> None:
         """Put the answers where they belong."""
-        raise NotImplementedError
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield every document with its answers, or rejected."""
