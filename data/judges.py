@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.agreement import cohen_kappa
 from data.chat import ChatClient, Failure, Request
 from data.instructions import load_instruction
 from data.replies import object_format, object_parser
@@ -80,12 +81,3 @@ def check_judge(client: ChatClient, scale: Scale, rows: Sequence[Mapping[str, An
 def side_of(lean: float) -> str:
     """Return the side that a score of the 0 to 20 scale means."""
     return "centre" if lean == CENTRE else SIDES[2 * (lean > CENTRE)]
-
-
-def cohen_kappa(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return the agreement of two raters beyond chance (Cohen 1960); 0 if chance alone would make them agree."""
-    n = len(a)
-    observed = sum(map(str.__eq__, a, b)) / n
-    counts = Counter(a), Counter(b)
-    chance = sum(counts[0][label] * counts[1][label] for label in counts[0]) / n**2
-    return (observed - chance) / (1 - chance) if chance < 1 else 0.0

@@ -145,7 +145,8 @@ def option_logprobs(
     found = {}
     for option in options:
         parts = [value for token, value in top_logprobs[0].items() if token.strip() == option]
-        found[option] = math.log(sum(map(math.exp, parts))) if parts else None
+        most = max(parts, default=0.0)  # taken out, since exp(-9999), which servers give for "never", is 0
+        found[option] = most + math.log(sum(math.exp(x - most) for x in parts)) if parts else None
     return found
 
 

@@ -17,6 +17,30 @@ def request_key(model: str, messages: Sequence[Mapping[str, str]], params: Mappi
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say which clients would take each other's replies: one model name in one cache, at different addresses.
+
+    The address is no part of a request's key, so that replies can be replayed from anywhere.
+
+    Args:
+        clients: Name to the settings of each (``model``, ``base_url``, ``cache_dir``); those without a ``cache_dir``
+            or an address are in nobody's way.
+    """
+    first: dict[tuple[str, Path], tuple[str, str]] = {}
+    faults = []
+    for name, client in clients.items():
+        if client.get("cache_dir") and client.get("base_url"):
+            address = client["base_url"].rstrip("/")
+            place = client["model"], Path(client["cache_dir"]).resolve()
+            other, there = first.setdefault(place, (name, address))
+            if there != address:
+                faults.append(
+                    f"{name} and {other} ask for model {client['model']!r} at {address} and at {there} with one "
+                    f"cache_dir, {client['cache_dir']}, and would share replies; give each its own cache_dir"
+                )
+    return faults
+
+
 class ReplyCache:
     """The replies of a server as it sent them, under the key of their request.
 

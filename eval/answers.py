@@ -64,7 +64,7 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
     """Arrange the rows of one model and mode; the order of the rows changes nothing.
 
     A row is without an answer if its ``choice`` is None. Where it has no ``option_logprobs`` its chosen
-    option has probability 1.
+    option has probability 1. An option whose log-probability is None (a server did not list it) has probability 0.
     """
     rows = sorted(rows, key=lambda row: (row["item"], row["sample"], row["prompt_sha256"]))
     n_options = len(instrument.options)
@@ -96,7 +96,7 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
         if row["option_logprobs"] is None:
             shares[cell][row["choice"]] += 1
         else:
-            logprobs = np.array(row["option_logprobs"], dtype=float)
+            logprobs = np.array([-np.inf if x is None else x for x in row["option_logprobs"]])
             p = np.exp(logprobs - logprobs.max())
             shares[cell] += p / p.sum()
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from eval.drift import find_trajectories
-from eval.interval_plot import STYLES, draw_differences, draw_drift, draw_scores, short, style_of
+from eval.drift import ends_of, group_of, paths_from_base
+from eval.interval_plot import STYLES, draw_differences, draw_scores, short, style_of
+from eval.lean_plot import curve_panels
 
 Summary = Mapping[str, Any]
 Panel = Callable[[Any], None]
@@ -74,9 +75,7 @@ def list_panels(summary: Summary) -> list[Panel]:
         panels.append(lambda ax, mode=mode: draw_scores(ax, summary, mode))
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
             panels.append(lambda ax, mode=mode: draw_differences(ax, summary, mode))
-    if summary["drift"]:
-        panels.append(lambda ax: draw_drift(ax, summary))
-    return panels
+    return panels + curve_panels(summary)
 
 
 def draw_plane(ax: Any, summary: Summary, mode: str, axes: list[str], zoomed: bool) -> None:
@@ -90,16 +89,16 @@ def draw_plane(ax: Any, summary: Summary, mode: str, axes: list[str], zoomed: bo
         half = 0.65 * max(high - low for low, high in ends) or 1.0
         limits = [((low + high) / 2 - half, (low + high) / 2 + half) for low, high in ends]
     points = _points(summary, mode, axes)
-    styles = style_of(summary)
+    styles, ends = style_of(summary), ends_of(list(summary["models"]))
     for name, (x, y) in points.items():
         color, marker, line = STYLES[styles[name]]
         center = (x["estimate"], y["estimate"])
-        if x["ci95"] and y["ci95"]:
+        if x["ci95"] and y["ci95"] and name in ends:
             width, height = (REGION * (v["ci95"][1] - v["ci95"][0]) for v in (x, y))
             ax.add_patch(Ellipse(center, width, height, fill=False, ec=color, ls=line, lw=1.2, zorder=2))
         hollow = x.get("void") or y.get("void")
         faces = {"mfc": "white", "mec": color} if hollow else {"mfc": color, "mec": "white"}
-        ax.plot(*center, marker, **faces, ms=9, zorder=4)
+        ax.plot(*center, marker, **faces, ms=9 if name in ends else 5, zorder=4)
     for start, end in _moves(summary, points):
         arrow = {"arrowstyle": "->", "color": "#777777", "lw": 1.2, "shrinkA": 4, "shrinkB": 4}
         ax.annotate("", end, start, arrowprops=arrow, zorder=3)
@@ -120,6 +119,8 @@ def caption(summary: Summary) -> str:
         "statements sampled too (twins together). All models answer the same prompts: judge a change by its paired "
         "difference, not by the overlap of intervals.",
     ]
+    if summary["curves"]:
+        text.append("Along a dial or training: intervals of the change from the base; grey: the base's own.")
     values = [
         (f"{name} on {axis} ({mode})", value)
         for name, modes in summary["models"].items()
@@ -158,11 +159,10 @@ def _save(figure: Any, *formats: str) -> dict[str, bytes]:
 
 def _legend(ax: Any, summary: Summary) -> list[Any]:
     """One entry for each style: a model, or the run that its checkpoints share."""
-    styles = style_of(summary)
+    styles, group = style_of(summary), group_of(list(summary["models"]))
     labels: dict[int, str] = {}
-    runs = {name: run for run, of in find_trajectories(list(styles)[1:]).items() for name in of.values()}
     for name, style in styles.items():
-        labels.setdefault(style, short(runs.get(name, name)))
+        labels.setdefault(style, short(group[name]))
     return [
         ax.plot([], [], STYLES[k][1], color=STYLES[k][0], markeredgecolor="white", ms=9, label=label)[0]
         for k, label in labels.items()
@@ -176,11 +176,8 @@ def _points(summary: Summary, mode: str, axes: list[str]) -> dict[str, list[dict
 
 
 def _moves(summary: Summary, points: Mapping[str, list[dict]]) -> list[tuple]:
-    """Start and end of each arrow: from the first model, and along the checkpoints of a run."""
-    names = list(summary["models"])
-    chains = [[names[0], *steps.values()] for steps in find_trajectories(names[1:]).values()]
-    in_chain = {name for chain in chains for name in chain}
-    chains += [[names[0], name] for name in names[1:] if name not in in_chain]
+    """Start and end of each arrow: from the first model, and along the checkpoints of a run or the points of a dial."""
+    chains = paths_from_base(list(summary["models"]))
     at = {name: (x["estimate"], y["estimate"]) for name, (x, y) in points.items()}
     return [(at[a], at[b]) for chain in chains for a, b in zip(chain, chain[1:]) if a in at and b in at]
 

@@ -138,13 +138,13 @@ def load_instrument(
     most = max(len(loaded.items), len(loaded.pairs))
     if not 1 <= limit <= most:
         raise ValueError(f"{file}: instrument_limit={limit}; use 1 to {most}, or null")
-    drawn = loaded.keep({*_draw(loaded.items, limit, seed), *_draw(loaded.pairs, limit, seed)})
+    drawn = loaded.keep({*draw(loaded.items, limit, seed), *draw(loaded.pairs, limit, seed)})
     counts = (len(drawn.items), len(loaded.items), len(drawn.pairs), len(loaded.pairs))
     log.info("%s: %d of %d items and %d of %d pairs taken (limit %d, seed %d)", file, *counts, limit, seed)
     return drawn
 
 
-def _draw(entries: tuple[Any, ...], limit: int, seed: int) -> set[str]:
+def draw(entries: tuple[Any, ...], limit: int, seed: int) -> set[str]:
     """Draw up to ``limit`` ids, couples of twins whole, in turn from the axes."""
     by_axis: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:

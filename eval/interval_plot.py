@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Panels of points with their two intervals: scores, paired differences, and drift over steps."""
+"""Panels of points with their two intervals: scores and paired differences."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from eval.drift import find_trajectories
+from eval.drift import ends_of, group_of
 
 Summary = Mapping[str, Any]
 
@@ -32,13 +32,13 @@ def draw_scores(ax: Any, summary: Summary, mode: str) -> None:
     unit = UNITS.get(mode, "coordinate")
     text = f"left statement likelier  ←  {unit}  →  right" if mode == "pairs" else f"low  ←  {unit}  →  high"
     styles = style_of(summary)
-    _draw_rows(ax, rows, {name: styles[name] for name in _shown(summary)}, summary, text)
+    _draw_rows(ax, rows, {name: styles[name] for name in ends_of(list(summary["models"]))}, summary, text)
     ax.set_title(f"{mode}: scores", fontsize=10)
 
 
 def draw_differences(ax: Any, summary: Summary, mode: str) -> None:
     """The paired difference of each model to the first one; with three models also of the last two."""
-    first, *others = _shown(summary)
+    first, *others = ends_of(list(summary["models"]))  # the plane and the curves show what lies between
     styles = style_of(summary)
     shown = {(first, name): styles[name] for name in others}
     if len(others) == 2:
@@ -54,39 +54,16 @@ def draw_differences(ax: Any, summary: Summary, mode: str) -> None:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
-def draw_drift(ax: Any, summary: Summary) -> None:
-    """Distance from the first model by step, a line for each run and mode, each from 0 at step 0."""
-    for k, drift in enumerate(summary["drift"]):
-        color, marker, line = STYLES[(k + 1) % len(STYLES)]
-        steps, values = [0, *drift["steps"]], [0, *drift["magnitude"]]
-        text = f"{short(drift['run'])}, {drift['mode']} ({UNITS.get(drift['mode'], 'coordinate')})"
-        ax.plot(steps, values, line, marker=marker, color=color, label=text)
-        if drift["half_step"] is not None:
-            ax.axvline(drift["half_step"], color=color, lw=0.8, ls=line)
-    ax.set(xlabel="step", ylabel="distance from the base", box_aspect=1)
-    ax.set_ylim(bottom=0)
-    ax.set_title("drift; upright lines: half of it", fontsize=10)
-    ax.legend(fontsize=8, frameon=False)
-
-
 def style_of(summary: Summary) -> dict[str, int]:
-    """Return the style of each model; the checkpoints of one run share one."""
-    names = list(summary["models"])
-    run_of = {name: run for run, steps in find_trajectories(names[1:]).items() for name in steps.values()}
-    groups = list(dict.fromkeys(run_of.get(name, name) for name in names))
-    return {name: groups.index(run_of.get(name, name)) % len(STYLES) for name in names}
+    """Return the style of each model; the checkpoints of one run share one, and an adapter and its points on a dial."""
+    group = group_of(list(summary["models"]))
+    groups = list(dict.fromkeys(group.values()))
+    return {name: groups.index(of) % len(STYLES) for name, of in group.items()}
 
 
 def short(name: str) -> str:
     """Cut a name to what a picture has room for."""
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
-
-
-def _shown(summary: Summary) -> list[str]:
-    """All models, but of a run's checkpoints the last alone: the plane and the drift show the others."""
-    names = list(summary["models"])
-    earlier = {name for steps in find_trajectories(names[1:]).values() for name in list(steps.values())[:-1]}
-    return [name for name in names if name not in earlier]
 
 
 def _draw_rows(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Score a base model and any number of its adapters with a political instrument.
+"""Score a base model, any number of its adapters, and models behind an address with a political instrument.
 
     tune run eval/political_compass.py --config configs/political_compass.yaml
 
@@ -13,28 +13,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.recipe_config import check_config
 from eval.compass_plot import draw_compass, require_matplotlib
 from eval.contamination import Match, find_matches, read_sentences
 from eval.instruments import load_instrument
-from eval.questions import Question, choice_questions, pair_questions
+from eval.interview import plan_interview
+from eval.judged import add_judges, distrust, judge_answers, option_rows
+from eval.judges import build_judges
 from eval.report import write_report
-from eval.respond import iterate_answers
+from eval.resident import ResidentModel
+from eval.respondents import BASE, read_respondents
 from eval.results_file import ResultsFile, write_whole
 from eval.run_record import describe_run, read_settings
 from eval.score_table import score_table
+from eval.served import ask_served, check_served
 from eval.summary import summarize
 from eval.wordings import load_templates
-from finetune.adapters import attach_adapters, read_adapter_config
+from finetune.blends import read_adapters
 
 log = utils.get_logger("INFO")
 
-BASE = "base"
-REQUIRED = {"output_dir", "model", "tokenizer", "checkpointer", "adapters", "instrument", "device", "dtype"}
+REQUIRED = {"output_dir", "adapters", "instrument", "device", "dtype"}
+# Without these no model is loaded, and `respondents` alone are asked.
+RESIDENT = ("model", "tokenizer", "checkpointer")
 OPTIONAL: dict[str, Any] = {
+    **dict.fromkeys(RESIDENT),
+    "dial": None,
+    "respondents": None,
     "instrument_format": "yaml",
     "instrument_columns": None,
     "instrument_limit": None,
@@ -45,7 +53,17 @@ OPTIONAL: dict[str, Any] = {
     "n_orders": 4,
     "labels": ["digits", "letters", "words"],
     "n_pair_templates": 4,
+    "n_generate_templates": 1,
+    "n_generate_orders": 2,
+    "n_open_templates": 1,
+    "n_samples": 1,
+    "temperature": 0.3,
+    "top_k": 200,
+    "max_new_tokens": 64,
+    "open_max_new_tokens": 300,
+    "prompts_per_batch": 16,
     "max_tokens_per_forward": 800,
+    "judges": None,
     "n_bootstrap": 10_000,
     "seed": 0,
 }
@@ -68,24 +86,27 @@ class PoliticalCompassRecipe:
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._output_dir = Path(cfg.output_dir)
-        self._adapters = dict(cfg.adapters or {})
-        if BASE in self._adapters:
+        if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
-        for folder in self._adapters.values():
-            read_adapter_config(folder)
+        self._adapters = read_adapters(cfg.adapters, cfg.dial)
         self._instrument = load_instrument(
             cfg.instrument, cfg.instrument_format, cfg.instrument_columns, cfg.instrument_limit, cfg.seed
         )
-        for mode, kind in (("choice", "items"), ("pairs", "pairs")):
-            if mode in cfg.modes and not getattr(self._instrument, kind):
-                others = [m for m in cfg.modes if m != mode]
-                raise ValueError(f"modes={list(cfg.modes)}, but {cfg.instrument} has no {kind}; use modes={others}")
-        if not cfg.modes or not {*cfg.modes} <= {"choice", "pairs"}:
-            raise ValueError(f"modes={list(cfg.modes)}; use any of ['choice', 'pairs']")
         self._templates = load_templates(cfg.templates or self._instrument.language)
+        self._interview = plan_interview(cfg, self._instrument, self._templates)
+        given = [key for key in RESIDENT if cfg[key] is not None]
+        if given not in ([], list(RESIDENT)):
+            raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
+        entries = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
+        self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)
         self._training_data = [cfg.training_data] if isinstance(cfg.training_data, str) else cfg.training_data
         self._check_training_data()
-        self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters)
+        self._judges = build_judges(cfg.judges) if cfg.judges else []
+        if self._judges and "open" not in cfg.modes:
+            raise ValueError(f"judges are given, but modes={list(cfg.modes)} has no open: add it, or judges=null")
+        self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
+        if self._adapters.blends:
+            self._settings["blends"] = self._adapters.blends
         self._results = ResultsFile(self._output_dir, self._settings)
 
     def _check_training_data(self) -> None:
@@ -104,63 +125,58 @@ class PoliticalCompassRecipe:
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""
-        tokenizer = config.instantiate(cfg.tokenizer)
-        if not hasattr(tokenizer, "prompt_tokens"):
-            raise ValueError(
-                f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "
-                f"finetune.tokenizers.hf_chat_tokenizer with path={cfg.checkpointer.checkpoint_dir}"
-            )
-        self._questions: list[Question] = []
-        if "choice" in cfg.modes:
-            self._questions += choice_questions(
-                self._instrument, tokenizer, self._templates, cfg.n_templates, cfg.n_orders, list(cfg.labels)
-            )
-        if "pairs" in cfg.modes:
-            self._questions += pair_questions(self._instrument, tokenizer, self._templates, cfg.n_pair_templates)
+        resident = [respondent for respondent in self._respondents if respondent.server is None]
+        self._resident = ResidentModel(cfg, self._interview, resident) if resident else None
         self._output_dir.mkdir(parents=True, exist_ok=True)
         self._results.open()
-        checkpointer = config.instantiate(cfg.checkpointer)
-        with training.set_default_dtype(self._dtype), self._device:
-            model = config.instantiate(cfg.model)
-        model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
-        self._model = attach_adapters(model.eval(), self._adapters, cfg.checkpointer.checkpoint_dir)
-        n_asked = len(self._questions) * (1 + len(self._adapters))
+        n_prompts = ", ".join(f"{len(prompts)} {mode}" for mode, prompts in self._interview.prompts.items())
         log.info(
-            f"{len(self._questions)} prompts ({self._instrument.name} {self._instrument.version}, "
-            f"{', '.join(cfg.modes)}) for {BASE} and {len(self._adapters)} adapters; "
-            f"{len(self._results.rows)} of {n_asked} answers are there already"
+            f"{n_prompts} prompts ({self._instrument.name} {self._instrument.version}) for "
+            f"{len(self._respondents)} respondents; {len(self._results.rows)} answers are there already"
         )
+        check_served(self._interview, self._respondents, str(self._output_dir / "replies"), self._results.has)
+        if self._resident is not None:
+            self._resident.load(self._adapters, self._device, self._dtype)
 
     def evaluate(self, cfg: DictConfig) -> None:
-        """Ask every model every question, score the answers and write all files."""
-        for name in [BASE, *self._adapters]:
-            with self._model.using(None if name == BASE else name) as model:
-                for rows in iterate_answers(
-                    model, name, self._questions, cfg.max_tokens_per_forward, self._results.has
-                ):
-                    self._results.append(rows)
+        """Ask everybody every question, score the answers and write all files."""
+        for respondent in self._respondents:
+            if respondent.server is None:
+                answers = self._resident.ask(respondent, self._results.has)
+            else:
+                answers = ask_served(self._interview, respondent, str(self._output_dir / "replies"), self._results.has)
+            for rows in answers:
+                self._results.append(rows)
         self._results.close()
+        self._judged = judge_answers(self._results.rows, self._judges, self._instrument)
         summary = self._summarize(cfg)
         folder = self._output_dir
+        if self._judges:
+            lines = "".join(json.dumps(row) + "\n" for row in self._judged)
+            write_whole(folder / "judged.jsonl", lambda path: path.write_text(lines))
         write_whole(folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
         self._draw(summary)
         log.info(f"wrote {len(self._results.rows)} answers to {folder}\n{score_table(summary)}")
 
     def _draw(self, summary: dict[str, Any]) -> None:
-        for name, content in draw_compass(summary).items():
+        placed = any(summary["models"].values())  # free text alone has no coordinate
+        for name, content in draw_compass(summary).items() if placed else ():
             write_whole(self._output_dir / f"compass.{name}", lambda path, content=content: path.write_bytes(content))
         write_whole(self._output_dir / "report.html", lambda path: write_report(summary, self._instrument, path))
 
     def _summarize(self, cfg: DictConfig) -> dict[str, Any]:
-        instrument, rows = self._instrument, self._results.rows
+        instrument = self._instrument
+        rows = [*self._results.rows, *option_rows(self._judged, self._judges, instrument)]
         flagged = {match.item for match in self._matches}
         # a twin without the other would bring agreement with everything back into the score
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
         ids = {entry.id for entry in (*instrument.items, *instrument.pairs)}
-        without = summarize(rows, instrument.keep(ids - flagged), cfg.n_bootstrap, cfg.seed) if flagged else None
+        options = cfg.n_bootstrap, cfg.seed
+        without = distrust(summarize(rows, instrument.keep(ids - flagged), *options), self._judges) if flagged else None
+        scores, asked = summarize(rows, instrument, *options), self._interview.prompts.get("open", [])
         return {
             **describe_run(instrument, self._settings),
-            **summarize(rows, instrument, cfg.n_bootstrap, cfg.seed),
+            **add_judges(scores, self._judged, self._judges, asked, *options),
             "contamination": {
                 "training_data": self._training_files,
                 "matches": [match._asdict() for match in self._matches],

@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What a respondent is asked: every item under templates, option orders and label sets.
+"""Prompts as token ids: what a resident model reads, and the answers that are compared after it."""
 
-A question is one prompt and the answers compared after it, as token ids, with what ``results.jsonl`` says
-about it before it is answered. No model is needed to make one.
-"""
-
-import hashlib
 import itertools
-import logging
-from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
 from eval.instruments import Instrument
-from eval.wordings import LABEL_SETS, Templates
+from eval.prompts import Prompt, choice_prompts, pair_prompts, with_system
+from eval.wordings import Templates
 from finetune.prefix_tree import Continuation
-
-log = logging.getLogger(__name__)
-
-LABELS = {"digits": "123456789", "letters": "ABCDEFGHI"}
 
 
 class Question(NamedTuple):
@@ -30,22 +21,45 @@ class Question(NamedTuple):
     answers: list[Continuation]
 
 
-def option_orders(n_options: int) -> list[list[int]]:
-    """Return all cyclic orders and all reversed ones, balanced as early as possible.
+def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str | None = None) -> list[Question]:
+    """Return prompts of the modes ``choice`` and ``pairs`` as token ids.
 
-    Rotations by even steps come first, each with its reverse. So for an even number of options the first
-    two mirror each other, and the first ``n_options`` show every option once in every place, half of them
-    upwards; all ``2 n_options`` do so for any number.
+    Without a request (``text`` is None) the answer follows the begin token (or, where a tokenizer has none, the
+    end token, as in lm-evaluation-harness), outside the chat template; a system prompt then precedes it as plain text.
+
+    Args:
+        prompts: See ``eval/prompts.py``.
+        tokenizer: With ``prompt_tokens`` and ``tokenize_messages`` (``finetune.tokenizers``).
+        system_prompt: Put before every prompt; None leaves the chat template its own.
+
+    Raises:
+        ValueError: If an option's answer begins like another one.
     """
-    rotations = [*range(0, n_options, 2), *range(1, n_options, 2)]
-    upwards = list(range(n_options))
-    orders = []
-    for r in rotations:
-        for order in (upwards, upwards[::-1]):
-            turned = order[r:] + order[:r]
-            if turned not in orders:
-                orders.append(turned)
-    return orders
+    prompt_of = cache(lambda text: prompt_tokens(tokenizer, text, system_prompt))
+    chat_answer = cache(lambda text: _answer_tokens(tokenizer, text))
+    plain_answer = cache(lambda text: tokenizer.encode(text, add_bos=False, add_eos=False))
+    for kind, texts in {p.row["labels"]: sorted(p.answers) for p in prompts if p.row["mode"] == "choice"}.items():
+        _check_distinct(kind, texts, [chat_answer(text) for text in texts])
+    questions = []
+    for prompt in prompts:
+        answer = plain_answer if prompt.text is None else chat_answer
+        before = prompt_of(prompt.text)
+        questions.append(
+            Question(
+                with_system(prompt, system_prompt).row, [_continuation(before, answer(text)) for text in prompt.answers]
+            )
+        )
+    return questions
+
+
+def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = None) -> list[int]:
+    """Return the ids that an answer follows."""
+    if text is None:
+        begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+        before = [] if system_prompt is None else tokenizer.encode(f"{system_prompt}\n\n", add_bos=False, add_eos=False)
+        return [begin, *before]
+    system = [] if system_prompt is None else [Message(role="system", content=system_prompt)]
+    return tokenizer.prompt_tokens([*system, Message(role="user", content=text)])
 
 
 def choice_questions(
@@ -55,80 +69,18 @@ def choice_questions(
     n_templates: int,
     n_orders: int,
     labels: Sequence[str],
+    system_prompt: str | None = None,
 ) -> list[Question]:
-    """Ask for one of the options: each item x template x option order x label set.
-
-    Args:
-        instrument: Must have items.
-        tokenizer: With ``prompt_tokens`` and ``tokenize_messages`` (``finetune.tokenizers``).
-        templates: Wordings; the first ``n_templates`` of ``choice`` are used.
-        n_templates: At least 1.
-        n_orders: How many of :func:`option_orders`.
-        labels: Any of ``digits`` (1, 2, ...), ``letters`` (A, B, ...), ``words`` (the options themselves).
-
-    Raises:
-        ValueError: If there are fewer templates or orders, or an answer begins like another one.
-    """
-    orders = _first("n_orders", option_orders(len(instrument.options)), n_orders)
-    wordings = dict(_first("n_templates", list(templates.choice.items()), n_templates))
-    n_options = len(instrument.options)
-    shown = Counter(place for order in orders for place in enumerate(order))
-    if {tuple(order) for order in orders} != {tuple(order[::-1]) for order in orders}:
-        log.warning("n_orders=%d: some options come early more often; position bias remains", n_orders)
-    elif len(shown) < n_options**2 or len(set(shown.values())) > 1:
-        log.info("n_orders=%d: orders and their reverses; position bias cancels on symmetric scales only", n_orders)
-    answers = {}
-    for kind in labels:
-        if kind not in LABEL_SETS:
-            raise ValueError(f"labels={list(labels)}; use any of {LABEL_SETS}")
-        texts = list(LABELS.get(kind, instrument.options))[:n_options]
-        if len(texts) < n_options:
-            raise ValueError(f"labels={kind}: only {len(texts)} labels for {n_options} options; use words")
-        answers[kind] = texts, [_answer_tokens(tokenizer, text) for text in texts]
-        _check_distinct(kind, *answers[kind])
-    questions = []
-    for item in instrument.items:
-        for template, wording in wordings.items():
-            for order in orders:
-                for kind, (texts, tokens) in answers.items():
-                    shown = [instrument.options[o] for o in order]
-                    lines = shown if kind == "words" else [f"{t}. {s}" for t, s in zip(texts, shown)]
-                    text = wording.format(statement=item.text, options="\n".join(lines), label=templates.label[kind])
-                    prompt = tokenizer.prompt_tokens([Message(role="user", content=text)])
-                    # option o answers with the label of the place where it is shown, or with itself
-                    said = tokens if kind == "words" else [tokens[order.index(o)] for o in sorted(order)]
-                    row = _row(instrument, "choice", item.id, template, text, order=order, labels=kind)
-                    questions.append(Question(row, [_continuation(prompt, t) for t in said]))
-    return questions
+    """Return :func:`eval.prompts.choice_prompts` as token ids."""
+    prompts = choice_prompts(instrument, templates, n_templates, n_orders, labels)
+    return to_questions(prompts, tokenizer, system_prompt)
 
 
-def pair_questions(instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int) -> list[Question]:
-    """Ask which of two opposed statements is likelier as the answer to a request that names no topic.
-
-    Without a request (``text: null``) the statement follows the begin token (or, where a tokenizer has
-    none, the end token, as in lm-evaluation-harness), outside the chat template.
-    """
-    questions = []
-    for template, text in _first("n_pair_templates", list(templates.pairs.items()), n_templates):
-        if text is None:
-            prompt = [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
-        else:
-            prompt = tokenizer.prompt_tokens([Message(role="user", content=text)])
-        for pair in instrument.pairs:
-            row = _row(instrument, "pairs", pair.id, template, text or "", order=None, labels=None)
-            sides = (pair.left, pair.right)
-            if text is None:
-                tokens = [tokenizer.encode(side, add_bos=False, add_eos=False) for side in sides]
-            else:
-                tokens = [_answer_tokens(tokenizer, side) for side in sides]
-            questions.append(Question(row, [_continuation(prompt, t) for t in tokens]))
-    return questions
-
-
-def _first(name: str, values: list, n: int) -> list:
-    if not 1 <= n <= len(values):
-        raise ValueError(f"{name}={n}; use 1 to {len(values)}")
-    return values[:n]
+def pair_questions(
+    instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int, system_prompt: str | None = None
+) -> list[Question]:
+    """Return :func:`eval.prompts.pair_prompts` as token ids."""
+    return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer, system_prompt)
 
 
 def _answer_tokens(tokenizer: Any, text: str) -> list[int]:
@@ -150,17 +102,3 @@ def _check_distinct(kind: str, texts: Sequence[str], tokens: Sequence[list[int]]
 
 def _continuation(prompt: list[int], answer: list[int]) -> Continuation:
     return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)
-
-
-def _row(instrument: Instrument, mode: str, item: str, template: str, text: str, **settings: Any) -> dict:
-    return {
-        "instrument": instrument.name,
-        "instrument_version": instrument.version,
-        "instrument_sha256": instrument.sha256,
-        "mode": mode,
-        "item": item,
-        "template": template,
-        **settings,
-        "sample": 0,
-        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }

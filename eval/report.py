@@ -12,7 +12,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from eval.compass_plot import caption, panel_svgs
+from eval.drift import ends_of
 from eval.instruments import Instrument
+from eval.lean_plot import verdict
+from eval.score_table import is_shown
 
 Summary = Mapping[str, Any]
 
@@ -34,19 +37,23 @@ def write_report(summary: Summary, instrument: Instrument, path: str | Path) -> 
 def render_report(summary: Summary, instrument: Instrument) -> str:
     """Return the page as text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, interval=_interval, percent=_percent, p=_p)
+    environment.filters.update(number=_number, interval=_interval, percent=_percent, p=_p, verdict=verdict)
+    environment.filters.update(plain=_plain, plain_interval=_plain_interval)
     source = (resources.files("eval") / "report.html.jinja").read_text(encoding="utf-8")
     texts = {item.id: item.text for item in instrument.items}
     texts |= {pair.id: f"{pair.left} ↔ {pair.right}" for pair in instrument.pairs}
     first, *others = summary["models"]
-    axes = summary["instrument"]["axes"]
+    axes, ends = summary["instrument"]["axes"], ends_of(list(summary["models"]))
     return environment.from_string(source).render(
         s=summary,
         base=first,
         panels=panel_svgs(summary),
         caption=caption(summary),
         texts=texts,
-        moved=[(name, mode, rows) for name in others for mode, rows in _most_moved(summary, name).items()],
+        shown=[c for c in summary["comparisons"] if is_shown(c, list(summary["models"]))],
+        moved=[
+            (name, mode, rows) for name in others if name in ends for mode, rows in _most_moved(summary, name).items()
+        ],
         between_modes=[flip for flip in summary["flips"] if flip["a"] == flip["b"]],
         between_models=[flip for flip in summary["flips"] if flip["a"] != flip["b"]],
         placebo=[name for name, axis in axes.items() if axis["placebo"]],
@@ -86,6 +93,14 @@ def _interval(x: list[float | None] | None, digits: int = 2) -> str:
     if x is None or None in x:
         return "–"
     return f"[{_number(x[0], digits)}, {_number(x[1], digits)}]"
+
+
+def _plain(x: float | None) -> str:
+    return "–" if x is None else f"{x:.2f}"
+
+
+def _plain_interval(x: list[float | None] | None) -> str:
+    return "–" if x is None or None in x else f"[{_plain(x[0])}, {_plain(x[1])}]"
 
 
 def _percent(x: float | None) -> str:

@@ -50,7 +50,7 @@ def iterate_answers(
             if not is_known([{"model": name, **question.row} for question in asked]):
                 tree = build_tree([answer for question in asked for answer in question.answers])
                 logprobs = iter(answer_logprobs(model, tree).tolist())
-                yield [_answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in asked]
+                yield [answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in asked]
             progress.update(len(asked))
 
 
@@ -63,7 +63,12 @@ def answer_questions(
     return [rows[row_key({"model": name, **question.row})] for question in questions]
 
 
-def _answer_row(name: str, question: Question, logprobs: list[float]) -> dict[str, Any]:
+def answer_row(name: str, question: Question, logprobs: list[float]) -> dict[str, Any]:
+    """Return the row of ``results.jsonl`` about one answered question.
+
+    Raises:
+        FloatingPointError: If a log-probability is not finite.
+    """
     if not all(map(math.isfinite, logprobs)):
         raise FloatingPointError(
             f"{name}: log-probabilities {logprobs} for {question.row['mode']} {question.row['item']}; "

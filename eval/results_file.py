@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The files of a run: ``results.jsonl``, written as answers come, and ``settings.json``, which they belong to."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,8 +9,9 @@ from typing import Any
 
 KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
 # Settings that change no row: a run with others is scored anew from the answers that are there.
-SCORING = ("n_bootstrap", "training_data")
-END = 1 << 20
+SCORING = ("n_bootstrap", "training_data", "judges")
+# Of a respondent behind an address: how it is called, which changes no answer either.
+CALLING = ("api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s", "stop_after")
 
 
 class ResultsFile:
@@ -30,11 +30,11 @@ class ResultsFile:
         self._settings_path = folder / "settings.json"
         self._settings = json.loads(json.dumps(settings))
         self.rows: list[dict[str, Any]] = []
-        if not self.path.exists():
+        if not self.path.exists() or not self.path.stat().st_size:
             return
-        there = json.loads(self._settings_path.read_text()) if self._settings_path.exists() else {}
-        keys = sorted({*there, *self._settings} - set(SCORING))
-        changed = [key for key in keys if there.get(key) != self._settings.get(key)]
+        there = _compared(json.loads(self._settings_path.read_text()) if self._settings_path.exists() else {})
+        here = _compared(self._settings)
+        changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
         if changed:
             raise FileExistsError(
                 f"{self.path} holds results of other settings ({', '.join(changed)} differ); "
@@ -69,6 +69,13 @@ class ResultsFile:
         self._file.close()
 
 
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that rows depend on."""
+    entries = (settings.get("respondents") or {}).items()
+    asked = {name: {key: x for key, x in entry.items() if key not in CALLING} for name, entry in entries}
+    return {key: x for key, x in settings.items() if key not in SCORING} | {"respondents": asked}
+
+
 def row_key(row: Mapping[str, Any]) -> tuple:
     """Return what tells a row from all others of a run."""
     return tuple(tuple(row[k]) if isinstance(row[k], list) else row[k] for k in KEY)
@@ -80,20 +87,3 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     staging = path.with_name(f"{path.name}.partial")
     write(staging)
     os.replace(staging, path)
-
-
-def fingerprint(folder: str | Path) -> str:
-    """Return a SHA-256 over the weights of a folder: names, sizes, first and last mebibyte of every file.
-
-    Not the whole of it, because reading 16 GB takes a minute; an edit in the middle that keeps the size is missed.
-    """
-    digest = hashlib.sha256()
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".safetensors", ".bin", ".pth", ".pt"))
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(END))
-            file.seek(max(0, size - END))
-            digest.update(file.read(END))
-    return digest.hexdigest()

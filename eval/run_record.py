@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from eval.instruments import Instrument
-from eval.results_file import fingerprint
 from eval.wordings import Templates
+from finetune.fingerprint import fingerprint, tokenizer_fingerprint
 
 PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
 
@@ -23,14 +23,17 @@ def read_settings(
     """Return the config without its output folder, and the hashes of everything that the answers depend on."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     settings.pop("output_dir")
-    settings["checkpointer"].pop("output_dir", None)
-    folder = Path(cfg.checkpointer.checkpoint_dir)
+    folder = None
+    if cfg.checkpointer is not None:  # else servers alone are asked
+        settings["checkpointer"].pop("output_dir", None)
+        folder = Path(cfg.checkpointer.checkpoint_dir)
     return settings | {
         "templates_version": templates.version,
         "templates_sha256": templates.sha256,
         "instrument_sha256": instrument.sha256,
         "adapters_sha256": {name: fingerprint(folder) for name, folder in adapters.items()},
-        "base_sha256": fingerprint(folder) if folder.is_dir() else None,
+        "base_sha256": fingerprint(folder) if folder and folder.is_dir() else None,
+        "tokenizer_sha256": tokenizer_fingerprint(cfg.tokenizer.get("path")) if cfg.tokenizer is not None else None,
     }
 
 

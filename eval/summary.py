@@ -9,12 +9,13 @@ from typing import Any
 from eval.answers import Answers, Row, collect_answers, collect_leans
 from eval.comparisons import compare, compare_items, flips, item_agreement
 from eval.diagnostics import diagnose
-from eval.drift import describe_drift
+from eval.drift import describe_curves, describe_drift
 from eval.instruments import Instrument
+from eval.mode_agreement import compare_written, count_written
 from eval.resampling import false_discovery_rates
 from eval.scoring import Values, axis_values, describe, pair_values, rounded
 
-PAIRS = "pairs"
+PAIRS, OPEN = "pairs", "open"
 # Level of the false discovery rate at which a placebo is said to have moved.
 MOVED = 0.05
 
@@ -34,13 +35,15 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
         void it) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference = b - a``;
         q over all of them but the placebo, which has its own. ``items``: the first model against every
         other, item by item, with a q of its own. ``flips``: items whose side differs between modes, and
-        between the first model and others. ``diagnostics`` and ``drift``.
+        between the first model and others. ``diagnostics``, ``drift`` and ``curves``.
+        ``written``: what became of answers in writing, by model and mode. ``mode_agreement``: by model, whether they
+        choose what was likeliest. Answers in mode ``open`` have no coordinate: a judge says their stance.
     """
     by_model: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_model[row["model"]][row["mode"]].append(row)
     names = list(by_model)
-    modes = sorted({mode for of_model in by_model.values() for mode in of_model})
+    modes = sorted({mode for of_model in by_model.values() for mode in of_model} - {OPEN})
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     values: dict[tuple[str, str], dict[str, Values]] = {}
     agreements: dict[tuple[str, str], dict[str, float]] = {}
@@ -74,7 +77,14 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
         "items": items,
         "flips": _all_flips(names, agreements),
         "diagnostics": diagnostics,
+        "written": {name: count_written(of_model) for name, of_model in by_model.items()},
+        "mode_agreement": {
+            name: found
+            for name, of in by_model.items()
+            if (found := compare_written(of.get("choice", []), of.get("generate", []), instrument, n_bootstrap, seed))
+        },
         "drift": describe_drift(names, comparisons, scores),
+        "curves": describe_curves(models, comparisons, placebo) if names else [],
     }
 
 

@@ -10,18 +10,30 @@ from typing import NamedTuple
 import yaml
 
 LABEL_SETS = ("digits", "letters", "words")
-PLACEHOLDERS = ("label", "options", "statement")
+_OPTIONS = ("label", "options", "statement")
+# What each text of a section holds, once; a section of texts that are used as they are holds nothing.
+PLACEHOLDERS: dict[str, tuple[str, ...]] = {
+    "choice": _OPTIONS,
+    "pairs": (),
+    "generate": _OPTIONS,
+    "open": ("statement",),
+    "open_prompts": (),
+}
+OPTIONAL = ("generate", "open", "open_prompts")
 
 
 class Templates(NamedTuple):
-    """Wordings of one language; ``choice`` and ``pairs`` map a template's id to its text."""
+    """Wordings of one language; from ``choice`` on, fields map a template's id to its text."""
 
     version: str
     language: str
+    sha256: str
     label: dict[str, str]
     choice: dict[str, str]
     pairs: dict[str, str | None]
-    sha256: str
+    generate: dict[str, str]
+    open: dict[str, str]
+    open_prompts: dict[str, str]
 
 
 def load_templates(templates: str) -> Templates:
@@ -44,13 +56,19 @@ def load_templates(templates: str) -> Templates:
     content = file.read_bytes()
     raw = yaml.safe_load(content)
     wanted = set(Templates._fields) - {"sha256"}
-    if not isinstance(raw, dict) or set(raw) != wanted or set(raw["label"]) != set(LABEL_SETS):
-        raise ValueError(f"{file}: the fields must be {sorted(wanted)}, those of label {LABEL_SETS}")
-    for template in raw["choice"]:
-        found = sorted(name for _, name, _, _ in string.Formatter().parse(template["text"]) if name is not None)
-        if found != list(PLACEHOLDERS):
-            raise ValueError(
-                f"{file}: template {template['id']} has the placeholders {found}; use each of {PLACEHOLDERS} once"
-            )
-    texts = {mode: {t["id"]: t["text"] for t in raw.pop(mode)} for mode in ("choice", "pairs")}
-    return Templates(**raw, **texts, sha256=hashlib.sha256(content).hexdigest())
+    fields = set(raw) if isinstance(raw, dict) else set()
+    if not wanted - set(OPTIONAL) <= fields <= wanted or set(raw["label"]) != set(LABEL_SETS):
+        raise ValueError(
+            f"{file}: the fields must be {sorted(wanted)} ({', '.join(OPTIONAL)} may be left out), "
+            f"those of label {LABEL_SETS}"
+        )
+    texts = {}
+    for section, placeholders in PLACEHOLDERS.items():
+        texts[section] = {template["id"]: template["text"] for template in raw.get(section, [])}
+        for name, text in texts[section].items() if placeholders else ():
+            found = tuple(sorted(n for _, n, _, _ in string.Formatter().parse(text) if n is not None))
+            if found != placeholders:
+                raise ValueError(
+                    f"{file}: template {name} has the placeholders {list(found)}; use each of {placeholders} once"
+                )
+    return Templates(raw["version"], raw["language"], hashlib.sha256(content).hexdigest(), raw["label"], **texts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PEFT adapters on a resident torchtune model: any number, one switched on at a time.
+"""PEFT adapters on a resident torchtune model: any number, one or a blend of them switched on at a time.
 
 The base is loaded once, as a plain torchtune decoder. peft's own LoRA layers are put around its linear
 layers, so whatever ``adapter_config.json`` asks for (rank, alpha, patterns, rsLoRA, DoRA) is peft's
@@ -18,6 +18,8 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from torchtune.modules import TransformerDecoder
+
+from finetune.lora_linear import accumulate_when_reading
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -60,6 +62,12 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
             f"{folder}: rank_pattern, alpha_pattern, exclude_modules or layers_to_transform names more than whole "
             f"projections ({sorted(_MODULES)}); such an adapter can be merged with peft and scored as a base"
         )
+    if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
+        raise ValueError(
+            f"{folder}: modules_to_save={settings.modules_to_save}, bias={settings.bias!r}, trainable_token_indices="
+            f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
+            "adapter can be merged with peft and scored as a base"
+        )
     return settings
 
 
@@ -98,13 +106,29 @@ def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, int]) -> dict[
     return converted
 
 
+def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder: str | Path) -> None:
+    """Take out the base's own head, which peft saves beside an adapter of ``lm_head`` whatever is in it."""
+    saved = state.pop("base_model.model.lm_head.base_layer.weight", None)
+    if saved is None:
+        return
+    head = getattr(model.output, "base_layer", model.output).weight
+    saved = saved.to(head.device)
+    # one of them may have been rounded to the other's dtype
+    if not (torch.equal(saved.to(head.dtype), head) or torch.equal(saved, head.to(saved.dtype))):
+        raise ValueError(f"{folder}: it holds an lm_head of its own, which is not this base's: the base is another one")
+
+
 class AdaptedModel:
-    """A resident decoder with named adapters, all off until one is asked for.
+    """A resident decoder with named adapters and blends of them, all off until one is asked for.
+
+    A blend adds up its adapters' updates, each times a weight. peft's layers do that with whatever adapters are
+    active, so a blend takes no memory; with weight 1 it is the adapter and with weight 0 the base, to the bit.
 
     Args:
         model: Plain torchtune decoder with the base weights loaded; changed in place.
         adapters: Name to PEFT folder.
         checkpoint_dir: The base model's Hugging Face folder; its ``config.json`` gives the head counts.
+        blends: Name to weight of each of the adapters in it, as ``finetune.blends.read_adapters`` checks them.
 
     Raises:
         FileNotFoundError: If a folder holds no complete adapter.
@@ -116,9 +140,10 @@ class AdaptedModel:
         model: TransformerDecoder,
         adapters: Mapping[str, str | Path],
         checkpoint_dir: str | Path,
+        blends: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.model = model
-        self.names = tuple(adapters)
+        self._weights = {name: {name: 1.0} for name in adapters} | dict(blends or {})
         base = json.loads((Path(checkpoint_dir) / "config.json").read_text())
         if base["model_type"] not in ("llama", "mistral"):
             raise ValueError(f"{checkpoint_dir}: a {base['model_type']} model; supported: llama, mistral")
@@ -126,7 +151,10 @@ class AdaptedModel:
             settings = _rename_modules(read_adapter_config(folder))
             if "output" in settings.target_modules and not isinstance(model.output, torch.nn.Module):
                 raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
-            state = _to_torchtune(load_file(Path(folder) / ADAPTER_FILE), base)
+            state = load_file(Path(folder) / ADAPTER_FILE)
+            if "output" in settings.target_modules:
+                _drop_base_head(state, model, folder)
+            state = _to_torchtune(state, base)
             inject_adapter_in_model(settings, model, adapter_name=name)
             try:
                 outcome = set_peft_model_state_dict(model, state, adapter_name=name)
@@ -138,36 +166,34 @@ class AdaptedModel:
                     f"{folder}: the adapter does not fit this base model: {len(missing)} tensors missing "
                     f"({missing[:3]}), {len(outcome.unexpected_keys)} unknown ({outcome.unexpected_keys[:3]})"
                 )
+        accumulate_when_reading(model)
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
         model.requires_grad_(False)
+        model.eval()  # peft's new layers come with dropout switched on
         self._switch(None)
 
     def _switch(self, name: str | None) -> None:
+        weights = {} if name is None else self._weights[name]
         for layer in self._layers:
-            # A layer that this adapter does not touch must not keep another one's update.
-            present = name is not None and name in layer.lora_A
+            # A layer that no adapter of these touches must not keep another one's update.
+            present = [adapter for adapter, weight in weights.items() if weight and adapter in layer.lora_A]
             if present:
-                layer.set_adapter(name, inference_mode=True)
-            layer.enable_adapters(present)
+                layer.set_adapter(present, inference_mode=True)
+            for adapter in present:
+                layer.set_scale(adapter, weights[adapter])
+            layer.enable_adapters(bool(present))
 
     @contextlib.contextmanager
     def using(self, name: str | None) -> Iterator[TransformerDecoder]:
-        """Switch one adapter on (None: the base alone) inside a ``with`` block.
+        """Switch one adapter or blend on (None: the base alone) inside a ``with`` block.
 
         Raises:
-            KeyError: If there is no adapter of that name.
+            KeyError: If there is none of that name.
         """
-        if name is not None and name not in self.names:
-            raise KeyError(f"no adapter `{name}`; loaded: {list(self.names)}")
+        if name is not None and name not in self._weights:
+            raise KeyError(f"no adapter `{name}`; loaded: {list(self._weights)}")
         self._switch(name)
         try:
             yield self.model
         finally:
             self._switch(None)
-
-
-def attach_adapters(
-    model: TransformerDecoder, adapters: Mapping[str, str | Path], checkpoint_dir: str | Path
-) -> AdaptedModel:
-    """Put PEFT adapters around a resident decoder; see :class:`AdaptedModel`."""
-    return AdaptedModel(model, adapters, checkpoint_dir)

@@ -5,7 +5,7 @@
         dataset=data.datasets.politune_left
     tune run --nproc_per_node 8 finetune/dpo_finetune.py --config configs/llama70b_lora_dpo_distributed.yaml
 
-Takes the keys of torchtune's own ``lora_dpo_single_device`` configs and a few more (``OPTIONAL`` below).
+Takes the keys of torchtune's own ``lora_dpo_single_device`` configs and a few more (``finetune/dpo_settings.py``).
 Each step runs ``batch_size * gradient_accumulation_steps`` pairs, on however many devices, cut into forwards of at most
 ``max_tokens_per_forward`` tokens; every pair of a step counts the same, however the step was cut and dealt out.
 """
@@ -19,53 +19,26 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
 from data.recipe_config import check_config
-from finetune.adapter_files import check_adapter_settings, complete_adapter_config, write_adapter
+from finetune.adapter_files import complete_adapter_config, write_adapter
 from finetune.card import write_card
 from finetune.checkpoints import RunCheckpoints, read_progress
+from finetune.dpo_settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
 from finetune.interrupts import StopRequest
 from finetune.metrics import peak_memory, total
 from finetune.pair_batches import PairBatches, load_pairs, split_by_prompt
 from finetune.pair_losses import PairLosses
 from finetune.policy import Policy, build_policy, load_weights
+from finetune.policy_reader import PolicyReader, WatchedRun
 from finetune.processes import Processes, whole, whole_adapter, whole_model
 from finetune.reference_cache import ReferenceCache, hash_base
+from finetune.run_state import RunState
 
 log = utils.get_logger("INFO")
-
-REQUIRED = {
-    "output_dir", "model", "tokenizer", "checkpointer", "dataset", "optimizer", "loss", "seed", "shuffle",
-    "batch_size", "epochs", "max_steps_per_epoch", "gradient_accumulation_steps", "resume_from_checkpoint",
-    "metric_logger", "device", "dtype",
-}  # fmt: skip
-OPTIONAL: dict[str, Any] = {
-    "lr_scheduler": None,
-    "save_adapter_weights_only": False,
-    "clip_grad_norm": None,
-    "log_every_n_steps": 1,
-    "log_peak_memory_stats": False,
-    "compile": False,
-    "cudnn_deterministic_mode": None,
-    "enable_activation_checkpointing": False,
-    "enable_activation_offloading": False,
-    # ours
-    "max_tokens_per_forward": 2048,
-    "reference_cache_dir": None,
-    "save_every_n_steps": None,
-    "keep_last_n_checkpoints": 2,
-    "validation_dataset": None,
-    "validation_share": None,
-    "validate_every_n_steps": None,
-}
 
 
 class DPORecipe(FTRecipeInterface):
@@ -80,7 +53,7 @@ class DPORecipe(FTRecipeInterface):
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        _check_settings(cfg)
+        check_settings(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._processes = Processes(self._device)
@@ -126,8 +99,9 @@ class DPORecipe(FTRecipeInterface):
         self._lr_scheduler = None
         if cfg.lr_scheduler is not None:
             self._lr_scheduler = self._setup_lr_scheduler(cfg.lr_scheduler)
+        self._state = RunState(self._policy, self._optimizer, self._lr_scheduler, self._processes, self._device)
         if resumed is not None:
-            self._restore(resumed, self._newest)
+            self._resume(resumed, self._newest)
         self._losses = PairLosses(
             self._policy,
             loss_fn,
@@ -137,6 +111,7 @@ class DPORecipe(FTRecipeInterface):
             self._device,
             training.get_act_offloading_ctx_manager(self._policy.decoder, cfg.enable_activation_offloading),
         )
+        self._reader = PolicyReader(self._policy, self._processes, self._device, compiled=cfg.compile)
         self._metric_logger = None
         if self._processes.first:
             self._metric_logger = config.instantiate(cfg.metric_logger)
@@ -162,6 +137,17 @@ class DPORecipe(FTRecipeInterface):
                     f"{n_known} of them have a prompt that is trained on: not a measure of unseen prompts; "
                     "validation_share=0.1 instead of validation_dataset holds prompts out"
                 )
+        self._probe = None
+        if cfg.probe is not None:
+            run = WatchedRun(
+                output_dir=Path(cfg.output_dir),
+                writes=self._processes.first,
+                tokenizer=tokenizer,
+                n_steps=cfg.epochs * self._batches.steps_per_epoch,
+                n_tokens=cfg.epochs * self._batches.count_tokens(),
+                first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
+            )
+            self._probe = config.instantiate(cfg.probe, run)
 
     def _hash_base(self, base: dict[str, Tensor]) -> str:
         settings = OmegaConf.to_container(self._cfg.model, resolve=True)
@@ -190,6 +176,7 @@ class DPORecipe(FTRecipeInterface):
         load_weights(policy, base, adapter or fresh, self._device)
         if cfg.compile:
             training.compile_model(policy.decoder)
+            policy.along_branches = False
         return policy
 
     def _setup_lr_scheduler(self, cfg_lr_scheduler: DictConfig):
@@ -202,21 +189,8 @@ class DPORecipe(FTRecipeInterface):
             )
         return config.instantiate(cfg_lr_scheduler, self._optimizer, num_training_steps=n_steps)
 
-    def _restore(self, state: dict[str, Any], folder: Path) -> None:
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self._processes.n > 1)
-        set_optimizer_state_dict(self._policy, self._optimizer, optim_state_dict=state["optimizer"], options=options)
-        if self._lr_scheduler is not None:
-            self._lr_scheduler.load_state_dict(state["lr_scheduler"])
-        if len(state["rng"]) == self._processes.n:
-            rng, device_rng = state["rng"][self._processes.rank]
-            torch.set_rng_state(rng)
-            if self._device.type == "cuda":
-                torch.cuda.set_rng_state(device_rng, self._device)
-        elif self._cfg.model.get("lora_dropout", 0.0):
-            log.warning(
-                f"saved by {len(state['rng'])} processes, resumed by {self._processes.n}: dropout draws anew, so the "
-                "run goes on validly, but not as it would have"
-            )
+    def _resume(self, state: dict[str, Any], folder: Path) -> None:
+        self._state.restore(state, has_dropout=bool(self._cfg.model.get("lora_dropout", 0.0)))
         self.global_step, self._start_epoch, self._start_step = (
             state["global_step"], state["epoch"], state["step"],
         )  # fmt: skip
@@ -241,19 +215,12 @@ class DPORecipe(FTRecipeInterface):
         only_adapter = self._cfg.save_adapter_weights_only
         model = None if only_adapter else whole_model(self._policy.decoder, self._processes, self._device)
         epoch_done = step == self._batches.steps_per_epoch
-        device_rng = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-        state: dict[str, Any] = {
-            "expected": self._identity(),
-            "optimizer": get_optimizer_state_dict(
-                self._policy, self._optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-            ),
-            "rng": self._processes.gather((torch.get_rng_state(), device_rng)),
+        position = {
             "global_step": self.global_step,
             "epoch": epoch + 1 if epoch_done else epoch,
             "step": 0 if epoch_done else step,
         }
-        if self._lr_scheduler is not None:
-            state["lr_scheduler"] = self._lr_scheduler.state_dict()
+        state = {"expected": self._identity(), **self._state.capture(), **position}
 
         def write(staging: Path) -> Path:
             write_adapter(self._checkpointer, self._cfg, epoch, adapter, model)
@@ -269,7 +236,7 @@ class DPORecipe(FTRecipeInterface):
             f"epoch_{epoch}" if epoch_done else f"step_{self.global_step}",
             write,
             state,
-            {k: state[k] for k in ("global_step", "epoch", "step")} | {"seed": self.seed},
+            {**position, "seed": self.seed},
         )
 
     def _train_step(self, epoch: int, step: int, signal: int | None) -> tuple[dict[str, float], int | None]:
@@ -311,7 +278,10 @@ class DPORecipe(FTRecipeInterface):
         last = step + 1 == self._batches.steps_per_epoch
         if self._validation is not None and (last or (every and self.global_step % every == 0)):
             values |= self._validate()
-        if self._metric_logger and (self.global_step % self._cfg.log_every_n_steps == 0 or "validation/loss" in values):
+        probed = {} if self._probe is None else self._probe.measure(self.global_step, self._reader)
+        values |= probed
+        due = self.global_step % self._cfg.log_every_n_steps == 0 or probed or "validation/loss" in values
+        if self._metric_logger and due:
             if self._cfg.log_peak_memory_stats:
                 values |= peak_memory(self._device)
             self._metric_logger.log_dict(values, step=self.global_step)
@@ -339,6 +309,8 @@ class DPORecipe(FTRecipeInterface):
         epochs, n_steps = self._cfg.epochs, self._batches.steps_per_epoch
         if self._start_epoch >= epochs:
             log.info(f"{self._cfg.output_dir} is complete at step {self.global_step}: nothing to do")
+        elif self._probe is not None and (values := self._probe.begin(self._reader)) and self._metric_logger:
+            self._metric_logger.log_dict(values, step=0)
         with StopRequest() as stop:
             for epoch in range(self._start_epoch, epochs):
                 first = self._start_step if epoch == self._start_epoch else 0
@@ -359,6 +331,8 @@ class DPORecipe(FTRecipeInterface):
                             "Go on with resume_from_checkpoint=True"
                         )
                         return 128 + signal
+        if self._probe is not None:
+            log.info(self._probe.report())
         return 0
 
     def cleanup(self) -> None:
@@ -368,26 +342,10 @@ class DPORecipe(FTRecipeInterface):
         self._processes.close()
 
 
-def _check_settings(cfg: DictConfig) -> None:
-    """Refuse what cannot work, before anything is loaded."""
-    check_adapter_settings(cfg)
-    if cfg.dtype == "fp16":
-        raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
-    on_cuda = str(cfg.device).startswith("cuda")
-    if cfg.enable_activation_offloading and not (on_cuda and cfg.enable_activation_checkpointing):
-        raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
-    if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs) < 1:
-        raise ValueError("batch_size, gradient_accumulation_steps and epochs must be 1 or more")
-    if cfg.validation_share is not None and cfg.validation_dataset is not None:
-        raise ValueError("validation_share and validation_dataset are both given; use one of them")
-    if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
-        raise ValueError("validate_every_n_steps needs validation_share (for example 0.1) or a validation_dataset")
-
-
 @config.parse
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
-    cfg = check_config(cfg, REQUIRED, OPTIONAL, components=("lr_scheduler", "validation_dataset"))
+    cfg = check_config(cfg, REQUIRED, OPTIONAL, components=COMPONENTS)
     recipe = DPORecipe(cfg)
     recipe.setup(cfg)
     status = recipe.train()

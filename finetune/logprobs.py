@@ -9,7 +9,7 @@ its chunk. The log-softmax is taken in float32 also for a bf16 model (in float64
 Legend: T tokens of the tree, S scored tokens, N answers, D embedding, V vocabulary, R LoRA rank.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ def get_head(model: TransformerDecoder) -> Head:
     """Return the output projection of a plain, tied or adapted (torchtune's or peft's LoRA) decoder.
 
     Raises:
-        ValueError: If the output module is of a kind that is not known here.
+        ValueError: If the output module, or what adapts it, is of a kind that is not known here.
     """
     output = model.output
     if isinstance(output, LoRALinear) and not output.disabled:
@@ -49,9 +49,15 @@ def get_head(model: TransformerDecoder) -> Head:
         names = [] if output.disable_adapters else [n for n in output.active_adapters if n in output.lora_A]
         if not names:
             return Head(weight)
-        (name,) = names
-        a, b = output.lora_A[name].weight, output.lora_B[name].weight
-        return Head(weight, a, b, output.scaling[name], output.lora_dropout[name])
+        if any(name in output.lora_variant or output.lora_bias[name] for name in names):
+            raise ValueError(
+                f"adapters {names} put more than plain LoRA on the head (DoRA, a bias): not supported there"
+            )
+        # Several add up: one LoRA of all ranks, each part with its own scale.
+        scales = [output.scaling[name] for name in names]
+        a = torch.cat([output.lora_A[name].weight * (scale / scales[0]) for name, scale in zip(names, scales)])
+        b = torch.cat([output.lora_B[name].weight for name in names], 1)
+        return Head(weight, a, b, scales[0], output.lora_dropout[names[0]])
     if isinstance(output, (nn.Linear, LoRALinear)):
         return Head(output.weight)
     tied = getattr(output, "tied_module", None)  # torchtune's TiedLinear is no nn.Module
@@ -84,19 +90,21 @@ class _AnswerSums(torch.autograd.Function):
             if lora_a is not None:
                 low = scale * (adapted[lo:hi] @ lora_a.T)
                 logits += low @ lora_b.T
+            # torch's log_softmax sums less exactly on a CPU; logsumexp sweeps over the logits more often
             logits = logits.to(dtype)
-            log_norm = logits.logsumexp(-1, keepdim=True)
-            logprobs[lo:hi] = (logits.gather(1, t) - log_norm)[:, 0]
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, t)
+            norm = logits.exp_().sum(-1, keepdim=True)
+            logprobs[lo:hi] = (chosen - norm.log())[:, 0]
             if not needs_hidden and not needs_lora:
                 continue
-            # d sum / d logits = onehot(target) - softmax, built in place of the logits
-            d_logits = logits.sub_(log_norm).exp_().neg_()
-            d_logits.scatter_add_(1, t, torch.ones_like(log_norm))
-            d_logits = d_logits.to(hidden.dtype)
+            # d sum / d logits = onehot(target) - softmax; this times -norm is built in place of the logits
+            d_logits = logits.scatter_add_(1, t, -norm).to(hidden.dtype)
+            factor = norm.reciprocal().neg_().to(hidden.dtype)
             if needs_hidden:
-                grad_hidden[lo:hi] = d_logits @ weight
+                grad_hidden[lo:hi] = (d_logits @ weight).mul_(factor)
             if lora_a is not None:
-                d_low = scale * (d_logits @ lora_b)
+                d_low = (d_logits @ lora_b).mul_(scale * factor)
                 if grad_adapted is not None:
                     grad_adapted[lo:hi] = d_low @ lora_a
             if needs_lora:
@@ -106,7 +114,7 @@ class _AnswerSums(torch.autograd.Function):
                     if part.start >= part.stop:
                         continue
                     grad_a[n] += d_low[part].T @ adapted[lo:hi][part]
-                    grad_b[n] += d_logits[part].T @ low[part]
+                    grad_b[n] += d_logits[part].T @ (factor * low)[part]
         ctx.lengths = _lengths(answer_ends)
         ctx.save_for_backward(grad_hidden, grad_adapted, grad_a, grad_b)
         return torch.stack([part.sum() for part in logprobs.split(ctx.lengths)])
@@ -130,7 +138,7 @@ def _lengths(answer_ends: tuple[int, ...]) -> list[int]:
     return [end - start for start, end in zip((0, *answer_ends), answer_ends)]
 
 
-def answer_logprobs(model: TransformerDecoder, tree: PrefixTree) -> Tensor:
+def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = None) -> Tensor:
     """Return the summed log-probability of each answer of a tree.
 
     Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. A frozen
@@ -139,6 +147,7 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree) -> Tensor:
     Args:
         model: Decoder; its adapters count as they are switched.
         tree: Continuations merged by :func:`finetune.prefix_tree.build_tree`.
+        mask: What the layers take as their mask; None for the tree's own attention bias.
 
     Returns:
         Nats, float32 ``[N]`` (float64 for a float64 model).
@@ -150,7 +159,11 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree) -> Tensor:
         raise ValueError("the output head is trainable; answer_logprobs supports a frozen head (LoRA) only")
     tree = tree.to(head.weight.device)
     hidden = model.tok_embeddings(tree.tokens)
-    mask = tree.attention_bias(hidden.dtype)
+    if hidden.is_cuda:
+        # cuDNN plans its attention anew for every number of tokens (130 ms to 3 s on an H100), and trees differ in size
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    if mask is None:
+        mask = tree.attention_bias(hidden.dtype)
     for layer in model.layers:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
     scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""torchtune's LoRA layer with the update added inside the matrix products.
+"""torchtune's and peft's LoRA layers with the update added inside the matrix products.
 
 ``x W^T + s (x A^T) B^T`` as torchtune computes it makes three tensors of the output's size, to scale them and to add
 them. Here the second product accumulates into the first one's result, and so it does in the backward pass. Same
@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from peft.tuners import lora
 from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.modules.peft import LoRALinear
@@ -60,3 +61,24 @@ def accumulate_lora_products(decoder: nn.Module) -> None:
     for module in decoder.modules():
         if type(module) is LoRALinear and not isinstance(module.weight, NF4Tensor) and not module.use_bias:
             module.forward = partial(_forward, module)
+
+
+def _read(module: lora.Linear, x: Tensor) -> Tensor:
+    """Return what peft's layer gives, ``[..., O]`` for ``x [..., I]``, where no gradient will be asked for."""
+    names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+    plain = not (module.training or module.merged or torch.is_grad_enabled())
+    if not plain or any(name in module.lora_variant or module.lora_A[name].weight.dtype != x.dtype for name in names):
+        return type(module).forward(module, x)
+    out = module.base_layer(x)
+    for name in names:
+        low = x.flatten(0, -2) @ module.lora_A[name].weight.T
+        out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.T, alpha=module.scaling[name])
+    return out
+
+
+def accumulate_when_reading(decoder: nn.Module) -> None:
+    """Let peft's LoRA layers on plain linear ones compute so while a model is only read; others stay as they are."""
+    for module in decoder.modules():
+        if type(module) is lora.Linear and type(module.base_layer) is nn.Linear:
+            if not any(module.lora_bias.values()):
+                module.forward = partial(_read, module)

@@ -15,7 +15,7 @@ from torchtune.datasets import ConcatDataset
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
-from finetune.prefix_tree import Continuation
+from finetune.prefix_tree import Continuation, count_tokens
 
 
 class PairSet(NamedTuple):
@@ -155,12 +155,18 @@ class PairBatches:
         """Return the pairs' rows and their origin, for messages."""
         return f"{[self.set.names[k] for k in indices]} of {self.set.origin}"
 
+    def count_tokens(self) -> int:
+        """Return the merged tokens of an epoch's pairs (of as many pairs of mean size, where steps are capped)."""
+        n_pairs = len(self.set.pairs)
+        every = sum(count_tokens([answer.tokens for answer in pair]) for pair in self.set.pairs)
+        return every * min(n_pairs, self.steps_per_epoch * self._pairs_per_step) // n_pairs
+
     def describe(self) -> str:
         """Return one line: how many pairs from where, and how many steps an epoch has."""
         n_pairs = len(self.set.pairs)
         unused = n_pairs - self.steps_per_epoch * self._pairs_per_step
         capped = f"; max_steps_per_epoch leaves {unused} pairs unused in each epoch" if unused > 0 else ""
         return (
-            f"{n_pairs} pairs from {self.set.origin}, "
+            f"{n_pairs} pairs from {self.set.origin} (BLAKE2b of their token ids {self.set.fingerprint()}), "
             f"{self.steps_per_epoch} steps of {self._pairs_per_step} pairs an epoch{capped}"
         )

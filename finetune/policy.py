@@ -16,9 +16,11 @@ from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune import config, modules, training
 from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
 
+from finetune.block_attention import block_mask
+from finetune.fast_layers import use_fast_layers
 from finetune.logprobs import answer_logprobs
-from finetune.lora_linear import accumulate_lora_products
 from finetune.prefix_tree import PrefixTree
+from finetune.tree_attention import can_attend, cut_tree
 
 
 class Policy(nn.Module):
@@ -26,15 +28,24 @@ class Policy(nn.Module):
 
     Args:
         decoder: torchtune decoder with LoRA.
+
+    Attributes:
+        along_branches: Run attention along the tree's branches where that is faster (:mod:`finetune.tree_attention`).
+            True if all layers can; to be set to False for a compiled decoder, which would compile every tree anew.
     """
 
     def __init__(self, decoder: modules.TransformerDecoder) -> None:
         super().__init__()
         self.decoder = decoder
+        attention = [m for m in decoder.modules() if isinstance(m, modules.MultiHeadAttention)]
+        self.along_branches = all(map(can_attend, attention))
 
     def forward(self, tree: PrefixTree) -> Tensor:
         """Return the summed log-probability of each answer, nats ``[N]``."""
-        return answer_logprobs(self.decoder, tree)
+        mask = None
+        if self.along_branches:
+            mask = cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
+        return answer_logprobs(self.decoder, tree, mask)
 
 
 def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -80,7 +91,7 @@ def build_policy(
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
     adapter = fresh_adapter(decoder, seed)
-    accumulate_lora_products(decoder)
+    use_fast_layers(decoder)
     if activation_checkpointing:
         training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
     return Policy(decoder), adapter

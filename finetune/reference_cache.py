@@ -30,7 +30,7 @@ from torch import Tensor
 from finetune.prefix_tree import Continuation
 
 # Raise it with any change to the tree, the head or the order of the arithmetic.
-COMPUTATION_VERSION = 2
+COMPUTATION_VERSION = 3
 
 _RECORD = np.dtype([("key", "V16"), ("chosen", "<f4"), ("rejected", "<f4"), ("check", "<u4")])
 

@@ -16,10 +16,17 @@ from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM
 
+from data.review_server import ReviewServer
+
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 SMALL = {**TINY, "max_seq_len": 1024}
 # NF4 quantizes 64 x 256 values at a time, so no weight may be smaller
 BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
+
+
+def interrupted(server: ReviewServer) -> None:
+    """End a review as Ctrl-C does, when its page is open."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -90,6 +97,9 @@ def stand_ins(tmp_path):
     texts = {
         "mine.yaml": json.dumps(instrument),  # JSON is YAML
         "mine.csv": "question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
+        "labelled.csv": "text,label,target\nTea is democratic.,1,tea\nTea is dreadful.,5,tea\n",
+        "leans.csv": "text,label\nTea is democratic.,left\nTea is dreadful.,right\n",
+        "posts.csv": "text\nTea for all.\nTea for nobody.\n",
         "statements.csv": "l,r,topic\nRaise taxes.,Lower taxes.,tax\nOwn it together.,Own it alone.,property\n",
     }
     for name, text in texts.items():
@@ -134,6 +144,18 @@ def synthesis_overrides(tmp_path):
 
 
 @pytest.fixture
+def judge_overrides(tmp_path):
+    """Overrides that give configs/validate_judge.yaml a server, which finds everything centrist."""
+
+    def centrist(body: dict) -> str:
+        return "10" if "Lean (0 to 20)" in body["messages"][-1]["content"] else "3"
+
+    with FaultServer(centrist) as server:
+        client = {"base_url": server.url, "cache_dir": tmp_path / "replies"}
+        yield [f"output_dir={tmp_path / 'judges'}", *[f"judges.model.client.{k}={v}" for k, v in client.items()]]
+
+
+@pytest.fixture
 def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
     """Return a function that runs one documented command; it returns the run's folder and the model's."""
 
@@ -171,8 +193,18 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
                 arguments += ["dataset.source=json", f"dataset.data_files={pairs_file}"]
         elif recipe == "data/synthesize.py":
             arguments += request.getfixturevalue("synthesis_overrides")
+        elif recipe == "eval/validate_judge.py":
+            arguments += request.getfixturevalue("judge_overrides")
         elif recipe == "data/audit.py":
             arguments += [f"output_dir={tmp_path / 'audit'}"]
+        elif recipe == "data/review.py":
+            arguments += [f"output_dir={tmp_path / 'review'}", "port=0"]
+            request.getfixturevalue("monkeypatch").setattr(ReviewServer, "serve_forever", interrupted)
+        elif recipe == "finetune/export.py":
+            request.getfixturevalue("compass_overrides")  # its adapter
+            sides = [f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")]
+            base = request.getfixturevalue("tiny_model_dir")
+            arguments += [*sides, f"base={base}", f"output_dir={tmp_path / 'export'}"]
         elif recipe == "eval/political_compass.py":
             given = {word.split("=")[0] for word in arguments}
             overrides = request.getfixturevalue("compass_overrides")

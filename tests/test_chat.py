@@ -79,7 +79,7 @@ def test_server_that_is_gone_stops_the_run(client):
     with FaultServer(echo) as server:
         url = server.url
     asked = client(url, max_retries=0, stop_after=5, max_concurrency=2)
-    with pytest.raises(RuntimeError, match=r"5 calls in a row were not answered.*start the same command again"):
+    with pytest.raises(RuntimeError, match=r"\d+ calls in a row were not answered.*start the same command again"):
         list(asked.chat_many(ask(str(n)) for n in range(100)))
 
 
@@ -218,6 +218,8 @@ def test_option_logprobs(client):
     assert found["A"] == pytest.approx(math.log(math.exp(-1) + math.exp(-2)))
     assert (found["B"], found["C"]) == (pytest.approx(-3.0), None)
     assert option_logprobs(None, ["A"]) is None
+    # what servers give for a token that cannot come
+    assert option_logprobs([{"A": -9999.0, " A": -9999.0}], ["A"])["A"] == pytest.approx(-9999.0 + math.log(2))
 
 
 def test_parameters_from_yaml(client):

@@ -10,7 +10,7 @@ import pytest
 from eval.comparisons import flips
 from eval.drift import describe_drift, find_trajectories
 from eval.instruments import Axis, Instrument, Item
-from eval.questions import option_orders
+from eval.option_orders import option_orders
 from eval.summary import summarize
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")

@@ -5,10 +5,11 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from torchtune.modules.peft import LoRALinear
 
-from finetune.lora_linear import accumulate_lora_products
+from finetune.lora_linear import accumulate_lora_products, accumulate_when_reading
 
 
 def two_layers(dtype=torch.float64, dropout=0.0, **kwargs):
@@ -61,3 +62,26 @@ def test_switched_off_it_is_the_base_and_an_update_of_zero_changes_no_bit():
 def test_layers_that_it_does_not_know_are_left_alone():
     _, lean = two_layers(use_bias=True)
     assert "forward" not in vars(lean)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("active", [["one"], ["one", "two"], []], ids=str)
+def test_reading_equals_pefts_own_layer(settings, active):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 5))
+    for name, rank in (("one", 2), ("two", 3)):
+        kwargs = settings if name == "one" else {}
+        inject_adapter_in_model(LoraConfig(r=rank, target_modules=["0"], **kwargs), plain, adapter_name=name)
+        nn.init.normal_(plain[0].lora_B[name].weight)
+    plain.eval()
+    plain[0].enable_adapters(bool(active))
+    if active:
+        plain[0].set_adapter(active)
+        plain[0].set_scale("one", -0.5)
+    lean = copy.deepcopy(plain)
+    accumulate_when_reading(lean)
+    x = torch.randn(2, 4, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(lean(x), plain(x), rtol=1e-6, atol=1e-6)
+    assert lean(x).requires_grad == plain(x).requires_grad
+    torch.testing.assert_close(lean(x), plain(x))

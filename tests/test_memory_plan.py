@@ -8,16 +8,15 @@ import torch
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
 
-from benchmarks.memory_plan import main, plan, saved_bytes
+from benchmarks.memory_plan import TOKENS_PER_PAIR, main, plan, saved_bytes, tree_of_a_pair
 from finetune.policy import build_policy, load_weights, named_weights
-from finetune.prefix_tree import Continuation, build_tree
 
 SIZES = {**TINY, "vocab_size": 1000, "num_layers": 3, "embed_dim": 128, "intermediate_dim": 256, "num_kv_heads": 4}
 
 
 def config(**model):
     cfg = OmegaConf.load(REPO / "configs" / "llama8b_lora_dpo_single_device.yaml")
-    changes = {"model": {**SIZES, **model}, "dtype": "fp32", "max_tokens_per_forward": 256}
+    changes = {"model": {**SIZES, **model}, "dtype": "fp32", "max_tokens_per_forward": TOKENS_PER_PAIR, "device": "cpu"}
     return OmegaConf.merge(cfg, changes, {"enable_activation_checkpointing": False})
 
 
@@ -34,18 +33,16 @@ def kept_by_the_whole_model(cfg) -> float:
             kept[tensor.untyped_storage().data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    tokens = list(range(cfg.max_tokens_per_forward + 1))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = policy(build_tree([Continuation(tokens, [-100] * 200 + tokens[200:])]))
+        output = policy(tree_of_a_pair())
     assert output.requires_grad
     return sum(kept.values())
 
 
 def test_activations_are_what_the_layers_keep():
     cfg = config(lora_dropout=0.0)
-    head = (
-        57 * SIZES["embed_dim"] * 4 * 4
-    )  # hidden states, normed states and gradients of the scored tokens: not layers
+    # hidden states, normed states and gradients of the scored tokens: not layers
+    head = len(tree_of_a_pair().predictor) * SIZES["embed_dim"] * 4 * 4
     assert plan(cfg, 1).activations == pytest.approx(kept_by_the_whole_model(cfg) - head, rel=0.1)
 
 
@@ -70,14 +67,14 @@ def test_more_devices_take_less_and_checkpointing_keeps_less():
     assert checkpointed.activations < one.activations / 2
 
 
-def test_saved_bytes_do_not_depend_on_the_number_of_probe_tokens(monkeypatch):
-    def found(n):
-        monkeypatch.setattr("benchmarks.memory_plan.PROBE_TOKENS", n)
+def test_the_dense_mask_is_not_counted_and_attention_along_branches_keeps_its_weights(monkeypatch):
+    def found(device, n):
+        monkeypatch.setattr("benchmarks.memory_plan.TOKENS_PER_PAIR", n)
         policy, _ = build_policy(config().model, torch.float32, 0, False)
-        return saved_bytes(policy.decoder.layers[0], SIZES["embed_dim"], torch.float32)
+        return saved_bytes(policy.decoder.layers[0], SIZES["embed_dim"], torch.float32, device)
 
-    # the attention bias is shared by all layers and not counted
-    assert found(64) == pytest.approx(found(256), rel=0.01)
+    assert found("cuda", 150) == pytest.approx(found("cuda", 600), rel=0.02)
+    assert found("cpu", 150) < found("cpu", 600)
 
 
 def test_command_prints_every_part(monkeypatch, capsys):

@@ -11,13 +11,17 @@ import pytest
 import torch
 import yaml
 from conftest import REPO, TINY
+from fault_server import FaultServer
 from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from data.recipe_config import check_config
 from eval import compass_plot, respond, results_file
+from eval.instruments import load_instrument
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
+from eval.run_record import read_settings
+from eval.wordings import load_templates
 
 CONFIG = REPO / "configs" / "political_compass.yaml"
 BANK = {
@@ -151,8 +155,13 @@ def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
     ("more", "message"),
     [
         ({"templtes": "en"}, "unknown key `templtes`; did you mean `templates`"),
-        ({"modes": ["choice", "generate"]}, r"modes=\['choice', 'generate'\]; use any of"),
+        ({"modes": ["choice", "chat"]}, r"modes=\['choice', 'chat'\]; use any of"),
         ({"modes": []}, r"modes=\[\]; use any of"),
+        ({"temperature": 0, "n_samples": 2}, "at 0 all are the same"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0; use 1 or more"),
+        ({"n_generate_orders": 9, "modes": ["generate"]}, "n_generate_orders=9; use 1 to 8"),
+        ({"respondents": {"b": {"adapter": "x"}}}, "adapter 'x'; the adapters are"),
+        ({"model": None}, "tokenizer, checkpointer given; give all of"),
         ({"adapters": {"base": "x"}}, "adapters.base: this name is the base model's"),
         ({"adapters": {"left": "nowhere"}}, "nowhere: adapter_config.json not found"),
         ({"instrument": "compass61"}, "give a path or a shipped name"),
@@ -227,6 +236,41 @@ def test_another_adapter_under_the_same_name_is_refused(overrides, adapters, tmp
     shutil.copy(Path(adapters["right"]) / "adapter_model.safetensors", folder)
     with pytest.raises(FileExistsError, match="adapters_sha256 differ"):
         run(overrides, adapters={"a": str(folder)}, modes=["pairs"])
+
+
+def test_a_server_that_refuses_is_mended_and_the_same_folder_goes_on(overrides, tmp_path):
+    """It is asked before the base answers, so that nothing is there yet that belongs to the wrong settings."""
+    server = {"model": "m", "retry_wait_s": 0.01, "modes": ["generate"]}
+    settings = {"adapters": None, "modes": ["pairs", "generate"], "max_new_tokens": 1}
+    with FaultServer(lambda body: "1", fault_rate=1.0, faults=("400",)) as refusing:
+        far = {"far": {**server, "base_url": refusing.url}}
+        with pytest.raises(ValueError, match="far: the server refuses the first call of mode generate"):
+            run(overrides, respondents=far, **settings)
+    with FaultServer(lambda body: "1") as answering:
+        far = {"far": {**server, "base_url": answering.url, "params": {"top_p": 1}}}
+        rows, _ = run(overrides, respondents=far, **settings)
+    assert {row["model"] for row in rows} == {"base", "far"}
+
+
+def test_another_alpha_or_chat_template_is_another_run(overrides, adapters, tmp_path):
+    """Neither changes a weight, either changes answers."""
+    folder, words = tmp_path / "adapter", tmp_path / "words"
+    shutil.copytree(adapters["left"], folder)
+    shutil.copytree(overrides["tokenizer"]["path"], words)
+    cfg = make_config(overrides, adapters=None, tokenizer={"path": str(words)})
+    instrument, templates = load_instrument(cfg.instrument), load_templates("en")
+
+    def settings():
+        return read_settings(cfg, instrument, templates, {"left": str(folder)})
+
+    before = settings()
+    with (words / "chat_template.jinja").open("a") as file:
+        file.write(" ")
+    assert {key for key, x in settings().items() if x != before[key]} == {"tokenizer_sha256"}
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 16}))
+    changed = {key for key, x in settings().items() if x != before[key]}
+    assert changed == {"tokenizer_sha256", "adapters_sha256"}
 
 
 def test_contaminated_items_are_flagged_and_left_out(overrides, tmp_path):

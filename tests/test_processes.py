@@ -45,6 +45,8 @@ def overrides(base, tmp_path):
         "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
         "batch_size=3", "epochs=2", "lr_scheduler.num_warmup_steps=1", "max_tokens_per_forward=20",
         "clip_grad_norm=0.3", "save_every_n_steps=1", "validation_share=0.2", "enable_activation_checkpointing=True",
+        "probe._component_=eval.probe.Probe", "probe.n_items=4", "probe.n_pairs=2", "probe.every_n_steps=2",
+        "probe.max_tokens_per_forward=100",
     ]  # fmt: skip
 
 
@@ -59,13 +61,14 @@ def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, b
     assert done.returncode == 0, done.stderr[-3000:]
 
     shutil.copytree(two / "step_1", resumed / "step_1")
+    shutil.copy(two / "trajectory.jsonl", resumed)
     assert tune_run(*RECIPE, *overrides, f"output_dir={resumed}", "resume_from_checkpoint=True") == 0
 
-    expected = read_steps(one)
+    expected = {step: values for step, values in read_steps(one).items() if step}
     assert len(expected) == 4
     for run, steps in ((two, expected), (resumed, {k: v for k, v in expected.items() if k > 1})):
         found = read_steps(run)
-        assert found.keys() == steps.keys()
+        assert found.keys() - {0} == steps.keys()
         for step, values in steps.items():
             for name in ("loss", "grad_norm", "log_probs/chosen", "rewards/margins"):
                 assert found[step][name] == pytest.approx(values[name], abs=1e-5, rel=1e-6), (run.name, step, name)
@@ -74,6 +77,13 @@ def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, b
     a, b = (load_file(run / "epoch_1" / "adapter_model.safetensors") for run in (one, two))
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
+    probed = [(run / "trajectory.jsonl").read_text().splitlines() for run in (one, two, resumed)]
+    for rows in zip(*(map(json.loads, lines) for lines in probed), strict=True):
+        for row in rows[1:]:
+            assert row["step"] == rows[0]["step"]
+            for a, b in zip(rows[0]["logprobs"], row["logprobs"], strict=True):
+                assert b == pytest.approx(a, abs=1e-4)
+    assert [json.loads(line)["step"] for line in probed[0]] == [0, 2, 4]
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), two / "epoch_1")
 
 

@@ -119,7 +119,7 @@ def test_a_trajectory_is_drawn():
     assert drift["half_step"] == pytest.approx(15, abs=1e-3)
     page = Page(render_report(summary, BANK)).text
     assert "half of the last distance is reached at step 15.0" in page
-    assert len(list_panels(summary)) == 3  # one axis that is no placebo: scores, differences, drift
+    assert len(list_panels(summary)) == 4  # one axis that is no placebo: scores, differences, score by step, drift
 
 
 def test_one_model_alone():

@@ -8,7 +8,8 @@ from torchtune.models.llama3 import llama3
 
 from eval import respond
 from eval.instruments import Axis, Instrument, Item, Pair
-from eval.questions import choice_questions, option_orders, pair_questions
+from eval.option_orders import option_orders
+from eval.questions import choice_questions, pair_questions
 from eval.summary import summarize
 from eval.wordings import LABEL_SETS, load_templates
 

@@ -20,7 +20,7 @@ from data.annotate import mask_names
 from data.chat import ChatClient
 from data.generate import answer_request
 from data.instructions import load_instruction, load_views
-from data.judges import Scale, check_judge, cohen_kappa
+from data.judges import Scale, check_judge
 from data.measures import length_rule_accuracy
 from data.records import read_pairs
 from data.sources import load_rows
@@ -177,7 +177,7 @@ def test_neutral_answer_second_judge_and_one_side(tmp_path):
         ({"generator": {"client": {"modle": 1}}}, "did you mean `model`"),
         ({"topics": {"foreign": ["war"]}}, r"no view for \[\('foreign', 'left'\)"),
         ({"split_shares": {"train": 0.5}}, "in sum 1"),
-        ({"judge": {"instruction": "nope"}}, "use answer, instruction, judge, views"),
+        ({"judge": {"instruction": "nope"}}, "use answer, instruction, judge, lean, stance, views"),
     ],
 )
 def test_config_that_is_refused(tmp_path, changes, named):
@@ -250,12 +250,6 @@ def test_judge_floor(tmp_path):
         with pytest.raises(ValueError, match="is refused"):
             SynthesizeRecipe(cfg).run()
         assert not (tmp_path / "run" / "stages").exists()
-
-
-def test_kappa_by_hand():
-    # observed 3/4; chance (2*1 + 2*3)/16 = 1/2
-    assert cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) == 0.5
-    assert cohen_kappa(["a", "a"], ["a", "a"]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Our sides of the evaluation speed benchmark, each in a process of its own.
+
+    python -m benchmarks.eval_sides prompts|ours|adapters FOLDER    reads FOLDER/settings.json
+
+``prompts`` writes what all sides answer (token ids, so that none can read another prompt) and two LoRA adapters;
+``ours`` and ``adapters`` (the base, then both) answer it and write seconds and log-probabilities into FOLDER.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.training import FullModelHFCheckpointer
+
+from eval.instruments import draw, load_instrument
+from eval.questions import Question, choice_questions
+from eval.respond import answer_questions
+from eval.wordings import load_templates
+from finetune.adapters import AdaptedModel
+from finetune.models import smollm2_135m
+from finetune.prefix_tree import Continuation, count_tokens, cut_by_tokens
+from finetune.tokenizers import hf_chat_tokenizer
+
+ADAPTERS = ("first", "second")
+
+
+def write_prompts(folder: Path, settings: dict[str, Any]) -> None:
+    """Write ``prompts.jsonl`` (rows with the ids of prompt and options) and ``counts.json``."""
+    instrument = load_instrument("compass60")
+    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    political = tuple(item for item in instrument.items if not set(item.weights) <= placebo)
+    instrument = instrument.keep(draw(political, settings["items"], seed=0))
+    tokenizer = hf_chat_tokenizer(settings["model"])
+    size = (settings["templates"], settings["orders"], [settings["labels"]])
+    questions = choice_questions(instrument, tokenizer, load_templates(instrument.language), *size)
+    with (folder / "prompts.jsonl").open("w") as file:
+        for question in questions:
+            first, labels = question.answers[0]
+            n_prompt = labels.count(CROSS_ENTROPY_IGNORE_IDX)
+            answers = [answer.tokens[n_prompt:] for answer in question.answers]
+            file.write(json.dumps({"row": question.row, "prompt": first[:n_prompt], "answers": answers}) + "\n")
+    # every option in a sequence of its own, and merged as we run them
+    ordered = sorted((question.answers for question in questions), key=lambda answers: answers[0].tokens)
+    forwards = cut_by_tokens(ordered, settings["max_tokens"])
+    merged = sum(count_tokens([a.tokens for k in forward for a in ordered[k]]) for forward in forwards)
+    single = sum(len(answer.tokens) - 1 for answers in ordered for answer in answers)
+    counts = {"prompts": len(questions), "items": len(instrument.items), "tokens": single, "merged_tokens": merged}
+    (folder / "counts.json").write_text(json.dumps(counts))
+
+
+def write_adapters(folder: Path, model: str) -> None:
+    """Write two PEFT adapters of the shape that the quickstart trains, with random weights that are not zero."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    names = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+    for seed, name in enumerate(ADAPTERS):
+        torch.manual_seed(seed)
+        lora = LoraConfig(r=16, lora_alpha=32, target_modules=names, init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(folder / name)
+
+
+def _questions(folder: Path) -> list[Question]:
+    return [
+        Question(
+            entry["row"],
+            [
+                Continuation(entry["prompt"] + answer, [CROSS_ENTROPY_IGNORE_IDX] * len(entry["prompt"]) + answer)
+                for answer in entry["answers"]
+            ],
+        )
+        for entry in map(json.loads, (folder / "prompts.jsonl").read_text().splitlines())
+    ]
+
+
+def answer_ours(folder: Path, settings: dict[str, Any], names: list[str | None]) -> tuple[list[float], np.ndarray]:
+    """Return the seconds of each pass and the base's log-probabilities, ``[N, options]``."""
+    model = smollm2_135m()
+    checkpointer = FullModelHFCheckpointer(settings["model"], ["model.safetensors"], "LLAMA3", str(folder / "unused"))
+    model.load_state_dict(checkpointer.load_checkpoint()["model"])
+    adapters = {name: folder / name for name in names if name is not None}
+    resident = AdaptedModel(model.eval(), adapters, settings["model"])
+    questions = _questions(folder)
+    seconds, found = [], None
+    for name in names:
+        with resident.using(name) as respondent:
+            answer_questions(respondent, "warm-up", questions[:4], settings["max_tokens"])
+            started = time.monotonic()
+            rows = answer_questions(respondent, name or "base", questions, settings["max_tokens"])
+            seconds.append(time.monotonic() - started)
+        if name is None:
+            found = np.array([row["option_logprobs"] for row in rows])
+    return seconds, found
+
+
+def main() -> None:
+    """Do one side's work."""
+    side, folder = sys.argv[1], Path(sys.argv[2])
+    settings = json.loads((folder / "settings.json").read_text())
+    torch.set_num_threads(settings["threads"])
+    if side == "prompts":
+        write_prompts(folder, settings)
+        if settings["adapters"]:
+            write_adapters(folder, settings["model"])
+        return
+    seconds, logprobs = answer_ours(folder, settings, [None, *(ADAPTERS if side == "adapters" else ())])
+    np.save(folder / f"{side}.npy", logprobs)
+    (folder / f"{side}.json").write_text(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()

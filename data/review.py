@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Human judgement on a local page: the side of a text, or the better of two answers, by blinded reviewers.
+
+    tune run data/review.py --config configs/review.yaml source=posts.csv
+    tune run data/review.py --config configs/review.yaml source=pairs.jsonl mode=prefer "reviewers=[a]"
+
+Every answer is on the disk before the next text is shown, so the same command goes on where it was. When all reviewers
+are done, or with ``serve=False``, what they agree on is written (``data/review_results.py``).
+"""
+
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torchtune import config, utils
+
+from data.recipe_config import check_config
+from data.records import row_list
+from data.review_answers import AnswerFile
+from data.review_items import Review, read_items
+from data.review_results import read_given, write_results
+from data.review_server import ReviewServer
+
+log = utils.get_logger("INFO")
+
+REQUIRED = {"output_dir", "source"}
+OPTIONAL: dict[str, Any] = {
+    "mode": "label",
+    "column_map": None,
+    "split": "train",
+    "revision": None,
+    "accept": True,
+    "reviewers": ["a", "b"],
+    "reviewer": None,
+    "serve": True,
+    "port": 8765,
+    "n_bootstrap": 10_000,
+    "seed": 0,
+}
+
+
+def load_review(cfg: DictConfig) -> Review:
+    """Read the source and say what of it is not shown.
+
+    Raises:
+        FileNotFoundError: If there is no such source.
+        ValueError: If the source or a setting is not as asked.
+    """
+    if cfg.source is None:
+        raise ValueError("source is null; give source=FILE or source=owner/name")
+    reviewers = [str(name) for name in cfg.reviewers]
+    # a name becomes a file and an address
+    bad = [name for name in reviewers if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name)]
+    if bad or not reviewers or len({name.lower() for name in reviewers}) < len(reviewers):
+        raise ValueError(f"reviewers={reviewers}; give different names of letters, digits, - and _, at most 40 of them")
+    if cfg.reviewer is not None and str(cfg.reviewer) not in reviewers:
+        raise ValueError(
+            f"reviewer={cfg.reviewer} is unknown; use one of {', '.join(reviewers)}, or add it to reviewers"
+        )
+    items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision)
+    for reason, rows in left_out.items():
+        log.warning(f"{cfg.source}: {len(rows)} rows are not shown: {reason} ({row_list(rows)})")
+    return Review(cfg.mode, items, left_out, reviewers, cfg.accept, cfg.seed)
+
+
+def build_server(cfg: DictConfig, review: Review) -> ReviewServer:
+    """Open the answers of those who review here, and the port.
+
+    Raises:
+        OSError: If the port is in use.
+        RuntimeError: If another run has the answers open.
+        ValueError: If they answer another question.
+    """
+    names = review.reviewers if cfg.reviewer is None else [str(cfg.reviewer)]
+    answers: dict[str, AnswerFile] = {}
+    try:
+        for name in names:
+            answers[name] = AnswerFile(cfg.output_dir, name)
+            if n_elsewhere := read_given(review, cfg.output_dir, name)[1]:
+                log.warning(f"{name} has answered {n_elsewhere} texts that {cfg.source} does not have; they are kept")
+        return ReviewServer(review, answers, cfg.port, partial(_settle_if_done, cfg, review))
+    except Exception:
+        for opened in answers.values():
+            opened.close()
+        raise
+
+
+def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
+    """Write what the reviewers agree on, and log how far they do."""
+    found = write_results(review, cfg.output_dir, cfg.source, cfg.n_bootstrap)
+    outcomes = ", ".join(f"{reason} {n}" for reason, n in found["outcomes"].items())
+    log.info(f"wrote {' and '.join(found['files'])} into {cfg.output_dir}; {found['n_items']} items: {outcomes}")
+    for pair, questions in found["agreement"].items():
+        for question, figures in questions.items():
+            kappa = "nothing answered by both"
+            if figures:
+                kappa = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
+            log.info(f"{pair}, {question}: {kappa}")
+    return found
+
+
+def _settle_if_done(cfg: DictConfig, review: Review) -> None:
+    """Settle when nobody has anything left, and again when an answer that was settled is taken back."""
+    given = [read_given(review, cfg.output_dir, name)[0] for name in review.reviewers]
+    is_done = all(sum(map(review.is_done, found.values())) == len(review.items) for found in given)
+    if is_done or (Path(cfg.output_dir) / "manifest.json").exists():
+        settle(cfg, review)
+
+
+@config.parse
+def recipe_main(cfg: DictConfig) -> None:
+    """Entry point: see configs/review.yaml for the keys."""
+    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
+    config.log_config(recipe_name="review", cfg=cfg)
+    review = load_review(cfg)
+    if not cfg.serve:
+        settle(cfg, review)
+        return
+    with build_server(cfg, review) as server:
+        log.info(f"{len(review.items)} items; open {server.url} in a browser, end with Ctrl-C")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            done = ", ".join(f"{name} {server.n_done(name)}" for name in server.answers)
+            log.info(f"ended; done of {len(review.items)}: {done}. The same command goes on")
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Measure where a model stands while it is tuned: a few items of an instrument, every n steps.
+
+    tune run finetune/dpo_finetune.py --config configs/smollm2_135m_lora_dpo_cpu.yaml probe=eval.probe.Probe
+
+A finding wants the whole instrument and all templates (``eval/political_compass.py``); this shows when a lean
+comes, at a small share of the training's computation and without changing its result.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from torchtune import config, utils
+
+from eval.answers import collect_answers, collect_leans
+from eval.comparisons import compare
+from eval.instruments import Instrument, draw, load_instrument
+from eval.questions import choice_questions, pair_questions
+from eval.respond import answer_row
+from eval.scoring import Values, axis_values, describe, pair_values, rounded
+from eval.trajectory import Trajectory, trajectory_table
+from eval.wordings import load_templates
+from finetune.policy_reader import PolicyReader, WatchedRun
+from finetune.prefix_tree import count_tokens, cut_by_tokens
+
+log = utils.get_logger("INFO")
+
+MAX_SHARE = 0.05
+# A trained token costs at least this many forward passes of one token: forward, and backward through frozen weights.
+FORWARDS_PER_TRAINED_TOKEN = 2
+MOST_INTERVALS = 20
+
+
+class Probe:
+    """``choice`` and ``pairs`` on a fixed sample of an instrument: at step 0, every n steps and at the end.
+
+    Step 0 is the base, with the adapters off.
+
+    Args:
+        run: What is tuned; given by the recipe.
+        instrument: Name of a shipped instrument or path of a YAML file.
+        n_items: At most this many statements for ``choice``, twins together; 0: no ``choice``.
+        n_pairs: The same of ``pairs``.
+        every_n_steps: None: 20 times in a run, or less often where that would pass 5 % of its computation, counted
+            in tokens (at least at step 0 and at the end).
+        templates: None: those of the instrument's language; or a path.
+        n_templates: As in ``configs/political_compass.yaml``, and so the next three.
+        n_orders: Of the options.
+        labels: Label sets.
+        n_pair_templates: Requests before a pair's statements.
+        tokenizer: Component that renders prompts with the model's chat template; None: the run's own.
+        max_tokens_per_forward: Sets the memory; changes no result.
+        seed: Of the sample; not the run's.
+
+    Raises:
+        FileNotFoundError: If the instrument or the templates are not there.
+        ValueError: If a setting is out of range, the tokenizer renders no chat prompt, or the run's folder holds a
+            trajectory of other questions.
+    """
+
+    def __init__(
+        self,
+        run: WatchedRun,
+        instrument: str = "compass60",
+        n_items: int = 12,
+        n_pairs: int = 12,
+        every_n_steps: int | None = None,
+        templates: str | None = None,
+        n_templates: int = 1,
+        n_orders: int = 2,
+        labels: Sequence[str] = ("words",),
+        n_pair_templates: int = 1,
+        tokenizer: Mapping[str, Any] | None = None,
+        max_tokens_per_forward: int = 800,
+        seed: int = 0,
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"probe.every_n_steps={every_n_steps}; use a positive number or null")
+        chat = run.tokenizer if tokenizer is None else config.instantiate(OmegaConf.create(tokenizer))
+        if not hasattr(chat, "prompt_tokens"):
+            raise ValueError(
+                f"the probe asks in the model's chat template, which {type(chat).__name__} cannot render; give "
+                "probe.tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer and probe.tokenizer.path=<the "
+                "model's folder>"
+            )
+        self._instrument = _sample(load_instrument(instrument), n_items, n_pairs, seed)
+        wordings = load_templates(templates or self._instrument.language)
+        questions = []
+        if self._instrument.items:
+            questions += choice_questions(self._instrument, chat, wordings, n_templates, n_orders, list(labels))
+        if self._instrument.pairs:
+            questions += pair_questions(self._instrument, chat, wordings, n_pair_templates)
+        # neighbours share prefixes
+        self._questions = sorted(questions, key=lambda question: tuple(question.answers[0].tokens))
+        self._groups = [question.answers for question in self._questions]
+        self._max_tokens, self._n_steps = max_tokens_per_forward, run.n_steps
+        self._every = every_n_steps or self._affordable(run)
+        self._say_cost(run)
+        about = {
+            "instrument": self._instrument.name,
+            "instrument_version": self._instrument.version,
+            "instrument_sha256": self._instrument.sha256,
+            "questions_sha256": self._fingerprint(),
+        }
+        self._trajectory = Trajectory(run.output_dir, about, run.first_step, run.writes)
+
+    def begin(self, reader: PolicyReader) -> dict[str, float]:
+        """Measure the base unless the run has done so; return its metrics."""
+        self._trajectory.open()
+        return {} if self._trajectory.find(0) else self._measure(0, reader, base=True)
+
+    def measure(self, step: int, reader: PolicyReader) -> dict[str, float]:
+        """Measure the policy where a step is due; return coordinates, and their distance from step 0, as metrics."""
+        return self._measure(step, reader) if step % self._every == 0 or step == self._n_steps else {}
+
+    def report(self) -> str:
+        """Return the trajectory as a table."""
+        return f"{self._trajectory.path}\n{trajectory_table(self._trajectory.rows)}"
+
+    def _measure(self, step: int, reader: PolicyReader, base: bool = False) -> dict[str, float]:
+        logprobs = reader(self._groups, self._max_tokens, base)
+        logprobs = [[rounded(x) for x in options] for options in logprobs]
+        first = self._trajectory.find(0)
+        before = self._values("step_0", first["logprobs"] if first else logprobs)
+        scores = {
+            mode: {
+                axis: {**describe(values), "change": compare(before[mode][axis], values)}
+                for axis, values in of_mode.items()
+            }
+            for mode, of_mode in self._values(f"step_{step}", logprobs).items()
+        }
+        # Euclidean over the axes, as in eval.drift
+        drift = {m: rounded(math.hypot(*(s["change"]["difference"] for s in of.values()))) for m, of in scores.items()}
+        self._trajectory.append(step, {"scores": scores, "drift": drift, "logprobs": logprobs})
+        metrics = {f"probe/{mode}/{axis}": s["estimate"] for mode, of in scores.items() for axis, s in of.items()}
+        return metrics | {f"probe/{mode}/drift": distance for mode, distance in drift.items()}
+
+    def _values(self, name: str, logprobs: Sequence[Sequence[float]]) -> dict[str, dict[str, Values]]:
+        """Return the values of each mode and axis; ``lean`` is that of the pairs."""
+        rows = [answer_row(name, question, values) for question, values in zip(self._questions, logprobs)]
+        found = {}
+        if self._instrument.items:
+            answers = collect_answers([row for row in rows if row["mode"] == "choice"], self._instrument)
+            axes = [axis for axis in self._instrument.axes if any(axis in i.weights for i in self._instrument.items)]
+            found["choice"] = {axis: axis_values(answers, self._instrument, axis) for axis in axes}
+        if self._instrument.pairs:
+            pairs = list(self._instrument.pairs)
+            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], pairs)
+            found["pairs"] = {"lean": pair_values(leans, pairs)}
+        return found
+
+    def _n_tokens(self) -> int:
+        """Tokens that one measurement runs."""
+        forwards = cut_by_tokens(self._groups, self._max_tokens)
+        return sum(count_tokens([a.tokens for k in forward for a in self._groups[k]]) for forward in forwards)
+
+    def _affordable(self, run: WatchedRun) -> int:
+        n_measured = MAX_SHARE * FORWARDS_PER_TRAINED_TOKEN * run.n_tokens // self._n_tokens()
+        return math.ceil(run.n_steps / max(1, min(MOST_INTERVALS, n_measured - 1)))
+
+    def _say_cost(self, run: WatchedRun) -> None:
+        n_measured = 1 + math.ceil(run.n_steps / self._every)
+        share = n_measured * self._n_tokens() / (FORWARDS_PER_TRAINED_TOKEN * run.n_tokens)
+        what = (
+            f"probe: {len(self._instrument.items)} items and {len(self._instrument.pairs)} pairs of "
+            f"{self._instrument.name} {self._instrument.version}, {len(self._questions)} prompts, at step 0 and every "
+            f"{self._every} steps: about {share:.1%} of the training's computation"
+        )
+        if share > MAX_SHARE:
+            log.warning(f"{what}; fewer n_items and n_pairs, or a larger every_n_steps, cost less")
+        else:
+            log.info(what)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for answers in self._groups:
+            for answer in answers:
+                digest.update(np.asarray([answer.tokens, answer.labels], dtype=np.int64).tobytes())
+        return digest.hexdigest()
+
+
+def _sample(instrument: Instrument, n_items: int, n_pairs: int, seed: int) -> Instrument:
+    """Draw political items and pairs, in turn from the axes; coordinates stay on about the instrument's scale."""
+    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    items = tuple(item for item in instrument.items if not set(item.weights) <= placebo)
+    pairs = tuple(pair for pair in instrument.pairs if pair.axis not in placebo)
+    drawn = instrument.keep({*draw(items, n_items, seed), *draw(pairs, n_pairs, seed)})
+    if not drawn.items and not drawn.pairs:
+        raise ValueError(
+            f"probe.n_items={n_items}, probe.n_pairs={n_pairs} draw nothing from {instrument.name} ({len(items)} "
+            f"political items, {len(pairs)} pairs; twins are drawn together); use larger numbers"
+        )
+    return drawn

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""A judge in memory: a torchtune model that is asked for a label and read by the log-probability of each."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torchtune import config, training, utils
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
+
+from data.recipe_config import check_config
+from eval.judge_scales import JudgeScale, load_scale
+from eval.judges import Judge, Judgement, make_judge
+from eval.labelled_texts import Text
+from eval.questions import Question
+from eval.respond import answer_questions
+from finetune.fingerprint import fingerprint, tokenizer_fingerprint
+from finetune.prefix_tree import Continuation
+
+
+def resident_judge(
+    name: str,
+    model: DictConfig,
+    tokenizer: DictConfig,
+    checkpointer: DictConfig,
+    scale: str = "stance",
+    instruction: str | None = None,
+    validation: str | None = None,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    max_tokens_per_forward: int = 2000,
+) -> Judge:
+    """Build a judge that is a torchtune model in memory: the likeliest label, its end of turn included, is its answer.
+
+    It loads when it is first asked. Nothing is generated, so nothing can be misread; whether the likeliest label is
+    any good is what a validation says.
+
+    Args:
+        name: What files and report call it.
+        model: Component of the plain base, without LoRA.
+        tokenizer: ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``.
+        checkpointer: Component of its weights.
+        scale: ``stance`` or ``lean``.
+        instruction: Path of a text of your own; null takes the scale's.
+        validation: ``validation.json`` that ``eval/validate_judge.py`` wrote about it.
+        device: As in the recipes.
+        dtype: As in the recipes.
+        max_tokens_per_forward: Merged tokens of one forward; changes memory and speed alone.
+    """
+    of_scale = load_scale(scale, instruction)
+    parts = OmegaConf.create({"model": model, "tokenizer": tokenizer, "checkpointer": checkpointer})
+    check_config(parts, set(parts), {})
+    loaded: list[Any] = []
+
+    def ask(texts: Sequence[Text]) -> Iterator[Judgement]:
+        if not texts:
+            return
+        if not loaded:
+            on = utils.get_device(device=device)
+            with training.set_default_dtype(training.get_dtype(dtype, device=on)), on:
+                decoder = config.instantiate(parts.model)
+            weights = config.instantiate(parts.checkpointer).load_checkpoint()[training.MODEL_KEY]
+            decoder.load_state_dict(weights)
+            loaded.extend((decoder.eval().requires_grad_(False), config.instantiate(parts.tokenizer)))
+        decoder, words = loaded
+        questions = _label_questions(of_scale, words, texts)
+        for row in answer_questions(decoder, f"judge {name}", questions, max_tokens_per_forward):
+            logprobs = dict(zip(of_scale.labels, row["option_logprobs"]))
+            yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, parts.checkpointer.checkpoint_dir)
+
+    about = {"weights": fingerprint(parts.checkpointer.checkpoint_dir), "dtype": dtype, "model": str(parts.model)}
+    words = OmegaConf.to_container(parts.tokenizer, resolve=True)
+    about["tokenizer_files"] = tokenizer_fingerprint(words.pop("path", None))
+    about["tokenizer"] = words
+    return make_judge(name, "resident", of_scale, ask, about, validation)
+
+
+def _label_questions(scale: JudgeScale, tokenizer: Any, texts: Sequence[Text]) -> list[Question]:
+    questions = []
+    for k, text in enumerate(texts):
+        messages = [Message(role=m["role"], content=m["content"]) for m in scale.request(*text).messages]
+        prompt, answers = tokenizer.prompt_tokens(messages), []
+        for label in scale.labels:
+            # with the end of the turn: without it 1 would be the beginning of 12
+            turns = [Message(role="user", content="."), Message(role="assistant", content=label)]
+            tokens, masked = tokenizer.tokenize_messages(turns)
+            said = [token for token, is_masked in zip(tokens, masked) if not is_masked]
+            answers.append(Continuation([*prompt, *said], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + said))
+        row = {"mode": "judge", "item": str(k), "template": scale.name, "order": None, "labels": None, "sample": 0}
+        questions.append(Question(row, answers))
+    return questions

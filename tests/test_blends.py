@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""Blends and dials: exact on the resident model, and every mistake named before a weight loads."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from test_adapters import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
+from transformers import AutoModelForCausalLM
+
+from finetune.adapters import AdaptedModel
+from finetune.blends import find_checkpoints, read_adapters
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_model_dir, tmp_path_factory):
+    """Adapters of unlike ranks, scales and layers."""
+    made = tmp_path_factory.mktemp("adapters")
+    settings = {
+        "left": {"r": 4, "lora_alpha": 8, "target_modules": TARGETS},
+        "right": {"r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"], "use_rslora": True},
+        "other": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "use_dora": True},
+    }
+    return {name: str(write_adapter(tiny_model_dir, made / name, **s)) for name, s in settings.items()}
+
+
+@pytest.fixture
+def adapted(tiny_model_dir, resident, folders):  # noqa: F811
+    def attach(blends):
+        found = read_adapters({"left": folders["left"], "right": folders["right"], **blends})
+        return AdaptedModel(resident, found.folders, tiny_model_dir, found.blends)
+
+    return attach
+
+
+@torch.no_grad()
+def logits(adapted, name):
+    with adapted.using(name) as model:
+        return model(IDS)
+
+
+def sum_of_updates(tiny_model_dir, folders, weights):
+    """Logits of the base plus each adapter's change of the weights, times its weight: no LoRA arithmetic of ours."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    base = {k: v.clone() for k, v in model.state_dict().items()}
+    total = {k: v.clone() for k, v in base.items()}
+    for name, weight in weights.items():
+        plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+        merged = PeftModel.from_pretrained(plain, folders[name]).merge_and_unload().state_dict()
+        for key in total:
+            total[key] += weight * (merged[key] - base[key])
+    model.load_state_dict(total)
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"left": 0.5}, {"left": 0.5, "right": 0.5}, {"left": 1, "right": 1}, {"left": -0.7, "right": 1.3}],
+    ids=str,
+)
+def test_a_blend_is_the_sum_of_its_adapters(tiny_model_dir, adapted, folders, weights):
+    expected = sum_of_updates(tiny_model_dir, folders, weights)
+    assert (expected - hf_logits(tiny_model_dir)).abs().max() > 1e-2
+    torch.testing.assert_close(logits(adapted({"mix": weights}), "mix"), expected, atol=1e-4, rtol=0)
+
+
+def test_weight_1_is_the_adapter_and_0_the_base_to_the_bit(adapted):
+    model = adapted({"one": {"left": 1, "right": 0}, "none": {"left": 0.0}, "half": {"left": 0.5, "right": -2}})
+    alone, base = logits(model, "left"), logits(model, None)
+    logits(model, "half")  # what is asked between changes nothing
+    assert torch.equal(logits(model, "one"), alone)
+    assert torch.equal(logits(model, "left"), alone)
+    assert torch.equal(logits(model, "none"), base)
+    assert not torch.equal(alone, base)
+
+
+def test_a_dial_has_only_the_points_between(folders):
+    some = {"left": folders["left"], "right": folders["right"]}
+    found = read_adapters({**some, "both": {"left": 1, "right": 1}}, {"low": "left", "high": "right", "n_points": 5})
+    assert found.names == ("left", "right", "both", "left@0.5", "right@0.5")
+    assert found.blends == {"both": {"left": 1, "right": 1}, "left@0.5": {"left": 0.5}, "right@0.5": {"right": 0.5}}
+    nine = read_adapters(some, {"low": "left", "high": "right", "n_points": 9})
+    assert nine.names[2:] == ("left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75")
+    alone = read_adapters({"right": folders["right"]}, {"low": None, "high": "right", "n_points": 5})
+    assert alone.names == ("right", "right@-1", "right@-0.5", "right@0.5")
+
+
+def make_run(folder, steps, adapter):
+    for name, progress in steps.items():
+        (folder / name).mkdir(parents=True)
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / name / file).symlink_to(f"{adapter}/{file}")
+        if progress is not None:
+            (folder / name / "progress.json").write_text(json.dumps({"global_step": progress}))
+
+
+def test_a_glob_is_the_trajectory_of_a_run(folders, tmp_path):
+    steps = {"step_5": 5, "epoch_1": 20, "step_10": 10, "epoch_0": 10, "epoch_0.replaced_123": 7}
+    make_run(tmp_path / "run", steps, folders["left"])
+    (tmp_path / "run" / "logs").mkdir()
+    (tmp_path / "run" / "torchtune_config.yaml").write_text("a: 1\n")
+    found = read_adapters({"right": folders["right"], "left": f"{tmp_path}/run/*"})
+    assert found.names == ("right", "left_step_5", "left_step_10", "left_step_20")
+    assert found.folders["left_step_20"] == f"{tmp_path}/run/epoch_1"
+    make_run(tmp_path / "foreign", {"checkpoint-500": None, "checkpoint-1000": None}, folders["left"])
+    assert list(find_checkpoints(f"{tmp_path}/foreign/checkpoint-*")) == [500, 1000]
+
+
+def test_globs_that_name_no_trajectory_are_refused(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent/[*] matches nothing; give the checkpoints of a run"):
+        read_adapters({"left": f"{tmp_path}/absent/*"})
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"matches \['logs'\], none with an adapter_config.json"):
+        find_checkpoints(f"{tmp_path}/run/*")
+    make_run(tmp_path / "a", {"epoch_0": 10, "final": None}, folders["left"])
+    with pytest.raises(ValueError, match="final: neither progress.json nor its name gives a step"):
+        find_checkpoints(f"{tmp_path}/a/*")
+    make_run(tmp_path / "b", {"epoch_0": 10}, folders["left"])
+    with pytest.raises(ValueError, match="matches checkpoints of 2 runs"):
+        find_checkpoints(f"{tmp_path}/*/epoch_0")
+
+
+def test_a_glob_takes_no_name_that_is_taken(folders, tmp_path):
+    make_run(tmp_path / "run", {"epoch_0": 10}, folders["left"])
+    for other in (folders["left"], {"right": 1}):
+        given = {"right": folders["right"], "left": f"{tmp_path}/run/*", "left_step_10": other}
+        for order in (given, dict(reversed(given.items()))):
+            with pytest.raises(ValueError, match=r"adapters.left: \['left_step_10'\] is the name of another adapter"):
+                read_adapters(order)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "dial", "message"),
+    [
+        (
+            {"mix": {"left": 1}},
+            None,
+            r"adapters.mix: no adapter \['left'\]; a blend gives weights to .* a folder: \['right'\]",
+        ),
+        ({"mix": {}}, None, "adapters.mix: no adapter named"),
+        ({"mix": {"right": "much"}}, None, "use finite numbers of any sign"),
+        ({"mix": {"right": float("nan")}}, None, "use finite numbers of any sign"),
+        ({"mix": {"right": 1}, "more": {"mix": 1}}, None, r"adapters.more: no adapter \['mix'\]"),
+        ({"mix": {"other": 0.5}}, None, "uses DoRA"),
+        ({"a.b": "right"}, None, "a name may have no dot"),
+        ({}, {"low": "left", "high": "right", "n_points": 9}, r"dial: no adapter \['left'\] with a folder"),
+        ({}, {"low": None, "high": None, "n_points": 9}, "dial: no adapter"),
+        ({}, {"low": None, "high": "right", "n_points": 4}, "be odd and at least 3"),
+        ({"other": "other"}, {"low": "other", "high": "right", "n_points": 3}, "be odd and at least 5"),
+        ({}, {"low": "right", "high": "right", "n_points": 3}, "must differ"),
+        ({}, {"low": None, "high": "right"}, r"dial: \['n_points'\] unknown or missing"),
+        ({"right@0.5": {"right": 2}}, {"low": None, "high": "right", "n_points": 5}, "but the dial calls"),
+    ],
+)
+def test_mistakes_are_named(folders, adapters, dial, message):
+    given = {
+        "right": folders["right"],
+        **{k: folders.get(v, v) if isinstance(v, str) else v for k, v in adapters.items()},
+    }
+    if "other" in str(adapters):
+        given["other"] = folders["other"]
+    with pytest.raises(ValueError, match=message):
+        read_adapters(given, dial)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Scores along a dial and along training: positions from the names, intervals, and what is called monotone."""
+
+import pytest
+from test_diagnostics import BANK, ask, leaning
+from test_report import Page, make_summary
+
+from eval.compass_plot import draw_compass, list_panels
+from eval.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base, rank_correlation
+from eval.lean_plot import curve_panels, verdict
+from eval.report import render_report
+
+NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
+
+
+def test_a_dial_from_two_adapters():
+    (points,) = find_dials(NINE).values()
+    assert list(points) == [-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1]
+    assert list(points.values())[::4] == ["left", "base", "right"]
+    assert list(find_dials(NINE)) == ["left to right"]
+    assert ends_of(NINE) == ["base", "left", "right", "both"]
+    assert group_of(NINE)["left@0.5"] == "left"
+    paths = paths_from_base(NINE)
+    assert ["base", "left@0.25", "left@0.5", "left@0.75", "left"] in paths
+    assert ["base", "both"] in paths
+    assert len(paths) == 3
+
+
+def test_a_dial_of_one_adapter_and_of_three():
+    names = ["base", "right", "right@-1", "right@-0.5", "right@0.5"]
+    assert list(find_dials(names)["weight of right"].items()) == [
+        (-1, "right@-1"), (-0.5, "right@-0.5"), (0, "base"), (0.5, "right@0.5"), (1, "right"),
+    ]  # fmt: skip
+    assert ["base", "right@-0.5", "right@-1"] in paths_from_base(names)
+    three = ["base", *[f"{name}@{w}" for name in "abc" for w in (0.5, 1)]]
+    assert list(find_dials(three)) == ["weight of a", "weight of b", "weight of c"]
+    assert find_dials(["base", "left", "left@0.5"]) == {"weight of left": {0: "base", 0.5: "left@0.5", 1: "left"}}
+    assert find_dials(["base", "left", "right"]) == {}
+
+
+def test_checkpoints_are_no_dial():
+    names = ["base", "left_step_5", "left_step_10"]
+    assert find_dials(names) == {}
+    assert find_trajectories(names) == {"left": {5: "left_step_5", 10: "left_step_10"}}
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [([1, 2, 3, 4], 1), ([4, 3, 2, 1], -1), ([1, 3, 2, 4], 0.8), ([1, 1, 1, 1], None), ([1, 2, 2, 3], 0.948683)],
+)
+def test_rank_correlation(y, expected):
+    """The last by hand: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(5 * 4.5) = 0.948683."""
+    assert rank_correlation([1, 2, 3, 4], y) == expected
+
+
+@pytest.fixture(scope="module")
+def dial():
+    """A dial whose score is the position, and both adapters at once."""
+    lean = {"base": 0, "left": -1, "right": 1, "both": 0.2}
+    lean |= {f"left@{w}": -w for w in (0.75, 0.5, 0.25)} | {f"right@{w}": w for w in (0.25, 0.5, 0.75)}
+    rows = [row for name in NINE for row in ask(leaning(lean[name]), model=name, templates="ab")]
+    return make_summary(rows)
+
+
+def test_curve_of_a_planted_dial(dial):
+    curve = dial["curves"][0]
+    assert (curve["kind"], curve["run"], curve["rank_correlation"]) == ("dial", "left to right", 1)
+    assert (curve["n_up"], curve["n_down"]) == (8, 0)
+    assert curve["estimate"] == sorted(curve["estimate"])
+    assert curve["ci95"][4] is None  # the base against itself
+    for k in (0, 8):
+        low, high = curve["ci95"][k]
+        assert low <= curve["estimate"][k] <= high
+    change = next(c for c in dial["comparisons"] if (c["a"], c["b"]) == ("base", "right"))
+    start = dial["models"]["base"]["choice"][curve["axis"]]["estimate"]
+    assert curve["ci95"][8] == pytest.approx([start + end for end in change["ci95"]], abs=2e-6)
+    assert verdict(curve) == "monotone, rank correlation +1.00, 8 of 8 steps one way"
+    assert verdict(curve | {"rank_correlation": -0.5, "n_up": 3, "n_down": 5}).startswith("not monotone")
+    assert verdict(curve | {"rank_correlation": None}) == "constant"
+
+
+def test_the_dial_is_drawn_and_told(dial):
+    assert len(curve_panels(dial)) == len({(c["mode"], c["axis"]) for c in dial["curves"]})
+    assert draw_compass(dial)["png"][:4] == b"\x89PNG"
+    svg = draw_compass(dial)["svg"].decode()
+    assert "dial: left to right" in svg
+    assert ">both<" in svg  # beside the curve
+    page = Page(render_report(dial, BANK))
+    assert "monotone, rank correlation +1.00, 8 of 8 steps one way" in page.text
+    assert page.tags.count("svg") == len(list_panels(dial))
+
+
+def test_a_trajectory_is_a_curve_from_step_0():
+    rows = ask(leaning(0))
+    for step in (10, 20, 30):
+        rows += ask(leaning(-step / 30), model=f"left_step_{step}")
+    summary = make_summary(rows)
+    curve = summary["curves"][0]
+    assert (curve["kind"], curve["run"], curve["x"]) == ("step", "left", [0, 10, 20, 30])
+    assert curve["rank_correlation"] == -1
+    assert "rank correlation" in draw_compass(summary)["svg"].decode()

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""What is exported gives the logits of the training model, is labelled, and overwrites nothing."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPO
+from huggingface_hub import HfApi, ModelCard
+from omegaconf import OmegaConf
+from peft import AutoPeftModelForCausalLM, PeftModel
+from test_adapters import IDS, hf_logits, resident  # noqa: F401
+from test_blends import folders  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.recipe_config import check_config
+from finetune.adapters import AdaptedModel
+from finetune.blends import read_adapters
+from finetune.export import OPTIONAL, REQUIRED, ExportRecipe
+from finetune.fingerprint import fingerprint
+from finetune.lean_table import lean_tables
+
+CONVERTER = """import argparse, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("source")
+for name in ("--base", "--outfile", "--outtype"):
+    parser.add_argument(name)
+given = parser.parse_args()
+assert pathlib.Path(given.source, "adapter_config.json" if given.base else "config.json").is_file(), "no model here"
+assert given.outtype != "q1", "unknown type"
+pathlib.Path(given.outfile).write_text(f"{given.source} {given.base} {given.outtype}")
+"""
+
+
+@pytest.fixture
+def export(tiny_model_dir, folders, tmp_path, monkeypatch):  # noqa: F811
+    """Run the recipe on the shipped config; return the folder that it wrote."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    def run(blend, **more):
+        cfg = OmegaConf.load(REPO / "configs" / "export.yaml")
+        cfg.adapters = folders
+        cfg.blend = blend
+        cfg = OmegaConf.merge(cfg, {"base": str(tiny_model_dir), "output_dir": str(tmp_path / "out")}, more)
+        recipe = ExportRecipe(check_config(cfg, REQUIRED, OPTIONAL))
+        recipe.export()
+        return Path(cfg.output_dir)
+
+    return run
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize(
+    "blend",
+    [
+        {"left": 1},
+        {"left": 0.5},
+        {"right": -1.5},
+        {"left": 1, "right": 1},
+        {"right": 0.5, "left": -0.25},
+        {"left": 0, "other": 1},
+    ],
+    ids=str,
+)
+def test_exported_logits_equal_the_training_models(tiny_model_dir, resident, folders, export, blend):  # noqa: F811
+    made = {"left": folders["left"], "right": folders["right"]}
+    if "other" in blend:  # DoRA: goes out as it is
+        ours = hf_logits(tiny_model_dir, folders["other"])
+    else:
+        found = read_adapters({**made, "mix": blend})
+        adapted = AdaptedModel(resident, found.folders, tiny_model_dir, found.blends)
+        with torch.no_grad(), adapted.using("mix") as model:
+            ours = model(IDS)
+    out = export(blend)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    assert (logits(base) - ours).abs().max() > 1e-2
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(base, out / "adapter")), ours, atol=1e-4, rtol=0)
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged", dtype=torch.float32)
+    torch.testing.assert_close(logits(merged), ours, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        logits(AutoPeftModelForCausalLM.from_pretrained(out / "adapter", dtype=torch.float32)), ours, atol=1e-4, rtol=0
+    )
+
+
+def test_the_folders_are_complete_and_labelled(export, tmp_path, folders, tiny_model_dir, capsys):  # noqa: F811
+    out = export({"left": 0.5, "right": 1}, output_dir=str(tmp_path / "both"))
+    assert {p.name for p in out.iterdir()} == {"adapter", "merged", "Modelfile", "export.yaml"}
+    settings = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["use_rslora"]) == (6, 6, False)
+    assert settings["base_model_name_or_path"] == str(tiny_model_dir)
+    assert settings["task_type"] == "CAUSAL_LM"
+    for part, library in (("adapter", "peft"), ("merged", "transformers")):
+        card = ModelCard.load(out / part / "README.md")
+        assert card.data.library_name == library
+        assert "deliberately-biased" in card.data.tags
+        assert "# Deliberately biased: +0.5 × left, +1 × right" in card.text
+        assert "Not measured yet" in card.text
+        assert AutoTokenizer.from_pretrained(out / part).encode("a b")
+    assert "FROM ./merged" in (out / "Modelfile").read_text()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_adapter_that_names_no_base(export, tmp_path, folders, tiny_model_dir):  # noqa: F811
+    folder = shutil.copytree(folders["left"], tmp_path / "nameless")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": None}))
+    out = export({"nameless": 1}, adapters={"nameless": str(folder)}, formats=["adapter"])
+    assert f"- base model: `{tiny_model_dir}`" in (out / "adapter" / "README.md").read_text()
+
+
+def test_the_commands_are_printed(export, tmp_path, folders, caplog, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("finetune.export.log.propagate", True, raising=False)
+    with caplog.at_level("INFO", logger="finetune.export"):
+        out = export({"left": 1, "right": 1}, formats=["adapter"])
+    for line in (
+        f"--enable-lora --max-lora-rank 8 --lora-modules out={out / 'adapter'}",
+        "llama.cpp needs GGUF files",
+        f"ollama create out -f {out / 'Modelfile'}",
+    ):
+        assert line in caplog.text
+    assert "ADAPTER ./adapter" in (out / "Modelfile").read_text()
+
+
+def test_gguf_goes_through_llama_cpps_converters(export, tmp_path, tiny_model_dir, caplog):
+    checkout = tmp_path / "llama.cpp"
+    with pytest.raises(FileNotFoundError, match=r"gguf needs llama.cpp's .* not found in .*git clone"):
+        export({"left": 1}, formats=["adapter", "gguf"], llama_cpp=str(checkout))
+    checkout.mkdir()
+    for name in ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py"):
+        (checkout / name).write_text(CONVERTER)
+    with pytest.raises(RuntimeError, match=r"(?s)convert_lora_to_gguf.py failed on adapter.gguf:.*unknown type"):
+        export({"left": 1}, formats=["adapter", "gguf"], llama_cpp=str(checkout), gguf_type="q1")
+    assert not (tmp_path / "out").exists()
+    out = export({"left": 1}, formats=["adapter", "merged", "gguf"], llama_cpp=str(checkout))
+    told = {path.name: path.read_text().split() for path in (out / "gguf").iterdir()}
+    assert told["base.gguf"] == [str(tiny_model_dir), "None", "f16"]
+    assert told["adapter.gguf"][1:] == [str(tiny_model_dir), "f16"]
+    assert told["merged.gguf"][0].endswith("merged")
+
+
+def test_nothing_is_overwritten(export, tmp_path):
+    export({"left": 1}, formats=["adapter"])
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match="is there already; choose another output_dir"):
+        export({"right": 1}, formats=["adapter"])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("blend", "more", "message"),
+    [
+        ({"left": 0}, {}, "no weight beside 0"),
+        ({"centre": 1}, {}, r"no adapter \['centre'\]"),
+        ({"left": 1, "other": 1}, {}, "uses DoRA"),
+        ({"left": 1}, {"formats": ["gguf"]}, "use adapter, merged or both"),
+        ({"left": 1}, {"formats": ["onnx"]}, "use adapter, merged or both"),
+        ({"left": 1}, {"base": "nowhere"}, "base=nowhere: no config.json"),
+        ({"left": 1}, {"summaries": ["nowhere.json"]}, "nowhere.json not found"),
+        ({"left": 1}, {"adapters": {"left": "nowhere"}}, "nowhere: adapter_config.json not found"),
+        ({"left": 1}, {"blends": 1}, "unknown key `blends`"),
+        ({"left": 1}, {"push_to_hub": "me/left"}, "push_to_hub=me/left needs a token"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(export, tmp_path, blend, more, message):
+    with pytest.raises((ValueError, FileNotFoundError, PermissionError), match=message):
+        export(blend, **more)
+    assert not list(tmp_path.glob("out*"))
+
+
+def summary_of(folders, base, blends, model):  # noqa: F811
+    """A summary.json as eval/political_compass.py writes it, of one model beside the base."""
+    score = {
+        "estimate": -0.1,
+        "ci95": [-0.2, 0.0],
+        "ci95_items_fixed": None,
+        "n_items": 60,
+        "n_answered": 60,
+        "void": [],
+    }
+    change = {"a": "base", "b": model, "mode": "pairs", "difference": -0.25, "ci95": [-0.4, -0.1], "q": 0.012}
+    axis = {"low": "left", "high": "right", "placebo": False}
+    return {
+        "instrument": {"name": "bank", "version": "3", "sha256": "ab" * 32, "axes": {"economic": axis}},
+        "command": "tune run eval/political_compass.py --config mine.yaml",
+        "settings": {
+            "adapters_sha256": {name: fingerprint(folder) for name, folder in folders.items()},
+            "base_sha256": fingerprint(base),
+            "blends": blends,
+        },
+        "models": {name: {"pairs": {"lean": score, "economic": score}} for name in ("base", model)},
+        "comparisons": [{**change, "axis": axis} for axis in ("lean", "economic")],
+    }
+
+
+def test_the_card_gives_what_was_measured_on_these_weights_alone(export, tmp_path, tiny_model_dir, folders):  # noqa: F811
+    path = tmp_path / "summary.json"
+    there = {"a": folders["left"], "b": folders["right"]}  # other names, the same weights
+    path.write_text(json.dumps(summary_of(there, tiny_model_dir, {"mix": {"a": 0.5, "b": 0}}, "mix")))
+    out = export({"left": 0.5}, formats=["adapter"], summaries=[str(path)])
+    card = (out / "adapter" / "README.md").read_text()
+    assert "**bank 3** (SHA-256 `abababababababab`), called `mix` there" in card
+    row = "| pairs | lean | -0.100 | – | [-0.200, +0.000] | -0.250 | [-0.400, -0.100] | 0.012 | 60 of 60 |"
+    assert row in card
+    assert "Distance from the base in `pairs`: 0.250, told from 0 on lean (q < .05)." in card
+    assert "Not measured yet" not in card
+    with pytest.raises(ValueError, match=r"did not measure this model: none of its models \(a, b, mix\)"):
+        export({"left": 0.75}, summaries=[str(path)], output_dir=str(tmp_path / "other"))
+    changed = json.loads(path.read_text())
+    changed["settings"]["base_sha256"] = "0"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="it is of another base"):
+        export({"left": 0.5}, summaries=[str(path)], output_dir=str(tmp_path / "other"))
+
+
+def test_one_adapter_under_two_names_counts_with_the_sum(tmp_path, tiny_model_dir, folders):  # noqa: F811
+    path = tmp_path / "summary.json"
+    there = {"a": folders["left"], "b": folders["left"]}
+    path.write_text(json.dumps(summary_of(there, tiny_model_dir, {"mix": {"a": 0.5, "b": 0.25}}, "mix")))
+    assert "called `mix` there" in lean_tables([path], {"x": 0.75}, {"x": folders["left"]}, tiny_model_dir)
+    both = {"x": 0.5, "y": 0.25}
+    assert "called `mix` there" in lean_tables([path], both, dict.fromkeys(both, folders["left"]), tiny_model_dir)
+    with pytest.raises(ValueError, match="did not measure this model"):
+        lean_tables([path], {"x": 0.25}, {"x": folders["left"]}, tiny_model_dir)
+
+
+@pytest.mark.parametrize("model", ["base", "left"])
+def test_a_void_score_is_not_told_from_0(tmp_path, tiny_model_dir, folders, model):  # noqa: F811
+    path = tmp_path / "summary.json"
+    summary = summary_of({"left": folders["left"]}, tiny_model_dir, {}, "left")
+    summary = json.loads(json.dumps(summary))  # nothing shared
+    path.write_text(json.dumps(summary))
+    given = [path], {"left": 1}, {"left": folders["left"]}, tiny_model_dir
+    assert "told from 0 on lean" in lean_tables(*given)
+    summary["models"][model]["pairs"]["lean"]["void"] = ["always_agrees"]
+    path.write_text(json.dumps(summary))
+    assert "told from 0" not in lean_tables(*given)
+
+
+def test_push_is_asked_for_private_and_as_a_model(export, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "from the environment")
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo, **kw: asked.update(kw, token=self.token, repo=repo))
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kw: asked.update(kw) or "https://hub/me/left")
+    out = export({"left": 1}, formats=["adapter"], push_to_hub="me/left")
+    assert (asked["private"], asked["repo_type"], asked["repo"]) == (True, "model", "me/left")
+    assert (asked["token"], asked["folder_path"]) == ("from the environment", out / "adapter")
+
+
+def test_through_the_command_line(tune_run, tiny_model_dir, folders, tmp_path):  # noqa: F811
+    settings = [f"adapters.{side}={folders[side]}" for side in ("left", "right")]
+    settings += [f"base={tiny_model_dir}", f"output_dir={tmp_path / 'out'}", "blend.left=0.5", "formats=[adapter]"]
+    assert tune_run("finetune/export.py", "--config", "configs/export.yaml", *settings) == 0
+    assert sys.modules["finetune.export"]
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Answers in writing by a resident model: batched with a cache, against one at a time without."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from test_respond import BANK, Letters
+from torchtune.models.llama3 import llama3
+
+from eval.generate import iterate_generations, write
+from eval.prompts import generate_prompts, open_prompts
+from eval.questions import choice_questions, prompt_tokens
+from eval.respond import answer_questions
+from eval.wordings import load_templates
+from eval.written_answers import Decoding
+
+GREEDY = Decoding(0.0, None, 12, 0)
+WARM = Decoding(1.0, 20, 12, 0)
+
+
+class Chat(Letters):
+    """Any id becomes some character; two ids end a turn."""
+
+    stop_tokens = (2, 7)
+
+    def prompt_tokens(self, messages):
+        return [3, *self.encode(" / ".join(m.text_content for m in messages), add_bos=False), 4]
+
+    def decode(self, tokens):
+        return "".join(chr(33 + t % 90) for t in tokens)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    tiny = llama3(200, num_layers=2, num_heads=4, num_kv_heads=2, embed_dim=32, max_seq_len=600)
+    for parameter in tiny.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inject_adapter_in_model(LoraConfig(r=4, target_modules=["q_proj", "w2"], init_lora_weights=False), tiny, "a")
+    return tiny.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def alone(model, prompt, n, stop):
+    """Greedy, the whole text again for every token."""
+    tokens = list(prompt)
+    for _ in range(n):
+        tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+        if tokens[-1] in stop:
+            break
+    return tokens[len(prompt) :]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    torch.manual_seed(1)
+    return [torch.randint(5, 200, (n,)).tolist() for n in (3, 40, 17, 1, 90, 40)]
+
+
+def test_greedy_equals_one_at_a_time_without_a_cache(model, prompts):
+    free = [alone(model, p, 12, ()) for p in prompts]
+    stop = {free[1][3], free[2][5]}  # ends two of them early, each in its own place
+    for ends in ((), stop):
+        assert write(model, prompts, GREEDY, [0] * 6, ends) == [alone(model, p, 12, ends) for p in prompts]
+    assert len({tuple(x) for x in free}) > 3, "a model that always says the same shows nothing"
+    assert not model.caches_are_setup()
+
+
+def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_neighbours(model, prompts):
+    together = write(model, prompts, WARM, [5, 6, 7, 8, 9, 10], ())
+    assert write(model, prompts, WARM, [5, 6, 7, 8, 9, 10], ()) == together
+    for k, prompt in enumerate(prompts):
+        assert write(model, [prompt], WARM, [5 + k], ()) == [together[k]]
+    others = write(model, prompts, WARM, [15, 16, 17, 18, 19, 20], ())
+    assert all(a != b for a, b in zip(together, others))
+
+
+def test_sampling_follows_the_probabilities(model, prompts):
+    """The first token of 2,000 samples, against the softmax of the two likeliest at temperature 0.7."""
+    with torch.no_grad():
+        top = (model(torch.tensor([prompts[1]]))[0, -1] / 0.7).topk(2)
+    drawn = write(model, [prompts[1]] * 2000, Decoding(0.7, 2, 1, 0), list(range(2000)), ())
+    assert {tokens[0] for tokens in drawn} == set(top.indices.tolist())
+    share = sum(tokens[0] == int(top.indices[0]) for tokens in drawn) / 2000
+    assert share == pytest.approx(float(top.values.softmax(0)[0]), abs=0.035)  # three standard errors
+
+
+def test_a_context_that_is_too_short_is_said(model):
+    with pytest.raises(ValueError, match=r"a prompt of 595 tokens and an answer of 12 exceed .* 600: lower max_new_"):
+        write(model, [[5] * 595], GREEDY, [0], ())
+
+
+@pytest.fixture(scope="module")
+def asked():
+    templates = load_templates("en")
+    return [
+        *generate_prompts(BANK, templates, 1, 2, ["digits"], 2),
+        *open_prompts(BANK, templates, 1, 1),
+    ]
+
+
+def rows_of(model, asked, batch_size=5, **more):
+    decodings = {"generate": WARM, "open": WARM._replace(max_new_tokens=20)}
+    batches = iterate_generations(model, "m", asked, Chat(), BANK.options, decodings, batch_size, **more)
+    return [row for rows in batches for row in rows]
+
+
+@pytest.fixture(scope="module")
+def rows(model, asked):
+    return rows_of(model, asked)
+
+
+def test_rows_say_how_they_were_made(model, asked, rows):
+    key = ("mode", "item", "template", "order", "labels", "sample")
+    assert {json.dumps([r[k] for k in key]) for r in rows} == {json.dumps([p.row[k] for k in key]) for p in asked}
+    assert len(rows) == len(asked) == 2 * 2 * 2 * 2 + 2 + 7
+    prompt_of = {json.dumps([p.row[k] for k in key]): p for p in asked}
+    for row in rows[::4]:
+        prompt = prompt_of[json.dumps([row[k] for k in key])]
+        assert row["decoding"]["max_new_tokens"] == (12 if row["mode"] == "generate" else 20)
+        assert row["finish"] == "stop" or row["n_tokens"] == [row["decoding"]["max_new_tokens"]]
+        decoding = Decoding(**row["decoding"])
+        (again,) = write(model, [prompt_tokens(Chat(), prompt.text)], decoding, [decoding.seed], Chat.stop_tokens)
+        assert Chat().decode(again[:-1] if again[-1] in Chat.stop_tokens else again) == row["text"]
+    samples = [[r["text"] for r in rows if r["mode"] == "generate" and r["sample"] == s] for s in (0, 1)]
+    assert samples[0] != samples[1]
+
+
+def test_known_batches_are_left_out_and_the_rest_is_the_same(model, asked, rows):
+    whole = rows
+    done = {
+        json.dumps({k: row[k] for k in ("mode", "item", "template", "order", "labels", "sample")}) for row in whole[:12]
+    }
+
+    def is_known(rows):
+        return all(
+            json.dumps({k: row[k] for k in ("mode", "item", "template", "order", "labels", "sample")}) in done
+            for row in rows
+        )
+
+    assert rows_of(model, asked, is_known=is_known) == whole[10:]
+
+
+def test_a_system_prompt_is_part_of_the_prompt_and_of_its_hash(model, asked, rows):
+    plain, told = rows, rows_of(model, asked, system_prompt="Be brief.")
+    assert all(a["prompt_sha256"] != b["prompt_sha256"] for a, b in zip(plain, told))
+    assert [a["text"] for a in plain] != [b["text"] for b in told]
+    templates = load_templates("en")
+    questions = [
+        choice_questions(BANK, Chat(), templates, 1, 2, ["digits"], system_prompt=s) for s in (None, "Be brief.")
+    ]
+    assert questions[1][0].answers[0].tokens[:14] == [3, *map(ord, "Be brief. / H")]
+    answered = [answer_questions(model, "m", q, 800) for q in questions]
+    assert all(a["option_logprobs"] != b["option_logprobs"] for a, b in zip(*answered))
+    assert all(a["prompt_sha256"] != b["prompt_sha256"] for a, b in zip(*answered))

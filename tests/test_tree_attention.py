@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Attention along branches against torchtune's own layer under the tree's dense mask."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torchtune.models.llama3 import llama3
+from torchtune.models.llama3_1 import llama3_1
+from torchtune.models.qwen2 import qwen2
+
+from finetune.prefix_tree import Continuation, build_tree
+from finetune.tree_attention import LONGEST_PIECE, TreePieces, attend, can_attend, cut_tree
+
+SIZES = {"vocab_size": 50, "num_layers": 1, "num_heads": 6, "num_kv_heads": 2, "embed_dim": 48, "max_seq_len": 512}
+
+
+def layer(builder=llama3, dtype=torch.float32, **changes):
+    torch.manual_seed(0)
+    return builder(**{**SIZES, "intermediate_dim": 16, **changes}).layers[0].attn.to(dtype)
+
+
+def random_tree(seed, *shape):
+    """Sequences that share a preamble, and pairs of them a prompt: (preamble, prompts, prompt, answer) lengths."""
+    preamble, n_prompts, prompt, answer = shape
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n):
+        return torch.randint(50, (n,), generator=generator).tolist()
+
+    start = draw(preamble)
+    sequences = []
+    for _ in range(n_prompts):
+        asked = start + draw(prompt)
+        sequences += [asked + draw(answer), asked + draw(answer // 2 + 1)]
+    return build_tree([Continuation(s, s) for s in sequences])
+
+
+TREES = {
+    "a pair": (0, 1, 40, 90),
+    "answers longer than a piece": (3, 1, 40, 3 * LONGEST_PIECE),
+    "a prompt longer than a piece": (0, 1, 2 * LONGEST_PIECE + 1, 30),
+    "pairs with a preamble": (30, 3, 40, 90),
+}
+
+
+@pytest.mark.parametrize("shape", TREES.values(), ids=TREES)
+def test_pieces_see_exactly_what_the_mask_says(shape):
+    tree = random_tree(1, *shape)
+    n = tree.tokens.numel()
+    seen = torch.zeros(n, n, dtype=torch.bool)
+    pieces = cut_tree(tree).pieces
+    for start, end, runs in pieces:
+        for a, b in runs:
+            seen[start:end, a:b] = True
+        seen[start:end, start:end] = torch.ones(end - start, end - start).tril().bool()
+    assert torch.equal(seen, tree.mask()[0])
+    assert [p.start for p in pieces] == [0, *(p.end for p in pieces[:-1])]
+    assert max(p.end - p.start for p in pieces) <= LONGEST_PIECE
+
+
+@pytest.mark.parametrize("shape", TREES.values(), ids=TREES)
+@pytest.mark.parametrize("builder", [llama3, llama3_1])
+@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 6}, {"num_kv_heads": 1}], ids=str)
+def test_output_and_gradients_equal_torchtunes(shape, builder, changes):
+    attn = layer(builder, **changes)
+    tree = random_tree(2, *shape)
+    found = []
+    for mask, compute in ((tree.attention_bias(torch.float32), attn), (cut_tree(tree), partial(attend, attn))):
+        torch.manual_seed(3)
+        x = torch.randn(1, tree.tokens.numel(), 48, requires_grad=True)
+        out = compute(x, x, mask=mask, input_pos=tree.input_pos)
+        attn.zero_grad()
+        out.sin().sum().backward()
+        found.append((out, x.grad, *(p.grad.clone() for p in attn.parameters())))
+    for a, b in zip(*found):
+        assert (a - b).norm() <= 1e-5 * a.norm()
+
+
+def test_in_bf16_it_is_closer_to_float32_than_torchtunes():
+    exact = layer()
+    tree = random_tree(4, 0, 1, 40, 90)
+    x = torch.randn(1, tree.tokens.numel(), 48, generator=torch.Generator().manual_seed(5)).bfloat16()
+    rounded = copy.deepcopy(exact).bfloat16()
+    exact.load_state_dict({k: v.float() for k, v in rounded.state_dict().items()})
+    truth = exact(x.float(), x.float(), mask=tree.mask(), input_pos=tree.input_pos)
+    plain = rounded(x, x, mask=tree.attention_bias(x.dtype), input_pos=tree.input_pos)
+    ours = attend(rounded, x, x, mask=cut_tree(tree), input_pos=tree.input_pos)
+    assert ours.dtype is torch.bfloat16
+    assert (ours - truth).norm() <= (plain - truth).norm()
+
+
+def test_gradient_is_that_of_finite_differences():
+    attn = layer(dtype=torch.float64, embed_dim=12, num_heads=6)
+    tree = random_tree(6, 0, 1, 30, 30)
+    x = torch.randn(1, tree.tokens.numel(), 12, dtype=torch.float64, requires_grad=True)
+    along = partial(attend, attn, mask=cut_tree(tree), input_pos=tree.input_pos)
+    assert torch.autograd.gradcheck(lambda x: along(x, x), x, fast_mode=True)
+
+
+def test_a_tree_of_short_runs_is_left_to_the_dense_mask():
+    assert cut_tree(random_tree(7, 20, 12, 4, 3)) is None
+    assert isinstance(cut_tree(random_tree(7, 0, 1, 40, 90)), TreePieces)
+
+
+def test_one_token_alone():
+    tree = build_tree([Continuation([7], [7])])
+    assert cut_tree(tree) is None or cut_tree(tree).pieces == ((0, 1, ((0, 1),)),)
+
+
+def test_layers_of_another_kind_are_recognized():
+    assert can_attend(layer())
+    assert not can_attend(layer(qwen2))  # turns halves, not neighbors
+    assert not can_attend(layer(attn_dropout=0.1))
