@@ -50,7 +50,7 @@ def _count(rows: Sequence[Row], done: str) -> dict[str, Any]:
         answered = row["choice" if done == "read" else "stance"] is not None
         of[
             "errors"
-            if row.get("text") is None and row["choice"] is None and row.get("stance") is None
+            if row.get("text") is None and row["choice"] is None and row["stance"] is None
             else done
             if answered
             else "refused"

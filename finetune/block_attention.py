@@ -31,6 +31,11 @@ def block_mask(tree: PrefixTree) -> BlockMask | None:
         or find_spec("triton") is None
     ):
         return None
+    return mask_of(end)
+
+
+def mask_of(end: Tensor) -> BlockMask:
+    """Return the mask of a tree whose ``subtree_end`` is ``end [T]``."""
     n = len(end)
     return create_block_mask(
         lambda _b, _h, row, column: (column <= row) & (row < end[column]), None, None, n, n, end.device

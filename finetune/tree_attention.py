@@ -52,9 +52,8 @@ def cut_tree(tree: PrefixTree) -> TreePieces | None:
     """Cut a tree into pieces; None if they would be so short that attention under a dense mask is faster."""
     end = tree.subtree_end.numpy()
     n = len(end)
-    # A new run begins after a leaf, and after a token that has more than one child.
-    parents_end = np.concatenate([[0], end[:-1]])
-    starts = np.flatnonzero(np.concatenate([[True], (end[1:] != parents_end[1:])]))
+    # An only child's subtree ends where its parent's does; every other token begins a new run.
+    starts = np.flatnonzero(np.concatenate([[True], end[1:] != end[:-1]]))
     if n < SHORTEST_MEAN_PIECE * len(starts):
         return None
     pieces: list[Piece] = []

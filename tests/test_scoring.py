@@ -31,7 +31,7 @@ def choice_row(item, probabilities=None, choice=None, model="base", mode="choice
         logprobs = [math.log(0.5 * p) if p else -1e4 for p in probabilities]
         choice = int(np.argmax(probabilities))
     place = {"template": template, "order": order, "labels": "digits", "sample": sample, "prompt_sha256": "0"}
-    answer = {"option_logprobs": logprobs, "option_mass": None, "choice": choice}
+    answer = {"option_logprobs": logprobs, "option_mass": None, "choice": choice, "stance": None}
     return {"model": model, "mode": mode, "item": item, **place, **answer}
 
 
