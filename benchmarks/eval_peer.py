@@ -32,7 +32,7 @@ def main() -> None:
     started = time.monotonic()
     found = lm._loglikelihood_tokens(requests)
     (folder / "lm_eval.json").write_text(json.dumps([time.monotonic() - started]))
-    np.save(folder / "lm_eval.npy", np.array([logprob for logprob, _ in found]).reshape(len(entries), -1))
+    np.save(folder / "lm_eval.npy", np.array([logprob for logprob, _ in found]).reshape(1, len(entries), -1))
 
 
 if __name__ == "__main__":

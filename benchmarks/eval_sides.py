@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Our sides of the evaluation speed benchmark, each in a process of its own.
 
-    python -m benchmarks.eval_sides prompts|ours|adapters FOLDER    reads FOLDER/settings.json
+    python -m benchmarks.eval_sides prompts|ours|adapters|alone FOLDER    reads FOLDER/settings.json
 
-``prompts`` writes what all sides answer (token ids, so that none can read another prompt) and two LoRA adapters;
-``ours`` and ``adapters`` (the base, then both) answer it and write seconds and log-probabilities into FOLDER.
+``prompts`` writes what all sides answer (token ids, so that none can read another prompt) and two LoRA adapters.
+The others answer it and write seconds and log-probabilities into FOLDER: ``ours`` is the base, ``adapters`` the base
+and then both adapters, ``alone`` the second adapter.
 """
 
 import json
@@ -28,6 +29,7 @@ from finetune.prefix_tree import Continuation, count_tokens, cut_by_tokens
 from finetune.tokenizers import hf_chat_tokenizer
 
 ADAPTERS = ("first", "second")
+PASSES = {"ours": [None], "adapters": [None, *ADAPTERS], "alone": [ADAPTERS[-1]]}
 
 
 def write_prompts(folder: Path, settings: dict[str, Any]) -> None:
@@ -80,23 +82,22 @@ def _questions(folder: Path) -> list[Question]:
 
 
 def answer_ours(folder: Path, settings: dict[str, Any], names: list[str | None]) -> tuple[list[float], np.ndarray]:
-    """Return the seconds of each pass and the base's log-probabilities, ``[N, options]``."""
+    """Return the seconds of each pass and their log-probabilities, ``[passes, N, options]``."""
     model = smollm2_135m()
     checkpointer = FullModelHFCheckpointer(settings["model"], ["model.safetensors"], "LLAMA3", str(folder / "unused"))
     model.load_state_dict(checkpointer.load_checkpoint()["model"])
-    adapters = {name: folder / name for name in names if name is not None}
+    adapters = {name: Path(settings["inputs"]) / name for name in names if name is not None}
     resident = AdaptedModel(model.eval(), adapters, settings["model"])
     questions = _questions(folder)
-    seconds, found = [], None
+    seconds, found = [], []
     for name in names:
         with resident.using(name) as respondent:
             answer_questions(respondent, "warm-up", questions[:4], settings["max_tokens"])
             started = time.monotonic()
             rows = answer_questions(respondent, name or "base", questions, settings["max_tokens"])
             seconds.append(time.monotonic() - started)
-        if name is None:
-            found = np.array([row["option_logprobs"] for row in rows])
-    return seconds, found
+        found.append([row["option_logprobs"] for row in rows])
+    return seconds, np.array(found)
 
 
 def main() -> None:
@@ -106,10 +107,9 @@ def main() -> None:
     torch.set_num_threads(settings["threads"])
     if side == "prompts":
         write_prompts(folder, settings)
-        if settings["adapters"]:
-            write_adapters(folder, settings["model"])
+        write_adapters(folder, settings["model"])
         return
-    seconds, logprobs = answer_ours(folder, settings, [None, *(ADAPTERS if side == "adapters" else ())])
+    seconds, logprobs = answer_ours(folder, settings, PASSES[side])
     np.save(folder / f"{side}.npy", logprobs)
     (folder / f"{side}.json").write_text(json.dumps(seconds))
 

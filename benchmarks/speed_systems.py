@@ -2,21 +2,18 @@
 """The systems that the speed benchmark compares: how each is started, and what one run of it yields."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.child_process import run_child, versions_of
 from benchmarks.step_log import read_log
 
-REPO = Path(__file__).parents[1]
 TRL_PINS = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0"}
 OURS, STOCK = "finetune/dpo_finetune.py", "lora_dpo_single_device"
-MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
 
 
 class System(NamedTuple):
@@ -58,15 +55,10 @@ def trl_versions(python: Path, create: bool) -> dict[str, str]:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
     pins = [f"{name}=={version}" for name, version in TRL_PINS.items()]
-    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
-
-    def installed() -> dict[str, str]:
-        return json.loads(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
-
-    if create and "trl" not in installed():
+    if create and "trl" not in versions_of(python):
         subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
-    # a local build's suffix (+cpu) is no other version
-    found = {name: installed().get(name, "none").partition("+")[0] for name in TRL_PINS}
+    installed = versions_of(python)
+    found = {name: installed.get(name, "none") for name in TRL_PINS}
     if found != TRL_PINS:
         raise ValueError(f"{python} has {found}; install there: pip install {' '.join(pins)}")
     return found
@@ -111,17 +103,6 @@ def _trl_command(system: System, inputs: Path, folder: Path, settings: Mapping[s
     return [settings["trl_python"], "-m", "benchmarks.trl_dpo", str(folder)]
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """Return this environment with the thread count fixed and the network left alone."""
-    fixed = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "HF_HUB_OFFLINE": 1,
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    return {**os.environ, **{key: str(value) for key, value in fixed.items()}}
-
-
 def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run one system once, in a process of its own.
 
@@ -141,29 +122,14 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command = (_trl_command if system.trainer == "trl" else _torchtune_command)(system, inputs, folder, settings)
-    with open(folder / "output.txt", "w", encoding="utf-8") as output:
-        started = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=REPO, env=child_environment(settings["threads"]), stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            # wait4 and not wait: it gives the peak of this child alone
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                process.wait()
-    if process.returncode != 0:
-        tail = "\n".join((folder / "output.txt").read_text(errors="replace").splitlines()[-25:])
-        raise RuntimeError(f"{name} ended with {process.returncode}; {folder / 'output.txt'} ends with:\n{tail}")
+    usage = run_child(name, command, folder, settings["threads"])
     times = read_log(folder / "steps.jsonl")
     shutil.rmtree(folder)
     return {
-        "setup_s": times.train_start - started - times.cache_s,
+        "setup_s": times.train_start - usage.started - times.cache_s,
         "cache_s": times.cache_s,
         "train_s": times.train_s,
-        "peak_rss_bytes": usage.ru_maxrss * MEMORY_UNIT,
+        "peak_rss_bytes": usage.peak_rss_bytes,
         "step_s": times.step_s,
         "losses": times.losses,
     }

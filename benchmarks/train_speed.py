@@ -23,11 +23,12 @@ from typing import Any
 
 import yaml
 
+from benchmarks.child_process import REPO, child_environment
 from benchmarks.speed_report import figures, markdown, summarize
-from benchmarks.speed_systems import REPO, SYSTEMS, child_environment, run_system, trl_versions
+from benchmarks.speed_systems import SYSTEMS, run_system, trl_versions
 
 CONFIG = "configs/smollm2_135m_lora_dpo_cpu.yaml"
-DECIDING = ("speed_components", "speed_inputs", "speed_systems", "trl_dpo")
+DECIDING = ("child_process", "speed_components", "speed_inputs", "speed_systems", "trl_dpo")
 DATA_MODULES = ("datasets", "prompt_templates", "records", "sources", "token_pairs")
 PEFT_NAMES = {"output_proj": "o_proj"}
 MLP = ["gate_proj", "up_proj", "down_proj"]
