@@ -1,32 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The page of a review: plain HTTP on the loopback address, every answer on the disk before the next text.
+"""The page of a review, on the loopback address: every answer on the disk before the next text."""
 
-The page loads nothing from anywhere. A request is refused unless it names this machine (``Host``, against DNS
-rebinding), and an answer unless it comes from this page (``Origin``, against other sites that post to it).
-"""
-
-import errno
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs
 
-from jinja2 import Environment, StrictUndefined
-
+from data.local_page import LocalHandler, LocalServer
 from data.review_answers import Answer, AnswerFile
 from data.review_items import SKIP, Review
 
-ADDRESS = "127.0.0.1"
-MAX_FORM_BYTES = 10_000
 _log = logging.getLogger(__name__)
 
 
-class ReviewServer(ThreadingHTTPServer):
+class ReviewServer(LocalServer):
     """Serves a review to its reviewers.
 
     Args:
@@ -39,27 +28,12 @@ class ReviewServer(ThreadingHTTPServer):
         OSError: If the port cannot be had.
     """
 
-    daemon_threads = True
-
     def __init__(
         self, review: Review, answers: Mapping[str, AnswerFile], port: int, when_done: Callable[[], None]
     ) -> None:
         self.review, self.answers, self.when_done, self.lock = review, dict(answers), when_done, threading.Lock()
         self.orders = {name: review.order(name) for name in answers}
-        # whatever a text holds is shown as text, never as markup
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        self.template = environment.from_string(files("data").joinpath("templates", "review.html").read_text("utf-8"))
-        try:
-            super().__init__((ADDRESS, port), _Handler)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                error.strerror = f"port={port} is in use; end what uses it, or give port=0 for any free one"
-            raise
-
-    @property
-    def url(self) -> str:
-        """Where a reviewer begins."""
-        return f"http://{ADDRESS}:{self.server_port}/"
+        super().__init__(port, _Handler, "data", "templates/review.html")
 
     def n_done(self, reviewer: str) -> int:
         """Return how many items a reviewer is done with."""
@@ -114,19 +88,13 @@ class ReviewServer(ThreadingHTTPServer):
             return note
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler):
     server: ReviewServer
-    timeout = 30  # seconds; a client that says nothing does not hold a thread for ever
-    server_version, sys_version = "review", ""
+    server_version = "review"
 
-    def do_GET(self) -> None:
-        path = urlsplit(self.path)
+    def show(self, path: SplitResult) -> None:
         reviewer = path.path.strip("/")
-        if not self._is_local():
-            self._problem(
-                HTTPStatus.MISDIRECTED_REQUEST, f"Open {self.server.url} on the machine that runs the review."
-            )
-        elif reviewer in self.server.answers:
+        if reviewer in self.server.answers:
             note = parse_qs(path.query).get("note", [""])[0]
             self._page(HTTPStatus.OK, note=note, **self.server.page(reviewer))
         elif not reviewer and len(self.server.answers) == 1:
@@ -136,65 +104,28 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._unknown(reviewer)
 
-    def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_FORM_BYTES:
-            return self._problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "This form is too large, or says no length.")
-        # read first: a connection closed on unread bytes would lose the reply
-        form = {k: v[0] for k, v in parse_qs(self.rfile.read(int(length)).decode("ascii", "replace")).items()}
-        reviewer = urlsplit(self.path).path.strip("/")
-        if not self._is_local() or self.headers.get("Origin") != f"http://{self.headers['Host']}":
-            return self._problem(HTTPStatus.FORBIDDEN, "This answer was not given on this page and does not count.")
+    def take(self, path: SplitResult, sent: bytes) -> None:
+        form = {k: v[0] for k, v in parse_qs(sent.decode("ascii", "replace")).items()}
+        reviewer = path.path.strip("/")
         if reviewer not in self.server.answers:
             return self._unknown(reviewer)
         try:
             note = self.server.take(reviewer, form)
         except ValueError as error:
-            return self._problem(HTTPStatus.BAD_REQUEST, str(error))
+            return self.problem(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
             _log.error("an answer of %s could not be written: %s", reviewer, error)
-            return self._problem(HTTPStatus.INSUFFICIENT_STORAGE, f"The answer could not be written: {error}")
+            return self.problem(HTTPStatus.INSUFFICIENT_STORAGE, f"The answer could not be written: {error}")
         return self._go(f"/{reviewer}" + (f"?note={note}" if note else ""))
 
-    def _is_local(self) -> bool:
-        # any port: a tunnel may have another one here
-        try:
-            return urlsplit(f"//{self.headers['Host']}").hostname in (ADDRESS, "localhost")
-        except ValueError:
-            return False
-
     def _unknown(self, reviewer: str) -> None:
-        self._problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {', '.join(self.server.answers)}.")
+        self.problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {', '.join(self.server.answers)}.")
 
-    def _problem(self, status: HTTPStatus, problem: str) -> None:
+    def problem(self, status: HTTPStatus, problem: str) -> None:
         self._page(status, reviewer=None, names=[], problem=problem)
 
     def _page(self, status: HTTPStatus, **shown: Any) -> None:
-        nonce = secrets.token_urlsafe(16)
-        shown = {"problem": "", "nonce": nonce, "mode": self.server.review.mode} | shown
-        body = self.server.template.render(shown).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header(
-            "Content-Security-Policy",
-            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src data:; "
-            "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-        )
-        self._end()
-        self.wfile.write(body)
+        self.send_page(status, **({"problem": "", "mode": self.server.review.mode} | shown))
 
     def _go(self, path: str) -> None:
-        self.send_response(HTTPStatus.SEE_OTHER)
-        self.send_header("Location", path)
-        self.send_header("Content-Length", "0")
-        self._end()
-
-    def _end(self) -> None:
-        self.send_header("Cache-Control", "no-store")  # going back must not show an answered text
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "same-origin")  # with no-referrer the browser would send Origin: null
-        self.end_headers()
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing of single requests."""
+        self.send_body(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": path})

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchtune.generation import get_causal_mask_from_padding_mask, get_position_ids_from_padding_mask, sample
-from torchtune.modules import TransformerDecoder
-from torchtune.modules.common_utils import local_kv_cache
+from torchtune.modules import KVCache, TransformerDecoder
 from tqdm import tqdm
 
 from eval.prompts import Prompt, with_system
@@ -72,7 +71,6 @@ def iterate_generations(
             progress.update(len(batch))
 
 
-@torch.no_grad()
 def write(
     model: TransformerDecoder,
     prompts: Sequence[Sequence[int]],
@@ -80,17 +78,39 @@ def write(
     seeds: Sequence[int],
     stop_tokens: Sequence[int],
 ) -> list[list[int]]:
-    """Return what the model writes after each prompt, its stop token included.
+    """Return what the model writes after each prompt, its stop token included; see :func:`iterate_steps`."""
+    written: list[list[int]] = [[] for _ in prompts]
+    for step in iterate_steps(model, prompts, decoding, seeds, stop_tokens):
+        for k, token in step.items():
+            written[k].append(token)
+    return written
+
+
+@torch.no_grad()
+def iterate_steps(
+    model: TransformerDecoder,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    stop_tokens: Sequence[int],
+    max_tokens_per_forward: int | None = None,
+) -> Iterator[dict[int, int]]:
+    """Yield the next token of each prompt that is not at its end, by the prompt's place.
+
+    Keys and values belong to this iterator and lie in the model only while a step is computed, so between two steps
+    the model may be used for anything else, and many iterators may take turns. The adapters must be the same at every
+    step.
 
     ``torchtune.generation.generate`` would draw all prompts from one stream of numbers, so that an answer
     depended on its neighbours, and take the head over every token of every prompt. Its parts are used here.
 
     Args:
-        model: Without caches; they are there while this runs.
+        model: Without caches.
         prompts: Token ids.
         decoding: Its seed is not read.
         seeds: One for each prompt.
         stop_tokens: What ends an answer.
+        max_tokens_per_forward: A longer prompt is read in several steps, which yield nothing but ``{}``; None: in one.
 
     Raises:
         ValueError: If a prompt and its answer are longer than the model's context.
@@ -108,26 +128,45 @@ def write(
     there = there.to(weight.device)  # [B, T]
     positions = get_position_ids_from_padding_mask(there)
     mask = get_causal_mask_from_padding_mask(there[:, :width], target_seq_len=total)
-    input_pos = positions[:, :width]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    written: list[list[int]] = [[] for _ in prompts]
     under_way = set(range(n))
-    with local_kv_cache(model, batch_size=n, device=weight.device, dtype=weight.dtype, decoder_max_seq_len=total):
-        for end in range(width, total):
-            hidden = model.tok_embeddings(tokens)
-            for layer in model.layers:
-                hidden = layer(hidden, mask=mask, input_pos=input_pos)
-            logits = model.output(model.norm(hidden[:, -1:]))[:, 0].float()  # [B, V]
-            tokens = _draw(logits, decoding, generators, under_way)
-            for k in sorted(under_way):
-                written[k].append(int(tokens[k]))
-            under_way -= {k for k in under_way if written[k][-1] in stop_tokens}
-            if not under_way:
-                break
-            mask = there[:, None, :].clone()
-            mask[:, :, end + 1 :] = False
-            input_pos = positions[:, end : end + 1]
-    return written
+    with weight.device:
+        caches = [
+            KVCache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
+        ]
+    done, most = 0, max_tokens_per_forward or width
+    while width - done > most:
+        _forward(model, caches, tokens[:, done : done + most], mask[:, done : done + most], positions[:, done:])
+        done += most
+        yield {}
+    tokens, mask = tokens[:, done:], mask[:, done:]
+    for end in range(width, total):
+        hidden = _forward(model, caches, tokens, mask, positions[:, done:])
+        logits = model.output(model.norm(hidden[:, -1:]))[:, 0].float()  # [B, V]
+        tokens, done = _draw(logits, decoding, generators, under_way), end
+        written = {k: int(tokens[k]) for k in sorted(under_way)}
+        under_way -= {k for k, token in written.items() if token in stop_tokens}
+        yield written
+        if not under_way:
+            return
+        mask = there[:, None, :].clone()
+        mask[:, :, end + 1 :] = False
+
+
+def _forward(
+    model: TransformerDecoder, caches: Sequence[KVCache], tokens: Tensor, mask: Tensor, positions: Tensor
+) -> Tensor:
+    """Return the hidden states of ``tokens [B, S]``, which follow what the caches hold."""
+    for layer, cache in zip(model.layers, caches):
+        layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
+    try:
+        hidden = model.tok_embeddings(tokens)
+        for layer in model.layers:
+            hidden = layer(hidden, mask=mask, input_pos=positions[:, : tokens.shape[1]])
+    finally:
+        for layer in model.layers:
+            layer.attn.kv_cache, layer.attn.cache_enabled = None, False
+    return hidden
 
 
 def _draw(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator], under_way: set[int]) -> Tensor:

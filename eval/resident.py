@@ -2,6 +2,7 @@
 """The resident torchtune model and its adapters: loaded once, asked by log-probability and in writing."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -30,12 +31,7 @@ class ResidentModel:
 
     def __init__(self, cfg: DictConfig, interview: Interview, respondents: Sequence[Respondent]) -> None:
         self._cfg, self._interview = cfg, interview
-        self._tokenizer = config.instantiate(cfg.tokenizer)
-        if not hasattr(self._tokenizer, "prompt_tokens"):
-            raise ValueError(
-                f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "
-                f"finetune.tokenizers.hf_chat_tokenizer with path={cfg.checkpointer.checkpoint_dir}"
-            )
+        self._tokenizer = load_tokenizer(cfg)
         self._questions: dict[tuple, list[Question]] = {}
         for respondent in respondents:
             if _asked_as(respondent) not in self._questions:  # base and adapters are asked the same
@@ -45,12 +41,7 @@ class ResidentModel:
 
     def load(self, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> None:
         """Load the base with its adapters."""
-        checkpointer = config.instantiate(self._cfg.checkpointer)
-        with training.set_default_dtype(dtype), device:
-            model = config.instantiate(self._cfg.model)
-        model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
-        folder = self._cfg.checkpointer.checkpoint_dir
-        self._model = AdaptedModel(model.eval(), adapters.folders, folder, adapters.blends)
+        self._model = load_adapted(self._cfg, adapters, device, dtype)
 
     def ask(self, respondent: Respondent, is_known: Callable[[Rows], bool]) -> Iterator[Rows]:
         """Yield the rows of one respondent.
@@ -77,6 +68,30 @@ class ResidentModel:
                     respondent.system_prompt,
                     is_known,
                 )
+
+
+def load_tokenizer(cfg: DictConfig) -> Any:
+    """Build the tokenizer of a config.
+
+    Raises:
+        ValueError: If it cannot render a prompt.
+    """
+    tokenizer = config.instantiate(cfg.tokenizer)
+    if not hasattr(tokenizer, "prompt_tokens"):
+        raise ValueError(
+            f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "
+            f"finetune.tokenizers.hf_chat_tokenizer with path={cfg.checkpointer.checkpoint_dir}"
+        )
+    return tokenizer
+
+
+def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> AdaptedModel:
+    """Load the base of a config (its ``model`` and ``checkpointer``) with its adapters."""
+    checkpointer = config.instantiate(cfg.checkpointer)
+    with training.set_default_dtype(dtype), device:
+        model = config.instantiate(cfg.model)
+    model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
+    return AdaptedModel(model.eval(), adapters.folders, cfg.checkpointer.checkpoint_dir, adapters.blends)
 
 
 def _asked_as(respondent: Respondent) -> tuple:

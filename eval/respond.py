@@ -48,10 +48,15 @@ def iterate_answers(
         for forward in forwards:
             asked = [questions[order[k]] for k in forward]
             if not is_known([{"model": name, **question.row} for question in asked]):
-                tree = build_tree([answer for question in asked for answer in question.answers])
-                logprobs = iter(answer_logprobs(model, tree).tolist())
-                yield [answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in asked]
+                yield answer_together(model, name, asked)
             progress.update(len(asked))
+
+
+def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Question]) -> Rows:
+    """Return the rows of questions, all answered in one forward; gradients must be off."""
+    tree = build_tree([answer for question in questions for answer in question.answers])
+    logprobs = iter(answer_logprobs(model, tree).tolist())
+    return [answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in questions]
 
 
 def answer_questions(

@@ -47,7 +47,7 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     """Resolve the ``adapters`` and the ``dial`` of a config and check every file and weight.
 
     Args:
-        adapters: Name to folder, glob, or weights by name.
+        adapters: Name to folder, glob, or weights by name; null leaves one of a config's out.
         dial: ``low`` and ``high``: adapters at -1 and at +1, with the base at 0 (``low`` null: -1 is the other one
             with weight -1); ``n_points``: how many, odd, and between two adapters 5 or more. The ends are the
             adapters themselves and 0 is the base, so only the points between are added, as ``left@0.75``: the
@@ -60,7 +60,8 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     folders: dict[str, str] = {}
     blends: dict[str, Weights] = {}
     names: list[str] = []
-    for name, given in (adapters or {}).items():
+    adapters = {name: given for name, given in (adapters or {}).items() if given is not None}  # null: left out
+    for name, given in adapters.items():
         if isinstance(given, Mapping):
             blends[name] = dict(given)
             names.append(name)
@@ -126,12 +127,14 @@ def _dial_blends(dial: Mapping[str, Any], folders: Mapping[str, str]) -> dict[st
     if low == high or not isinstance(n_points, int) or n_points < least or n_points % 2 == 0:
         raise ValueError(f"dial: {dict(dial)}; low and high must differ, n_points be odd and at least {least}")
     half = n_points // 2
-    weights = [round(k / half, 4) for k in range(1, half)]
-    if low is None:
-        points = [(high, w) for w in (-1, *(-w for w in weights[::-1]), *weights)]
-    else:
-        points = [(low, w) for w in weights[::-1]] + [(high, w) for w in weights]
-    return {f"{name}@{w:g}": {name: float(w)} for name, w in points}
+    points = [dial_weights(low, high, round(k / half, 4)) for k in range(-half, half + 1)]
+    # the ends are the adapters themselves, and 0 is the base
+    return {f"{name}@{w:g}": {name: w} for weights in points for name, w in weights.items() if w not in (0, 1)}
+
+
+def dial_weights(low: str | None, high: str, position: float) -> Weights:
+    """Return what is added to the base at a position of a dial, -1 to 1."""
+    return {low: -float(position)} if position < 0 and low is not None else {high: float(position)}
 
 
 def _check_blend(name: str, weights: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

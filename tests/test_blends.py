@@ -74,6 +74,12 @@ def test_weight_1_is_the_adapter_and_0_the_base_to_the_bit(adapted):
     assert torch.equal(logits(model, "left"), alone)
     assert torch.equal(logits(model, "none"), base)
     assert not torch.equal(alone, base)
+    # weights that are given when they are needed, as a slider does
+    assert torch.equal(logits(model, {"left": 0.5, "right": -2}), logits(model, "half"))
+    assert torch.equal(logits(model, {}), base)
+    for unknown in ("absent", {"absent": 1}, {"half": 1}):
+        with pytest.raises(KeyError, match="no adapter .*; loaded:"):
+            logits(model, unknown)
 
 
 def test_a_dial_has_only_the_points_between(folders):

@@ -9,7 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from test_respond import BANK, Letters
 from torchtune.models.llama3 import llama3
 
-from eval.generate import iterate_generations, write
+from eval.generate import iterate_generations, iterate_steps, write
 from eval.prompts import generate_prompts, open_prompts
 from eval.questions import choice_questions, prompt_tokens
 from eval.respond import answer_questions
@@ -75,6 +75,27 @@ def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_neighbours(model, p
         assert write(model, [prompt], WARM, [5 + k], ()) == [together[k]]
     others = write(model, prompts, WARM, [15, 16, 17, 18, 19, 20], ())
     assert all(a != b for a, b in zip(together, others))
+
+
+def test_iterators_take_turns_on_one_model(model, prompts):
+    """Long prompts are read in pieces, and between two steps the model is used for others."""
+    expected = [write(model, [p], WARM, [k], ()) for k, p in enumerate(prompts)]
+    under_way = {k: iterate_steps(model, [p], WARM, [k], (), 7) for k, p in enumerate(prompts)}
+    found, n_steps = {k: [] for k in under_way}, 0
+    while under_way:
+        for k, steps in list(under_way.items()):
+            step, n_steps = next(steps, None), n_steps + 1
+            if step is None:
+                del under_way[k]
+            else:
+                found[k] += step.values()
+            assert not model.caches_are_setup()
+        alone(model, prompts[0], 1, ())
+    assert [[found[k]] for k in range(len(prompts))] == expected
+    n_pieces = sum((len(p) - 1) // 7 for p in prompts)
+    assert n_steps == n_pieces + len(prompts) * (12 + 1)
+    batch = list(iterate_steps(model, prompts, GREEDY, [0] * 6, (), 7))
+    assert [[step[k] for step in batch if step] for k in range(6)] == write(model, prompts, GREEDY, [0] * 6, ())
 
 
 def test_sampling_follows_the_probabilities(model, prompts):
