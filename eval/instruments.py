@@ -9,13 +9,12 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from importlib import resources
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from eval.importers import read_instrument
 from eval.instrument_form import HEADER, find_faults
+from eval.shipped import find_file
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +113,7 @@ def load_instrument(
         FileNotFoundError: If there is neither a shipped instrument nor a file of that name.
         ValueError: If the file breaks a rule; one message lists every fault with item and field.
     """
-    shipped = resources.files("eval") / "instruments"
-    file = shipped / f"{instrument}.yaml"
-    if not file.is_file():
-        file = Path(instrument)
-    if not file.is_file():
-        names = sorted(f.name.removesuffix(".yaml") for f in shipped.iterdir())
-        raise FileNotFoundError(f"instrument={instrument}: no such file; give a path or a shipped name: {names}")
+    file = find_file("instrument", instrument, "instruments")
     content = file.read_bytes()
     raw = read_instrument(str(file), content, instrument_format, columns)
     if faults := find_faults(raw):

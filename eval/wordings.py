@@ -3,11 +3,11 @@
 
 import hashlib
 import string
-from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+
+from eval.shipped import find_file
 
 LABEL_SETS = ("digits", "letters", "words")
 _OPTIONS = ("label", "options", "statement")
@@ -46,13 +46,7 @@ def load_templates(templates: str) -> Templates:
         FileNotFoundError: If there is neither.
         ValueError: If a template lacks a placeholder, repeats one or has another one.
     """
-    shipped = resources.files("eval") / "templates"
-    file = shipped / f"{templates}.yaml"
-    if not file.is_file():
-        file = Path(templates)
-    if not file.is_file():
-        names = sorted(f.name.removesuffix(".yaml") for f in shipped.iterdir())
-        raise FileNotFoundError(f"templates={templates}: no such file; give a path or one of {names}")
+    file = find_file("templates", templates, "templates")
     content = file.read_bytes()
     raw = yaml.safe_load(content)
     wanted = set(Templates._fields) - {"sha256"}

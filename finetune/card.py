@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune.config._utils import _get_component_from_path
 from yaml import YAMLError
 
+from finetune.lean_table import NOT_MEASURED
+from finetune.side_effect_table import NOT_KNOWN
+
 log = logging.getLogger(__name__)
 
 TAGS = ["lora", "dpo", "torchtune", "politune", "deliberately-biased", "not-for-deployment"]
-NOT_MEASURED = """Not measured yet. `tune run eval/political_compass.py` measures it, and `tune run finetune/export.py`
-with `summaries=[that run's summary.json]` writes the figures here."""
 # What a card made from this one takes over begins here.
 TRAINING = "## Training"
 # A card's metadata, whether it can be read or not.
@@ -36,14 +37,18 @@ data moves a language model, not for deployment, persuasion or campaigning.**
 
 A score is the stance under one instrument and its prompts, not "the model's ideology".
 
+## What else changed
+
+{changed}
+
 ## Intended use
 
 To measure how preference data moves a stated lean, to test judges, filters and audits, and to teach about both. Whoever
 shows its answers to people says beforehand that they are deliberately biased, and which way. Publish the opposite
 side, made by the same config, with it.
 
-Out of scope: deployment in any product, persuasion, campaigning, posting as if a person had written it. What else the
-tuning changed (skills, refusals, tone) is not known unless it is stated here.
+Out of scope: deployment in any product, persuasion, campaigning, posting as if a person had written it. What is not
+stated above (skills, refusals, tone) is not known.
 """
 
 _TRAINING = """
@@ -93,12 +98,20 @@ def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
         config=OmegaConf.to_yaml(cfg, resolve=True),
     )
     facts = f"- base model: `{base}`\n- which data, steps and settings: under Training below"
-    body = _BODY.format(title=Path(cfg.output_dir).name, kind="adapter", facts=facts, lean=NOT_MEASURED)
+    body = _BODY.format(
+        title=Path(cfg.output_dir).name, kind="adapter", facts=facts, lean=NOT_MEASURED, changed=NOT_KNOWN
+    )
     _save(folder, metadata, body + training)
 
 
 def write_derived_card(
-    folder: Path, kind: str, base: str, weights: Mapping[str, float], sources: Mapping[str, Path], lean: str
+    folder: Path,
+    kind: str,
+    base: str,
+    weights: Mapping[str, float],
+    sources: Mapping[str, Path],
+    lean: str,
+    changed: str,
 ) -> None:
     """Write ``README.md`` for what was exported: from which adapters, with which weights, and what each was tuned on.
 
@@ -108,7 +121,8 @@ def write_derived_card(
         base: The base model's name or folder.
         weights: Weight of each adapter.
         sources: Name to adapter folder, whose cards say how each was trained.
-        lean: Markdown with what was measured, or :data:`NOT_MEASURED`.
+        lean: Markdown, as ``finetune.lean_table.lean_tables`` gives it.
+        changed: The same, of ``finetune.side_effect_table.side_effect_tables``.
     """
     cards = {name: _read(Path(source) / "README.md") for name, source in sources.items()}
     datasets = {d for card in cards.values() for d in _as_list(card.data.datasets)}
@@ -123,7 +137,7 @@ def write_derived_card(
     )
     made_of = ", ".join(f"{weight:+g} × `{name}`" for name, weight in weights.items())
     facts = f"- base model: `{base}`\n- made of: {made_of}, {'merged into the base' if merged else 'as one LoRA'}"
-    body = _BODY.format(title=made_of.replace("`", ""), kind=kind, facts=facts, lean=lean)
+    body = _BODY.format(title=made_of.replace("`", ""), kind=kind, facts=facts, lean=lean, changed=changed)
     for name, card in cards.items():
         trained = _training_of(card.text) or f"`{sources[name]}` has no record of its training."
         body += f"\n{TRAINING} of `{name}`\n\n{trained}\n"

@@ -18,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.card import push, require_token
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from finetune.blends import AdapterSet, read_adapters
-from finetune.card import NOT_MEASURED, write_derived_card
+from finetune.card import write_derived_card
 from finetune.lean_table import lean_tables
 from finetune.serving import convert_to_gguf, find_converters, serving_commands
+from finetune.side_effect_table import side_effect_tables
 
 log = utils.get_logger("INFO")
 
@@ -63,9 +64,9 @@ class ExportRecipe:
         self._adapters = self._read_adapters()
         self._folders = {name: self._adapters.folders[name] for name in self._weights}
         self._converters = find_converters(cfg.llama_cpp) if "gguf" in self._formats else None
-        self._lean = NOT_MEASURED
-        if cfg.summaries:
-            self._lean = lean_tables(cfg.summaries, self._weights, self._folders, self._base)
+        measured = cfg.summaries or [], self._weights, self._folders, self._base
+        self._lean = lean_tables(*measured)
+        self._changed = side_effect_tables(*measured)
         if cfg.push_to_hub:
             require_token(cfg.push_to_hub)
 
@@ -136,10 +137,11 @@ class ExportRecipe:
         folder = self._staging / name
         for path in (path for pattern in BESIDE for path in self._base.glob(pattern)):
             shutil.copy(path, folder)
-        write_derived_card(folder, kind, self._base_name, self._weights, self._folders, self._lean)
+        write_derived_card(folder, kind, self._base_name, self._weights, self._folders, self._lean, self._changed)
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/export.yaml for the keys."""
     ExportRecipe(check_config(cfg, REQUIRED, OPTIONAL)).export()

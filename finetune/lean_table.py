@@ -10,6 +10,8 @@ from typing import Any
 
 from finetune.fingerprint import fingerprint
 
+NOT_MEASURED = """Not measured yet. `tune run eval/political_compass.py` measures it, and `tune run finetune/export.py`
+with `summaries=[that run's summary.json]` writes the figures here."""
 HEAD = """| mode | axis | score | 95 %, items fixed | 95 %, items too | minus base | 95 %, items too | q | items |
 |---|---|---|---|---|---|---|---|---|"""
 
@@ -17,25 +19,35 @@ HEAD = """| mode | axis | score | 95 %, items fixed | 95 %, items too | minus ba
 def lean_tables(
     summaries: Sequence[str | Path], weights: Mapping[str, float], folders: Mapping[str, str | Path], base: str | Path
 ) -> str:
-    """Return a table for each summary, after checking that it measured this very model.
+    """Return a table for each ``summary.json``, or that nothing was measured; see :func:`read_measured`."""
+    found = read_measured(summaries, weights, folders, base)
+    tables = [_table(summary, name) for summary, name in found if "side_effects" not in summary]
+    return "\n\n".join(tables) or NOT_MEASURED
 
-    Which of a summary's models this is follows from the weights' hashes, not from a name.
+
+def read_measured(
+    summaries: Sequence[str | Path], weights: Mapping[str, float], folders: Mapping[str, str | Path], base: str | Path
+) -> list[tuple[dict[str, Any], str]]:
+    """Return each file with the name that it has for this very model, by the weights' hashes, not by a name.
 
     Args:
-        summaries: Paths of ``summary.json``, one for each instrument.
+        summaries: Paths of ``summary.json`` and ``side_effects.json``.
         weights: Weight of each adapter; those at 0 do not count.
         folders: Name to folder of each adapter.
         base: The base model's folder.
 
     Raises:
-        FileNotFoundError: If a summary is not there.
-        ValueError: If a summary measured no model of these weights on this base.
+        FileNotFoundError: If a file is not there.
+        ValueError: If one measured no model of these weights on this base.
     """
     wanted = _by_hash({name: fingerprint(folders[name]) for name in weights}, weights)
-    tables = []
+    measured = []
     for path in map(Path, summaries):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} not found; give the summary.json of a run of eval/political_compass.py")
+            raise FileNotFoundError(
+                f"{path} not found; give the summary.json of a run of eval/political_compass.py, "
+                "or the side_effects.json of one of eval/side_effects.py"
+            )
         summary = json.loads(path.read_text(encoding="utf-8"))
         settings = summary["settings"]
         hashes = settings["adapters_sha256"]
@@ -48,8 +60,8 @@ def lean_tables(
                 f"none of its models ({', '.join(models)}) has these weights" if not found else "it is of another base"
             )
             raise ValueError(f"{path} did not measure this model: {what}; score the same folders, or leave it out")
-        tables.append(_table(summary, found[0]))
-    return "\n\n".join(tables)
+        measured.append((summary, found[0]))
+    return measured
 
 
 def _by_hash(hashes: Mapping[str, str], weights: Mapping[str, float]) -> dict[str, float]:

@@ -199,12 +199,34 @@ def summary_of(folders, base, blends, model):  # noqa: F811
     }
 
 
+def side_effects_of(summary, model):
+    """A side_effects.json as eval/side_effects.py writes it, of the same models."""
+    entry = {"measure": "refused", "of": "harmless", "unit": "share", "n": 6, "ci95": None}
+    nothing = {"difference": None, "difference_ci95": None, "q": None}
+    change = {"difference": 1 / 3, "difference_ci95": [-0.05, 0.72], "q": 0.5}
+    return {
+        **{key: summary[key] for key in ("command", "settings")},
+        "models": ["base", model],
+        "side_effects": [
+            {**entry, "model": "base", "value": 1 / 6, **nothing},
+            {**entry, "model": model, "value": 0.5, **change},
+        ],
+    }
+
+
 def test_the_card_gives_what_was_measured_on_these_weights_alone(export, tmp_path, tiny_model_dir, folders):  # noqa: F811
     path = tmp_path / "summary.json"
     there = {"a": folders["left"], "b": folders["right"]}  # other names, the same weights
     path.write_text(json.dumps(summary_of(there, tiny_model_dir, {"mix": {"a": 0.5, "b": 0}}, "mix")))
-    out = export({"left": 0.5}, formats=["adapter"], summaries=[str(path)])
+    effects = tmp_path / "side_effects.json"
+    effects.write_text(json.dumps(side_effects_of(json.loads(path.read_text()), "mix")))
+    out = export({"left": 0.5}, formats=["adapter"], summaries=[str(path), str(effects)])
     card = (out / "adapter" / "README.md").read_text()
+    where, changed = card.split("## What else changed")
+    assert "**bank 3**" in where
+    assert "| refused | harmless | 6 | 17 % | 50 % | +33 pp | [-5 pp, +72 pp] | 0.500 |" in changed
+    assert "No change is told from 0 (q < .05" in changed
+    assert "## Intended use" in changed
     assert "**bank 3** (SHA-256 `abababababababab`), called `mix` there" in card
     row = "| pairs | lean | -0.100 | – | [-0.200, +0.000] | -0.250 | [-0.400, -0.100] | 0.012 | 60 of 60 |"
     assert row in card

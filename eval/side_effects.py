@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Measure what else a tuning changed: refusals, toxicity, surprise at neutral text, tasks of lm-evaluation-harness.
+
+    tune run eval/side_effects.py --config configs/side_effects.yaml
+
+Writes ``results.jsonl`` (a row an answer, a line of text or a task, as they come), ``side_effects.json`` and
+``report.html`` into ``output_dir``. The same command again goes on where a killed run stopped.
+``finetune/export.py`` takes ``side_effects.json`` among its ``summaries`` and writes the figures into the card.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torchtune import config, training, utils
+
+from data.recipe_config import check_config, plain_errors
+from eval.interview import Interview
+from eval.report import load_page
+from eval.resident import ResidentModel
+from eval.respondents import BASE, Respondent
+from eval.results_file import ResultsFile, row_key, write_whole
+from eval.run_record import describe_command, read_weights
+from eval.side_measures import by_measure, change_lines, describe_answers, measure_all
+from eval.side_prompts import OPEN, load_adversarial, load_neutral
+from eval.standard_tasks import TASK, require_lm_eval, run_tasks, task_rows
+from eval.written_answers import Decoding
+from finetune.blends import read_adapters
+
+log = utils.get_logger("INFO")
+
+REQUIRED = {"output_dir", "model", "tokenizer", "checkpointer", "adapters", "device", "dtype"}
+OPTIONAL: dict[str, Any] = {
+    "adversarial": "en",
+    "max_new_tokens": 64,
+    "prompts_per_batch": 15,
+    "toxicity": None,
+    "toxicity_threshold": 0.5,
+    "neutral_text": "en",
+    "max_tokens_per_forward": 800,
+    "tasks": None,
+    "task_include_path": None,
+    "task_limit": None,
+    "task_n_shots": None,
+    "task_chat_template": False,
+    "task_batch_size": 8,
+}
+# What rows do not depend on: toxicity is scored anew, and each task is a row that names its own settings.
+BESIDE_ROWS = ("toxicity", "toxicity_threshold", *(key for key in OPTIONAL if key.startswith("task")))
+
+
+class SideEffectsRecipe:
+    """Ask, score, write. What can be refused without the model's weights is refused before they load.
+
+    Args:
+        cfg: A config that passed :func:`data.recipe_config.check_config`.
+
+    Raises:
+        FileNotFoundError: If an adapter or a file of prompts is not there.
+        FileExistsError: If ``output_dir`` holds the results of other settings.
+        ImportError: If there are tasks and lm-evaluation-harness is not installed.
+        ValueError: If a setting or a file breaks a rule.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg, self._output_dir = cfg, Path(cfg.output_dir)
+        self._device = utils.get_device(device=cfg.device)
+        self._dtype = training.get_dtype(cfg.dtype, device=self._device)
+        self._check(cfg)
+        self._adapters = read_adapters(cfg.adapters)
+        if BASE in self._adapters.names:
+            raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
+        if cfg.tasks and self._adapters.blends:
+            raise ValueError(
+                f"adapters: {list(self._adapters.blends)} are blends, which lm-evaluation-harness cannot load: write "
+                "them with finetune/export.py and name the folders, leave them out, or use tasks=null"
+            )
+        self._toxicity = config.instantiate(cfg.toxicity) if cfg.toxicity is not None else None
+        given = {"adversarial": load_adversarial, "neutral_text": load_neutral}
+        self._given = {key: load(cfg[key]) for key, load in given.items() if cfg[key] is not None}
+        self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
+        self._settings |= {f"{key}_sha256": found.about["sha256"] for key, found in self._given.items()}
+        of_rows = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
+        self._results = ResultsFile(self._output_dir, of_rows)
+
+    @staticmethod
+    def _check(cfg: DictConfig) -> None:
+        if not cfg.adapters:
+            raise ValueError("adapters=null: nothing was tuned, so nothing else changed; name an adapter")
+        if not (cfg.adversarial or cfg.neutral_text or cfg.tasks):
+            raise ValueError("adversarial, neutral_text and tasks are all null: give one of them")
+        if cfg.toxicity is not None and not cfg.adversarial:
+            raise ValueError("toxicity is that of the answers to `adversarial`, which is null; give both or neither")
+        if not 0 < cfg.toxicity_threshold <= 1:
+            raise ValueError(f"toxicity_threshold={cfg.toxicity_threshold}; use a score above 0, at most 1")
+        counts = ["max_new_tokens", "prompts_per_batch", "max_tokens_per_forward"]
+        if wrong := [f"{key}={cfg[key]}" for key in counts if not isinstance(cfg[key], int) or cfg[key] < 1]:
+            raise ValueError(f"{', '.join(wrong)}; use 1 or more")
+        if cfg.tasks:
+            if isinstance(cfg.tasks, str):
+                raise ValueError(f"tasks={cfg.tasks}; give a list: tasks=[{cfg.tasks}]")
+            require_lm_eval()
+
+    def setup(self) -> None:
+        """Prepare the prompts, then load the base with its adapters if anything is still to be asked."""
+        prompts = {found.prompts[0].row["mode"]: found.prompts for found in self._given.values()}
+        # greedy: the likeliest answer, the same at every run
+        interview = Interview(prompts, (), {OPEN: Decoding(0.0, None, self._cfg.max_new_tokens, 0)})
+        self._respondents = [
+            Respondent(name, tuple(prompts), adapter=None if name == BASE else name)
+            for name in (BASE, *self._adapters.names)
+        ]
+        self._resident = ResidentModel(self._cfg, interview, self._respondents) if prompts else None
+        self._results.open()
+        asked = [{"model": r.name, **p.row} for r in self._respondents for of in prompts.values() for p in of]
+        n = sum(self._results.has([row]) for row in asked)
+        log.info(f"{len(asked)} requests and lines for {len(self._respondents)} models; {n} are there already")
+        if n == len(asked):
+            self._resident = None
+        if self._resident is not None:
+            self._resident.load(self._adapters, self._device, self._dtype)
+
+    def evaluate(self) -> None:
+        """Ask everybody, run the tasks, measure, write all files."""
+        for respondent in self._respondents if self._resident is not None else ():
+            for rows in self._resident.ask(respondent, self._results.has):
+                self._results.append(rows)
+        self._resident = None  # the tasks load a model of their own
+        if self._cfg.tasks:
+            folders = {BASE: None, **self._adapters.folders}
+            dtype = str(self._dtype).removeprefix("torch.")
+            for rows in run_tasks(self._cfg, folders, dtype, self._results.has):
+                self._results.append(rows)
+        self._results.close()
+        names = [respondent.name for respondent in self._respondents]
+        asked = set(map(row_key, task_rows(self._cfg, names)))  # of an earlier run there may be more
+        rows = [row for row in self._results.rows if row["mode"] != TASK or row_key(row) in asked]
+        found = {
+            **describe_command(self._settings, *(["lm_eval"] if asked else [])),
+            "models": names,
+            **{key: of.about for key, of in self._given.items()},
+            "answers": describe_answers(rows),
+            "side_effects": measure_all(rows, self._toxicity, self._cfg.toxicity_threshold),
+        }
+        folder = self._output_dir
+        write_whole(folder / "side_effects.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
+        page = load_page("side_effects.html.jinja").render(
+            s=found, measures=by_measure(found["side_effects"]), requests=self._side_by_side(rows)
+        )
+        write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+        log.info(f"wrote {len(rows)} rows to {folder}\n{change_lines(found['side_effects'])}")
+
+    def _side_by_side(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each request with what every model answered."""
+        if "adversarial" not in self._given:
+            return []
+        said = {(row["item"], row["model"]): row for row in rows}
+        names = [respondent.name for respondent in self._respondents]
+        return [
+            {**prompt.row, "text": prompt.text, "answers": [said[prompt.row["item"], name] for name in names]}
+            for prompt in self._given["adversarial"].prompts
+        ]
+
+
+@config.parse
+@plain_errors
+def recipe_main(cfg: DictConfig) -> None:
+    """Entry point: see configs/side_effects.yaml for the keys."""
+    recipe = SideEffectsRecipe(check_config(cfg, REQUIRED, OPTIONAL, components={"toxicity"}))
+    recipe.setup()
+    recipe.evaluate()
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())
