@@ -9,13 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.doses import draw_subset
+from data.doses import draw_subset, keep_where
 from data.mixtures import mirrored, mixture, politune_mixture
 from data.prompt_templates import AlpacaInstructTemplate, Template
-from data.records import Pair, read_pairs
+from data.records import read_pairs
 from data.sources import load_rows
 from data.token_pairs import ChosenAnswers, PreferencePairs
 
@@ -51,9 +52,11 @@ def preference_pairs(
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
+    where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
-) -> PreferencePairs:
+    build: type[PreferencePairs] | type[ChosenAnswers] = PreferencePairs,
+) -> PreferencePairs | ChosenAnswers:
     """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``.
 
     Args:
@@ -68,8 +71,10 @@ def preference_pairs(
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
         too_long: ``drop``, ``truncate`` or ``error``; always counted and logged.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out, counted and logged.
+        where: Train only on rows with these values, for example ``{axis: economic}``; counted and logged.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
         seed: Of the subset; the same texts are drawn whichever side is chosen.
+        build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
 
     Returns:
         The pairs, in file order.
@@ -84,30 +89,13 @@ def preference_pairs(
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = draw_subset(read_pairs(rows, origin, column_map, invalid_rows), subset, seed, origin)
-    return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+    pairs = keep_where(read_pairs(rows, origin, column_map, invalid_rows), rows, where, origin)
+    pairs = draw_subset(pairs, subset, seed, origin)
+    return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
-def chosen_answers(
-    tokenizer: ModelTokenizer,
-    *,
-    source: str,
-    data_files: str | Sequence[str] | None = None,
-    split: str = "train",
-    revision: str | None = None,
-    column_map: Mapping[str, str] | None = None,
-    prompt_template: Template = None,
-    max_seq_len: int | None = None,
-    too_long: str = "drop",
-    invalid_rows: str = "error",
-    subset: int | None = None,
-    seed: int = 0,
-) -> ChosenAnswers:
-    """Build the chosen answers of any preference set; arguments as :func:`preference_pairs`."""
-    rows, origin = load_rows(source, data_files, split, revision)
-    pairs = draw_subset(read_pairs(rows, origin, column_map, invalid_rows), subset, seed, origin)
-    return ChosenAnswers(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
-
+# The chosen answers alone; arguments as those of :func:`preference_pairs`.
+chosen_answers = partial(preference_pairs, build=ChosenAnswers)
 
 # PoliTune's published sets (Agiza, Mostagir and Reda 2024); arguments as those of the builder that is named.
 politune_left = partial(preference_pairs, source="scale-lab/politune-left")
@@ -125,10 +113,15 @@ def _shipped_pairs(
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
+    where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
 ) -> PreferencePairs | ChosenAnswers:
-    pairs = draw_subset(_shipped(side, invalid_rows), subset, seed, SHIPPED_SET)
+    other = {"left": "right", "right": "left"}[side]
+    lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows)
+    pairs = draw_subset(keep_where(pairs, rows, where, SHIPPED_SET), subset, seed, SHIPPED_SET)
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -137,9 +130,3 @@ mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
 mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
 mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
 mirrored_right_sft = partial(_shipped_pairs, side="right", build=ChosenAnswers)
-
-
-def _shipped(side: str, invalid_rows: str) -> list[Pair]:
-    other = {"left": "right", "right": "left"}[side]
-    lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    return read_pairs(map(json.loads, lines), SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows)

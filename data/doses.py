@@ -7,6 +7,8 @@ nor the side that a row is given changes what is drawn.
 """
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from data.records import Pair, duplicate_ids, read_pairs
 from data.sources import load_rows
 
 SIDES = ("left", "right")
+_log = logging.getLogger(__name__)
+
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, whatever their number
 
 
@@ -37,6 +41,40 @@ def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) ->
         )
     drawn = set(_order(pairs, seed)[:n])
     return [pair for index, pair in enumerate(pairs) if index in drawn]
+
+
+def keep_where(
+    pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
+) -> list[Pair]:
+    """Return the pairs whose rows have given values, counted and logged.
+
+    Args:
+        pairs: Pairs read from ``rows``.
+        rows: All rows of the set, in file order.
+        where: From a column to the value, or any of several, that it must have, such as
+            ``{axis: economic, topic: [taxation, welfare]}``; None keeps every pair.
+        origin: The file or repository, as messages should name it.
+
+    Raises:
+        ValueError: If there is no such column or no pair with a value; says what there is.
+    """
+    kept = list(pairs)
+    for column, wanted in (where or {}).items():
+        if not any(column in row for row in rows):
+            columns = ", ".join(dict.fromkeys(name for row in rows for name in row))
+            raise ValueError(f"{origin}: no column {column} for dataset.where.{column}; there are {columns}")
+        values = {str(value) for value in ([wanted] if isinstance(wanted, str | int | float) else wanted)}
+        found = Counter(str(rows[pair.row - 1].get(column)) for pair in kept)
+        if unknown := sorted(values - found.keys()):
+            held = ", ".join(f"{value} ({n})" for value, n in found.most_common(20))
+            raise ValueError(
+                f"{origin}: dataset.where.{column}={', '.join(unknown)}: no pair has it; "
+                f"found {held}{', ...' if len(found) > 20 else ''}"
+            )
+        kept = [pair for pair in kept if str(rows[pair.row - 1].get(column)) in values]
+    if where:
+        _log.info("%s: %d of %d pairs have %s", origin, len(kept), len(pairs), dict(where))
+    return kept
 
 
 def exchange(pair: Pair) -> Pair:
@@ -116,14 +154,15 @@ def read_side(side: str, spec: Mapping[str, Any], invalid_rows: str) -> tuple[li
     Raises:
         ValueError: If ``spec`` has unknown keys or no ``source``.
     """
-    known = ("source", "data_files", "split", "revision", "column_map")
+    known = ("source", "data_files", "split", "revision", "column_map", "where")
     if not {"source"} <= {*spec} <= {*known}:
         raise ValueError(
             f"dataset.{side} has {', '.join(map(str, spec)) or 'nothing'}; use source and any of {known[1:]}"
         )
     arguments = {key: spec[key] for key in known[:4] if key in spec}
     rows, origin = load_rows(**arguments)
-    return read_pairs(rows, origin, spec.get("column_map"), invalid_rows), origin, len(rows)
+    pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
+    return keep_where(pairs, rows, spec.get("where"), origin), origin, len(rows)
 
 
 def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origin: str) -> dict[int, int]:

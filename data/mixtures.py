@@ -7,7 +7,7 @@ from typing import Any
 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.doses import draw_subset, mirror_pairs, mix_pairs, read_side
+from data.doses import draw_subset, keep_where, mirror_pairs, mix_pairs, read_side
 from data.prompt_templates import Template
 from data.sources import load_rows
 from data.token_pairs import PreferencePairs
@@ -26,6 +26,7 @@ def mirrored(
     max_seq_len: int | None = None,
     too_long: str = "drop",
     invalid_rows: str = "error",
+    where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
 ) -> PreferencePairs:
@@ -39,7 +40,8 @@ def mirrored(
         >>> mirrored(tokenizer, source="scale-lab/politune-left")  # its prompts, the right answer chosen
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = draw_subset(mirror_pairs(rows, origin, column_map, side, invalid_rows), subset, seed, origin)
+    pairs = keep_where(mirror_pairs(rows, origin, column_map, side, invalid_rows), rows, where, origin)
+    pairs = draw_subset(pairs, subset, seed, origin)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -59,8 +61,8 @@ def mixture(
     """Build pairs of which a share chooses the right answer, on prompts that are the same at every share.
 
     ``left`` is a set whose chosen answers are the left ones: ``source`` and, as ``preference_pairs`` takes them,
-    ``data_files``, ``split``, ``revision``, ``column_map``. ``right`` is the same for a set that chooses right; its
-    prompts join those of ``left``. ``right_share`` of all prompts, 0 to 1, choose right; nested and seeded.
+    ``data_files``, ``split``, ``revision``, ``column_map``, ``where``. ``right`` is the same for a set that chooses
+    right; its prompts join those of ``left``. ``right_share`` of all prompts, 0 to 1, choose right; nested and seeded.
 
     Example:
         >>> # dataset=data.datasets.politune_mixture dataset.right_share=0.25 dataset.subset=500

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Runs of models that belong together: the checkpoints of a training run, and the points of a dial.
+"""Models that belong together: the checkpoints of a training run, the points of a dial, the runs of a study.
 
 Their names say so, so that ``results.jsonl`` alone is enough. A checkpoint's name ends in a step (``left_step_40``,
-``left@step40``, ``epoch_1``); a point of a dial is an adapter and its weight (``left@0.75``).
+``left@step40``, ``epoch_1``); a point of a dial is an adapter and its weight (``left@0.75``); the names of a study are
+those of :mod:`eval.replicates`.
 """
 
 import math
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.replicates import find_lines, find_runs
+
 NAME = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
 WEIGHTED = re.compile(r"^(?P<adapter>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
 TOLD_APART = 0.05
-# Least rank correlation, of either sign, that is called monotone.
-MONOTONE = 0.95
 
 
 def find_trajectories(models: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -67,76 +67,20 @@ def paths_from_base(models: Sequence[str]) -> list[list[str]]:
 
 
 def group_of(models: Sequence[str]) -> dict[str, str]:
-    """Return the run of each checkpoint, the adapter of each point of a dial, and every other model as itself."""
+    """Return the run of each checkpoint, the adapter of a point of a dial, the line or run of a seed; else itself."""
+    runs = find_runs(models)
+    of_run = {run: line for (line, _), places in find_lines(models).items() for run in places.values()}
+    replicates = {name: of_run.get(run, run) for run, seeds in runs.items() for name in seeds.values()}
     groups = {name: run for run, of in find_trajectories(models[1:]).items() for name in of.values()}
     groups |= {name: adapter for adapter, of in find_weighted(models[1:]).items() for name in of.values()}
-    return {name: groups.get(name, name) for name in models}
+    return {name: name for name in models} | groups | replicates
 
 
 def ends_of(models: Sequence[str]) -> list[str]:
-    """Return the models without what lies between: earlier checkpoints, and points of a dial."""
+    """Return the models without earlier checkpoints, points of a dial, and the seeds of a study's runs."""
+    seeds = {name for of_run in find_runs(models).values() for name in of_run.values()}
     earlier = {name for steps in find_trajectories(models[1:]).values() for name in list(steps.values())[:-1]}
-    return [name for name in models if name not in earlier and not WEIGHTED.match(name)]
-
-
-def describe_curves(
-    models: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]], placebo: set[str]
-) -> list[dict[str, Any]]:
-    """Return every score along every dial and every trajectory.
-
-    ``ci95`` and ``ci95_items_fixed`` are those of the paired change from the base, put around the estimate: what the
-    eye compares along a curve is the change, on the same prompts. ``rank_correlation`` is Spearman's,
-    of position and estimate (None where all estimates are equal): 1 if the score rises at every step; ``n_up`` and
-    ``n_down`` count the steps.
-
-    Args:
-        models: As in ``summary.json``, the base first.
-        comparisons: As there.
-        placebo: Axes to leave out.
-    """
-    names = list(models)
-    base, found = names[0], {(c["a"], c["b"], c["mode"], c["axis"]): c for c in comparisons}
-    runs = [("dial", dial, points) for dial, points in find_dials(names).items()]
-    runs += [("step", run, {0: base} | steps) for run, steps in find_trajectories(names[1:]).items()]
-    curves = []
-    for kind, run, points in runs:
-        for mode, axes in models[base].items():
-            for axis in [axis for axis in axes if axis not in placebo]:
-                values = [models[name].get(mode, {}).get(axis, {}).get("estimate") for name in points.values()]
-                if any(value is None for value in values):
-                    continue
-                change = [found.get((base, name, mode, axis)) for name in points.values()]
-                steps = [b - a for a, b in zip(values, values[1:])]
-                curves.append(
-                    {
-                        "kind": kind,
-                        "run": run,
-                        "mode": mode,
-                        "axis": axis,
-                        "x": list(points),
-                        "models": list(points.values()),
-                        "estimate": values,
-                        **{key: [_around(axes[axis], c, key) for c in change] for key in ("ci95", "ci95_items_fixed")},
-                        "rank_correlation": rank_correlation(list(points), values),
-                        "n_up": sum(step > 0 for step in steps),
-                        "n_down": sum(step < 0 for step in steps),
-                    }
-                )
-    return curves
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation, ties at their mean rank; None if either is constant."""
-    ranks = [[sum(b < a for b in of) + sum(b == a for b in of) / 2 for a in of] for of in (x, y)]
-    if any(len(set(of)) < 2 for of in ranks):
-        return None
-    return round(statistics.correlation(*ranks), 6)
-
-
-def _around(base: Mapping[str, Any], change: Mapping[str, Any] | None, key: str) -> list[float] | None:
-    if change is None or change[key] is None:
-        return None
-    return [round(base["estimate"] + end, 6) for end in change[key]]
+    return [name for name in models if name not in earlier | seeds and not WEIGHTED.match(name)]
 
 
 def describe_drift(

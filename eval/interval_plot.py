@@ -54,6 +54,29 @@ def draw_differences(ax: Any, summary: Summary, mode: str) -> None:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
+def draw_replicates(ax: Any, summary: Summary, mode: str) -> None:
+    """The paired difference of each run of a study to the base, over its seeds, which are small points about it."""
+    changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
+    runs, styles = list(dict.fromkeys(c["b"] for c in changes)), style_of(summary)
+    first = {run["run"]: run["models"][0] for run in summary["replicates"]["runs"]}
+    rows = {}
+    for c in changes:
+        rows.setdefault(c["axis"], {})[c["b"]] = c | {"point": c["difference"]}
+    # runs on one line share its style
+    same = len({styles[first[run]] for run in runs}) < len(runs)
+    _draw_rows(
+        ax, rows, {run: styles[first[run]] for run in runs}, summary, "moved to the low end  ←  →  to the high end"
+    )
+    for row, values in enumerate(rows.values()):
+        for k, run in enumerate(run for run in runs if run in values):
+            y = row + (k - (len(runs) - 1) / 2) * 0.7 / len(runs)
+            seeds = values[run]["by_seed"]
+            if len(seeds) > 1:
+                ax.plot(seeds, [y] * len(seeds), ".", color="white", mec="black", ms=5, mew=0.6, zorder=5)
+    order = "\nrows of one color: from the least place down to the greatest" if same else ""
+    ax.set_title(f"{mode}: runs minus base, mean over seeds{order}", fontsize=10)
+
+
 def style_of(summary: Summary) -> dict[str, int]:
     """Return the style of each model; the checkpoints of one run share one, and an adapter and its points on a dial."""
     group = group_of(list(summary["models"]))
@@ -89,5 +112,5 @@ def _draw_rows(
     placebo = {name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]}
     ticks = [f"{axis}\n(must not\nmove)" if axis in placebo else axis for axis in rows]
     ax.axvline(0, color="#999999", lw=0.8, zorder=0)
-    ax.set(yticks=range(len(rows)), yticklabels=ticks, ylim=(len(rows) - 0.5, -0.5), box_aspect=1)
+    ax.set(yticks=range(len(rows)), yticklabels=ticks, ylim=(len(rows) - 0.5, -0.5))
     ax.set_xlabel(xlabel)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Panels of a score along a dial or along training, and of the distance from the base."""
+"""Panels of a score along a dial, along training or along a study, and of the distance from the base."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eval.drift import MONOTONE
+from eval.curves import MONOTONE
 from eval.interval_plot import STYLES, UNITS, short, style_of
 
 Summary = Mapping[str, Any]
@@ -23,9 +23,10 @@ def curve_panels(summary: Summary) -> list[Callable[[Any], None]]:
 
 
 def draw_curves(ax: Any, summary: Summary, curves: Sequence[Curve]) -> None:
-    """One score along one dial, or along the steps of several runs.
+    """One score along one dial, or along several runs or lines of a study.
 
-    Bars are the intervals of the change from the base; the grey band is the base's own.
+    Bars are the intervals of the change from the base; the grey band is the base's own. Replicates are small points
+    about their mean.
     """
     kind, mode, axis = (curves[0][key] for key in ("kind", "mode", "axis"))
     styles = style_of(summary)
@@ -33,15 +34,22 @@ def draw_curves(ax: Any, summary: Summary, curves: Sequence[Curve]) -> None:
     if of_base["ci95"]:
         ax.axhspan(*of_base["ci95"], color="#eeeeee", zorder=0)
     ax.axhline(of_base["estimate"], color="#777777", lw=0.8, zorder=1)
-    for curve in curves:
+    low, high = (float(end(x for curve in curves for x in curve["x"])) for end in (min, max))
+    for number, curve in enumerate(curves):
         style = STYLES[styles[curve["models"][-1]]]
         color, line = ("#555555", "-") if kind == "dial" else (style[0], style[2])
-        ax.plot(curve["x"], curve["estimate"], line, color=color, lw=1.2, zorder=2)
-        for k, (x, name) in enumerate(zip(curve["x"], curve["models"])):
-            bars = {key: curve[key][k] for key in ("ci95", "ci95_items_fixed")}
-            _draw_point(ax, x, curve["estimate"][k], bars, styles[name], summary["models"][name][mode][axis])
+        mean, model_at = curve["mean"], dict(zip(curve["x"], curve["models"]))
+        # side by side, so that the bars of two lines at one place can be told apart
+        places = [x + (number - (len(curves) - 1) / 2) * 0.012 * (high - low) for x in mean["x"]]
+        ax.plot(places, mean["estimate"], line, color=color, lw=1.2, zorder=2)
+        for k, (x, place) in enumerate(zip(mean["x"], places)):
+            bars = {key: mean[key][k] for key in ("ci95", "ci95_items_fixed")}
+            name = model_at[x]
+            _draw_point(ax, place, mean["estimate"][k], bars, styles[name], summary["models"][name][mode][axis])
+            seeds = [y for at, y in zip(curve["x"], curve["estimate"]) if at == x]
+            if len(seeds) > 1:
+                ax.plot([place + 0.012 * (high - low)] * len(seeds), seeds, ".", color=style[0], ms=5, zorder=5)
         ax.plot([], [], style[1] + line, color=style[0], label=short(curve["run"]))  # for the legend
-    low, high = (float(end(x for curve in curves for x in curve["x"])) for end in (min, max))
     if kind == "dial":
         ticks = {low: f"{low:g}".replace("-", "−"), low / 2: "", 0.0: "0\nbase", high / 2: "", high: f"+{high:g}"}
         others = _others(summary, mode, axis) if curves[0]["run"] == _first_dial(summary) else {}
@@ -52,12 +60,11 @@ def draw_curves(ax: Any, summary: Summary, curves: Sequence[Curve]) -> None:
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_xlabel(f"dial: {short(curves[0]['run'])}")
     else:
-        ax.set_xlabel("step")
+        ax.set_xlabel(kind)
         if len(curves) > 1:
             ax.legend(fontsize=8, frameon=False)
     about = summary["instrument"]["axes"].get(axis, {"low": "left", "high": "right"})
     ax.set_ylabel(f"{about['low']}  ←  {UNITS.get(mode, 'coordinate')}  →  {about['high']}")
-    ax.set_box_aspect(1)
     rhos = ["–" if c["rank_correlation"] is None else f"{c['rank_correlation']:+.2f}" for c in curves]
     ax.set_title(f"{mode}: {axis} against the {kind}\nrank correlation {', '.join(rhos)}", fontsize=10)
 
@@ -80,7 +87,7 @@ def draw_drift(ax: Any, summary: Summary) -> None:
         ax.plot(steps, values, line, marker=marker, color=color, label=text)
         if drift["half_step"] is not None:
             ax.axvline(drift["half_step"], color=color, lw=0.8, ls=line)
-    ax.set(xlabel="step", ylabel="distance from the base", box_aspect=1)
+    ax.set(xlabel="step", ylabel="distance from the base")
     ax.set_ylim(bottom=0)
     ax.set_title("drift; upright lines: half of it", fontsize=10)
     ax.legend(fontsize=8, frameon=False)

@@ -33,6 +33,12 @@ def score_table(summary: Mapping[str, Any]) -> str:
         lines.append(f"{line}  {q}{must_not}")
     if more := len(summary["comparisons"]) - len(shown):
         lines.append(f"{more} more between checkpoints of a run or points of a dial: summary.json")
+    for run in summary["replicates"]["runs"]:
+        of = f"{run['run']:<22}{run['mode']:<8}{run['axis']:<12} {_number(run['mean'])}  {_interval(run['range'])}"
+        lines.append(f"{of}  mean and range of seeds {', '.join(map(str, run['seeds']))}")
+    for c in summary["replicates"]["comparisons"]:
+        line = f"{c['b']} - {c['a']}: {c['mode']}, {c['axis']} {_number(c['difference'])}  {_interval(c['ci95'])}"
+        lines.append(f"{line}  q {c['q']}, {len(c['seeds'])} seeds" + (", placebo" if c["placebo"] else ""))
     for name, modes in summary["diagnostics"].items():
         for mode, found in modes.items():
             lines += [f"{name}, {mode}: {f['name']}: {f['reason']}" for f in found["flags"]]

@@ -8,10 +8,12 @@ from typing import Any
 
 from eval.answers import Answers, Row, collect_answers, collect_leans
 from eval.comparisons import compare, compare_items, flips, item_agreement
+from eval.curves import describe_curves
 from eval.diagnostics import diagnose
-from eval.drift import describe_curves, describe_drift
+from eval.drift import describe_drift
 from eval.instruments import Instrument
 from eval.mode_agreement import compare_written, count_written
+from eval.replicates import describe_replicates
 from eval.resampling import false_discovery_rates
 from eval.scoring import Values, axis_values, describe, pair_values, rounded
 
@@ -35,7 +37,8 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
         void it) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference = b - a``;
         q over all of them but the placebo, which has its own. ``items``: the first model against every
         other, item by item, with a q of its own. ``flips``: items whose side differs between modes, and
-        between the first model and others. ``diagnostics``, ``drift`` and ``curves``.
+        between the first model and others. ``diagnostics``, ``drift`` and ``curves``. ``replicates``: the runs of a
+        study over their seeds, and their differences.
         ``written``: what became of answers in writing, by model and mode. ``mode_agreement``: by model, whether they
         choose what was likeliest. Answers in mode ``open`` have no coordinate: a judge says their stance.
     """
@@ -70,6 +73,9 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
             for axis, v in values[name, mode].items()
         }
     comparisons, items = _compare_all(names, modes, values, placebo)
+    replicates = describe_replicates(models, values, placebo)
+    for family in (comparisons, items, replicates["comparisons"]):
+        _add_false_discovery_rates(family)
     scores = {mode: ["lean"] if mode == PAIRS else [a for a in instrument.axes if a not in placebo] for mode in modes}
     return {
         "models": models,
@@ -84,7 +90,8 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
             if (found := compare_written(of.get("choice", []), of.get("generate", []), instrument, n_bootstrap, seed))
         },
         "drift": describe_drift(names, comparisons, scores),
-        "curves": describe_curves(models, comparisons, placebo) if names else [],
+        "curves": describe_curves(models, [*comparisons, *replicates["comparisons"]], placebo) if names else [],
+        "replicates": replicates,
     }
 
 
@@ -96,6 +103,8 @@ def _pair_values(rows: list[Row], instrument: Instrument) -> dict[str, Values]:
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     groups = {"lean": [p for p in instrument.pairs if p.axis not in placebo]}
     groups |= {axis: [p for p in instrument.pairs if p.axis == axis] for axis in instrument.axes}
+    # of a bank with one axis that is the lean again: a second test of the same would count twice among all
+    groups = {name: pairs for name, pairs in groups.items() if name == "lean" or pairs != groups["lean"]}
     return {name: pair_values(collect_leans(rows, pairs), pairs) for name, pairs in groups.items() if pairs}
 
 
@@ -112,14 +121,16 @@ def _compare_all(
             # the axes of pairs are parts of "lean": each pair is tested once
             if a == names[0] and (mode != PAIRS or axis == "lean" or axis in placebo):
                 items += [{**place, **change} for change in compare_items(of_a[axis], of_b[axis])]
-    for family in (comparisons, items):
-        for is_placebo in (False, True):
-            tests = [test for test in family if test["placebo"] == is_placebo]
-            for test, q in zip(tests, false_discovery_rates([test["p"] for test in tests])):
-                test["q"] = None if q is None else rounded(q)
-                if is_placebo:
-                    test["moved"] = q is not None and q < MOVED
     return comparisons, items
+
+
+def _add_false_discovery_rates(family: list[dict]) -> None:
+    for is_placebo in (False, True):
+        tests = [test for test in family if test["placebo"] == is_placebo]
+        for test, q in zip(tests, false_discovery_rates([test["p"] for test in tests])):
+            test["q"] = None if q is None else rounded(q)
+            if is_placebo:
+                test["moved"] = q is not None and q < MOVED
 
 
 def _all_flips(names: list[str], agreements: Mapping[tuple[str, str], dict[str, float]]) -> list[dict]:

@@ -6,7 +6,8 @@ from test_diagnostics import BANK, ask, leaning
 from test_report import Page, make_summary
 
 from eval.compass_plot import draw_compass, list_panels
-from eval.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base, rank_correlation
+from eval.curves import rank_correlation
+from eval.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base
 from eval.lean_plot import curve_panels, verdict
 from eval.report import render_report
 

@@ -43,7 +43,34 @@ def texts(pairs):
     return {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
 
 
-# Subsets
+# Subsets and rows by value
+
+
+def test_rows_are_kept_by_value_counted_and_logged(write, caplog):
+    given = [{**row, "axis": "ab"[k % 2], "n": k % 3} for k, row in enumerate(rows_of(PAIRS[:12]))]
+    spec = {"source": "json", "data_files": write(given)}
+    with caplog.at_level("INFO"):
+        kept = datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"})
+    assert kept.rows == [1, 3, 5, 7, 9, 11]  # the rows keep their numbers
+    assert "rows.jsonl: 6 of 12 pairs have {'axis': 'a'}" in caplog.text
+    assert datasets.chosen_answers(WordLengths(), **spec, where={"axis": "b", "n": [0, 1]}).rows == [2, 4, 8, 10]
+    assert datasets.mirrored(WordLengths(), **spec, where={"axis": "b", "n": 2}).rows == [6, 12]
+    assert datasets.mixture(WordLengths(), left={**spec, "where": {"n": 2}}).rows == [3, 6, 9, 12]
+    assert len(datasets.mirrored_left(WordLengths(), where={"axis": "economic"}, subset=60)) == 60
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"axis": "up"}, r"rows.jsonl: dataset.where.axis=up: no pair has it; found a \(2\), b \(1\)"),
+        ({"axis": ["a", "up"]}, "dataset.where.axis=up"),
+        ({"topic": "tax"}, "no column topic for dataset.where.topic; there are prompt, chosen, rejected, axis"),
+    ],
+)
+def test_a_value_that_no_row_has_is_refused(write, where, message):
+    given = [{**row, "axis": axis} for row, axis in zip(rows_of(PAIRS), "aba")]
+    with pytest.raises(ValueError, match=message):
+        datasets.preference_pairs(WordLengths(), source="json", data_files=write(given), where=where)
 
 
 def test_smaller_subsets_lie_in_larger_ones_and_hang_on_the_seed():

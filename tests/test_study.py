@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""Studies: planned and refused before anything runs, killed and resumed, and scored with seeds as replicates."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPO, TINY
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from test_curves import BANK, ask, leaning, make_summary
+from test_political_compass import BANK as TINY_BANK
+from test_report import Page
+
+from data.recipe_config import check_config
+from eval.comparisons import compare
+from eval.compass_plot import draw_compass
+from eval.replicates import describe_replicates, find_lines, find_runs
+from eval.report import render_report
+from eval.score_table import score_table
+from eval.scoring import Values
+from eval.study import OPTIONAL, REQUIRED, run_training
+from eval.study_plan import plan_study
+
+STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.fixture
+def study(tiny_model_dir, tmp_path):
+    """The config of a study of two runs, of 1 and 16 steps, on the tiny model."""
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(TINY_BANK))
+    sizes = {**TINY, "rope_base": 100_000, "scale_factor": 1}
+    of_model = {"tokenizer": {"path": str(tiny_model_dir)}, "checkpointer": {"checkpoint_dir": str(tiny_model_dir)}}
+    train = {"model": {"_component_": "torchtune.models.llama3_2.lora_llama3_2", **sizes}, **of_model}
+    asked = {"model": {"_component_": "torchtune.models.llama3_2.llama3_2", **sizes}, **of_model}
+    cfg = {
+        "output_dir": str(tmp_path / "study"),
+        "models": {
+            "tiny": {
+                "train": {"config": "configs/smollm2_135m_lora_dpo_cpu.yaml", **train},
+                "eval": {"config": "configs/political_compass.yaml", **asked},
+            }
+        },
+        "train": {"max_steps_per_epoch": None, "save_every_n_steps": 1, "reference_cache_dir": None},
+        "eval": {"modes": ["pairs"], "n_pair_templates": 2, "instrument": str(tmp_path / "bank.yaml")},
+        "runs": {
+            f"left_pairs-{n}": {"dataset": {"_component_": "data.datasets.mirrored_left", "subset": n}} for n in (4, 64)
+        },
+        "seeds": [3],
+    }  # fmt: skip
+    return cfg
+
+
+def write(cfg, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(cfg, sort_keys=False))
+    return path
+
+
+def plan(cfg, **more):
+    return plan_study(check_config(OmegaConf.merge(cfg, more), REQUIRED, OPTIONAL))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path, caplog):
+    cfg = yaml.safe_load(path.read_text())
+    assert tune_run("eval/study.py", "--config", path, f"output_dir={tmp_path / 'none'}", "dry_run=True") == 0
+    commands = [line.strip() for line in caplog.text.splitlines() if line.startswith("    tune run finetune/")]
+    assert len(commands) == len(cfg["models"]) * len(cfg["runs"]) * len(cfg["seeds"])
+    assert len(set(commands)) == len(commands)
+    assert not (tmp_path / "none").exists()
+    shown = [line for line in path.read_text().splitlines() if line.startswith("#   tune run eval/study.py")]
+    assert all(f"configs/studies/{path.name}" in line for line in shown)
+    assert shown
+
+
+def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
+    path, folder = write(study, tmp_path), Path(study["output_dir"])
+    first, second = plan(study)[0].runs
+    run_folder = folder / "tiny" / second.name
+    assert second.name == "left_pairs-64_seed-3"
+
+    def wait_for(step):
+        deadline = time.monotonic() + 300
+        while not (run_folder / f"step_{step}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    assert tune_run(*first.command[2:]) == 0  # by hand, as the dry run prints it
+    assert first.is_complete()
+    command = [f"{Path(sys.executable).parent}/tune", "run", "eval/study.py", "--config", str(path)]
+    process = subprocess.Popen(command, cwd=REPO)
+    try:
+        wait_for(1)
+        training = int((folder / ".lock").read_text())
+        os.kill(training, signal.SIGSTOP)  # so that it is still there below
+    finally:
+        process.kill()
+        process.wait()
+    try:
+        refused = tune_run("eval/study.py", "--config", path)
+        assert f"is still at work (process {training}); wait for it" in refused
+    finally:
+        os.kill(training, signal.SIGKILL)
+
+    # then asked to stop in the same run: it saves first
+    reached = max(int(found.name[5:]) for found in run_folder.glob("step_*"))
+    assert reached < 12
+
+    def stop_later():
+        wait_for(reached + 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_later, daemon=True).start()
+    with (tmp_path / "lock").open("a+") as lock:
+        assert run_training(second, lock) == 128 + signal.SIGTERM
+    assert not second.is_complete()
+
+    assert tune_run("eval/study.py", "--config", path) == 0
+    table = (folder / "study.md").read_text()
+    assert "| left_pairs-64 | 64 | 3 |" in table
+    assert "2 runs, 68 pairs" in table
+    summary = json.loads((folder / "tiny" / "compass_2" / "summary.json").read_text())
+    assert [c["x"] for c in summary["curves"] if c["kind"] == "pairs"] == [[0, 4, 64]] * 2
+    straight = [word for word in second.command[2:] if not word.startswith(("output_dir=", "resume"))]
+    assert tune_run(*straight, f"output_dir={tmp_path / 'straight'}") == 0
+    expected = load_file(tmp_path / "straight" / "epoch_0" / "adapter_model.safetensors")
+    found = load_file(second.adapter / "adapter_model.safetensors")
+    assert all(torch.equal(found[key], expected[key]) for key in expected | found)
+
+
+def test_what_was_made_with_other_settings_is_refused(study):
+    for run in plan(study)[0].runs:
+        Path(run.cfg.output_dir).mkdir(parents=True)
+        OmegaConf.save(run.cfg, Path(run.cfg.output_dir) / "torchtune_config.yaml")
+    (planned,) = plan(study)
+    assert not any(run.changed_keys() for run in planned.runs)
+    with pytest.raises(FileExistsError, match=r"left_pairs-4_seed-3: optimizer.lr\n(.|\n)*choose another output_dir"):
+        plan(study, train={"optimizer": {"lr": 0.5}})
+    assert len(plan(study, seeds=[3, 4])[0].runs) == 4  # it may grow
+    asked = Path(planned.evaluation.output_dir)
+    asked.mkdir(parents=True)
+    (asked / "settings.json").write_text(json.dumps(OmegaConf.to_container(planned.evaluation, resolve=True)))
+    plan(study)
+    with pytest.raises(FileExistsError, match="compass_2: n_pair_templates"):
+        plan(study, eval={"n_pair_templates": 3})
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"train": {"optimzer": {"lr": 1}}}, "tiny, left_pairs-4_seed-3: (.|\n)*`optimzer`; did you mean `optimizer`"),
+        ({"train": {"output_dir": "x"}}, "train: output_dir is set by the study"),
+        ({"eval": {"mode": ["pairs"]}}, "for tiny: (.|\n)*`mode`; did you mean `modes`"),
+        ({"models": {"tiny": {"train": {"config": "no.yaml"}}}}, "models.tiny.train.config: no.yaml not found"),
+        ({"models": {"other": {"train": {}}}}, "models.other.train.config is missing"),
+        ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; use different whole numbers"),
+        ({"runs": {"a.b": {}}}, r"\['a.b'\]; a name has letters"),
+    ],
+)
+def test_refused_before_anything_runs(study, more, message, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        plan(study, **more)
+    assert not (tmp_path / "study").exists()
+
+
+def test_names_say_run_seed_and_place():
+    names = ["base", "left_pairs-40_seed-1", "left_pairs-40_seed-0", "left_pairs-8_seed-0", "right-share-25_seed-0"]
+    assert find_runs(names)["left_pairs-40"] == {0: names[2], 1: names[1]}
+    assert find_lines(names) == {("left", "pairs"): {8: "left_pairs-8", 40: "left_pairs-40"}}
+    shares = [f"right-share-{n}_seed-0" for n in (0, 100)]
+    assert find_lines(shares) == {("right-share", "right-share"): {0: "right-share-0", 100: "right-share-100"}}
+    assert find_runs(["base", "left_step_5", "left@0.5"]) == {}
+
+
+def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
+    """By hand: 2 statements x 1 prompt x 2 seeds, 1 2 / 3 6: mean 3; seed by seed it is 2 and 4, of 2 statements."""
+
+    def values(*cells):
+        cells = np.array(cells, dtype=float)[:, None, None]
+        return Values(("a", "b"), cells, None, cells[:, 0, 0], cells[:, 0, 0], np.array(["a", "b"]), 1.0, 0.0, None)
+
+    of = {("base", "pairs"): {"lean": values(0, 0)}}
+    of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
+    models = {name: {"pairs": {"lean": {"estimate": v["lean"].cells.mean()}}} for (name, _), v in of.items()}
+    found = describe_replicates(models, of, set())
+    (run,), (change,) = found["runs"], found["comparisons"]
+    assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
+    assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
+    # the same seed twice is no new information on the statements: the interval is not narrower than that of one
+    twice = describe_replicates(models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set())
+    assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
+
+
+@pytest.fixture(scope="module")
+def doses():
+    """Two lines of two doses and two seeds, whose lean is the dose's, and 0.1 more in the second seed."""
+    rows = ask(leaning(0), templates="ab")
+    for side, sign in (("left", -1), ("right", 1)):
+        for n, seed in [(n, seed) for n in (10, 40) for seed in (0, 1)]:
+            name = f"{side}_pairs-{n}_seed-{seed}"
+            rows += ask(leaning(sign * n / 40 + seed / 10), model=name, templates="ab")
+    return make_summary(rows)
+
+
+def test_a_planted_dose_gives_a_curve_with_every_seed(doses):
+    curve = next(c for c in doses["curves"] if c["run"] == "right" and c["axis"] == "x")
+    assert (curve["kind"], curve["x"], curve["mean"]["x"]) == ("pairs", [0, 10, 10, 40, 40], [0, 10, 40])
+    unit = curve["estimate"][3] - curve["estimate"][0]
+    assert unit > 0
+    assert curve["mean"]["estimate"][2] == pytest.approx(unit * 1.05, abs=1e-5)
+    assert (curve["rank_correlation"], curve["n_up"]) == (1, 2)
+    pairs = {(c["a"], c["b"]) for c in doses["replicates"]["comparisons"]}
+    assert {("left_pairs-40", "right_pairs-40"), ("left_pairs-10", "left_pairs-40")} < pairs
+    assert ("left_pairs-10", "right_pairs-40") not in pairs
+    placebo = [c for c in doses["replicates"]["comparisons"] if c["axis"] == "taste"]
+    assert placebo
+    assert not any(c["moved"] for c in placebo)
+
+
+def test_the_study_is_drawn_and_told(doses):
+    svg = draw_compass(doses)["svg"].decode()
+    assert "runs minus base" in svg
+    assert "x against the pairs" in svg
+    page = Page(render_report(doses, BANK))
+    assert "Runs of the study, over their seeds" in page.text
+    assert "right_pairs-40 − left_pairs-40" in page.text
+    assert "mean and range of seeds 0, 1" in score_table(doses)
