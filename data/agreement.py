@@ -6,7 +6,7 @@ said; its last column counts what could not be used, which agrees with nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,19 @@ def describe_agreement(
         },
         "confusion": {a: {b: int(n) for b, n in zip(names, table[k]) if n} for k, a in enumerate(classes)},
     }
+
+
+def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
+    """Return the one verdict on a judge: whether the whole interval of its kappa lies at or above the floor.
+
+    The estimate alone would let a judge pass by the luck of a few texts.
+
+    Args:
+        kappa: ``estimate`` and ``ci95``, as :func:`describe_agreement` gives them.
+        floor: Least kappa.
+    """
+    low = kappa["ci95"][0] if kappa["ci95"] else kappa["estimate"]
+    return low is not None and low >= floor
 
 
 def krippendorff_alpha(

@@ -5,7 +5,8 @@
     tune run data/audit.py --config configs/audit.yaml source.left=left.jsonl source.right=right.jsonl repair=True
 
 Writes ``report.html``, ``report.json`` and ``defects.jsonl`` into ``output_dir``; with ``repair`` also
-``repaired/`` with ``left.jsonl``, ``right.jsonl``, ``rejected.jsonl``, ``manifest.json`` and a report of its own.
+``repaired/`` with ``left`` and ``right`` (JSON Lines and parquet), ``rejected.jsonl``, ``README.md``, ``manifest.json``
+and a report of its own.
 The exit status is 0 if every gate passes (with ``repair``: the repaired set's), else 1.
 """
 
@@ -23,10 +24,12 @@ from data.audit_report import render_report
 from data.classifiers import require_sklearn
 from data.defects import set_defects
 from data.instrument_texts import Statement, shipped_statements
-from data.manifest import to_jsonl, write_files
+from data.manifest import to_jsonl, to_parquet, write_files
 from data.preference_sets import PreferenceSet, load_sets
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from data.repair import Repaired, repair
+from data.repaired_card import repaired_card
+from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
 
@@ -41,6 +44,10 @@ OPTIONAL: dict[str, Any] = {
     "language": "data.language.not_english",
     "length_ratio": [0.67, 1.5],
     "duplicate_threshold": 0.5,
+    "toxicity": None,
+    "max_toxicity": 0.5,
+    "embeddings": None,
+    "min_cosine": 0.9,
     "repair": False,
     "framed_prompts": "drop",
     "balance_within": ["topic"],
@@ -71,6 +78,7 @@ class AuditRecipe:
         self._settings = OmegaConf.to_container(cfg, resolve=True)
         self._output_dir = Path(self._settings.pop("output_dir"))
         self._language = _get_component_from_path(cfg.language) if cfg.language else None
+        self._models = {"toxicity": read_cap(cfg), "alike": read_alike(cfg)}
         self._statements: list[Statement] = shipped_statements(cfg.instruments or [])
 
     def setup(self) -> None:
@@ -85,10 +93,16 @@ class AuditRecipe:
         for one in sets:
             log.info(f"Auditing {one.origin} ({one.name}, {one.n_rows} rows)")
             found, _, _ = set_defects(
-                one.pairs, self._statements, tuple(s["length_ratio"]), self._language, s["duplicate_threshold"]
+                one.pairs,
+                self._statements,
+                tuple(s["length_ratio"]),
+                self._language,
+                s["duplicate_threshold"],
+                **self._models,
             )
             defects[one.name] = [*one.broken, *found]
-        report = measure(sets, defects, s["seed"]) | (facts or {})
+        unasked = [kind for kind in ("toxicity", "language") if not s[kind]]
+        report = measure(sets, defects, s["seed"], unasked) | (facts or {})
         report["instruments"] = sorted({statement.instrument for statement in self._statements})
         report["settings"] = s
         report["gates"] = judge(report, s["gates"])
@@ -132,8 +146,11 @@ class AuditRecipe:
             self._language,
             s["duplicate_threshold"],
             **{key: s[key] for key in keys},
+            **self._models,
         )
         files = {f"{name}.jsonl": to_jsonl(getattr(repaired, name)) for name in ("left", "right", "rejected")}
+        files |= {f"{side}.parquet": to_parquet(getattr(repaired, side)) for side in ("left", "right")}
+        files["README.md"] = repaired_card(_inputs(self._sets), repaired.funnel, len(repaired.left))
         write_files(folder, files, {"inputs": _inputs(self._sets), "settings": s, "funnel": repaired.funnel})
         log.info(f"{folder}: {len(repaired.left)} prompts, each on both sides; {len(repaired.rejected)} rows rejected")
         return repaired
@@ -155,9 +172,10 @@ def _table(report: dict[str, Any]) -> str:
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> int:
     """Entry point: see configs/audit.yaml for the keys."""
-    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
+    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)
     config.log_config(recipe_name="AuditRecipe", cfg=cfg)
     recipe = AuditRecipe(cfg)
     recipe.setup()

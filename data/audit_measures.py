@@ -2,7 +2,7 @@
 """What one or two preference sets measure: defects, length, what tells the side, topics, and the verdict on each."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ GATES = {
     "length_mismatch": "share of rows whose answers' length ratio is outside the limits",
     "contamination": "share of rows that repeat an instrument",
     "personal_data": "share of rows with personal data",
+    "toxicity": "share of rows with a text that scores more than max_toxicity",
     "length_rule": "accuracy of always taking the longer, or the shorter, answer",
     "topic_length_bias": "largest |share of chosen longer - .5| of any topic",
     "side_from_prompt": "how often the set is guessed from the words of the prompt",
@@ -30,13 +31,19 @@ GATES = {
 }
 
 
-def measure(sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect]], seed: int) -> dict[str, Any]:
+def measure(
+    sets: Sequence[PreferenceSet],
+    defects: Mapping[str, Sequence[Defect]],
+    seed: int,
+    not_looked_for: Collection[str] = ("toxicity",),
+) -> dict[str, Any]:
     """Measure sets as a report states them.
 
     Args:
         sets: One set, or a left and a right one.
         defects: Of each set by name, as :func:`data.defects.set_defects` gives them, broken rows included.
         seed: Of the classifiers' folds.
+        not_looked_for: Kinds of defects that the report leaves out, since nobody looked for them.
 
     Returns:
         ``sets`` (rows, lengths), ``defects`` (a class with its rates and examples), ``guesses``, ``topics``,
@@ -44,7 +51,7 @@ def measure(sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect
     """
     return {
         "sets": {s.name: _set_facts(s, defects[s.name]) for s in sets},
-        "defects": [_class_facts(kind, sets, defects) for kind in KINDS],
+        "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in not_looked_for],
         "guesses": _guesses(sets, seed),
         "topics": {s.name: dict(sorted(Counter(s.topics).items())) for s in sets if s.topics},
         "shared_prompts": _shared_prompts(sets),
@@ -82,6 +89,7 @@ def gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
         "length_mismatch": by_kind["length mismatch"],
         "contamination": by_kind["contamination"],
         "personal_data": by_kind["personal data"],
+        "toxicity": by_kind.get("toxicity"),
         "length_rule": max(length["rule_accuracy"] for length in lengths),
         "topic_length_bias": max((abs(share - 0.5) for share in topics), default=None),
         "side_from_prompt": prompt["accuracy"] if prompt else None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.classifiers import N_FOLDS, style_scores
 from data.defects import Defect
-from data.duplicates import near_duplicate_clusters
+from data.duplicates import PairsOf, near_duplicate_clusters
 from data.filters import words
 from data.measures import style_features
 from data.preference_sets import PreferenceSet
@@ -63,10 +63,13 @@ class Candidate(NamedTuple):
         return topic, self.one.name if "set" in within else None
 
 
-def near_duplicates(rows: Sequence[Candidate], threshold: float, seed: int) -> list[tuple[Candidate, Defect]]:
+def near_duplicates(
+    rows: Sequence[Candidate], threshold: float, seed: int, alike: PairsOf | None = None
+) -> list[tuple[Candidate, Defect]]:
     """All rows but one of each cluster; which one stays is drawn by hash, so that no set and no place is favoured."""
     clusters: dict[int, list[Candidate]] = defaultdict(list)
-    for row, cluster in zip(rows, near_duplicate_clusters([row.pair.prompt for row in rows], threshold)):
+    prompts = [row.pair.prompt for row in rows]
+    for row, cluster in zip(rows, near_duplicate_clusters(prompts, threshold, alike=alike)):
         clusters[cluster].append(row)
     found = []
     for own in clusters.values():

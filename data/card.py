@@ -109,6 +109,9 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
         ["the same, mean of absolute values", f"{shift['mean_absolute']:.2f}"],
         ["scores whose side changes when names are masked", f"{shift['other_side_share']:.1%}"],
     ]
+    if toxic := measured.get("toxic_answers"):
+        what = f"answers dropped for a toxicity over {facts['settings']['max_toxicity']:g}, left / right"
+        values.append([what, " / ".join(map(str, toxic.values()))])
     body = _BODY.format(
         name=facts["name"],
         sides=sides,
@@ -164,7 +167,9 @@ def _judges(judges: list[Mapping[str, Any]]) -> str:
         found = judge["agreement"]
         measured = "not measured"
         if found:
-            measured = f"Cohen's kappa {found['kappa']:.2f}, agreement {found['agreement']:.0%} on {found['n']} texts"
+            low, high = found["ci95"]
+            measured = f"Cohen's kappa {found['kappa']:.2f} ({low:.2f} to {high:.2f}), "
+            measured += f"agreement {found['agreement']:.0%} on {found['n']} texts"
         lines.append(f"Agreement of {judge['model']} with people's labels: {measured}.")
     return "\n".join(lines)
 

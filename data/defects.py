@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from data import filters
-from data.duplicates import near_duplicate_clusters
+from data.duplicates import PairsOf, near_duplicate_clusters
 from data.instrument_texts import Statement
 from data.language import garbled, not_english
 from data.measures import overlaps
 from data.privacy import personal_data
 from data.records import Pair, row_list
+from data.text_models import Cap
 
 
 class Kind(NamedTuple):
@@ -42,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "framed prompt": Kind("gate", "the prompt names a side or orders a stance"),
     "contamination": Kind("gate", "eight words in a row, or a whole shorter statement, of an instrument"),
     "personal data": Kind("gate", "an e-mail address, a handle or a phone number"),
+    "toxicity": Kind("gate", "a text scores more than max_toxicity"),
     "politician or party": Kind("note", "a living politician or a party is named, which dates the row"),
 }
 EITHER_WAY = (0.5, 2.0)
@@ -142,16 +144,31 @@ def contamination_defects(pairs: Sequence[Pair], statements: Sequence[Statement]
     return defects, highest
 
 
+def toxicity_defects(pairs: Sequence[Pair], cap: Cap | None) -> list[Defect]:
+    """List the fields that score more than a cap; nothing without one."""
+    if cap is None:
+        return []
+    return [
+        Defect(pair.row, "toxicity", field, reason)
+        for field in FIELDS
+        for pair, reason in zip(pairs, cap.reasons([getattr(pair, field) for pair in pairs]))
+        if reason
+    ]
+
+
 def set_defects(
     pairs: Sequence[Pair],
     statements: Sequence[Statement],
     length_ratio: tuple[float, float] = filters.LENGTH_RATIO,
     language: Gate | None = not_english,
     threshold: float = 0.5,
+    toxicity: Cap | None = None,
+    alike: PairsOf | None = None,
 ) -> tuple[list[Defect], list[int], list[float]]:
     """List every defect of a set by row, each prompt's cluster, and each row's highest similarity to a statement."""
-    others = near_duplicate_clusters([pair.prompt for pair in pairs], threshold)
+    others = near_duplicate_clusters([pair.prompt for pair in pairs], threshold, alike=alike)
     copied, similarity = contamination_defects(pairs, statements)
+    copied += toxicity_defects(pairs, toxicity)
     found = [defect for pair in pairs for defect in row_defects(pair, length_ratio, language)]
     found += duplicate_defects(pairs, others, threshold) + copied
     order = {kind: number for number, kind in enumerate(KINDS)}

@@ -8,7 +8,7 @@ of .5) but none is wrongly joined.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data.filters import words
@@ -19,14 +19,20 @@ EXACT_ROWS = 20_000  # up to so many, all similar pairs can be listed with their
 # A pair of similarity s is a candidate with probability 1 - (1 - s^3)^40: .995 at .5, .27 at .2, .04 at .1.
 N_BUCKETS, HASHES_PER_BUCKET = 40, 3
 
+PairsOf = Callable[[Sequence[str]], Iterable[tuple[int, int]]]  # from texts to the indices of those that are alike
 
-def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, minhash: bool = False) -> list[int]:
+
+def near_duplicate_clusters(
+    texts: Sequence[str], threshold: float = 0.5, minhash: bool = False, alike: PairsOf | None = None
+) -> list[int]:
     """Give each text the lowest index among its near duplicates, its own if it has none.
 
     Args:
         texts: Prompts or posts.
         threshold: Least Jaccard similarity of word 3-grams, above 0. MinHash is laid out for .5 and above.
         minhash: Find the candidates with datatrove's MinHash.
+        alike: Finds further near duplicates, such as :class:`data.text_models.Alike`: texts of other words that mean
+            the same.
 
     Raises:
         ImportError: If MinHash is asked for and datatrove is not installed.
@@ -35,13 +41,14 @@ def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, minhas
     if not 0 < threshold <= 1 or (minhash and threshold < 0.5):
         raise ValueError(f"threshold={threshold}; use a number up to 1 and above 0 (with MinHash from .5)")
     if not minhash:
-        return similar_clusters(texts, threshold)
+        found = similar_clusters(texts, threshold)
+        return clusters([*enumerate(found), *alike(texts)], len(texts)) if alike else found
     first: dict[str, int] = {}
     same = [(first.setdefault(" ".join(words(text)).lower(), index), index) for index, text in enumerate(texts)]
     distinct = sorted(first.values())
     near = ((distinct[i], distinct[j]) for i, j in _candidates([texts[index] for index in distinct]))
     similar = ((i, j) for i, j in near if jaccard(shingles(texts[i], 3), shingles(texts[j], 3)) >= threshold)
-    return clusters([*same, *similar], len(texts))
+    return clusters([*same, *similar, *(alike(texts) if alike else ())], len(texts))
 
 
 def minhash_blocks() -> tuple:

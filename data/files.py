@@ -148,6 +148,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _open(path: Path) -> BinaryIO:
     file = _OPENERS.get(path.suffix, open)(path, "rb")
     head = file.peek(4096)[:4096]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        file.close()
+        raise ValueError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
     if b"\0" in head:
         file.close()
         raise ValueError(f"{path}: a binary file (a zero byte at {head.index(0)}), want UTF-8 text")

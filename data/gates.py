@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from data.blocks import Document, DocumentsPipeline, PipelineStep
-from data.defects import KINDS, contamination_defects, row_defects
-from data.duplicates import EXACT_ROWS, near_duplicate_clusters
+from data.defects import KINDS, contamination_defects, row_defects, toxicity_defects
+from data.duplicates import EXACT_ROWS, PairsOf, near_duplicate_clusters
 from data.filters import words
 from data.instrument_texts import shipped_statements
 from data.language import not_english
 from data.measures import near_duplicates
 from data.records import Pair
 from data.stages import REJECTED, reject
+from data.text_models import Cap
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,6 +30,8 @@ class Gates(PipelineStep):
         held_out_topics: Topics that go to ``test`` as a whole.
         seed: Of the splits.
         language: Texts in another one fail; only ``en`` can be told, for others this gate is off.
+        toxicity: Most that any text may score; None scores none.
+        alike: Finds near-duplicate prompts of other words.
     """
 
     type = "🔻 - FILTER"
@@ -43,6 +46,8 @@ class Gates(PipelineStep):
         held_out_topics: Sequence[str],
         seed: int,
         language: str,
+        toxicity: Cap | None = None,
+        alike: PairsOf | None = None,
     ) -> None:
         super().__init__()
         if {*shares} != {*SPLITS} or abs(sum(shares.values()) - 1) > 1e-9:
@@ -50,6 +55,7 @@ class Gates(PipelineStep):
         self.language = not_english if language == "en" else None
         self.instruments, self.duplicate, self.related = list(instruments), duplicate, related
         self.shares, self.held_out_topics, self.seed = dict(shares), set(held_out_topics), seed
+        self.toxicity, self.alike = toxicity, alike
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield all documents, in the order of their ids."""
@@ -75,7 +81,7 @@ class Gates(PipelineStep):
             document.metadata["flags"] = []
         copied, similarity = contamination_defects(pairs, shipped_statements(self.instruments))
         by_row: dict[int, list] = defaultdict(list)
-        for defect in copied:
+        for defect in [*copied, *toxicity_defects(pairs, self.toxicity)]:
             by_row[defect.row].append(defect)
         for pair, document, highest in zip(pairs, owners, similarity):
             before = document.metadata.get("similarity", {}).get("contamination", 0.0)
@@ -83,12 +89,17 @@ class Gates(PipelineStep):
             for defect in row_defects(pair, language=self.language) + by_row[pair.row]:
                 if KINDS[defect.kind].group == "note":
                     document.metadata["flags"] = sorted({*document.metadata["flags"], defect.kind})
-                else:
-                    reject(document, self.name, defect.kind, f"{defect.field}: {defect.found}")
+                    continue
+                # chosen is the left answer here, rejected the right one or, in a pair of its own, the neutral one
+                other = "right" if pair.rejected == document.metadata["answers"]["right"] else "neutral"
+                field = {"chosen": "left answer", "rejected": f"{other} answer"}.get(defect.field, defect.field)
+                if defect.kind == "toxicity":
+                    document.metadata["toxic"] = sorted({*document.metadata.get("toxic", ()), field})
+                reject(document, self.name, defect.kind, f"{field}: {defect.found}")
 
     def _duplicates(self, documents: Sequence[Document]) -> None:
         prompts = [document.text for document in documents]
-        for index, stays in enumerate(near_duplicate_clusters(prompts, self.duplicate)):
+        for index, stays in enumerate(near_duplicate_clusters(prompts, self.duplicate, alike=self.alike)):
             if index != stays:
                 reject(documents[index], self.name, "near-duplicate prompt", documents[stays].id)
         if len(prompts) > EXACT_ROWS:

@@ -2,11 +2,10 @@
 """How a judge is asked for the lean of a text, and whether it may be trusted: agreement with people's labels."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data.agreement import cohen_kappa
+from data.agreement import describe_agreement, reaches_floor
 from data.chat import ChatClient, Failure, Request
 from data.instructions import load_instruction
 from data.replies import object_format, object_parser
@@ -14,6 +13,7 @@ from data.replies import object_format, object_parser
 SIDES = ("left", "centre", "right")
 CENTRE = 10
 LEAN, RELEVANCE = range(21), range(11)
+N_BOOTSTRAP = 10_000
 
 
 class Scale(NamedTuple):
@@ -40,16 +40,16 @@ class Scale(NamedTuple):
 
 
 def check_judge(client: ChatClient, scale: Scale, rows: Sequence[Mapping[str, Any]], min_kappa: float) -> dict:
-    """Compare a judge with people's labels, and refuse one that agrees too little.
+    """Compare a judge with people's labels, and refuse one that agrees too little: as ``eval/validate_judge.py``.
 
     Args:
         client: The judge.
         scale: How it is asked.
         rows: With ``text`` and ``label``: ``left``, ``right`` or ``centre``.
-        min_kappa: Least Cohen's kappa.
+        min_kappa: The whole 95 % interval of Cohen's kappa must lie at or above it.
 
     Returns:
-        ``n``, ``kappa``, ``agreement``, ``unusable``, and ``confusion`` as ``label said as answer: count``.
+        ``n``, ``kappa``, its ``ci95``, ``agreement``, ``unusable``, and ``confusion`` as ``label said as answer``.
 
     Raises:
         ValueError: If the rows are not as asked, or the judge is under the floor; with its figures.
@@ -59,21 +59,24 @@ def check_judge(client: ChatClient, scale: Scale, rows: Sequence[Mapping[str, An
         raise ValueError(f"judge.labelled row {bad or 1}: want text and label, one of {', '.join(SIDES)}")
     requests = (scale.request(row["text"]) for row in rows)
     said = [
-        "none" if isinstance(result, Failure) else side_of(result.parsed["lean"])
+        None if isinstance(result, Failure) else side_of(result.parsed["lean"])
         for _, result in client.chat_many(requests, total=len(rows), title="labelled texts")
     ]
-    labels = [row["label"] for row in rows]
+    found = describe_agreement([row["label"] for row in rows], said, SIDES, N_BOOTSTRAP, seed=0)
     figures = {
         "n": len(rows),
-        "kappa": round(cohen_kappa(labels, said), 4),
-        "agreement": round(sum(map(str.__eq__, labels, said)) / len(rows), 4),
-        "unusable": said.count("none"),
-        "confusion": {f"{a} said as {b}": n for (a, b), n in sorted(Counter(zip(labels, said)).items())},
+        "kappa": found["kappa"]["estimate"],
+        "ci95": found["kappa"]["ci95"],
+        "agreement": found["accuracy"]["estimate"],
+        "unusable": found["unparsed"],
+        "confusion": {f"{a} said as {b}": n for a, row in found["confusion"].items() for b, n in row.items()},
     }
-    if figures["kappa"] < min_kappa:
+    if not reaches_floor(found["kappa"], min_kappa):
+        low, high = figures["ci95"]
         raise ValueError(
-            f"judge {client.model} is refused: kappa {figures['kappa']:.3f} with people's labels is under "
-            f"judge.min_kappa={min_kappa}; {json.dumps(figures)}. Use another model or a better judge.instruction"
+            f"judge {client.model} is refused: kappa {figures['kappa']:.3f} ({low:.3f} to {high:.3f}) with people's "
+            f"labels, and all of this interval must reach judge.min_kappa={min_kappa}; {json.dumps(figures)}. Use "
+            "another model, a better judge.instruction, or more labelled texts"
         )
     return figures
 

@@ -2,9 +2,10 @@
 """Files of a data set, written complete or not at all, with a manifest that names each by its SHA-256."""
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from typing import Any
 def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as JSON Lines, keys in their order, no ASCII escapes: the same rows give the same bytes."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return rows as parquet; fields that differ in form from row to row become JSON text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()} for row in rows
+    ]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: [row[name] for row in texts] for name in texts[0]}), sink)
+    return sink.getvalue()
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from statistics import mean
 from typing import Any
 
 from data.blocks import Document, DocumentsPipeline, PipelineStep
-from data.duplicates import near_duplicate_clusters
+from data.duplicates import PairsOf, near_duplicate_clusters
 from data.filters import words
 from data.judges import CENTRE, side_of
 from data.privacy import mask_personal
 from data.stages import REJECTED, reject
+from data.text_models import Cap
 
 Source = Callable[[], Iterable[Mapping[str, Any]]]
 
@@ -63,14 +64,14 @@ class Distinct(PipelineStep):
     type = "🫂 - DEDUP"
     name = "near duplicates"
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, alike: PairsOf | None = None) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.alike = threshold, alike
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield all documents, in the order of their ids."""
         documents = sorted(data, key=lambda document: (document.id, document.text))
-        first = near_duplicate_clusters([document.text for document in documents], self.threshold)
+        first = near_duplicate_clusters([document.text for document in documents], self.threshold, alike=self.alike)
         for index, (document, stays) in enumerate(zip(documents, first)):
             yield document if stays == index else reject(document, "posts", "near duplicate", documents[stays].id)
 
@@ -83,19 +84,32 @@ class Selection(PipelineStep):
         min_relevance: Least mean relevance, 0 to 10.
         min_distance: Least distance of the mean lean from the centre, 0 to 10.
         quota: Most posts of a topic and side. On each topic both sides get the same number.
+        toxicity: Most that a post may score, whatever its side; None scores none.
     """
 
     type = "🔻 - FILTER"
     name = "selection"
 
-    def __init__(self, topics: Mapping[str, str], min_relevance: float, min_distance: float, quota: int | None) -> None:
+    def __init__(
+        self,
+        topics: Mapping[str, str],
+        min_relevance: float,
+        min_distance: float,
+        quota: int | None,
+        toxicity: Cap | None = None,
+    ) -> None:
         super().__init__()
-        self.topics, self.quota = dict(topics), quota
+        self.topics, self.quota, self.toxicity = dict(topics), quota, toxicity
         self.min_relevance, self.min_distance = min_relevance, min_distance
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield all documents, in the order of their ids."""
         documents = [self._scored(document) for document in sorted(data, key=lambda document: document.id)]
+        if self.toxicity:  # not before: only what would be taken is scored, and its side is known
+            clear = [document for document in documents if REJECTED not in document.metadata]
+            for document, reason in zip(clear, self.toxicity.reasons([document.text for document in clear])):
+                if reason:
+                    reject(document, "selection", "toxicity", reason)
         strata: dict[tuple[str, str], list[Document]] = defaultdict(list)
         for document in documents:
             if REJECTED not in document.metadata:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The finished set: mirrored rows, what was rejected and why, the funnel of each side, manifest and card."""
 
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from data.blocks import Document, DocumentsPipeline, PipelineStep
 from data.card import dataset_card
 from data.gates import SPLITS
 from data.judges import side_of
-from data.manifest import to_jsonl, write_files, write_whole
+from data.manifest import to_jsonl, to_parquet, write_files, write_whole
 from data.measures import length_rule_accuracy
 from data.stages import REJECTED, read_documents
 
@@ -83,7 +82,7 @@ class WriteDataset(PipelineStep):
                 {"dataset": name, "licence": licence, "posts": n} for (name, licence), n in sorted(posts.items())
             ],
             "funnel": found,
-            "measured": measure(kept, [*kept, *rejected]),
+            "measured": measure(kept, [*kept, *rejected]) | self._toxic(documents),
             "topics": dict(Counter(d.metadata["topic"] for d in kept)),
         }
         files["README.md"] = dataset_card(facts)
@@ -101,6 +100,13 @@ class WriteDataset(PipelineStep):
                 f"those of the right; max_side_difference={self.max_side_difference}. {where}: mend what drops one "
                 "side's rows (the instructions, or a filter), or raise the margin and say so"
             )
+
+    def _toxic(self, documents: Sequence[Document]) -> dict[str, Any]:
+        """Count the answers over the cap by their own side, if there is a cap: a row's side is that of its post."""
+        if not self.facts["settings"]["toxicity"]:
+            return {}
+        over = Counter(field for document in documents for field in document.metadata.get("toxic", ()))
+        return {"toxic_answers": {side: over[f"{side} answer"] for side in OTHER}}
 
     def _row(self, document: Document, side: str) -> dict[str, Any]:
         about, n_words = document.metadata, document.metadata["n_words"]
@@ -180,16 +186,3 @@ def measure(kept: Sequence[Document], read: Sequence[Document]) -> dict[str, Any
         },
         "tokens_of_kept_rows": [sum(d.metadata["n_tokens"][part] for d in kept) for part in (0, 1)],
     }
-
-
-def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return rows as parquet; fields that differ in form from row to row become JSON text."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = [
-        {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()} for row in rows
-    ]
-    sink = io.BytesIO()
-    pq.write_table(pa.table({name: [row[name] for row in texts] for name in texts[0]}), sink)
-    return sink.getvalue()

@@ -6,12 +6,41 @@ the run would go on with the old rate. Every recipe of this project calls :func:
 """
 
 import difflib
+import functools
 import inspect
-from collections.abc import Collection, Mapping
+import os
+import sys
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torchtune.config._utils import _get_component_from_path
+
+PROJECT = Path(__file__).resolve().parents[1]
+TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an error was raised
+
+
+def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Let an entry point end with one line, and status 1, where a file, a setting or an installation is at fault.
+
+    That is an error of such a kind which code of this project raised: it says what to do. Others keep their traceback.
+    """
+
+    @functools.wraps(recipe_main)
+    def run(cfg: DictConfig) -> Any:
+        try:
+            return recipe_main(cfg)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            raised_in = Path(frame.f_code.co_filename)
+            ours = raised_in.is_relative_to(PROJECT) and "site-packages" not in raised_in.parts
+            if not ours or os.environ.get(TRACEBACK) == "1":
+                raise
+            sys.exit(f"error: {error}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
+
+    return run
 
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 COLUMNS = ("prompt", "chosen", "rejected")
 INVALID_ROWS = ("error", "drop")
+MAX_CHARACTERS = 1_000_000  # a longer text is a file that went into one field
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ def read_pairs(
 ) -> list[Pair]:
     """Turn rows of a file into pairs; texts are kept as they are, untrimmed.
 
-    A row is invalid if one of its three fields is missing, not text or blank, or if both answers
-    are the same but for surrounding white space.
+    A row is invalid if one of its three fields is missing, not text, blank or longer than ``MAX_CHARACTERS``, or if
+    both answers are the same but for surrounding white space.
 
     Args:
         rows: Rows in file order, each a mapping from column to value.
@@ -130,8 +131,8 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     if missing:
         raise ValueError(
             f"{origin}: no column {', '.join(missing)}; found {', '.join(found) or 'none'}, "
-            f"wanted {', '.join(wanted)}. Say which column is which with dataset.column_map, "
-            "for example dataset.column_map.prompt=question"
+            f"wanted {', '.join(wanted)}. Say which is which with column_map (of a dataset: dataset.column_map), "
+            "for example column_map.prompt=question"
         )
     return wanted
 
@@ -145,6 +146,8 @@ def _invalid_reason(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | N
             return f"{column} is {type(value).__name__}, not text"
         if not value.strip():
             return f"{column} is empty"
+        if len(value) > MAX_CHARACTERS:
+            return f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
     _, chosen, rejected = columns
     if row[chosen].strip() == row[rejected].strip():
         return f"{chosen} equals {rejected}"

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.balance import OTHER, Candidate, length_surplus, near_duplicates, style_surplus
-from data.defects import FIELDS, KINDS, Defect, contamination_defects, row_defects
+from data.defects import FIELDS, KINDS, Defect, contamination_defects, row_defects, toxicity_defects
+from data.duplicates import PairsOf
 from data.filters import words
 from data.instrument_texts import Statement
 from data.preference_sets import PreferenceSet
 from data.privacy import mask_personal
 from data.records import Pair
+from data.text_models import Cap
 
 FRAMED = ("drop", "keep")
 
@@ -39,6 +41,8 @@ def repair(
     balance_within: Sequence[str] = ("topic",),
     style_limit: float | None = None,
     seed: int = 0,
+    toxicity: Cap | None = None,
+    alike: PairsOf | None = None,
 ) -> Repaired:
     """Repair one set or two into one mirrored set.
 
@@ -54,6 +58,8 @@ def repair(
         style_limit: Share of answers whose side may be guessed from style; rows whose style tells it are dropped
             until it holds. None drops none.
         seed: Of the choice among near duplicates, and of the folds.
+        toxicity: Most that any text may score; None does not score them.
+        alike: Finds near duplicates of other words; see :func:`data.duplicates.near_duplicate_clusters`.
 
     Raises:
         ValueError: If a side is not known, a setting is unknown, or no row is left.
@@ -68,7 +74,7 @@ def repair(
     candidates, rejected = [], []
     for one in sets:
         rejected += [_rejected(one, d.row, None, None, [d]) for d in one.broken if d.kind == "invalid row"]
-        candidates += _candidates(one, statements, length_ratio, language)
+        candidates += _candidates(one, statements, length_ratio, language, toxicity)
     kept = []
     for row in candidates:
         fatal = [d for d in row.defects if KINDS[d.kind].group != "note"]
@@ -79,7 +85,7 @@ def repair(
         else:
             kept.append(row)
     steps: tuple[Callable[[list[Candidate]], list[tuple[Candidate, Defect]]], ...] = (
-        lambda rows: near_duplicates(rows, threshold, seed),
+        lambda rows: near_duplicates(rows, threshold, seed, alike),
         lambda rows: length_surplus(rows, balance_within),
         lambda rows: style_surplus(rows, balance_within, style_limit, seed),
     )
@@ -111,12 +117,12 @@ def funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: S
     return {"sets": counted, "side_difference": abs(shares[0] - shares[1]) if len(shares) == 2 else None}
 
 
-def _candidates(one, statements, length_ratio, language) -> list[Candidate]:
+def _candidates(one, statements, length_ratio, language, toxicity) -> list[Candidate]:
     masked = [pair._replace(**{field: mask_personal(getattr(pair, field)) for field in FIELDS}) for pair in one.pairs]
     copied, similarity = contamination_defects(masked, statements)
     again = [defect for defect in one.broken if defect.kind == "duplicate id"]
     by_row: dict[int, list[Defect]] = defaultdict(list)
-    for defect in [*again, *copied]:
+    for defect in [*again, *copied, *toxicity_defects(masked, toxicity)]:
         by_row[defect.row].append(defect)
     return [
         Candidate(one, i, pair, row_defects(pair, length_ratio, language) + by_row[pair.row], similarity[i])

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from data.records import row_list
 from data.review_answers import AnswerFile
 from data.review_items import Review, read_items
@@ -111,6 +111,7 @@ def _settle_if_done(cfg: DictConfig, review: Review) -> None:
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/review.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

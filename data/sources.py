@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Rows from the Hub or from local files, through ``datasets``; what went wrong is said with its remedy."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ def load_rows(
     origin = ", ".join(paths) if source in FILE_FORMATS else "/".join([source, *paths])
     to_files = "dataset.source=json dataset.data_files=PATH (or csv, parquet)"
     try:
+        if source in ("csv", "tsv") and (defect := _first_defect(paths, source)):
+            # datasets would read a field too many in the first row as an index, and shift the columns in silence
+            raise ValueError(defect)
         options = {"sep": "\t"} if source == "tsv" else {}
         builder = "csv" if source == "tsv" else source
         loaded = datasets.load_dataset(builder, data_files=paths or None, split=split, revision=revision, **options)
@@ -69,6 +73,9 @@ def load_rows(
             f"fetch it once with `hf download --repo-type dataset {source}`, or use local files: {to_files}"
         ) from error
     except FileNotFoundError as error:
+        if source in FILE_FORMATS:
+            missing = next((path for path in paths if not Path(path).exists()), origin)
+            raise FileNotFoundError(f"{missing}: not found from {Path.cwd()}; check the path") from error
         raise FileNotFoundError(
             f"{origin}: not found from {Path.cwd()} ({error}). Check the path or the repository's name (and "
             f"`hf auth login` if it is private); local files need {to_files}"
@@ -80,9 +87,10 @@ def load_rows(
             raise ValueError(f"{origin}: no rows; give a file with at least one row") from error
         detail = _first_defect(paths, source)
         detail = detail or str(error.__cause__ or error).strip().splitlines()[0]
+        detail = detail.removeprefix(origin).lstrip(": ")
         raise ValueError(
-            f"{origin}: cannot be read as {source}: {detail}. Mend the file, or check dataset.source "
-            f"({', '.join(FILE_FORMATS)}) and dataset.split={split}"
+            f"{origin}: cannot be read as {source}: {detail}. Mend the file, or check source "
+            f"({', '.join(FILE_FORMATS)}) and split={split}"
         ) from error
     return rows, origin
 
@@ -110,7 +118,8 @@ def _first_defect(paths: Sequence[str], source: str) -> str | None:
     """Say in which file and row a local file is malformed; None if that cannot be told."""
     if source not in FILE_FORMATS:
         return None
-    for path in filter(Path.is_file, map(Path, paths)):
+    local = [Path(path) for pattern in paths for path in sorted(glob.glob(pattern)) or [pattern]]
+    for path in filter(Path.is_file, local):
         try:
             for _ in read_records(path, source):
                 pass

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROMPT_FILES = {"prompt": "instruction", "answer": "answer"}
 SELECTING = (
     "post_words", "duplicate", "min_relevance", "min_distance", "quota", "related", "held_out_topics",
-    "max_side_difference", "max_unanswered",
+    "max_side_difference", "max_unanswered", "toxicity", "max_toxicity", "embeddings", "min_cosine",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def plan_stages(run: "SynthesizeRecipe", agreement: Sequence[Mapping[str, Any] |
     }
     made_by = {"params": dict(run.generator.params), "prompt_sha256": told, "seed": cfg.seed}
     gating = [_container(cfg[key]) for key in ("instruments", "duplicate", "related", "split_shares")]
-    gates = Gates(*gating, list(cfg.held_out_topics), cfg.seed, cfg.language)
+    gates = Gates(*gating, list(cfg.held_out_topics), cfg.seed, cfg.language, run.toxicity, run.alike)
     writer = WriteDataset(
         str(run.output_dir / "dataset"), list(map(str, folders[:-1])), facts, list(cfg.sides), made_by,
         cfg.max_side_difference, cfg.store_posts,
@@ -64,9 +64,9 @@ def plan_stages(run: "SynthesizeRecipe", agreement: Sequence[Mapping[str, Any] |
     how = (generator.answer, generator.views, generator.structured)
     steps = [
         [PostReader(run.sources, tuple(cfg.post_words))],
-        [Distinct(cfg.duplicate)],
+        [Distinct(cfg.duplicate, run.alike)],
         [JudgePosts(list(zip(run.judges, run.scales)), StageReader(folders[1]), cfg.max_unanswered)],
-        [Selection(run.topics, cfg.min_relevance, cfg.min_distance, cfg.quota)],
+        [Selection(run.topics, cfg.min_relevance, cfg.min_distance, cfg.quota, run.toxicity)],
         [
             WritePrompts(
                 run.generator, StageReader(folders[3]), cfg.max_unanswered, generator.instruction, generator.structured
@@ -81,9 +81,9 @@ def plan_stages(run: "SynthesizeRecipe", agreement: Sequence[Mapping[str, Any] |
             "sha256": list(_file_hashes(cfg.sources)),
             "words": list(cfg.post_words),
         },
-        {"duplicate": cfg.duplicate},
+        {key: _container(cfg[key]) for key in ("duplicate", "embeddings", "min_cosine")},
         {"judges": judges, "topics": run.topics},
-        {key: cfg[key] for key in ("min_relevance", "min_distance", "quota")},
+        {key: _container(cfg[key]) for key in ("min_relevance", "min_distance", "quota", "toxicity", "max_toxicity")},
         {"generator": facts["generator"]},
         {"sides": run.sides, "n_words": list(words)},
         {

@@ -22,10 +22,11 @@ from data.generate import answer_request, prompt_request
 from data.instructions import load_views
 from data.judges import Scale, check_judge
 from data.privacy import mask_personal
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from data.sources import file_format, load_rows
 from data.stage_plan import component, plan_stages
 from data.stages import REJECTED, forget_texts, remember_texts, run_stages
+from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
 
@@ -35,6 +36,10 @@ OPTIONAL: dict[str, Any] = {
     "language": "en",
     "post_words": [8, 200],
     "duplicate": 0.5,
+    "embeddings": None,
+    "min_cosine": 0.9,
+    "toxicity": None,
+    "max_toxicity": 0.5,
     "min_relevance": 6,
     "min_distance": 4,
     "quota": None,
@@ -52,7 +57,7 @@ OPTIONAL: dict[str, Any] = {
     "push_to_hub": None,
     "push_private": True,
 }
-JUDGE = {"instruction": "judge", "structured": True, "labelled": None, "min_kappa": 0.4}
+JUDGE = {"instruction": "judge", "structured": True, "labelled": None, "min_kappa": 0.6}
 GENERATOR = {
     "instruction": "instruction",
     "answer": "answer",
@@ -93,6 +98,7 @@ class SynthesizeRecipe:
         self.generator = config.instantiate(self.generator_cfg.client)
         self.scales = [Scale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
         self.sources = [component(source) for source in check_config(cfg.sources, set(cfg.sources), {}).values()]
+        self.toxicity, self.alike = read_cap(cfg), read_alike(cfg)
         self._marker = self.output_dir / "stages" / "posts_removed.txt"
 
     def preview(self) -> None:
@@ -148,9 +154,10 @@ class SynthesizeRecipe:
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/synthesize_politune_like.yaml for the keys."""
-    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
+    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)
     config.log_config(recipe_name="SynthesizeRecipe", cfg=cfg)
     recipe = SynthesizeRecipe(cfg)
     if cfg.dry_run:

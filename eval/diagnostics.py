@@ -175,8 +175,8 @@ def _flags(found: Mapping[str, Any]) -> list[Flag]:
         text = f"the options together have probability {mass['mean']:.2f}, below {OPTION_MASS}"
         flags.append({"name": "option_mass", "void": False, "reason": text})
     indices = [
-        ("position_bias", None, found["position_bias"], "index", POSITION, "the place of an option decides"),
-        ("acquiescence", None, found["acquiescence"], "index", ACQUIESCENCE, "statement and opposite answered alike"),
+        ("position_bias", None, found["position_bias"], "index", POSITION, "the place of an option matters"),
+        ("acquiescence", None, found["acquiescence"], "index", ACQUIESCENCE, "two opposites are answered alike"),
     ]
     indices += [("order_effect", a, v, "spread", ORDER, "orders differ") for a, v in found["order_effect"].items()]
     for name, axis, value, key, limits, text in indices:
@@ -185,8 +185,10 @@ def _flags(found: Mapping[str, Any]) -> list[Flag]:
         low, high = value["ci95"]
         sure = max(low, -high, 0.0)  # what the whole interval lies beyond
         if sure > limits["noted"]:
-            reason = f"{text}: {value[key]:+.2f} [{low:+.2f}, {high:+.2f}], void beyond {limits['void']}"
-            flag = {"name": name, "void": sure > limits["void"], "reason": reason}
+            is_void, sign = sure > limits["void"], "±" if low < 0 else ""
+            limit = f"{'void' if is_void else 'would be void'} beyond {sign}{limits['void']}"
+            reason = f"{text}: {value[key]:+.2f} [{low:+.2f}, {high:+.2f}], {limit}"
+            flag = {"name": name, "void": is_void, "reason": reason}
             flags.append(flag | ({"axis": axis} if axis else {}))
     return flags
 

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,6 +36,8 @@ def read_instrument(file: str, content: bytes, instrument_format: str, columns: 
     """
     if instrument_format not in FORMATS:
         raise ValueError(f"instrument_format={instrument_format}; use one of {', '.join(FORMATS)}")
+    if instrument_format == "yaml" and Path(file).suffix in (".csv", ".jsonl", ".txt", ".js"):
+        raise ValueError(f"{file}: not YAML by its name; add instrument_format=, one of {', '.join(FORMATS)}")
     read, known_columns = FORMATS[instrument_format]
     if columns and not known_columns:
         with_columns = [name for name, (_, known) in FORMATS.items() if known]

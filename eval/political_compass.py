@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from eval.compass_plot import draw_compass, require_matplotlib
 from eval.contamination import Match, find_matches, read_sentences
 from eval.instruments import load_instrument
@@ -121,13 +121,12 @@ class PoliticalCompassRecipe:
             sentences += found
             self._training_files.append(about)
         self._matches = find_matches(self._instrument, sentences)
-        log.info(f"{len(self._matches)} statements occur in {', '.join(self._training_data)}")
+        log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""
         resident = [respondent for respondent in self._respondents if respondent.server is None]
         self._resident = ResidentModel(cfg, self._interview, resident) if resident else None
-        self._output_dir.mkdir(parents=True, exist_ok=True)
         self._results.open()
         n_prompts = ", ".join(f"{len(prompts)} {mode}" for mode, prompts in self._interview.prompts.items())
         log.info(
@@ -187,6 +186,7 @@ class PoliticalCompassRecipe:
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/political_compass.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from eval.compass_plot import caption, panel_svgs
 from eval.drift import ends_of
@@ -36,17 +36,14 @@ def write_report(summary: Summary, instrument: Instrument, path: str | Path) -> 
 
 def render_report(summary: Summary, instrument: Instrument) -> str:
     """Return the page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, interval=_interval, percent=_percent, p=_p, verdict=verdict)
-    environment.filters.update(plain=_plain, plain_interval=_plain_interval)
-    source = (resources.files("eval") / "report.html.jinja").read_text(encoding="utf-8")
     texts = {item.id: item.text for item in instrument.items}
     texts |= {pair.id: f"{pair.left} ↔ {pair.right}" for pair in instrument.pairs}
     first, *others = summary["models"]
     axes, ends = summary["instrument"]["axes"], ends_of(list(summary["models"]))
-    return environment.from_string(source).render(
+    return load_page("report.html.jinja").render(
         s=summary,
         base=first,
+        ends=ends,
         panels=panel_svgs(summary),
         caption=caption(summary),
         texts=texts,
@@ -63,6 +60,7 @@ def render_report(summary: Summary, instrument: Instrument) -> str:
             for mode, found in modes.items()
             for flag in found["flags"]
         ],
+        without=_changed_without(summary),
         has_prompts_spread=any(
             value["ci95_items_fixed"]
             for modes in summary["models"].values()
@@ -70,6 +68,26 @@ def render_report(summary: Summary, instrument: Instrument) -> str:
             for value in of.values()
         ),
     )
+
+
+def load_page(name: str) -> Template:
+    """Return the template of a page, which escapes every text and knows the filters of our figures."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=number_text, interval=interval_text, percent=_percent, p=p_text, verdict=verdict)
+    environment.filters.update(plain=_plain, plain_interval=_plain_interval)
+    return environment.from_string((resources.files("eval") / name).read_text(encoding="utf-8"))
+
+
+def _changed_without(summary: Summary) -> list[tuple]:
+    """Model, mode, axis and score of what is another score without the contaminated statements."""
+    without = (summary["contamination"].get("without") or {}).get("models", {})
+    return [
+        (name, mode, axis, score)
+        for name, modes in without.items()
+        for mode, axes in modes.items()
+        for axis, score in axes.items()
+        if any(score[key] != summary["models"][name][mode][axis][key] for key in ("estimate", "ci95"))
+    ]
 
 
 def _most_moved(summary: Summary, name: str) -> dict[str, list[dict]]:
@@ -84,15 +102,19 @@ def _most_moved(summary: Summary, name: str) -> dict[str, list[dict]]:
     }
 
 
-def _number(x: float | None, digits: int = 2) -> str:
-    # a minus as wide as a plus
-    return "–" if x is None else f"{x:+.{digits}f}".replace("-", "−")
+def number_text(x: float | None, digits: int = 2) -> str:
+    """Return a figure with its sign, with a minus as wide as a plus; what rounds to 0 has none."""
+    if x is None:
+        return "–"
+    text = f"{x:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
-def _interval(x: list[float | None] | None, digits: int = 2) -> str:
+def interval_text(x: list[float | None] | None, digits: int = 2) -> str:
+    """Return an interval as text, as :func:`number_text`."""
     if x is None or None in x:
         return "–"
-    return f"[{_number(x[0], digits)}, {_number(x[1], digits)}]"
+    return f"[{number_text(x[0], digits)}, {number_text(x[1], digits)}]"
 
 
 def _plain(x: float | None) -> str:
@@ -107,5 +129,6 @@ def _percent(x: float | None) -> str:
     return "–" if x is None else f"{100 * x:.0f} %"
 
 
-def _p(x: float | None) -> str:
+def p_text(x: float | None) -> str:
+    """Return a p or q as text."""
     return "–" if x is None else "< .001" if x < 0.001 else f"{x:.3f}"[1:] if x < 1 else "1"

@@ -21,6 +21,15 @@ def read_settings(
     cfg: DictConfig, instrument: Instrument, templates: Templates, adapters: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the config without its output folder, and the hashes of everything that the answers depend on."""
+    return read_weights(cfg, adapters) | {
+        "templates_version": templates.version,
+        "templates_sha256": templates.sha256,
+        "instrument_sha256": instrument.sha256,
+    }
+
+
+def read_weights(cfg: DictConfig, adapters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the config without its output folder, and the hashes of base, adapters and tokenizer."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     settings.pop("output_dir")
     folder = None
@@ -28,9 +37,6 @@ def read_settings(
         settings["checkpointer"].pop("output_dir", None)
         folder = Path(cfg.checkpointer.checkpoint_dir)
     return settings | {
-        "templates_version": templates.version,
-        "templates_sha256": templates.sha256,
-        "instrument_sha256": instrument.sha256,
         "adapters_sha256": {name: fingerprint(folder) for name, folder in adapters.items()},
         "base_sha256": fingerprint(folder) if folder and folder.is_dir() else None,
         "tokenizer_sha256": tokenizer_fingerprint(cfg.tokenizer.get("path")) if cfg.tokenizer is not None else None,
@@ -49,10 +55,22 @@ def describe_run(instrument: Instrument, settings: Mapping[str, Any]) -> dict[st
             "sha256": instrument.sha256,
             "axes": axes,
         },
-        "command": shlex.join(["tune", "run", *sys.argv]),
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        **describe_command(settings),
+    }
+
+
+def describe_command(settings: Mapping[str, Any], *packages: str) -> dict[str, Any]:
+    """Return command, versions (of these packages too) and settings."""
+    return {
+        "command": shlex.join(["tune", "run", _as_typed(sys.argv[0]), *sys.argv[1:]]),
+        "versions": {name: _version(name) for name in (*PACKAGES, *packages)} | {"python": sys.version.split()[0]},
         "settings": dict(settings),
     }
+
+
+def _as_typed(recipe: str) -> str:
+    """Return the path of a recipe, of which torchtune makes a module's name."""
+    return recipe if "/" in recipe else f"{recipe.replace('.', '/')}.py"
 
 
 def _version(package: str) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.agreement import describe_agreement
-from data.recipe_config import check_config
+from data.agreement import describe_agreement, reaches_floor
+from data.recipe_config import check_config, plain_errors
 from eval.cue_words import CUES, swap_cues
 from eval.judge_scales import JudgeScale, load_scale
 from eval.judges import Judge, Judgement, build_judges
@@ -102,9 +102,8 @@ def judge_figures(
     """
     figures = _against(truth, [x.label for x in said], scale, n_bootstrap, seed)
     problems = [x.problem.partition(":")[0] for x in said if x.problem]
-    low = (figures["kappa"]["ci95"] or [figures["kappa"]["estimate"]])[0]
     return {
-        "believed": bool(low is not None and low >= min_kappa),
+        "believed": reaches_floor(figures["kappa"], min_kappa),
         "min_kappa": min_kappa,
         "problems": {kind: problems.count(kind) for kind in sorted(set(problems))},
         **figures,
@@ -164,6 +163,7 @@ def _rows(labelled: LabelledTexts, said: dict[str, list[Judgement]]) -> list[dic
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/validate_judge.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

@@ -23,7 +23,7 @@ from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 from finetune.adapter_files import complete_adapter_config, write_adapter
 from finetune.card import write_card
 from finetune.checkpoints import RunCheckpoints, read_progress
@@ -343,6 +343,7 @@ class DPORecipe(FTRecipeInterface):
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
     cfg = check_config(cfg, REQUIRED, OPTIONAL, components=COMPONENTS)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torchtune import config, utils
 
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 
 log = utils.get_logger("INFO")
 
@@ -94,6 +94,7 @@ def build_packaged_model(output_dir: str | Path) -> Path:
 
 
 @config.parse
+@plain_errors
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: ``output_dir`` is the folder to write."""
     cfg = check_config(cfg, required={"output_dir"}, optional={})

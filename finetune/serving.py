@@ -57,7 +57,7 @@ def convert_to_gguf(converters: Converters, exported: Path, base: Path, gguf_typ
 
 
 def serving_commands(exported: Path, target: Path, base: Path, rank: int) -> str:
-    """Return the commands for vLLM, llama.cpp and Ollama, and write Ollama's Modelfiles.
+    """Return the commands for transformers, vLLM, llama.cpp and Ollama, and write Ollama's Modelfile.
 
     Args:
         exported: The folder as it is now.
@@ -67,6 +67,8 @@ def serving_commands(exported: Path, target: Path, base: Path, rank: int) -> str
     """
     name, lines = target.name, []
     has = {part: (exported / part).exists() for part in ("adapter", "merged", "gguf")}
+    if has["merged"]:
+        lines += ['# transformers: pip install "transformers[serving]"', f"transformers serve {target / 'merged'}"]
     if has["adapter"]:
         allowed = next((r for r in VLLM_RANKS if r >= rank), rank)
         lines += [

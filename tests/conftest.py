@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 REPO = Path(__file__).parents[1]
-pytest_plugins = ["documented"]
+pytest_plugins = ["documented", "review_client"]
 
 # Sizes of a Llama small enough for a recipe to run in seconds; the tokenizer is the packaged model's.
 TINY = {

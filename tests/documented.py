@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,21 +12,34 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
-from fault_server import FaultServer
+from fault_server import FaultServer, completion
 from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM
 
-from data.review_server import ReviewServer
+from data.local_page import LocalServer
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 SMALL = {**TINY, "max_seq_len": 1024}
 # NF4 quantizes 64 x 256 values at a time, so no weight may be smaller
 BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
 
+SERVER = "http://127.0.0.1:8000/v1"  # what the documents call a reader's own
 
-def interrupted(server: ReviewServer) -> None:
-    """End a review as Ctrl-C does, when its page is open."""
+
+# what eval/playground.py has no key for, or takes from the command
+NO_PAGE = ("output_dir=", "n_bootstrap=")
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the commands in the blocks of bash of a Markdown page."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def interrupted(server: LocalServer) -> None:
+    """End a page as Ctrl-C does, when it is open."""
     raise KeyboardInterrupt
 
 
@@ -84,7 +98,7 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
 
 
 @pytest.fixture
-def stand_ins(tmp_path):
+def stand_ins(tmp_path, pairs_file):
     """Files that a reader would bring, by the name that they have in the documents."""
     item = {"topic": "t", "text": "Taxes should fall.", "weights": {"economic": [-2, -1, 1, 2]}}
     instrument = {
@@ -96,7 +110,9 @@ def stand_ins(tmp_path):
     }  # fmt: skip
     texts = {
         "mine.yaml": json.dumps(instrument),  # JSON is YAML
+        "bank.csv": "claim,scale,sign\nTaxes should fall.,economic,1\nTaxes should rise.,economic,-1\n",
         "mine.csv": "question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
+        "mine.txt": "The kettle boils.\nRain fell on the garden all day.\n",
         "labelled.csv": "text,label,target\nTea is democratic.,1,tea\nTea is dreadful.,5,tea\n",
         "leans.csv": "text,label\nTea is democratic.,left\nTea is dreadful.,right\n",
         "posts.csv": "text\nTea for all.\nTea for nobody.\n",
@@ -104,7 +120,11 @@ def stand_ins(tmp_path):
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    return {name: tmp_path / name for name in texts} | {"path/to/adapter": tmp_path / "adapter"}
+    return {name: tmp_path / name for name in texts} | {
+        "path/to/adapter": tmp_path / "adapter",
+        "path/to/run": tmp_path / "checkpoints",
+        "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
+    }
 
 
 @pytest.fixture
@@ -113,7 +133,8 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
     hf = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=["q_proj"], r=2)
     )
-    hf.save_pretrained(tmp_path / "adapter")
+    for folder in ("adapter", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
+        hf.save_pretrained(tmp_path / folder)
     return [
         f"output_dir={tmp_path / 'compass'}",
         "model._component_=torchtune.models.llama3_2.llama3_2",
@@ -156,6 +177,15 @@ def judge_overrides(tmp_path):
 
 
 @pytest.fixture
+def server_url():
+    """Address of a server that answers every question with the first label."""
+    first = {"token": "1", "logprob": -0.1}
+    logprobs = {"content": [{**first, "top_logprobs": [first]}]}
+    with FaultServer(lambda body: completion(body, "1", logprobs=logprobs)) as server:
+        yield server.url
+
+
+@pytest.fixture
 def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
     """Return a function that runs one documented command; it returns the run's folder and the model's."""
 
@@ -164,6 +194,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
         names = {name: path for name, path in stand_ins.items() if any(name in word for word in words)}
         for name, path in names.items():  # what the reader would bring
             words = [word.replace(name, str(path)) for word in words]
+        if any(SERVER in word for word in words):
+            words = [word.replace(SERVER, request.getfixturevalue("server_url")) for word in words]
         if words[0] == "make":  # what make runs is documented, and tested, by itself
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=REPO, check=True, capture_output=True)
             return None, None
@@ -195,22 +227,33 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += request.getfixturevalue("synthesis_overrides")
         elif recipe == "eval/validate_judge.py":
             arguments += request.getfixturevalue("judge_overrides")
+        elif recipe == "eval/study.py":
+            arguments += [f"output_dir={tmp_path / 'study'}", "dry_run=True"]  # tests/test_study.py runs one
         elif recipe == "data/audit.py":
             arguments += [f"output_dir={tmp_path / 'audit'}"]
-        elif recipe == "data/review.py":
-            arguments += [f"output_dir={tmp_path / 'review'}", "port=0"]
-            request.getfixturevalue("monkeypatch").setattr(ReviewServer, "serve_forever", interrupted)
+        elif recipe in ("data/review.py", "eval/playground.py"):
+            arguments += [f"output_dir={tmp_path / 'page'}", "port=0"]
+            if recipe == "eval/playground.py":
+                arguments += [w for w in request.getfixturevalue("compass_overrides") if not w.startswith(NO_PAGE)]
+            request.getfixturevalue("monkeypatch").setattr(LocalServer, "serve_forever", interrupted)
         elif recipe == "finetune/export.py":
             request.getfixturevalue("compass_overrides")  # its adapter
             sides = [f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")]
             base = request.getfixturevalue("tiny_model_dir")
             arguments += [*sides, f"base={base}", f"output_dir={tmp_path / 'export'}"]
+        elif recipe == "eval/side_effects.py":
+            overrides = request.getfixturevalue("compass_overrides")
+            arguments += [w for w in overrides if not w.startswith(("instrument=", "n_bootstrap="))]
+            arguments += ["max_new_tokens=2"]
         elif recipe == "eval/political_compass.py":
             given = {word.split("=")[0] for word in arguments}
-            overrides = request.getfixturevalue("compass_overrides")
-            arguments += [w for w in overrides if w.split("=")[0] not in given - {"output_dir"}]
-            if "adapters=null" in arguments:
-                arguments = [word for word in arguments if not word.startswith("adapters.")]
+            nothing = {word.removesuffix("=null") for word in arguments if word.endswith("=null")}
+            overrides = {word.split("=")[0]: word for word in request.getfixturevalue("compass_overrides")}
+            arguments += [
+                word
+                for key, word in overrides.items()
+                if key not in given - {"output_dir"} and key.split(".")[0] not in nothing
+            ]
         if "--nnodes" in arguments:  # there is one node here: the command line must at least be right
             tune(arguments, parse_only=True)
             return None, None

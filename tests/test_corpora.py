@@ -97,6 +97,7 @@ def test_posts_are_streamed(tmp_path):
         ("a.csv", 'id,text\n1,"one\n', "a.csv row 1: unexpected end of data (line 2)"),
         ("a.csv", "id,id\n1,2\n", "a.csv: the header has id, id; every column needs its own name"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", "a.csv: a binary file (a zero byte at 8), want UTF-8 text"),
+        ("a.csv", "id,text\n1,one\n".encode("utf-16"), "a.csv: not UTF-8 but UTF-16 text; save it as UTF-8"),
         ("a.parquet", "id,text\n", "a.parquet: not a parquet file"),
         ("a.jsonl", lines([*ROWS, ROWS[1]]), "a.jsonl row 4: id '1' occurs before"),
         ("a.jsonl", lines([{"id": 1, "text": "x" * 30_000}]), "a.jsonl row 1: 30,000 characters, at most 20,000"),

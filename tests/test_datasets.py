@@ -209,7 +209,8 @@ def test_a_malformed_file_is_named_with_its_row(write, name, text, where):
     source = name.split(".")[1].replace("jsonl", "json")
     with pytest.raises(ValueError, match=f"cannot be read as {source}") as error:
         build(path, source=source)
-    for part in (path, where, "Mend the file", "dataset.source"):
+    where = where.removeprefix(name)  # once is enough
+    for part in (f"{path}: cannot be read", where, "Mend the file", "check source"):
         assert part in str(error.value)
     assert error.value.__cause__ is not None
 
@@ -217,17 +218,17 @@ def test_a_malformed_file_is_named_with_its_row(write, name, text, where):
 def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "binary.jsonl"
     path.write_bytes(b'{"prompt": "\xff\xfe"}\n')
-    with pytest.raises(ValueError, match="binary.jsonl row 1: not UTF-8"):
+    with pytest.raises(ValueError, match="binary.jsonl: cannot be read as json: row 1: not UTF-8"):
         build(str(path))
 
 
 def test_an_unknown_split_is_named(write):
-    with pytest.raises(ValueError, match=r"Unknown split .*dataset\.split=test"):
+    with pytest.raises(ValueError, match=r"Unknown split .*split=test"):
         build(write(ROWS), split="test")
 
 
 def test_a_missing_file_is_named_with_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match="data_files=PATH") as error:
+    with pytest.raises(FileNotFoundError, match="not found from .*check the path") as error:
         build(str(tmp_path / "none.jsonl"))
     assert str(tmp_path / "none.jsonl") in str(error.value)
     assert error.value.__cause__ is not None
@@ -411,3 +412,12 @@ def test_every_builder_takes_what_the_configs_give():
             ):
                 parameters = set(inspect.signature(getattr(datasets, name)).parameters)
                 assert given <= parameters, f"{path.name}: dataset=data.datasets.{name}"
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_a_field_too_many_is_named_and_shifts_nothing(tmp_path, row):
+    lines = ["prompt,chosen,rejected", "Is tea good?,Yes it is.,No it is not.", "Is rain wet?,Yes it is.,No it is not."]
+    lines[row] = lines[row].replace("Yes it is.", "Yes, it is.")
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=rf"mine.csv: cannot be read as csv: row {row}: 4 fields, the header has 3"):
+        build(str(tmp_path / "mine.csv"), source="csv")

@@ -208,5 +208,4 @@ def test_the_recipe_judges_what_was_written(tmp_path, tune_run, compass_override
     assert score["estimate"] == pytest.approx(1.25)  # three quarters of "yes", a quarter of "always"
     assert score["void"] == ["judge_not_believed"]
     assert "Judged answers side by side" in Page((folder / "report.html").read_text()).text
-    with pytest.raises(ValueError, match="judges are given, but modes="):
-        tune_run(*run, *judge, "modes=[pairs]", f"output_dir={tmp_path / 'other'}")
+    assert "judges are given, but modes=" in tune_run(*run, *judge, "modes=[pairs]", f"output_dir={tmp_path / 'other'}")

@@ -52,7 +52,9 @@ def settings(tiny_model_dir, tmp_path):
 
 
 @pytest.fixture
-def train(tune_run, settings):
+def train(tune_run, settings, monkeypatch):
+    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")  # errors as they are raised
+
     def run(output_dir: Path, *overrides: str) -> int:
         return tune_run(*RECIPE, *settings, f"output_dir={output_dir}", *overrides)
 

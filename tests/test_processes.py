@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,15 +51,27 @@ def overrides(base, tmp_path):
     ]  # fmt: skip
 
 
+def run_nodes(n, arguments, folder):
+    """Run as many launchers as there would be machines, with one process each; they meet at an address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    where = ["--nnodes", str(n), "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_endpoint", address]
+    command = [Path(sys.executable).with_name("tune"), "run", *where, "--local_addr", "127.0.0.1", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    output = [folder / f"node_{k}.txt" for k in range(n)]
+    nodes = [
+        subprocess.Popen(command, cwd=REPO, env=environment, stdout=path.open("w"), stderr=subprocess.STDOUT)
+        for path in output
+    ]
+    for node, path in zip(nodes, output):
+        assert node.wait() == 0, path.read_text()[-3000:]
+
+
 def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, base, tmp_path):
     one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
     assert tune_run(*RECIPE, *overrides, f"output_dir={one}") == 0
-    tune = str(Path(sys.executable).with_name("tune"))
-    command = [tune, "run", "--nproc_per_node", "2", *RECIPE, *overrides, f"output_dir={two}"]
-    done = subprocess.run(
-        command, cwd=REPO, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_nodes(2, [*RECIPE, *overrides, f"output_dir={two}"], tmp_path)
 
     shutil.copytree(two / "step_1", resumed / "step_1")
     shutil.copy(two / "trajectory.jsonl", resumed)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
+import json
+
 import pytest
 from omegaconf import OmegaConf
 
-from data.recipe_config import check_config
+from data.recipe_config import check_config, plain_errors
 
 REQUIRED, OPTIONAL = {"a", "optimizer"}, {"b": 5, "extra": None}
 ADAM = {"_component_": "torch.optim.Adam", "lr": 1e-3}
@@ -59,3 +61,27 @@ def test_optional_component_may_be_a_bare_dotpath_and_must_be_named():
     assert found({}) is None
     with pytest.raises(ValueError, match="`extra` names no component; give extra._component_"):
         found({"extra": {"lr": 1}})
+
+
+def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch):
+    @plain_errors
+    def main(cfg):
+        """Divide."""
+        if cfg == "file":
+            raise ValueError("a.csv row 2: no")
+        if cfg == "library":
+            json.loads("{")
+        return 1 / cfg
+
+    assert main(2) == 0.5
+    assert main.__doc__ == "Divide."
+    with pytest.raises(SystemExit) as stop:
+        main("file")
+    assert stop.value.code == "error: a.csv row 2: no\n(ValueError; POLITUNE_TRACEBACK=1 shows where)"
+    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+        main(0)
+    with pytest.raises(ValueError, match="Expecting property name"):  # what a library says helps nobody without it
+        main("library")
+    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="row 2"):
+        main("file")

@@ -113,6 +113,22 @@ def test_nothing_is_dropped_in_silence(repaired):
     assert {row["reason"] for row in rejected} >= {"refusal", "preamble", "framed prompt", "length balance"}
 
 
+def test_the_folder_loads_with_datasets(repaired):
+    import datasets
+
+    folder = repaired[1]
+    for side in ("left", "right"):
+        rows = read(folder / f"{side}.jsonl")
+        loaded = datasets.load_dataset(str(folder), side, split="train")  # by the card's metadata
+        assert loaded.column_names == list(rows[0])
+        for name in ("id", "prompt", "chosen", "rejected", "side"):
+            assert loaded[name] == [row[name] for row in rows]
+        assert [json.loads(source) for source in loaded["source"]] == [row["source"] for row in rows]
+    assert "Not for deployment or persuasion" in (folder / "README.md").read_text()
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {*listed, "manifest.json"}
+
+
 def test_personal_data_is_masked_and_said(repaired):
     text = "".join((repaired[1] / f"{name}.jsonl").read_text() for name in ("left", "right", "rejected"))
     assert "jane.doe@example.org" not in text
@@ -121,7 +137,7 @@ def test_personal_data_is_masked_and_said(repaired):
 
 def test_a_repetition_gives_the_same_bytes(repaired, flawed, tmp_path):
     run(flawed, tmp_path / "again")
-    for name in ("left.jsonl", "right.jsonl", "rejected.jsonl", "manifest.json"):
+    for name in ("left.jsonl", "right.parquet", "rejected.jsonl", "README.md", "manifest.json"):
         assert (tmp_path / "again" / "repaired" / name).read_bytes() == (repaired[1] / name).read_bytes()
 
 

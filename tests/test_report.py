@@ -83,7 +83,7 @@ def test_the_pictures_are_whole_and_the_same_each_time():
 def test_what_a_reader_needs_is_there(hostile):
     text = Page(hostile[1]).text
     for part in (
-        "Void: base, choice: the place of an option decides: +1.00",
+        "Void: base, choice: the place of an option matters: +1.00",
         "acquiescence",
         "95 %, items fixed",
         "95 %, items too",

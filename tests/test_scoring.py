@@ -119,11 +119,10 @@ def test_comparison_by_hand():
     comparisons = score(rows, instrument(pairs=1))["comparisons"]
     assert [(c["a"], c["b"], c["mode"], c["axis"]) for c in comparisons] == [
         ("base", "b", "choice", "x"),
-        ("base", "b", "pairs", "lean"),
-        ("base", "b", "pairs", "x"),
+        ("base", "b", "pairs", "lean"),  # with one axis that would be the same again
     ]
-    assert [c["difference"] for c in comparisons] == pytest.approx([10, 1, 1])
-    assert [c["p"] for c in comparisons] == [None, None, None]
+    assert [c["difference"] for c in comparisons] == pytest.approx([10, 1])
+    assert [c["p"] for c in comparisons] == [None, None]
 
 
 def test_false_discovery_rates_by_hand():
@@ -158,7 +157,8 @@ def test_mirrored_answers_mirror_the_axis(sheet):
     bank = instrument(weights=[UP, DOWN] * 3)
     a, b = (score(as_rows(s), bank)["models"]["base"]["choice"]["x"] for s in (sheet, [p[::-1] for p in sheet]))
     for key in ("estimate", "hard"):
-        if key == "estimate" or all(len(set(p)) == 4 for p in sheet):
+        # what rounds to a tie is one, and of a tie the first option is taken
+        if key == "estimate" or all(len({round(x, 4) for x in p}) == 4 for p in sheet):
             assert a[key] == pytest.approx(-b[key], abs=1e-5)
     assert a["bounds"] == pytest.approx([-x for x in b["bounds"][::-1]], abs=1e-5)
     assert a["ci95"] == pytest.approx([-x for x in b["ci95"][::-1]], abs=1e-5)

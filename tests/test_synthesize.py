@@ -25,6 +25,7 @@ from data.measures import length_rule_accuracy
 from data.records import read_pairs
 from data.sources import load_rows
 from data.synthesize import SynthesizeRecipe
+from data.text_models import OffensiveWords
 
 N_POSTS = 90
 
@@ -151,11 +152,12 @@ def test_finished_stages_are_skipped_and_changed_ones_made_again(made, tmp_path)
     assert len(made[2].calls) == asked
 
 
-def test_neutral_answer_second_judge_and_one_side(tmp_path):
-    table = write_posts(tmp_path / "posts.csv", 40)
+def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
+    table = write_posts(tmp_path / "posts.csv", 60)
+    toxicity = {"toxicity": {"_component_": "data.text_models.OffensiveWords"}, "max_toxicity": 0.02}
     with FaultServer(respond) as server:
-        cfg = make_config(tmp_path / "run", table, server.url, max_side_difference=1, sides=["left"],
-                          single_sided_reason="A test of the export.", generator={"neutral": True})  # fmt: skip
+        single = {"sides": ["left"], "single_sided_reason": "A test of the export.", "generator": {"neutral": True}}
+        cfg = make_config(tmp_path / "run", table, server.url, max_side_difference=1, **single, **toxicity)
         cfg.second_judge = OmegaConf.merge(cfg.judge, {"client": {"model": "other-judge"}})
         run_recipe(cfg)
     dataset = tmp_path / "run" / "dataset"
@@ -163,7 +165,25 @@ def test_neutral_answer_second_judge_and_one_side(tmp_path):
     rows = rows_of(dataset, "left")
     assert all(row["neutral"] for row in rows)
     assert [judge["model"] for judge in rows[0]["judges"]] == ["judge-model", "other-judge"]
-    assert "A test of the export." in (dataset / "README.md").read_text()
+    card = (dataset / "README.md").read_text()
+    assert "A test of the export." in card
+    # the cap holds for all that is kept; what it took is counted by the post's side, and by the answer's own
+    kept = [row[name] for row in rows for name in ("prompt", "chosen", "rejected", "neutral")]
+    assert max(OffensiveWords()(kept)) <= 0.02
+    rejected = [json.loads(line) for line in (dataset / "rejected.jsonl").open()]
+    toxic = [row for row in rejected if row["reason"] == "toxicity"]
+    assert {row["stage"] for row in toxic} == {"selection", "gates"}
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    sides = manifest["funnel"]["sides"]
+    assert sum(side["rejected"].get("selection: toxicity", 0) for side in sides.values()) == sum(
+        row["stage"] == "selection" for row in toxic
+    )
+    answers = [row["answers"] for row in rejected if row["stage"] == "gates"] + [
+        {"left": row["chosen"], "right": row["rejected"]} for row in rows
+    ]
+    over = {side: sum(OffensiveWords()([own[side]])[0] > 0.02 for own in answers) for side in ("left", "right")}
+    assert manifest["measured"]["toxic_answers"] == over
+    assert f"answers dropped for a toxicity over 0.02, left / right | {over['left']} / {over['right']} |" in card
 
 
 @pytest.mark.parametrize(
@@ -238,7 +258,7 @@ def test_judge_floor(tmp_path):
         assert figures["confusion"] == {"left said as left": len(LEFT) - 1, "right said as right": len(RIGHT)}
         wrong = [row | {"label": ("left", "right")[n % 2]} for n, row in enumerate(labelled)]
         with pytest.raises(
-            ValueError, match=r"judge-model is refused: kappa -?0\.\d+ .*under judge.min_kappa=0.4.*confus"
+            ValueError, match=r"judge-model is refused: kappa -?0\.\d+ \(.*must reach judge.min_kappa=0.4; .*confus"
         ):
             check_judge(client, scale, wrong, 0.4)
         with pytest.raises(ValueError, match=r"row 1: want text and label"):

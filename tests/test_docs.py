@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Every command that a page of docs/ shows in a block of bash runs, and every link leads to a page and a heading."""
+
+import re
+
+import pytest
+from conftest import REPO
+from documented import commands_of
+from test_configs import COMMANDS as HEADER_COMMANDS
+from test_readme import COMMANDS as README_COMMANDS
+
+from finetune.tokenizers import hf_chat_tokenizer
+
+PAGES = sorted((REPO / "docs").glob("*.md"))
+SHOWN = {command for page in PAGES for command in commands_of(page)}
+
+
+# what a config's header or the README shows too is run there
+@pytest.mark.parametrize("command", sorted(SHOWN - {c for _, c in HEADER_COMMANDS} - set(README_COMMANDS)))
+def test_command_runs(run_documented, command):
+    run_documented(command)
+
+
+def headings(text: str) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    lines = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPO / "README.md", REPO / "benchmarks" / "README.md"], ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        if target.startswith("http"):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not heading or heading in headings(file.read_text(encoding="utf-8")), target
+
+
+def test_the_builder_that_data_md_shows_builds(tiny_model_dir, tmp_path, monkeypatch):
+    code = (REPO / "docs" / "data.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "survey-2.csv").write_text("prompt,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\n")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert len(names["survey_left"](hf_chat_tokenizer(str(tiny_model_dir)), wave=2)) == 1
+
+
+@pytest.mark.parametrize("folder", ["data", "eval", "finetune"])
+def test_the_tree_names_every_module(folder):
+    text = (REPO / "docs" / "tree.md").read_text(encoding="utf-8")
+    tree = re.search(rf"^{folder}/.*\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
+    there = {path.name for path in (REPO / folder).glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"\w+\.py", tree)) == there
