@@ -44,6 +44,7 @@ def render_report(summary: Summary, instrument: Instrument) -> str:
         s=summary,
         base=first,
         ends=ends,
+        headlines=_headlines(summary, ends),
         panels=panel_svgs(summary),
         caption=caption(summary),
         texts=texts,
@@ -76,6 +77,22 @@ def load_page(name: str) -> Template:
     environment.filters.update(number=number_text, interval=interval_text, percent=_percent, p=p_text, verdict=verdict)
     environment.filters.update(plain=_plain, plain_interval=_plain_interval)
     return environment.from_string((resources.files("eval") / name).read_text(encoding="utf-8"))
+
+
+def _headlines(summary: Summary, ends: list[str]) -> list[dict[str, Any]]:
+    """What a reader is told first: each mode and axis with its differences, or the models for which it is void."""
+    first, models = ends[0], summary["models"]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for c in summary["comparisons"]:
+        is_part = c["mode"] == "pairs" and c["axis"] != "lean"
+        # of many models, only their way from the first
+        if c["placebo"] or is_part or not {c["a"], c["b"]} <= set(ends) or (len(ends) > 4 and c["a"] != first):
+            continue
+        place = found.setdefault((c["mode"], c["axis"]), {"comparisons": [], "void": []})
+        place["comparisons"].append(c)
+        void = [name for name in (c["a"], c["b"]) if models[name][c["mode"]][c["axis"]]["void"]]
+        place["void"] += [name for name in void if name not in place["void"]]
+    return [{"mode": mode, "axis": axis, **place} for (mode, axis), place in found.items()]
 
 
 def _changed_without(summary: Summary) -> list[tuple]:

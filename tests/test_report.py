@@ -84,6 +84,7 @@ def test_what_a_reader_needs_is_there(hostile):
     text = Page(hostile[1]).text
     for part in (
         "Void: base, choice: the place of an option matters: +1.00",
+        "so nothing is concluded",
         "acquiescence",
         "95 %, items fixed",
         "95 %, items too",
