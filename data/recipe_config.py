@@ -6,11 +6,11 @@ the run would go on with the old rate. Every recipe of this project calls :func:
 """
 
 import difflib
+import dis
 import functools
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,15 @@ def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConf
         try:
             return recipe_main(cfg)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
-            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            raised_in = Path(frame.f_code.co_filename)
-            ours = raised_in.is_relative_to(PROJECT) and "site-packages" not in raised_in.parts
-            if not ours or os.environ.get(TRACEBACK) == "1":
+            last = error.__traceback__
+            while last.tb_next is not None:
+                last = last.tb_next
+            code = last.tb_frame.f_code
+            path = Path(code.co_filename)
+            ours = path.is_relative_to(PROJECT) and "site-packages" not in path.parts
+            # what a builtin raises in a line of ours says nothing about what to do, but for a file that is not there
+            is_said = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"] or isinstance(error, OSError)
+            if not (ours and is_said) or os.environ.get(TRACEBACK) == "1":
                 raise
             sys.exit(f"error: {error}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
 

@@ -118,7 +118,7 @@ def _first_defect(paths: Sequence[str], source: str) -> str | None:
     """Say in which file and row a local file is malformed; None if that cannot be told."""
     if source not in FILE_FORMATS:
         return None
-    local = [Path(path) for pattern in paths for path in sorted(glob.glob(pattern)) or [pattern]]
+    local = [Path(path) for pattern in paths for path in sorted(glob.glob(pattern, recursive=True)) or [pattern]]
     for path in filter(Path.is_file, local):
         try:
             for _ in read_records(path, source):

@@ -40,7 +40,7 @@ def mean_error(values: np.ndarray, units_first: bool) -> MeanError | None:
     the expected mean squares; Bancroft 1964 for pooling.
 
     Args:
-        values: One to three crossed factors, no nan.
+        values: One to four crossed factors, no nan.
         units_first: Whether the first axis is units (items or couples of twins), which always count.
     """
     units_first = units_first and values.shape[0] > 1

@@ -79,6 +79,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     asked.answer({"prompt": "A prompt.", "position": 0, **defaults})
     asked.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
     run = describe_run(instrument, read_settings(cfg, instrument, templates, adapters.folders))
+    run["settings"]["adapters"] = {**adapters.blends, **adapters.folders}  # a glob is many
     turns = stack.enter_context(Turns(model, cfg.max_requests))
     path = Path(cfg.output_dir) / "saved.jsonl"
     return stack.enter_context(PlaygroundServer(cfg.port, asked, turns, path, run, defaults))

@@ -104,10 +104,9 @@ def describe_replicates(
 
 
 def _together(replicates: Sequence[Values]) -> Values:
-    """The values of replicates as one: statements x prompts x seeds."""
+    """The values of replicates as one, seeds as one more factor: ``[I, T, O, S]``."""
     replicates = list(replicates)
-    cells = [values.cells.reshape(len(values.cells), -1) for values in replicates]
-    return replicates[0]._replace(cells=np.stack(cells, axis=2))
+    return replicates[0]._replace(cells=np.stack([values.cells for values in replicates], axis=-1))
 
 
 def _is_contrast(a: str, b: str, names: Sequence[str]) -> bool:

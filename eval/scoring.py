@@ -91,10 +91,10 @@ def pair_values(leans: np.ndarray, pairs: list[Pair]) -> Values:
 
 
 def item_means(cells: np.ndarray) -> np.ndarray:
-    """Average over the cells that have an answer, ``[I, T, O]`` to ``[I]``; nan where none has."""
+    """Average over the cells that have an answer, ``[I, T, O]`` (and seeds) to ``[I]``; nan where none has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(cells, axis=(1, 2))
+        return np.nanmean(cells, axis=tuple(range(1, cells.ndim)))
 
 
 def mean_errors(cells: np.ndarray, unit: np.ndarray) -> tuple[MeanError | None, MeanError | None]:
@@ -112,7 +112,7 @@ def mean_errors(cells: np.ndarray, unit: np.ndarray) -> tuple[MeanError | None, 
         return None, None
     cells, unit, means = cells[there], unit[there], means[there]
     growth = np.sqrt(cells.size / (~np.isnan(cells)).sum())
-    cells = np.where(np.isnan(cells), means[:, None, None], cells)
+    cells = np.where(np.isnan(cells), np.expand_dims(means, tuple(range(1, cells.ndim))), cells)
     names, index = np.unique(unit, return_inverse=True)
     # the mean over units of these is the mean over items, also where a unit has one item and another two
     of_unit = np.zeros((len(names), *cells.shape[1:]))

@@ -156,7 +156,7 @@ class SideEffectsRecipe:
         """Each request with what every model answered."""
         if "adversarial" not in self._given:
             return []
-        said = {(row["item"], row["model"]): row for row in rows}
+        said = {(row["item"], row["model"]): row for row in rows if row["mode"] == OPEN}
         names = [respondent.name for respondent in self._respondents]
         return [
             {**prompt.row, "text": prompt.text, "answers": [said[prompt.row["item"], name] for name in names]}

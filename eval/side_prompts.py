@@ -41,9 +41,14 @@ def load_adversarial(name: str) -> SidePrompts:
     """
     path = find_file("adversarial", name, "adversarial")
     content = path.read_bytes()
-    raw = yaml.safe_load(content)
+    try:
+        raw = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no YAML: {error}") from error
     if not isinstance(raw, dict) or not {"name", "version", "prompts"} <= set(raw) or not raw["prompts"]:
         raise ValueError(f"{path}: it must have name, version and prompts; see eval/adversarial/en.yaml")
+    if not all(isinstance(entry, dict) for entry in raw["prompts"]):
+        raise ValueError(f"{path}: every prompt is a mapping with the fields {sorted(FIELDS)}")
     entries = {str(entry.get("id")): entry for entry in raw["prompts"]}
     faults = [] if len(entries) == len(raw["prompts"]) else ["two prompts have the same id"]
     for key, entry in entries.items():
@@ -53,9 +58,14 @@ def load_adversarial(name: str) -> SidePrompts:
         if entry["side"] not in SIDES or entry["expect"] not in EXPECT:
             faults.append(f"{key}: side is one of {list(SIDES)}, expect one of {list(EXPECT)}")
             continue
-        twin = entries.get(entry.get("twin"), {})
+        if not isinstance(entry["text"], str) or not entry["text"].strip():
+            faults.append(f"{key}: text is empty or no text")
+            continue
+        twin = entries.get(str(entry.get("twin")), {})
         same = all(twin.get(field) == entry[field] for field in ("kind", "expect"))
-        if SIDES[entry["side"]] and not (twin.get("side") == SIDES[entry["side"]] and twin.get("twin") == key and same):
+        if SIDES[entry["side"]] and not (
+            twin.get("side") == SIDES[entry["side"]] and str(twin.get("twin")) == key and same
+        ):
             faults.append(f"{key}: a request of one side needs a twin of the other, of its kind, that names it back")
     if faults:
         raise ValueError(f"{path} was refused:\n  - " + "\n  - ".join(faults))
@@ -79,7 +89,10 @@ def load_neutral(name: str) -> SidePrompts:
     """
     path = find_file("neutral_text", name, "neutral", ".txt")
     content = path.read_bytes()
-    lines = [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
     if len(lines) < 2 or len(set(lines)) < len(lines):
         raise ValueError(f"{path}: {len(lines)} lines, {len(set(lines))} different; use two or more, no line twice")
     if long := [n for n, line in enumerate(lines, start=1) if len(line.split()) > MOST_WORDS]:

@@ -88,7 +88,16 @@ def task_changes(rows: Sequence[Row]) -> Entries:
 
     Paired by document where each has a value of its own; else from the two standard errors, which is too wide, since
     both models had the same documents.
+
+    Raises:
+        ValueError: If a task changed between the models.
     """
+    for item in {row["item"] for row in rows}:
+        if len(versions := {str(row["version"]) for row in rows if row["item"] == item}) > 1:
+            raise ValueError(
+                f"{item}: rows of versions {sorted(versions)} cannot be compared; delete its rows in results.jsonl, "
+                "or use another output_dir"
+            )
     found = []
     for item, task, metric in dict.fromkeys((row["item"], *name) for row in rows for name in _metrics(row)):
         of = {row["model"]: row["results"][task][metric] for row in rows if row["item"] == item}

@@ -9,12 +9,15 @@ where a stopped study was: a run that is complete is left alone, and one that wa
 overwritten: what was made with other settings is refused before anything starts.
 """
 
+import contextlib
 import fcntl
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,16 +62,13 @@ class StudyRecipe:
             log.warning(f"{plan.name}: pairs not counted: {error}")
             return {}
 
-    def train(self) -> int:
-        """Train every run that is not complete.
-
-        Returns:
-            0, or the status of the training that stopped.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[TextIO]:
+        """Keep others away from the study's folder inside a ``with`` block.
 
         Raises:
             RuntimeError: If another process works on the study, or one that a killed study left behind.
         """
-        runs = [run for plan in self._plans for run in plan.runs]
         self._output_dir.mkdir(parents=True, exist_ok=True)
         with (self._output_dir / ".lock").open("a+") as lock:
             try:
@@ -79,14 +79,20 @@ class StudyRecipe:
                     f"{self._output_dir}: another study, or a training that a killed one left behind, is still at "
                     f"work (process {lock.read()}); wait for it, or end it, and give the same command again"
                 ) from error
-            for number, run in enumerate(runs, start=1):
-                if run.is_complete():
-                    log.info(f"run {number} of {len(runs)}, {run.name}: complete already")
-                    continue
-                log.info(f"run {number} of {len(runs)}, {run.name}: {shlex.join(run.command)}")
-                if status := run_training(run, lock):
-                    log.error(f"{run.name} stopped with status {status}; the same command goes on with it")
-                    return status
+            _note(lock, os.getpid())
+            yield lock
+
+    def train(self, lock: TextIO) -> int:
+        """Train every run that is not complete; return 0, or the status of the training that stopped."""
+        runs = [run for plan in self._plans for run in plan.runs]
+        for number, run in enumerate(runs, start=1):
+            if run.is_complete():
+                log.info(f"run {number} of {len(runs)}, {run.name}: complete already")
+                continue
+            log.info(f"run {number} of {len(runs)}, {run.name}: {shlex.join(run.command)}")
+            if status := run_training(run, lock):
+                log.error(f"{run.name} stopped with status {status}; the same command goes on with it")
+                return status
         return 0
 
     def evaluate(self) -> None:
@@ -111,9 +117,7 @@ def run_training(run: Run, lock: TextIO) -> int:
     """
     command = [sys.executable, "-m", "torchtune._cli.tune", *run.command[1:]]
     child = subprocess.Popen(command, start_new_session=True, pass_fds=(lock.fileno(),))
-    lock.truncate(0)
-    lock.write(str(child.pid))
-    lock.flush()
+    _note(lock, child.pid)
     signals = (signal.SIGTERM, signal.SIGINT)
     previous = [signal.signal(s, lambda number, _: child.send_signal(number)) for s in signals]
     try:
@@ -121,6 +125,14 @@ def run_training(run: Run, lock: TextIO) -> int:
     finally:
         for s, handler in zip(signals, previous):
             signal.signal(s, handler)
+        _note(lock, os.getpid())
+
+
+def _note(lock: TextIO, process: int) -> None:
+    """Write into the lock who works."""
+    lock.truncate(0)
+    lock.write(str(process))
+    lock.flush()
 
 
 @config.parse
@@ -131,9 +143,10 @@ def recipe_main(cfg: DictConfig) -> int:
     recipe = StudyRecipe(cfg)
     if cfg.dry_run:
         return 0
-    status = recipe.train()
-    if status == 0:
-        recipe.evaluate()
+    with recipe.locked() as lock:
+        status = recipe.train(lock)
+        if status == 0:
+            recipe.evaluate()
     return status
 
 

@@ -18,6 +18,7 @@ from finetune.checkpoints import PROGRESS_FILE
 TRAINER = "finetune/dpo_finetune.py"
 # What the study itself sets.
 OWN = ("output_dir", "resume_from_checkpoint")
+BASE_KEYS = ("checkpoint_dir", "checkpoint_files", "model_type")  # of a checkpointer: which model it loads
 _RUN_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
 
 
@@ -112,7 +113,9 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
     asked.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
     if asked.get("checkpointer"):  # the base that was tuned, and no other
         trained = runs[0].cfg.checkpointer
-        asked.checkpointer.update({key: trained[key] for key in ("checkpoint_dir", "checkpoint_files", "model_type")})
+        if other := [run.name for run in runs if any(run.cfg.checkpointer[key] != trained[key] for key in BASE_KEYS)]:
+            raise ValueError(f"{model}: {other} tune another base than {runs[0].name}; make it one more of models")
+        asked.checkpointer.update({key: trained[key] for key in BASE_KEYS})
     try:
         asked = check_config(asked, political_compass.REQUIRED, political_compass.OPTIONAL)
     except ValueError as error:

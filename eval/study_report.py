@@ -77,13 +77,15 @@ def describe_results(
             lines += _tables(summary, mode, counts[plan.name])
         lines += [
             f"- {c['run']} along {c['kind']}, {c['mode']} {c['axis']}: {verdict(c)}."
+            + _void(summary, _models_of(summary, c["models"]), c["mode"], c["axis"])
             for c in summary["curves"]
             if c["mode"] != "pairs" or c["axis"] == "lean"
         ]
         lines.append("")
     lines.append(
         "Differences are paired by prompt, with 95 % intervals over statements, prompts and seeds. A seed is a "
-        "replicate, not more statements; range: least and greatest seed. q: false discovery rate over the study."
+        "replicate, not more statements; range: least and greatest seed. q: false discovery rate over all differences "
+        "of one model's runs, placebos apart. Void: see the flags in report.html; nothing is concluded."
     )
     return "\n".join(lines) + "\n"
 
@@ -103,7 +105,7 @@ def _tables(summary: Mapping[str, Any], mode: str, counts: Counts) -> list[str]:
         n_pairs = {counts[name][0] for name in run["models"]}
         seeds, n = ", ".join(map(str, run["seeds"])), "–".join(f"{n:,}" for n in sorted(n_pairs))
         cells = [
-            run["run"],
+            run["run"] + _void(summary, run["models"], mode, first),
             n,
             seeds,
             number_text(run["mean"], 3),
@@ -119,10 +121,23 @@ def _tables(summary: Mapping[str, Any], mode: str, counts: Counts) -> list[str]:
     lines.append("|---|" + "---|" * len(n_items))
     for name, of in rows.items():
         cells = [
-            f"{number_text(c['difference'], 3)} {interval_text(c['ci95'], 3)} q {p_text(c['q'])}" for c in of.values()
+            f"{number_text(c['difference'], 3)} {interval_text(c['ci95'], 3)} q {p_text(c['q'])}"
+            + _void(summary, _models_of(summary, [c["a"], c["b"]]), mode, axis)
+            for axis, c in of.items()
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _models_of(summary: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The models that are named, themselves or as a run over its seeds."""
+    seeds = {run["run"]: run["models"] for run in summary["replicates"]["runs"]}
+    return [model for name in names for model in seeds.get(name, [name])]
+
+
+def _void(summary: Mapping[str, Any], models: Sequence[str], mode: str, axis: str) -> str:
+    """A mark where the score of any of these models is void."""
+    return " (void)" if any(summary["models"][name][mode][axis]["void"] for name in models) else ""
 
 
 def _total(counts: Counts) -> str:

@@ -118,18 +118,20 @@ class Turns:
                 if not request.work:
                     self._requests.pop(request, None)
                     request.events.put(None)
+            del request, work  # they hold keys and values, and the next wait may be long
 
     def _turn(self, request: _Request, work: _Work, until: float) -> bool:
         """Advance a part for a while; return whether it is over."""
         try:
             with self._model.using(work.part.weights):
-                while time.perf_counter() < until:
+                while True:  # one step at least, however long the switch took
                     event = next(work.part.steps, None)
                     if event is None:
                         return True
                     request.events.put({"part": work.number, **event})
+                    if time.perf_counter() >= until:
+                        return False
         except Exception as error:  # must not end what others are waiting for
             _log.exception("a part of a request failed")
             request.events.put({"part": work.number, "problem": f"{type(error).__name__}: {error}"})
             return True
-        return False

@@ -71,6 +71,8 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch):
             raise ValueError("a.csv row 2: no")
         if cfg == "library":
             json.loads("{")
+        if cfg == "builtin":
+            return max([])
         return 1 / cfg
 
     assert main(2) == 0.5
@@ -82,6 +84,8 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch):
         main(0)
     with pytest.raises(ValueError, match="Expecting property name"):  # what a library says helps nobody without it
         main("library")
+    with pytest.raises(ValueError, match="empty"):
+        main("builtin")
     monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="row 2"):
         main("file")

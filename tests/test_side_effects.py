@@ -114,7 +114,7 @@ def test_what_is_measured_of_answers():
 
 def task_row(model, value, stderr, documents):
     score = {"value": value, "stderr": stderr, "n": 4, "documents": documents}
-    return {"model": model, "mode": "task", "item": "tiny", "results": {"tiny": {"acc": score}}}
+    return {"model": model, "mode": "task", "version": 1.0, "item": "tiny", "results": {"tiny": {"acc": score}}}
 
 
 def test_tasks_are_paired_by_document_where_each_has_a_value():
@@ -127,6 +127,8 @@ def test_tasks_are_paired_by_document_where_each_has_a_value():
     assert alone["difference_ci95"] == pytest.approx([0.25 - 1.96 * 0.5, 0.25 + 1.96 * 0.5], abs=1e-3)
     (_, unknown) = measure_all([task_row("base", 0.5, None, None), task_row("left", None, None, None)])
     assert (unknown["value"], unknown["difference"], unknown["p"], unknown["ci95"]) == (None, None, None, None)
+    with pytest.raises(ValueError, match=r"rows of versions \['1.0', '2.0'\] cannot be compared"):
+        measure_all([task_row("base", 0.5, 0.3, base), task_row("left", 0.75, 0.25, left) | {"version": 2.0}])
 
 
 def test_the_shipped_requests_treat_both_sides_alike():

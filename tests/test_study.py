@@ -130,7 +130,7 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
     assert "| left_pairs-64 | 64 | 3 |" in table
     assert "2 runs, 68 pairs" in table
     summary = json.loads((folder / "tiny" / "compass_2" / "summary.json").read_text())
-    assert [c["x"] for c in summary["curves"] if c["kind"] == "pairs"] == [[0, 4, 64]] * 2
+    assert [c["x"] for c in summary["curves"] if c["kind"] == "pairs"] == [[0, 4, 64]]
     straight = [word for word in second.command[2:] if not word.startswith(("output_dir=", "resume"))]
     assert tune_run(*straight, f"output_dir={tmp_path / 'straight'}") == 0
     expected = load_file(tmp_path / "straight" / "epoch_0" / "adapter_model.safetensors")
@@ -199,6 +199,19 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
     # the same seed twice is no new information on the statements: the interval is not narrower than that of one
     twice = describe_replicates(models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set())
     assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
+
+
+def test_one_seed_is_the_plain_comparison():
+    """Templates and orders stay factors of their own: six prompts of 3 x 2 are no six independent ones."""
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(2, 8, 3, 2))
+    cells[1] += np.array([-1, 0, 2])[None, :, None]
+    items = tuple("abcdefgh")
+    base, run = (Values(items, c, None, *np.zeros((2, 8)), np.array(items), 1.0, 0.0, None) for c in cells)
+    models = {name: {"choice": {"x": {"estimate": 0.0}}} for name in ("base", "r_seed-0")}
+    found = describe_replicates(models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set())
+    for key in ("difference", "ci95", "ci95_items_fixed", "p"):
+        assert found["comparisons"][0][key] == compare(base, run)[key]
 
 
 @pytest.fixture(scope="module")
