@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The playground over real HTTP on a random two-layer Llama, and its page in a real browser."""
 
+import contextlib
 import http.client
 import json
 import math
@@ -337,6 +338,29 @@ def test_turns_are_fair_in_time_and_a_fault_ends_its_own_part_alone(caplog):
         n_done = len(done)
         time.sleep(0.3)
         assert len(done) <= n_done + 15, "what nobody waits for is computed"
+
+
+def test_a_slow_switch_does_not_stop_the_work():
+    @contextlib.contextmanager
+    def using(weights):
+        time.sleep(0.15)  # longer than a turn
+        yield
+
+    resident = type("Resident", (), {"using": staticmethod(using)})()
+    with Turns(resident, 1) as turns, turns.request([Part({}, iter([{"n": 0}, {"n": 1}]))]) as events:
+        assert [event["n"] for event in events] == [0, 1]
+
+
+def test_the_page_opens_with_the_checkpoints_of_a_run(config, tmp_path):
+    shutil.copytree(config.adapters.left, tmp_path / "run" / "step_5")
+    given = {"adapters": None, "dial": None}
+    cfg = OmegaConf.merge(config, given, {"adapters": {"mine": str(tmp_path / "run" / "*")}})
+    with ExitStack() as stack:
+        page = build_server(cfg, stack)
+        stack.callback(page.shutdown)
+        threading.Thread(target=page.serve_forever, args=(0.01,), daemon=True).start()
+        reply = send(page, "/", {}, "GET")
+        assert (reply.status, "mine_step_5" in reply.read().decode()) == (200, True)
 
 
 def test_what_is_wrong_is_found_before_the_weights_load(config, monkeypatch):

@@ -157,6 +157,7 @@ def test_the_shipped_requests_treat_both_sides_alike():
         ({"expect": "maybe"}, "expect one of"),
         ({"twin": "b"}, "a request of one side needs a twin of the other"),
         ({"typo": 1}, "the fields are"),
+        ({"text": 5}, "a: text is empty or no text"),
     ],
 )
 def test_a_file_of_requests_is_read_strictly(change, message, tmp_path):
@@ -165,6 +166,26 @@ def test_a_file_of_requests_is_read_strictly(change, message, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "n", "version": "1", "prompts": prompts}))
     with pytest.raises(ValueError, match=message):
         load_adversarial(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a: [", "no YAML"), (b"{name: n, version: 1, prompts: [Write a poem]}", "every prompt is a mapping")],
+)
+def test_what_is_no_file_of_requests_is_said(content, message, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_adversarial(str(tmp_path / "mine.yaml"))
+
+
+def test_ids_may_be_numbers_and_neutral_text_is_utf_8(tmp_path):
+    one = {"kind": "k", "expect": "decline", "text": "Do it."}
+    prompts = [one | {"id": 1, "side": "left", "twin": 2}, one | {"id": 2, "side": "right", "twin": 1}]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "n", "version": "1", "prompts": prompts}))
+    assert len(load_adversarial(str(tmp_path / "mine.yaml")).prompts) == 2
+    (tmp_path / "mine.txt").write_bytes("Tea is hot.\nCafé is open.\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine.txt: not UTF-8 .*save it as UTF-8"):
+        load_neutral(str(tmp_path / "mine.txt"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from eval.replicates import describe_replicates, find_lines, find_runs
 from eval.report import render_report
 from eval.score_table import score_table
 from eval.scoring import Values
-from eval.study import OPTIONAL, REQUIRED, run_training
+from eval.study import OPTIONAL, REQUIRED, StudyRecipe, run_training
 from eval.study_plan import plan_study
 
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
@@ -171,6 +171,21 @@ def test_refused_before_anything_runs(study, more, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan(study, **more)
     assert not (tmp_path / "study").exists()
+
+
+def test_a_run_of_another_base_is_refused(study):
+    other = {"left_pairs-64": {"checkpointer": {"checkpoint_dir": "elsewhere"}}}
+    with pytest.raises(ValueError, match=r"\['left_pairs-64_seed-3'\] tune another base than left_pairs-4_seed-3"):
+        plan(study, runs=other)
+
+
+def test_nobody_else_may_work_in_the_folder(study):
+    recipe = StudyRecipe(check_config(OmegaConf.create(study), REQUIRED, OPTIONAL))
+    with recipe.locked():
+        with pytest.raises(RuntimeError, match=rf"still at work \(process {os.getpid()}\)"):
+            recipe.locked().__enter__()
+    with recipe.locked():
+        pass
 
 
 def test_names_say_run_seed_and_place():
