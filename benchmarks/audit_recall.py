@@ -10,9 +10,9 @@ was not given.
 import argparse
 
 from benchmarks.seeded_defects import CLASSES, seeded_rows
-from data.defects import KINDS, set_defects
-from data.instrument_texts import shipped_statements
-from data.records import split_rows
+from data.pairs.records import split_rows
+from data.quality.contamination import shipped_statements
+from data.quality.defects import KINDS, set_defects
 
 
 def score(n_rows: int = 1000, seed: int = 0) -> dict:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.transformers_server import serve
 from data.chat import ChatClient, Reply, Request
-from data.replies import score_parser
+from data.chat.replies import score_parser
 
 MODEL = Path(__file__).parents[1] / "outputs/models/SmolLM2-135M-Instruct"
 SUBJECTS = ["rent control", "school uniforms", "a flat tax", "public libraries", "toll roads", "working from home"]

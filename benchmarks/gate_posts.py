@@ -19,10 +19,10 @@ from multiprocessing import Pool
 from pathlib import Path
 
 from data.corpora import posts
-from data.defects import _TEXT_GATES
-from data.duplicates import near_duplicate_clusters
 from data.language import not_english
-from data.privacy import mask_personal
+from data.quality.defects import _TEXT_GATES
+from data.quality.duplicates import near_duplicate_clusters
+from data.quality.privacy import mask_personal
 
 GATES = [*(gate for kind, gate in _TEXT_GATES.items() if kind != "unfinished"), not_english]
 

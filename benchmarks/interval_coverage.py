@@ -21,9 +21,9 @@ import numpy as np
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
 
-from eval.comparisons import compare  # noqa: E402
-from eval.intervals import t_interval  # noqa: E402
-from eval.scoring import Values, item_means, mean_errors  # noqa: E402
+from eval.scores.comparisons import compare  # noqa: E402
+from eval.scores.intervals import t_interval  # noqa: E402
+from eval.scores.scoring import Values, item_means, mean_errors  # noqa: E402
 
 N_COUPLES = 15
 LEAN = 0.6  # in weight a statement, of at most 2: a coordinate of +3

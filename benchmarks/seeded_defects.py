@@ -7,8 +7,8 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from benchmarks.defect_phrases import CUT, FOREIGN, FRAMED, GARBLED, PERSONAL, PREAMBLES, RAW, REFUSALS, UNSEEN
-from data.instrument_texts import shipped_statements
-from data.measures import jaccard, shingles
+from data.quality.contamination import shipped_statements
+from data.quality.measures import jaccard, shingles
 
 
 class Seeded(NamedTuple):

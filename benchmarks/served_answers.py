@@ -5,10 +5,10 @@
     python -m benchmarks.served_answers
 
 An adapter is merged into the base (``finetune/export.py``), served (``transformers serve``) and asked at temperature 0
-through ``data/chat.py``; the model that was trained (torchtune's, base and adapter) writes to the same prompts by
-``eval/generate.py``. At the first token that differs both candidates' logits are compared, in the trained model and in
-the merged one as transformers computes it: a difference is explained if they are within 1e-3 in both, so that
-rounding decides. Results: ``OUTPUT.json``. Exits with 1 if a difference is not explained.
+through ``data/chat``; the model that was trained (torchtune's, base and adapter) writes to the same prompts by
+``eval/asking/generate.py``. At the first token that differs both candidates' logits are compared, in the trained
+model and in the merged one as transformers computes it: a difference is explained if they are within 1e-3 in both, so
+that rounding decides. Results: ``OUTPUT.json``. Exits with 1 if a difference is not explained.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from torchtune.training import FullModelHFCheckpointer
 from benchmarks.child_process import REPO
 from benchmarks.transformers_server import serve
 from data.chat import ChatClient, Reply, Request
-from eval.generate import write
-from eval.written_answers import Decoding
-from finetune.adapters import AdaptedModel
+from eval.asking.generate import write
+from eval.asking.written_answers import Decoding
+from finetune.adapters.resident import AdaptedModel
 from finetune.models import smollm2_135m
 from finetune.tokenizers import HFChatTokenizer, hf_chat_tokenizer
 

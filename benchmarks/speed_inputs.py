@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from benchmarks.speed_components import initial_lora_a
 from data.datasets import preference_pairs
 from finetune.models import SMOLLM2_135M, lora_smollm2_135m
-from finetune.prefix_tree import Continuation, count_tokens, cut_by_tokens
+from finetune.tree.prefix_tree import Continuation, count_tokens, cut_by_tokens
 
 LORA_SEED = 0
 

@@ -30,8 +30,8 @@ from fault_server import FaultServer, request_sha256  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from synthesis_rules import posts, respond  # noqa: E402
 
-from data.recipe_config import check_config  # noqa: E402
-from data.reply_cache import ReplyCache  # noqa: E402
+from data.chat.cache import ReplyCache  # noqa: E402
+from data.recipe.config import check_config  # noqa: E402
 from data.synthesize import OPTIONAL, REQUIRED, SynthesizeRecipe  # noqa: E402
 
 FAULTS = ("429", "500", "timeout", "cut", "html", "no choices", "empty", "not utf-8")

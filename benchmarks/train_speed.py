@@ -29,7 +29,6 @@ from benchmarks.speed_systems import SYSTEMS, run_system, trl_versions
 
 CONFIG = "configs/smollm2_135m_lora_dpo_cpu.yaml"
 DECIDING = ("child_process", "speed_components", "speed_inputs", "speed_systems", "trl_dpo")
-DATA_MODULES = ("datasets", "prompt_templates", "records", "sources", "token_pairs")
 PEFT_NAMES = {"output_proj": "o_proj"}
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
@@ -65,7 +64,8 @@ def _digest(*parts: bytes) -> str:
 
 def our_code() -> str:
     """Return a hash of what our runs depend on: they are repeated when it changes, the peers' are kept."""
-    files = [*sorted((REPO / "finetune").glob("*.py")), *(REPO / "data" / f"{name}.py" for name in DATA_MODULES)]
+    files = [path for folder in ("finetune", "data/pairs") for path in sorted((REPO / folder).rglob("*.py"))]
+    files.append(REPO / "data" / "datasets.py")
     return _digest(*(path.read_bytes() for path in files))
 
 

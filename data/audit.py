@@ -19,16 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 from torchtune.config._utils import _get_component_from_path
 
-from data.audit_measures import GATES, judge, measure
-from data.audit_report import render_report
-from data.classifiers import require_sklearn
-from data.defects import set_defects
-from data.instrument_texts import Statement, shipped_statements
-from data.manifest import to_jsonl, to_parquet, write_files
-from data.preference_sets import PreferenceSet, load_sets
-from data.recipe_config import check_config, plain_errors
-from data.repair import Repaired, repair
-from data.repaired_card import repaired_card
+from data.quality.audit_measures import GATES, judge, measure
+from data.quality.audit_report import render_report
+from data.quality.classifiers import require_sklearn
+from data.quality.contamination import Statement, shipped_statements
+from data.quality.defects import set_defects
+from data.quality.repair import Repaired, repair
+from data.quality.repaired_card import repaired_card
+from data.quality.sets import PreferenceSet, load_sets
+from data.recipe.config import check_config, plain_errors
+from data.recipe.files import to_jsonl, to_parquet, write_files
 from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
@@ -61,7 +61,7 @@ class AuditRecipe:
     """Load, measure, judge, write; then repair, and audit what the repair wrote.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         ImportError: If scikit-learn is not installed.

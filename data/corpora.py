@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from glob import glob
 from typing import Any
 
-from data.files import BadRow, read_records
-from data.sources import file_format, hub_rows
+from data.pairs.rows import BadRow, read_records
+from data.pairs.sources import file_format, hub_rows
 
 MAX_CHARACTERS = 20_000  # 10,000 is the longest comment that Reddit takes
 BAD_ROWS = ("error", "skip")

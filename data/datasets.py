@@ -13,12 +13,12 @@ from typing import Any
 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.doses import draw_subset, keep_where
 from data.mixtures import mirrored, mixture, politune_mixture
-from data.prompt_templates import AlpacaInstructTemplate, Template
-from data.records import read_pairs
-from data.sources import load_rows
-from data.token_pairs import ChosenAnswers, PreferencePairs
+from data.pairs.doses import draw_subset, keep_where
+from data.pairs.prompt_templates import AlpacaInstructTemplate, Template
+from data.pairs.records import read_pairs
+from data.pairs.sources import load_rows
+from data.pairs.tokens import ChosenAnswers, PreferencePairs
 
 __all__ = [
     "AlpacaInstructTemplate",
@@ -67,7 +67,7 @@ def preference_pairs(
         revision: Branch, tag or commit of the repository.
         column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
             the last two flips the set's side.
-        prompt_template: See :class:`~data.token_pairs.PreferencePairs`; None uses the tokenizer's alone.
+        prompt_template: See :class:`~data.pairs.tokens.PreferencePairs`; None uses the tokenizer's alone.
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
         too_long: ``drop``, ``truncate`` or ``error``; always counted and logged.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out, counted and logged.

@@ -8,8 +8,7 @@ callable of your own (text to reason or None) where a config takes ``language``.
 import re
 import unicodedata
 
-from data.filters import words
-
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,]\d+)*")
 _ENGLISH = frozenset(
     """the of and to a in is it that for on with as was be are this by not or have from at i you we they but what can
     which their will would should there how about if more when who has all your do my our so people its than been
@@ -30,6 +29,11 @@ MAX_OTHER_SCRIPT = 0.3  # share of letters that are not Latin
 _GARBLED = re.compile(
     "\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|â€|Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]|Â[£§©«»°·]"
 )
+
+
+def words(text: str) -> list[str]:
+    """Split into words; hyphens and apostrophes inside a word do not split it."""
+    return _WORD.findall(text)
 
 
 def not_english(text: str) -> str | None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.doses import draw_subset, keep_where, mirror_pairs, mix_pairs, read_side
-from data.prompt_templates import Template
-from data.sources import load_rows
-from data.token_pairs import PreferencePairs
+from data.pairs.doses import draw_subset, keep_where, mirror_pairs, mix_pairs, read_side
+from data.pairs.prompt_templates import Template
+from data.pairs.sources import load_rows
+from data.pairs.tokens import PreferencePairs
 
 
 def mirrored(

@@ -5,7 +5,7 @@
     tune run data/review.py --config configs/review.yaml source=pairs.jsonl mode=prefer "reviewers=[a]"
 
 Every answer is on the disk before the next text is shown, so the same command goes on where it was. When all reviewers
-are done, or with ``serve=False``, what they agree on is written (``data/review_results.py``).
+are done, or with ``serve=False``, what they agree on is written (``data/people/results.py``).
 """
 
 import re
@@ -17,12 +17,12 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.recipe_config import check_config, plain_errors
-from data.records import row_list
-from data.review_answers import AnswerFile
-from data.review_items import Review, read_items
-from data.review_results import read_given, write_results
-from data.review_server import ReviewServer
+from data.pairs.records import row_list
+from data.people.answers import AnswerFile
+from data.people.items import Review, read_items
+from data.people.page import ReviewServer
+from data.people.results import read_given, write_results
+from data.recipe.config import check_config, plain_errors
 
 log = utils.get_logger("INFO")
 

@@ -15,17 +15,17 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.annotate import mask_names
-from data.card import push
 from data.chat import ChatClient
-from data.generate import answer_request, prompt_request
-from data.instructions import load_views
-from data.judges import Scale, check_judge
-from data.privacy import mask_personal
-from data.recipe_config import check_config, plain_errors
-from data.sources import file_format, load_rows
-from data.stage_plan import component, plan_stages
-from data.stages import REJECTED, forget_texts, remember_texts, run_stages
+from data.judging.instructions import load_views
+from data.judging.lean_judge import Scale, check_judge
+from data.pairs.sources import file_format, load_rows
+from data.quality.privacy import mask_personal
+from data.recipe.config import check_config, plain_errors
+from data.synthesis.annotate import mask_names
+from data.synthesis.card import push
+from data.synthesis.generate import answer_request, prompt_request
+from data.synthesis.plan import component, plan_stages
+from data.synthesis.stages import REJECTED, forget_texts, remember_texts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
@@ -72,7 +72,7 @@ class SynthesizeRecipe:
     """Refuse what can be refused, ask the judges for their figures, then run the stages.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         FileNotFoundError: If an instruction or a labelled file is not there.

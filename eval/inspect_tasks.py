@@ -15,11 +15,11 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState, generate
 
-from data.replies import option_logprobs
-from eval.harness_scores import harness_prompts, harness_scores, logprob_row
-from eval.instruments import load_instrument
-from eval.prompts import Prompt
-from eval.written_answers import read_option
+from data.chat.replies import option_logprobs
+from eval.asking.written_answers import read_option
+from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
+from eval.statements.instruments import load_instrument
+from eval.statements.prompts import Prompt
 
 
 def _dataset(prompts: list[Prompt], **also: Any) -> MemoryDataset:

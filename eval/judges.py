@@ -2,7 +2,7 @@
 """Judges of free text: a model behind a URL, or recorded answers (a resident model: ``eval/resident_judge.py``).
 
 Recorded answers are those of a language model, word by word, or people's labels: a person is one more rater. What a
-judge is asked and how its answer is read is the scale's (``eval/judge_scales.py``). An answer that cannot be read is
+judge is asked and how its answer is read is the scale's (``data/judging/scales.py``). An answer that cannot be read is
 a counted problem, never a guess.
 """
 
@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config
 
 from data.chat import ChatClient, Failure
-from data.instructions import load_instruction
-from data.recipe_config import check_config
-from data.reply_cache import find_confusions
-from eval.judge_scales import JudgeScale, load_scale
-from eval.labelled_texts import Text, read_labels
+from data.chat.cache import find_confusions
+from data.judging.instructions import load_instruction
+from data.judging.labelled_texts import Text, read_labels
+from data.judging.scales import JudgeScale, load_scale
+from data.recipe.config import check_config
 
 log = logging.getLogger(__name__)
 

@@ -14,16 +14,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.recipe_config import check_config, plain_errors
-from eval.instruments import load_instrument
-from eval.playground_server import PlaygroundServer
-from eval.resident import load_adapted, load_tokenizer
-from eval.respondents import BASE
-from eval.run_record import describe_run, read_settings
-from eval.side_by_side import DIAL, SideBySide
-from eval.turns import Turns
-from eval.wordings import load_templates
-from finetune.blends import read_adapters
+from data.recipe.config import check_config, plain_errors
+from eval.asking.resident import load_adapted, load_tokenizer
+from eval.asking.respondents import BASE
+from eval.asking.run_record import describe_run, read_settings
+from eval.play.page import PlaygroundServer
+from eval.play.side_by_side import DIAL, SideBySide
+from eval.play.turns import Turns
+from eval.statements.instruments import load_instrument
+from eval.statements.wordings import load_templates
+from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -50,7 +50,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     """Load everything and take the port.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
         stack: What is to be closed at the end.
 
     Raises:

@@ -16,23 +16,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.recipe_config import check_config, plain_errors
-from eval.compass_plot import draw_compass, require_matplotlib
-from eval.contamination import Match, find_matches, read_sentences
-from eval.instruments import load_instrument
-from eval.interview import plan_interview
-from eval.judged import add_judges, distrust, judge_answers, option_rows
+from data.recipe.config import check_config, plain_errors
+from eval.asking.interview import plan_interview
+from eval.asking.resident import ResidentModel
+from eval.asking.respondents import BASE, read_respondents
+from eval.asking.results_file import ResultsFile, write_whole
+from eval.asking.run_record import describe_run, read_settings
+from eval.asking.served import ask_served, check_served
 from eval.judges import build_judges
-from eval.report import write_report
-from eval.resident import ResidentModel
-from eval.respondents import BASE, read_respondents
-from eval.results_file import ResultsFile, write_whole
-from eval.run_record import describe_run, read_settings
-from eval.score_table import score_table
-from eval.served import ask_served, check_served
-from eval.summary import summarize
-from eval.wordings import load_templates
-from finetune.blends import read_adapters
+from eval.pages.compass_plot import draw_compass, require_matplotlib
+from eval.pages.report import write_report
+from eval.pages.score_table import score_table
+from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
+from eval.scores.summary import summarize
+from eval.statements.contamination import Match, find_matches, read_sentences
+from eval.statements.instruments import load_instrument
+from eval.statements.wordings import load_templates
+from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -73,7 +73,7 @@ class PoliticalCompassRecipe:
     """Ask, score, draw. What can be refused without the model's weights is refused before they load.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         FileNotFoundError: If an adapter, the instrument, the templates or the training data are not there.

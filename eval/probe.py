@@ -16,16 +16,16 @@ import numpy as np
 from omegaconf import OmegaConf
 from torchtune import config, utils
 
-from eval.answers import collect_answers, collect_leans
-from eval.comparisons import compare
-from eval.instruments import Instrument, draw, load_instrument
-from eval.questions import choice_questions, pair_questions
-from eval.respond import answer_row
-from eval.scoring import Values, axis_values, describe, pair_values, rounded
-from eval.trajectory import Trajectory, trajectory_table
-from eval.wordings import load_templates
-from finetune.policy_reader import PolicyReader, WatchedRun
-from finetune.prefix_tree import count_tokens, cut_by_tokens
+from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.respond import answer_row
+from eval.scores.answers import collect_answers, collect_leans
+from eval.scores.comparisons import compare
+from eval.scores.scoring import Values, axis_values, describe, pair_values, rounded
+from eval.scores.trajectory import Trajectory, trajectory_table
+from eval.statements.instruments import Instrument, draw, load_instrument
+from eval.statements.wordings import load_templates
+from finetune.run.reader import PolicyReader, WatchedRun
+from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
 
 log = utils.get_logger("INFO")
 
@@ -133,7 +133,7 @@ class Probe:
             }
             for mode, of_mode in self._values(f"step_{step}", logprobs).items()
         }
-        # Euclidean over the axes, as in eval.drift
+        # Euclidean over the axes, as in eval.scores.drift
         drift = {m: rounded(math.hypot(*(s["change"]["difference"] for s in of.values()))) for m, of in scores.items()}
         self._trajectory.append(step, {"scores": scores, "drift": drift, "logprobs": logprobs})
         metrics = {f"probe/{mode}/{axis}": s["estimate"] for mode, of in scores.items() for axis, s in of.items()}

@@ -8,14 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
-from data.recipe_config import check_config
-from eval.judge_scales import JudgeScale, load_scale
+from data.judging.labelled_texts import Text
+from data.judging.scales import JudgeScale, load_scale
+from data.recipe.config import check_config
+from eval.asking.questions import Question
+from eval.asking.respond import answer_questions
 from eval.judges import Judge, Judgement, make_judge
-from eval.labelled_texts import Text
-from eval.questions import Question
-from eval.respond import answer_questions
-from finetune.fingerprint import fingerprint, tokenizer_fingerprint
-from finetune.prefix_tree import Continuation
+from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
+from finetune.tree.prefix_tree import Continuation
 
 
 def resident_judge(

@@ -16,18 +16,18 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, training, utils
 
-from data.recipe_config import check_config, plain_errors
-from eval.interview import Interview
-from eval.report import load_page
-from eval.resident import ResidentModel
-from eval.respondents import BASE, Respondent
-from eval.results_file import ResultsFile, row_key, write_whole
-from eval.run_record import describe_command, read_weights
-from eval.side_measures import by_measure, change_lines, describe_answers, measure_all
-from eval.side_prompts import OPEN, load_adversarial, load_neutral
-from eval.standard_tasks import TASK, require_lm_eval, run_tasks, task_rows
-from eval.written_answers import Decoding
-from finetune.blends import read_adapters
+from data.recipe.config import check_config, plain_errors
+from eval.asking.interview import Interview
+from eval.asking.resident import ResidentModel
+from eval.asking.respondents import BASE, Respondent
+from eval.asking.results_file import ResultsFile, row_key, write_whole
+from eval.asking.run_record import describe_command, read_weights
+from eval.asking.written_answers import Decoding
+from eval.effects.measures import by_measure, change_lines, describe_answers, measure_all
+from eval.effects.prompts import OPEN, load_adversarial, load_neutral
+from eval.effects.standard_tasks import TASK, require_lm_eval, run_tasks, task_rows
+from eval.pages.report import load_page
+from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -55,7 +55,7 @@ class SideEffectsRecipe:
     """Ask, score, write. What can be refused without the model's weights is refused before they load.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         FileNotFoundError: If an adapter or a file of prompts is not there.
@@ -146,7 +146,7 @@ class SideEffectsRecipe:
         }
         folder = self._output_dir
         write_whole(folder / "side_effects.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
-        page = load_page("side_effects.html.jinja").render(
+        page = load_page("eval.effects", "side_effects.html.jinja").render(
             s=found, measures=by_measure(found["side_effects"]), requests=self._side_by_side(rows)
         )
         write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))

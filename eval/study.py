@@ -24,11 +24,11 @@ from typing import Any, TextIO
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.recipe_config import check_config, plain_errors
+from data.recipe.config import check_config, plain_errors
+from eval.asking.results_file import write_whole
+from eval.pages.study_report import Counts, count_pairs, describe_plan, describe_results
 from eval.political_compass import PoliticalCompassRecipe
-from eval.results_file import write_whole
 from eval.study_plan import ModelPlan, Run, plan_study
-from eval.study_report import Counts, count_pairs, describe_plan, describe_results
 
 log = utils.get_logger("INFO")
 
@@ -40,7 +40,7 @@ class StudyRecipe:
     """Train what is not trained yet, ask all of it, write one report.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: See :func:`eval.study_plan.plan_study`.

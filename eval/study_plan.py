@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from data.recipe_config import check_config
+from data.recipe.config import check_config
 from eval import political_compass
-from eval.results_file import SCORING
-from finetune import dpo_settings
-from finetune.checkpoints import PROGRESS_FILE
+from eval.asking.results_file import SCORING
+from finetune.run import settings as dpo_settings
+from finetune.run.checkpoints import PROGRESS_FILE
 
 TRAINER = "finetune/dpo_finetune.py"
 # What the study itself sets.

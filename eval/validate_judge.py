@@ -17,15 +17,15 @@ from typing import Any
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.agreement import describe_agreement, reaches_floor
-from data.recipe_config import check_config, plain_errors
+from data.judging.agreement import describe_agreement, reaches_floor
+from data.judging.labelled_texts import LabelledTexts, Text, read_labelled
+from data.judging.panel import describe_panel
+from data.judging.scales import JudgeScale, load_scale
+from data.recipe.config import check_config, plain_errors
+from eval.asking.results_file import write_whole
 from eval.cue_words import CUES, swap_cues
-from eval.judge_scales import JudgeScale, load_scale
 from eval.judges import Judge, Judgement, build_judges
-from eval.labelled_texts import LabelledTexts, Text, read_labelled
-from eval.panel import describe_panel
-from eval.results_file import write_whole
-from eval.validation_table import validation_table
+from eval.pages.validation_table import validation_table
 
 log = utils.get_logger("INFO")
 

@@ -5,7 +5,7 @@
         dataset=data.datasets.politune_left
     tune run --nproc_per_node 8 finetune/dpo_finetune.py --config configs/llama70b_lora_dpo_distributed.yaml
 
-Takes the keys of torchtune's own ``lora_dpo_single_device`` configs and a few more (``finetune/dpo_settings.py``).
+Takes the keys of torchtune's own ``lora_dpo_single_device`` configs and a few more (``finetune/run/settings.py``).
 Each step runs ``batch_size * gradient_accumulation_steps`` pairs, on however many devices, cut into forwards of at most
 ``max_tokens_per_forward`` tokens; every pair of a step counts the same, however the step was cut and dealt out.
 """
@@ -23,20 +23,20 @@ from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
-from data.recipe_config import check_config, plain_errors
-from finetune.adapter_files import complete_adapter_config, write_adapter
-from finetune.card import write_card
-from finetune.checkpoints import RunCheckpoints, read_progress
-from finetune.dpo_settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
-from finetune.interrupts import StopRequest
-from finetune.metrics import peak_memory, total
-from finetune.pair_batches import PairBatches, load_pairs, split_by_prompt
-from finetune.pair_losses import PairLosses
-from finetune.policy import Policy, build_policy, load_weights
-from finetune.policy_reader import PolicyReader, WatchedRun
-from finetune.processes import Processes, whole, whole_adapter, whole_model
-from finetune.reference_cache import ReferenceCache, hash_base
-from finetune.run_state import RunState
+from data.recipe.config import check_config, plain_errors
+from finetune.adapters.cards import write_card
+from finetune.adapters.folders import complete_adapter_config, write_adapter
+from finetune.run.batches import PairBatches, load_pairs, split_by_prompt
+from finetune.run.checkpoints import RunCheckpoints, read_progress
+from finetune.run.interrupts import StopRequest
+from finetune.run.metrics import peak_memory, total
+from finetune.run.pair_losses import PairLosses
+from finetune.run.policy import Policy, build_policy, load_weights
+from finetune.run.processes import Processes, whole, whole_adapter, whole_model
+from finetune.run.reader import PolicyReader, WatchedRun
+from finetune.run.reference_cache import ReferenceCache, hash_base
+from finetune.run.run_state import RunState
+from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
 
 log = utils.get_logger("INFO")
 
@@ -45,7 +45,7 @@ class DPORecipe(FTRecipeInterface):
     """Preference-tune the LoRA adapters of a frozen base.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         ValueError: If a setting cannot work; says which and what is allowed.

@@ -17,13 +17,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.card import push, require_token
-from data.recipe_config import check_config, plain_errors
-from finetune.blends import AdapterSet, read_adapters
-from finetune.card import write_derived_card
-from finetune.lean_table import lean_tables
-from finetune.serving import convert_to_gguf, find_converters, serving_commands
-from finetune.side_effect_table import side_effect_tables
+from data.recipe.config import check_config, plain_errors
+from data.synthesis.card import push, require_token
+from finetune.adapters.blends import AdapterSet, read_adapters
+from finetune.adapters.cards import write_derived_card
+from finetune.adapters.lean_table import lean_tables
+from finetune.adapters.serving import convert_to_gguf, find_converters, serving_commands
+from finetune.adapters.side_effect_table import side_effect_tables
 
 log = utils.get_logger("INFO")
 
@@ -39,7 +39,7 @@ class ExportRecipe:
     """Check everything, load the base, blend, write.
 
     Args:
-        cfg: A config that passed :func:`data.recipe_config.check_config`.
+        cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
         FileExistsError: If ``output_dir`` is there.

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torchtune import config, utils
 
-from data.recipe_config import check_config, plain_errors
+from data.recipe.config import check_config, plain_errors
 
 log = utils.get_logger("INFO")
 

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM
 
-from data.local_page import LocalServer
+from data.recipe.pages import LocalServer
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 SMALL = {**TINY, "max_seq_len": 1024}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from data.agreement import cohen_kappa, describe_agreement, krippendorff_alpha
+from data.judging.agreement import cohen_kappa, describe_agreement, krippendorff_alpha
 
 # Krippendorff 2011, section C: four observers, twelve units, missing data.
 PUBLISHED = [

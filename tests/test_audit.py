@@ -12,13 +12,15 @@ from omegaconf import OmegaConf
 
 from benchmarks.audit_recall import score
 from benchmarks.seeded_defects import seeded_rows
-from data import audit, classifiers, duplicates, manifest, measures
-from data.audit_measures import GATES, judge, measure
-from data.audit_report import render_report
-from data.defects import KINDS, row_defects, set_defects
-from data.instrument_texts import shipped_statements
-from data.preference_sets import load_sets
-from data.records import Pair, duplicate_ids
+from data import audit
+from data.pairs.records import Pair, duplicate_ids
+from data.quality import classifiers, duplicates, measures
+from data.quality.audit_measures import GATES, judge, measure
+from data.quality.audit_report import render_report
+from data.quality.contamination import shipped_statements
+from data.quality.defects import KINDS, row_defects, set_defects
+from data.quality.sets import load_sets
+from data.recipe import files as manifest
 
 CONFIG = REPO / "configs" / "audit.yaml"
 EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"

@@ -9,8 +9,8 @@ from peft import PeftModel
 from test_adapters import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM
 
-from finetune.adapters import AdaptedModel
-from finetune.blends import find_checkpoints, read_adapters
+from finetune.adapters.blends import find_checkpoints, read_adapters
+from finetune.adapters.resident import AdaptedModel
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from test_tree_attention import layer, random_tree
 from torch.nn.attention.flex_attention import flex_attention
 
-from finetune import block_attention
-from finetune.tree_attention import attend
+from finetune.tree import block_attention
+from finetune.tree.attention import attend
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

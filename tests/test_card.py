@@ -7,9 +7,9 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
-from finetune.card import write_card, write_derived_card
-from finetune.lean_table import NOT_MEASURED
-from finetune.side_effect_table import NOT_KNOWN
+from finetune.adapters.cards import write_card, write_derived_card
+from finetune.adapters.lean_table import NOT_MEASURED
+from finetune.adapters.side_effect_table import NOT_KNOWN
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fault_server import FAULTS, FaultServer, completion, echo, request_sha256
 from omegaconf import OmegaConf
 
 from data.chat import ChatClient, Failure, Request
-from data.replies import object_format, object_parser, option_logprobs, parse_score, score_parser
+from data.chat.replies import object_format, object_parser, option_logprobs, parse_score, score_parser
 
 RULES = {"lean": range(21), "topic": ("taxes", "health"), "why": str}
 GOOD = '{"lean": 12, "topic": "taxes", "why": "It says so."}'

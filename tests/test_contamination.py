@@ -7,8 +7,8 @@ import re
 import pytest
 from conftest import REPO
 
-from eval.contamination import Sentence, find_matches, read_sentences
-from eval.instruments import load_instrument
+from eval.statements.contamination import Sentence, find_matches, read_sentences
+from eval.statements.instruments import load_instrument
 
 BANK = load_instrument("compass60")
 # By hand, in other words and another order, as a writer of training data might.

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from data.corpora import posts, reddit_politosphere, truth_social
-from data.files import read_records
-from data.privacy import mask_personal, personal_data
+from data.pairs.rows import read_records
+from data.quality.privacy import mask_personal, personal_data
 
 ROWS = [{"id": str(n), "text": f"Post {n}, which is long enough.", "who": f"user{n}"} for n in range(3)]
 

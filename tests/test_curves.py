@@ -5,11 +5,11 @@ import pytest
 from test_diagnostics import BANK, ask, leaning
 from test_report import Page, make_summary
 
-from eval.compass_plot import draw_compass, list_panels
-from eval.curves import rank_correlation
-from eval.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base
-from eval.lean_plot import curve_panels, verdict
-from eval.report import render_report
+from eval.pages.compass_plot import draw_compass, list_panels
+from eval.pages.lean_plot import curve_panels, verdict
+from eval.pages.report import render_report
+from eval.scores.curves import rank_correlation
+from eval.scores.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base
 
 NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
 

@@ -14,8 +14,8 @@ from torchtune import config
 from torchtune.data import AlpacaToMessages, Message, padded_collate_dpo, padded_collate_sft
 
 from data import datasets
-from data.prompt_templates import AlpacaInstructTemplate
-from data.records import Pair, read_pairs
+from data.pairs.prompt_templates import AlpacaInstructTemplate
+from data.pairs.records import Pair, read_pairs
 
 IGNORE = -100
 ROWS = [

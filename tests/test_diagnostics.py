@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from eval.comparisons import flips
-from eval.drift import describe_drift, find_trajectories
-from eval.instruments import Axis, Instrument, Item
-from eval.option_orders import option_orders
-from eval.summary import summarize
+from eval.scores.comparisons import flips
+from eval.scores.drift import describe_drift, find_trajectories
+from eval.scores.summary import summarize
+from eval.statements.instruments import Axis, Instrument, Item
+from eval.statements.option_orders import option_orders
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 UP, DOWN = [-2, -1, 1, 2], [2, 1, -1, -2]

@@ -51,5 +51,13 @@ def test_the_builder_that_data_md_shows_builds(tiny_model_dir, tmp_path, monkeyp
 def test_the_tree_names_every_module(folder):
     text = (REPO / "docs" / "tree.md").read_text(encoding="utf-8")
     tree = re.search(rf"^{folder}/.*\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
-    there = {path.name for path in (REPO / folder).glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"\w+\.py", tree)) == there
+    named, inside = set(), ""
+    for line in tree.splitlines():
+        if head := re.match(r"  (\w+)/", line):  # a sub-package; its modules follow, indented deeper
+            inside = f"{head[1]}/"
+        elif not line.startswith("    "):
+            inside = ""
+        named |= {inside + name for name in re.findall(r"^ +(\w+\.py)", line)}
+    root = REPO / folder
+    there = {str(path.relative_to(root)) for path in root.rglob("*.py") if path.name != "__init__.py"}
+    assert named == there

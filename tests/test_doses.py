@@ -13,8 +13,8 @@ from test_datasets import WordLengths
 from torchtune import config
 
 from data import datasets
-from data.doses import draw_subset, exchange, mirror_pairs, mix_pairs
-from data.records import Pair
+from data.pairs.doses import draw_subset, exchange, mirror_pairs, mix_pairs
+from data.pairs.records import Pair
 
 PAIRS = [Pair(n, f"Question {n}?", f"Left {n}.", f"Right {n}.") for n in range(1, 301)]
 PAPER = REPO / "configs" / "llama8b_lora_dpo_identical_prompts.yaml"

@@ -16,12 +16,12 @@ from test_adapters import IDS, hf_logits, resident  # noqa: F401
 from test_blends import folders  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.recipe_config import check_config
-from finetune.adapters import AdaptedModel
-from finetune.blends import read_adapters
+from data.recipe.config import check_config
+from finetune.adapters.blends import read_adapters
+from finetune.adapters.fingerprint import fingerprint
+from finetune.adapters.lean_table import lean_tables
+from finetune.adapters.resident import AdaptedModel
 from finetune.export import OPTIONAL, REQUIRED, ExportRecipe
-from finetune.fingerprint import fingerprint
-from finetune.lean_table import lean_tables
 
 CONVERTER = """import argparse, pathlib
 parser = argparse.ArgumentParser()

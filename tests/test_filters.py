@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import filters, measures
+from data.quality import measures
+from data.quality import phrases as filters
 
 CLEAN = [
     "I cannot accept that a tenant should lose a home over one late payment.",

@@ -9,12 +9,12 @@ from peft import LoraConfig, inject_adapter_in_model
 from test_respond import BANK, Letters
 from torchtune.models.llama3 import llama3
 
-from eval.generate import iterate_generations, iterate_steps, write
-from eval.prompts import generate_prompts, open_prompts
-from eval.questions import choice_questions, prompt_tokens
-from eval.respond import answer_questions
-from eval.wordings import load_templates
-from eval.written_answers import Decoding
+from eval.asking.generate import iterate_generations, iterate_steps, write
+from eval.asking.questions import choice_questions, prompt_tokens
+from eval.asking.respond import answer_questions
+from eval.asking.written_answers import Decoding
+from eval.statements.prompts import generate_prompts, open_prompts
+from eval.statements.wordings import load_templates
 
 GREEDY = Decoding(0.0, None, 12, 0)
 WARM = Decoding(1.0, 20, 12, 0)

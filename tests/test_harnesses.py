@@ -9,13 +9,13 @@ import pytest
 from conftest import REPO
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from eval.answers import collect_answers
-from eval.harness_scores import harness_prompts, harness_scores, logprob_row
-from eval.instruments import load_instrument
+from eval.asking.questions import to_questions
+from eval.asking.respond import answer_questions
 from eval.lm_eval_tasks.politune_choice import documents, economic, read_logprobs, social
-from eval.questions import to_questions
-from eval.respond import answer_questions
-from eval.summary import summarize
+from eval.scores.answers import collect_answers
+from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
+from eval.scores.summary import summarize
+from eval.statements.instruments import load_instrument
 
 TEXTS = {
     "tax-l": ("economic", [2, 1, -1, -2], "Rich people should pay more tax."),

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import REPO
 
-from data.filters import names_politics
-from eval.instruments import load_instrument
+from data.quality.phrases import names_politics
+from eval.statements.instruments import load_instrument
 
 spec = importlib.util.spec_from_file_location("eightvalues", REPO / "benchmarks" / "eightvalues_agreement.py")
 eightvalues = importlib.util.module_from_spec(spec)
@@ -191,7 +191,7 @@ def test_pairs_csv(tmp_path, caplog):
     instrument = load_instrument(str(path), "pairs_csv")
     assert [(p.id, p.left, p.topic) for p in instrument.pairs][0] == ("row-1", "One, two.", "x")
     assert (instrument.name, instrument.items, instrument.axes) == ("views", (), {})
-    with caplog.at_level("INFO", logger="eval.instruments"):
+    with caplog.at_level("INFO", logger="eval.statements.instruments"):
         drawn = [load_instrument(str(path), "pairs_csv", limit=2, seed=s).pairs for s in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert "2 of 3 pairs taken" in caplog.text

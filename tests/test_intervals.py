@@ -8,8 +8,8 @@ import pytest
 from conftest import REPO
 from scipy import stats
 
-from eval.intervals import MeanError, mean_error, t_interval, t_p, t_quantile
-from eval.scoring import mean_errors
+from eval.scores.intervals import MeanError, mean_error, t_interval, t_p, t_quantile
+from eval.scores.scoring import mean_errors
 
 spec = importlib.util.spec_from_file_location("interval_coverage", REPO / "benchmarks" / "interval_coverage.py")
 coverage = importlib.util.module_from_spec(spec)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.instructions import load_instruction
-from eval.judge_scales import LEAN_SCALE, STANCE, load_scale, read_label
+from data.judging.instructions import load_instruction
+from data.judging.scales import LEAN_SCALE, STANCE, load_scale, read_label
 
 SCALES = {"stance": STANCE, "lean": LEAN_SCALE}
 PROSE = [

@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 from test_diagnostics import BANK
 from test_report import HOSTILE, Page, make_summary
 
-from eval.judged import add_judges, distrust, judge_answers, mode_of, option_rows
 from eval.judges import build_judges
-from eval.prompts import Prompt
-from eval.report import render_report
-from eval.summary import summarize
+from eval.pages.report import render_report
+from eval.scores.judged import add_judges, distrust, judge_answers, mode_of, option_rows
+from eval.scores.summary import summarize
+from eval.statements.prompts import Prompt
 
 FOR, AGAINST, REFUSES = "I am for it.", "I am against it.", "I cannot say anything about that."
 

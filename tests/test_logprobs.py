@@ -11,9 +11,9 @@ from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import disable_adapter, get_adapter_params, set_trainable_params
 from torchtune.rlhf import get_batch_log_probs
 
-import finetune.logprobs
-from finetune.logprobs import answer_logprobs
-from finetune.prefix_tree import Continuation, build_tree
+import finetune.tree.logprobs
+from finetune.tree.logprobs import answer_logprobs
+from finetune.tree.prefix_tree import Continuation, build_tree
 
 SIZES = {
     "vocab_size": 97, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "intermediate_dim": 48,
@@ -70,7 +70,7 @@ def in_tree(model, answers):
 
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_sums_and_gradients_equal_torchtunes_padded_path(kind, monkeypatch):
-    monkeypatch.setattr(finetune.logprobs, "HEAD_CHUNK", 7)  # several chunks, some across answers
+    monkeypatch.setattr(finetune.tree.logprobs, "HEAD_CHUNK", 7)  # several chunks, some across answers
     model, answers = make_model(kind), make_pairs()
     weights = torch.linspace(-1, 2, len(answers))
     plain = one_at_a_time(model, answers)

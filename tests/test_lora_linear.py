@@ -9,7 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from torchtune.modules.peft import LoRALinear
 
-from finetune.lora_linear import accumulate_lora_products, accumulate_when_reading
+from finetune.tree.lora_linear import accumulate_lora_products, accumulate_when_reading
 
 
 def two_layers(dtype=torch.float64, dropout=0.0, **kwargs):

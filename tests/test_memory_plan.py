@@ -9,7 +9,7 @@ from conftest import REPO, TINY
 from omegaconf import OmegaConf
 
 from benchmarks.memory_plan import TOKENS_PER_PAIR, main, plan, saved_bytes, tree_of_a_pair
-from finetune.policy import build_policy, load_weights, named_weights
+from finetune.run.policy import build_policy, load_weights, named_weights
 
 SIZES = {**TINY, "vocab_size": 1000, "num_layers": 3, "embed_dim": 128, "intermediate_dim": 256, "num_kv_heads": 4}
 

@@ -12,7 +12,8 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data import filters, measures
+from data.quality import measures
+from data.quality import phrases as filters
 
 N_WORDS = (35, 75)
 LINES = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()

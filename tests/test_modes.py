@@ -7,8 +7,8 @@ import pytest
 from fault_server import FaultServer
 from test_political_compass import adapters, overrides, run  # noqa: F401
 
-from eval import results_file
-from eval.wordings import load_templates
+from eval.asking import results_file
+from eval.statements.wordings import load_templates
 
 WRITTEN = {
     "modes": ["choice", "generate", "open"],
@@ -125,7 +125,7 @@ def test_agreement_between_the_likeliest_and_the_written_option():
     """By hand: of four answers to prompts asked both ways, one is unread, and two of the other three agree."""
     from test_respond import BANK
 
-    from eval.mode_agreement import compare_written
+    from eval.scores.mode_agreement import compare_written
 
     def row(item, prompt, choice):
         return {"item": item, "prompt_sha256": prompt, "choice": choice}

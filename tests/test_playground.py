@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from test_political_compass import BANK, adapters  # noqa: F401
 
-from data.recipe_config import check_config
-from eval.generate import write
+from data.recipe.config import check_config
+from eval.asking.generate import write
+from eval.asking.questions import prompt_tokens
+from eval.asking.respond import answer_questions
+from eval.asking.written_answers import Decoding
+from eval.play.side_by_side import _as_instrument, choice_questions, pair_questions
+from eval.play.turns import Part, Turns
 from eval.playground import OPTIONAL, REQUIRED, build_server
-from eval.questions import prompt_tokens
-from eval.respond import answer_questions
-from eval.side_by_side import _as_instrument, choice_questions, pair_questions
-from eval.turns import Part, Turns
-from eval.written_answers import Decoding
 
 EVIL = "<script>document.title='x'</script> & <img src=x onerror=alert(1)> \"' </textarea>"
 NAMES = ["base", "left", "right", "both", "dial"]
@@ -107,7 +107,7 @@ def ask(server, path, sent):
 
 
 def plainly(server, weights, prompt, **drawn):
-    """Return what ``eval.generate.write`` writes, and its text."""
+    """Return what ``eval.asking.generate.write`` writes, and its text."""
     asked = server.asked
     ids, stop = prompt_tokens(asked._tokenizer, prompt), asked._tokenizer.stop_tokens
     decoding = Decoding(drawn["temperature"], None, drawn["max_new_tokens"], 0)
@@ -286,7 +286,7 @@ def test_nothing_is_stored_unless_asked(server, config, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eval.playground_server.os.fsync", full)
+    monkeypatch.setattr("eval.play.page.os.fsync", full)
     reply = send(server, "/save", {"id": name})
     assert (reply.status, "No space left" in reply.read().decode()) == (507, True)
     monkeypatch.undo()

@@ -16,12 +16,13 @@ from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from data.recipe_config import check_config
-from eval import compass_plot, respond, results_file
-from eval.instruments import load_instrument
+from data.recipe.config import check_config
+from eval.asking import respond, results_file
+from eval.asking.run_record import read_settings
+from eval.pages import compass_plot
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
-from eval.run_record import read_settings
-from eval.wordings import load_templates
+from eval.statements.instruments import load_instrument
+from eval.statements.wordings import load_templates
 
 CONFIG = REPO / "configs" / "political_compass.yaml"
 BANK = {
@@ -186,7 +187,7 @@ def test_pairs_csv_alone(overrides, tmp_path):
 
 
 def test_a_tokenizer_without_a_template_is_refused(overrides, packaged_model_dir):
-    tokenizer = {"_component_": "eval.questions.Question", "row": {}, "answers": []}
+    tokenizer = {"_component_": "eval.asking.questions.Question", "row": {}, "answers": []}
     with pytest.raises(ValueError, match="use finetune.tokenizers.hf_chat_tokenizer with path="):
         run({**overrides, "tokenizer": None}, adapters=None, **{"tokenizer": tokenizer})
 

@@ -17,16 +17,16 @@ from torchtune import config
 from torchtune.models.llama3_2 import llama3_2
 from torchtune.training import FullModelHFCheckpointer
 
-from eval.answers import collect_answers
-from eval.instruments import load_instrument
+from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.respond import answer_questions
 from eval.probe import Probe
-from eval.questions import choice_questions, pair_questions
-from eval.respond import answer_questions
-from eval.scoring import axis_values, describe
-from eval.trajectory import trajectory_drift, trajectory_table
-from eval.wordings import load_templates
-from finetune.adapters import AdaptedModel
-from finetune.policy_reader import WatchedRun
+from eval.scores.answers import collect_answers
+from eval.scores.scoring import axis_values, describe
+from eval.scores.trajectory import trajectory_drift, trajectory_table
+from eval.statements.instruments import load_instrument
+from eval.statements.wordings import load_templates
+from finetune.adapters.resident import AdaptedModel
+from finetune.run.reader import WatchedRun
 from finetune.tokenizers import hf_chat_tokenizer
 
 RECIPE = ["finetune/dpo_finetune.py", "--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]

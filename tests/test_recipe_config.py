@@ -4,7 +4,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from data.recipe_config import check_config, plain_errors
+from data.recipe.config import check_config, plain_errors
 
 REQUIRED, OPTIONAL = {"a", "optimizer"}, {"b": 5, "extra": None}
 ADAM = {"_component_": "torch.optim.Adam", "lr": 1e-3}

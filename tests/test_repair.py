@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from benchmarks.seeded_defects import clean_rows, seeded_rows
 from data import audit
-from data.doses import mirror_pairs
-from data.measures import longer_share
-from data.preference_sets import load_sets
-from data.repair import repair
+from data.pairs.doses import mirror_pairs
+from data.quality.measures import longer_share
+from data.quality.repair import repair
+from data.quality.sets import load_sets
 
 CONFIG = REPO / "configs" / "audit.yaml"
 SETTINGS = {"statements": [], "length_ratio": (0.67, 1.5), "language": None, "threshold": 0.5}

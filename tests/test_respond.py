@@ -6,12 +6,12 @@ import pytest
 import torch
 from torchtune.models.llama3 import llama3
 
-from eval import respond
-from eval.instruments import Axis, Instrument, Item, Pair
-from eval.option_orders import option_orders
-from eval.questions import choice_questions, pair_questions
-from eval.summary import summarize
-from eval.wordings import LABEL_SETS, load_templates
+from eval.asking import respond
+from eval.asking.questions import choice_questions, pair_questions
+from eval.scores.summary import summarize
+from eval.statements.instruments import Axis, Instrument, Item, Pair
+from eval.statements.option_orders import option_orders
+from eval.statements.wordings import LABEL_SETS, load_templates
 
 FIELDS = {
     "model", "instrument", "instrument_version", "instrument_sha256", "mode", "item", "template", "order", "labels",

@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from review_client import LEANS, PAIRS, labels, lines, write
 
 from data import review
-from data.judges import check_judge
-from data.records import read_pairs
-from data.review_items import Review, read_items
-from data.sources import load_rows
-from eval.judge_scales import load_scale
-from eval.labelled_texts import read_labelled
+from data.judging.labelled_texts import read_labelled
+from data.judging.lean_judge import check_judge
+from data.judging.scales import load_scale
+from data.pairs.records import read_pairs
+from data.pairs.sources import load_rows
+from data.people.items import Review, read_items
 
 
 @pytest.fixture(autouse=True)

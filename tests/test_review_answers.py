@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from review_client import LEANS, Client, labels, lines, write
 
 from data import review
-from data.review_answers import answers_path
+from data.people.answers import answers_path
 
 
 def test_the_last_answer_can_be_undone(serve, tmp_path):
@@ -63,7 +63,7 @@ def test_an_answer_that_cannot_be_written_does_not_count(serve, tmp_path, monkey
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("data.review_answers.os.fsync", full)
+    monkeypatch.setattr("data.people.answers.os.fsync", full)
     reply = client.ask("POST", "/a", {"item": page.item, "answer": "accept=accept"})
     assert reply.status == 507
     assert "No space left" in reply.text

@@ -10,7 +10,7 @@ from chromium import BINARY, Chromium
 from markupsafe import escape
 from review_client import EVIL, LEANS, Page, labels, lines
 
-from data.review_answers import answers_path
+from data.people.answers import answers_path
 
 
 def test_a_reviewer_sees_neither_side_nor_source_nor_other_answers(serve):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.instruments import Axis, Instrument, Item, Pair
-from eval.resampling import false_discovery_rates, unit_interval
-from eval.summary import summarize
+from eval.scores.resampling import false_discovery_rates, unit_interval
+from eval.scores.summary import summarize
+from eval.statements.instruments import Axis, Instrument, Item, Pair
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 UP, DOWN = [-2, -1, 1, 2], [2, 1, -1, -2]
@@ -186,5 +186,5 @@ def test_coordinates_stay_in_range_and_a_model_equals_itself(sheet):
 
 
 def test_scoring_imports_no_torch():
-    code = "import sys, eval.summary; sys.exit('torch' in sys.modules)"
+    code = "import sys, eval.scores.summary; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -14,15 +14,16 @@ from omegaconf import OmegaConf
 from test_political_compass import adapters  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.filters import names_politics, words
-from data.recipe_config import check_config
-from eval import respond
-from eval.paired_changes import ratio, share_change
-from eval.resampling import unit_interval
+from data.language import words
+from data.quality.phrases import names_politics
+from data.recipe.config import check_config
+from eval.asking import respond
+from eval.effects.measures import GROUPS, measure_all
+from eval.effects.prompts import load_adversarial, load_neutral
+from eval.scores.paired_changes import ratio, share_change
+from eval.scores.resampling import unit_interval
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
-from eval.side_measures import GROUPS, measure_all
-from eval.side_prompts import load_adversarial, load_neutral
-from finetune.side_effect_table import NOT_KNOWN, side_effect_tables
+from finetune.adapters.side_effect_table import NOT_KNOWN, side_effect_tables
 
 LINES = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
 

@@ -21,13 +21,13 @@ from test_curves import BANK, ask, leaning, make_summary
 from test_political_compass import BANK as TINY_BANK
 from test_report import Page
 
-from data.recipe_config import check_config
-from eval.comparisons import compare
-from eval.compass_plot import draw_compass
-from eval.replicates import describe_replicates, find_lines, find_runs
-from eval.report import render_report
-from eval.score_table import score_table
-from eval.scoring import Values
+from data.recipe.config import check_config
+from eval.pages.compass_plot import draw_compass
+from eval.pages.report import render_report
+from eval.pages.score_table import score_table
+from eval.scores.comparisons import compare
+from eval.scores.replicates import describe_replicates, find_lines, find_runs
+from eval.scores.scoring import Values
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, run_training
 from eval.study_plan import plan_study
 

@@ -16,14 +16,14 @@ from omegaconf import OmegaConf
 from synthesis_rules import LEFT, RIGHT, posts, respond
 
 from benchmarks.synthesis_kill import check_rows, kill_at_random, make_config, run_recipe, sha256_of, write_posts
-from data.annotate import mask_names
 from data.chat import ChatClient
-from data.generate import answer_request
-from data.instructions import load_instruction, load_views
-from data.judges import Scale, check_judge
-from data.measures import length_rule_accuracy
-from data.records import read_pairs
-from data.sources import load_rows
+from data.judging.instructions import load_instruction, load_views
+from data.judging.lean_judge import Scale, check_judge
+from data.pairs.records import read_pairs
+from data.pairs.sources import load_rows
+from data.quality.measures import length_rule_accuracy
+from data.synthesis.annotate import mask_names
+from data.synthesis.generate import answer_request
 from data.synthesize import SynthesizeRecipe
 from data.text_models import OffensiveWords
 
@@ -351,6 +351,6 @@ def test_two_sides_are_asked_in_the_same_words_but_for_the_view():
 
 
 def test_missing_datatrove_is_said_with_its_extra():
-    code = "import sys; sys.modules['datatrove'] = None; import data.stages"
+    code = "import sys; sys.modules['datatrove'] = None; import data.synthesis.stages"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
     assert 'synthesis needs datatrove: pip install -c constraints.txt -e ".[synthesis]"' in done.stderr

@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from data import audit, text_models
-from data.blocks import Document
-from data.duplicates import near_duplicate_clusters
-from data.gates import Gates
-from data.posts import Distinct, Selection
+from data.quality.duplicates import near_duplicate_clusters
+from data.synthesis.blocks import Document
+from data.synthesis.gates import Gates
+from data.synthesis.posts import Distinct, Selection
 from data.text_models import Alike, Cap, OffensiveWords, TextClassifier, TextEncoder, read_alike, read_cap
 
 WORDS = "you are a vile kind stupid gentle person we think rents taxes should fall rise and".split()

@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from sklearn.metrics import cohen_kappa_score, f1_score
 from torchtune import training
 
-from data.recipe_config import check_config
+from data.judging.labelled_texts import Text, read_labelled
+from data.judging.panel import describe_panel
+from data.judging.scales import LEAN_SCALE, STANCE
+from data.recipe.config import check_config
 from eval.cue_words import CUES, swap_cues
-from eval.judge_scales import LEAN_SCALE, STANCE
 from eval.judges import build_judges
-from eval.labelled_texts import Text, read_labelled
-from eval.panel import describe_panel
+from eval.pages.validation_table import validation_table
 from eval.validate_judge import OPTIONAL, REQUIRED, validate
-from eval.validation_table import validation_table
 
 WORDS = {"1": "splendid", "2": "helpful", "3": "so-so", "4": "doubtful", "5": "dreadful", "refusal": "I cannot say"}
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.prompts import Prompt
-from eval.written_answers import Decoding, read_option, written_row
+from eval.asking.written_answers import Decoding, read_option, written_row
+from eval.statements.prompts import Prompt
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 DIGITS, LETTERS, BACKWARDS, TO_I = tuple("1234"), tuple("ABCD"), tuple("4321"), tuple("FGHI")

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from eval.harness_scores import harness_prompts, harness_scores, logprob_row
+from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
 
 METRICS = ("economic", "social", "placebo", "option_mass")
 

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""A resident torchtune model answers in writing, many prompts at once, keys and values cached.
+
+Legend: B prompts of a batch, W tokens of the longest prompt, T tokens with what is written, V vocabulary.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchtune.generation import get_causal_mask_from_padding_mask, get_position_ids_from_padding_mask, sample
+from torchtune.modules import KVCache, TransformerDecoder
+from tqdm import tqdm
+
+from eval.asking.questions import prompt_tokens
+from eval.asking.respond import Rows
+from eval.asking.written_answers import Decoding, written_row
+from eval.statements.prompts import Prompt, with_system
+
+
+def iterate_generations(
+    model: TransformerDecoder,
+    name: str,
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    options: Sequence[str],
+    decodings: Mapping[str, Decoding],
+    batch_size: int,
+    system_prompt: str | None = None,
+    is_known: Callable[[Rows], bool] = lambda rows: False,
+) -> Iterator[Rows]:
+    """Yield the rows of ``results.jsonl``, batch by batch, as they are written.
+
+    Args:
+        model: Resident decoder, its adapters switched as wanted.
+        name: What the rows call it.
+        prompts: Of the modes ``generate`` and ``open``.
+        tokenizer: With ``prompt_tokens``, ``decode`` and ``stop_tokens`` (``finetune.tokenizers``).
+        options: Wordings, in the instrument's order.
+        decodings: How the text of each mode is drawn.
+        batch_size: Prompts written to at once; memory and speed depend on it, and in the last digits the logits.
+        system_prompt: Put before every prompt; None leaves the chat template its own.
+        is_known: Says of the unanswered rows of a batch whether all are answered already; such a batch is left out.
+            Batches are cut the same way whatever is known, so that every row is the same.
+
+    Raises:
+        ValueError: If a prompt and its answer are longer than the model's context.
+    """
+    prompts = [with_system(prompt, system_prompt) for prompt in prompts]
+    ids = [prompt_tokens(tokenizer, prompt.text, system_prompt) for prompt in prompts]
+    # alike in length, so that little is padded
+    order = sorted(range(len(prompts)), key=lambda k: (prompts[k].row["mode"], len(ids[k]), k))
+    of_mode = [list(group) for _, group in itertools.groupby(order, key=lambda k: prompts[k].row["mode"])]
+    batches = [group[k : k + batch_size] for group in of_mode for k in range(0, len(group), batch_size)]
+    with tqdm(total=len(prompts), desc=f"{name}, writing", unit="prompt") as progress:
+        for batch in batches:
+            asked = [prompts[k] for k in batch]
+            if not is_known([{"model": name, **prompt.row} for prompt in asked]):
+                decoding = decodings[asked[0].row["mode"]]
+                seeds = [decoding.seed_of(prompt.row) for prompt in asked]
+                written = write(model, [ids[k] for k in batch], decoding, seeds, tokenizer.stop_tokens)
+                rows = []
+                for prompt, tokens in zip(asked, written):
+                    ended = tokens[-1] in tokenizer.stop_tokens
+                    text = tokenizer.decode(tokens[:-1] if ended else tokens)
+                    finish = "stop" if ended else "length"
+                    rows.append(written_row(name, prompt, options, text, decoding, finish, len(tokens)))
+                yield rows
+            progress.update(len(batch))
+
+
+def write(
+    model: TransformerDecoder,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    stop_tokens: Sequence[int],
+) -> list[list[int]]:
+    """Return what the model writes after each prompt, its stop token included; see :func:`iterate_steps`."""
+    written: list[list[int]] = [[] for _ in prompts]
+    for step in iterate_steps(model, prompts, decoding, seeds, stop_tokens):
+        for k, token in step.items():
+            written[k].append(token)
+    return written
+
+
+@torch.no_grad()
+def iterate_steps(
+    model: TransformerDecoder,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    stop_tokens: Sequence[int],
+    max_tokens_per_forward: int | None = None,
+) -> Iterator[dict[int, int]]:
+    """Yield the next token of each prompt that is not at its end, by the prompt's place.
+
+    Keys and values belong to this iterator and lie in the model only while a step is computed, so between two steps
+    the model may be used for anything else, and many iterators may take turns. The adapters must be the same at every
+    step.
+
+    ``torchtune.generation.generate`` would draw all prompts from one stream of numbers, so that an answer
+    depended on its neighbours, and take the head over every token of every prompt. Its parts are used here.
+
+    Args:
+        model: Without caches.
+        prompts: Token ids.
+        decoding: Its seed is not read.
+        seeds: One for each prompt.
+        stop_tokens: What ends an answer.
+        max_tokens_per_forward: A longer prompt is read in several steps, which yield nothing but ``{}``; None: in one.
+
+    Raises:
+        ValueError: If a prompt and its answer are longer than the model's context.
+    """
+    weight = next(model.tok_embeddings.parameters())
+    n, width = len(prompts), max(map(len, prompts))
+    total = width + decoding.max_new_tokens
+    if total > model.max_seq_len:
+        raise ValueError(
+            f"a prompt of {width} tokens and an answer of {decoding.max_new_tokens} exceed the model's context of "
+            f"{model.max_seq_len}: lower max_new_tokens or open_max_new_tokens, or raise model.max_seq_len"
+        )
+    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=weight.device)  # [B, W]
+    there = torch.tensor([[False] * (width - len(p)) + [True] * (total - width + len(p)) for p in prompts])
+    there = there.to(weight.device)  # [B, T]
+    positions = get_position_ids_from_padding_mask(there)
+    mask = get_causal_mask_from_padding_mask(there[:, :width], target_seq_len=total)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    under_way = set(range(n))
+    with weight.device:
+        caches = [
+            KVCache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
+        ]
+    done, most = 0, max_tokens_per_forward or width
+    while width - done > most:
+        _forward(model, caches, tokens[:, done : done + most], mask[:, done : done + most], positions[:, done:])
+        done += most
+        yield {}
+    tokens, mask = tokens[:, done:], mask[:, done:]
+    for end in range(width, total):
+        hidden = _forward(model, caches, tokens, mask, positions[:, done:])
+        logits = model.output(model.norm(hidden[:, -1:]))[:, 0].float()  # [B, V]
+        tokens, done = _draw(logits, decoding, generators, under_way), end
+        written = {k: int(tokens[k]) for k in sorted(under_way)}
+        under_way -= {k for k, token in written.items() if token in stop_tokens}
+        yield written
+        if not under_way:
+            return
+        mask = there[:, None, :].clone()
+        mask[:, :, end + 1 :] = False
+
+
+def _forward(
+    model: TransformerDecoder, caches: Sequence[KVCache], tokens: Tensor, mask: Tensor, positions: Tensor
+) -> Tensor:
+    """Return the hidden states of ``tokens [B, S]``, which follow what the caches hold."""
+    for layer, cache in zip(model.layers, caches):
+        layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
+    try:
+        hidden = model.tok_embeddings(tokens)
+        for layer in model.layers:
+            hidden = layer(hidden, mask=mask, input_pos=positions[:, : tokens.shape[1]])
+    finally:
+        for layer in model.layers:
+            layer.attn.kv_cache, layer.attn.cache_enabled = None, False
+    return hidden
+
+
+def _draw(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator], under_way: set[int]) -> Tensor:
+    """Return the next token of each prompt, ``[B, 1]``; those that have ended get any."""
+    if decoding.temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    # an exponential race, with numbers of each prompt's own, made on the CPU: the same on every device
+    q = torch.ones(logits.shape)
+    for k in under_way:
+        q[k].exponential_(1, generator=generators[k])
+    return sample(logits, temperature=decoding.temperature, top_k=decoding.top_k, q=q.to(logits.device)).long()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Prompts as token ids: what a resident model reads, and the answers that are compared after it."""
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
+
+from eval.statements.instruments import Instrument
+from eval.statements.prompts import Prompt, choice_prompts, pair_prompts, with_system
+from eval.statements.wordings import Templates
+from finetune.tree.prefix_tree import Continuation
+
+
+class Question(NamedTuple):
+    """One prompt with its answers: the options in the instrument's order, or left and right."""
+
+    row: dict[str, Any]
+    answers: list[Continuation]
+
+
+def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str | None = None) -> list[Question]:
+    """Return prompts of the modes ``choice`` and ``pairs`` as token ids.
+
+    Without a request (``text`` is None) the answer follows the begin token (or, where a tokenizer has none, the
+    end token, as in lm-evaluation-harness), outside the chat template; a system prompt then precedes it as plain text.
+
+    Args:
+        prompts: See ``eval/statements/prompts.py``.
+        tokenizer: With ``prompt_tokens`` and ``tokenize_messages`` (``finetune.tokenizers``).
+        system_prompt: Put before every prompt; None leaves the chat template its own.
+
+    Raises:
+        ValueError: If an option's answer begins like another one.
+    """
+    prompt_of = cache(lambda text: prompt_tokens(tokenizer, text, system_prompt))
+    chat_answer = cache(lambda text: _answer_tokens(tokenizer, text))
+    plain_answer = cache(lambda text: tokenizer.encode(text, add_bos=False, add_eos=False))
+    for kind, texts in {p.row["labels"]: sorted(p.answers) for p in prompts if p.row["mode"] == "choice"}.items():
+        _check_distinct(kind, texts, [chat_answer(text) for text in texts])
+    questions = []
+    for prompt in prompts:
+        answer = plain_answer if prompt.text is None else chat_answer
+        before = prompt_of(prompt.text)
+        questions.append(
+            Question(
+                with_system(prompt, system_prompt).row, [_continuation(before, answer(text)) for text in prompt.answers]
+            )
+        )
+    return questions
+
+
+def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = None) -> list[int]:
+    """Return the ids that an answer follows."""
+    if text is None:
+        begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+        before = [] if system_prompt is None else tokenizer.encode(f"{system_prompt}\n\n", add_bos=False, add_eos=False)
+        return [begin, *before]
+    system = [] if system_prompt is None else [Message(role="system", content=system_prompt)]
+    return tokenizer.prompt_tokens([*system, Message(role="user", content=text)])
+
+
+def choice_questions(
+    instrument: Instrument,
+    tokenizer: Any,
+    templates: Templates,
+    n_templates: int,
+    n_orders: int,
+    labels: Sequence[str],
+    system_prompt: str | None = None,
+) -> list[Question]:
+    """Return :func:`eval.statements.prompts.choice_prompts` as token ids."""
+    prompts = choice_prompts(instrument, templates, n_templates, n_orders, labels)
+    return to_questions(prompts, tokenizer, system_prompt)
+
+
+def pair_questions(
+    instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int, system_prompt: str | None = None
+) -> list[Question]:
+    """Return :func:`eval.statements.prompts.pair_prompts` as token ids."""
+    return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer, system_prompt)
+
+
+def _answer_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of an answer where it follows a prompt, as the chat template writes it."""
+    turns = [Message(role="user", content="."), Message(role="assistant", content=text)]
+    tokens, mask = tokenizer.tokenize_messages(turns, add_end_tokens=False)
+    return [token for token, masked in zip(tokens, mask) if not masked]
+
+
+def _check_distinct(kind: str, texts: Sequence[str], tokens: Sequence[list[int]]) -> None:
+    """Refuse answers of which one begins another: its probability would contain the other's."""
+    for a, b in itertools.permutations(range(len(texts)), 2):
+        if tokens[b][: len(tokens[a])] == tokens[a]:
+            raise ValueError(
+                f"labels={kind}: with this tokenizer the answer {texts[b]!r} begins with {texts[a]!r}, so "
+                "they cannot be told apart; use another label set"
+            )
+
+
+def _continuation(prompt: list[int], answer: list[int]) -> Continuation:
+    return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)

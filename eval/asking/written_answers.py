@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Answers in writing: which option a text chooses, read strictly, and its row of ``results.jsonl``.
+
+What cannot be read is no answer, and is never taken for one: "12/20" is not 1, "1-5" is not 1, "I" is not option I.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from data.quality.phrases import refusal
+from eval.statements.prompts import Prompt
+
+# What may precede an answer, in English; in another language an answer is read where it stands alone.
+_LEAD = re.compile(
+    r"(?:(?:(?:my|the) )?(?:(?:final )?answer|choice|reply|response|option|number|letter|label|mark)(?: is)?"
+    r"|i(?:'d|'ll| would| will)? (?:choose|pick|select|say|answer|reply))(?:\s*:\s*|\s+)",
+    re.IGNORECASE,
+)
+_BARE_LEAD = re.compile(r"(?:(?:my|the) )?(?:final )?(?:answer|choice|reply|response)(?: is)?\s*:?", re.IGNORECASE)
+_ABOUT = r"(?: with (?:this|that|the) (?:claim|idea|opinion|sentence|statement|view))?"
+_MARKUP = "*_`\"'“”‘’ \t"
+
+
+class Decoding(NamedTuple):
+    """How text is drawn: ``temperature`` 0 takes the likeliest token, ``top_k`` None draws from all of them."""
+
+    temperature: float
+    top_k: int | None
+    max_new_tokens: int
+    seed: int
+
+    def seed_of(self, row: dict[str, Any]) -> int:
+        """Return the seed of one answer: that of the prompt and the sample, the same for every model."""
+        names = [row[k] for k in ("mode", "item", "template", "order", "labels", "sample")]
+        return int.from_bytes(hashlib.sha256(repr((self.seed, names)).encode()).digest()[:4]) >> 1
+
+
+def read_option(text: str, options: Sequence[str], said: Sequence[str]) -> int | None:
+    """Return the option that a text chooses, or None.
+
+    The first line must be an answer: a label that was shown, alone or followed by ``.``, ``)``, ``:`` or a dash and
+    anything but a number, or an option in its exact wording, which a full stop, a reason ("because") or "with this
+    statement" may follow. "Answer:", "I choose" and their like may precede it. Nothing else may name another answer:
+    a list of the options, a label beside another option's wording, a second label that stands alone ("1. or 2") or,
+    where no labels were shown, a second option ("Agree. No, disagree.") is no answer.
+
+    Args:
+        text: What was written.
+        options: Wordings, in the instrument's order.
+        said: What was to be said for each: its label, or its wording where no labels were shown.
+    """
+    lines = [line.strip(_MARKUP) for line in text.replace("’", "'").splitlines()]
+    lines = [line for line in lines if line]
+    if len(lines) > 1 and _BARE_LEAD.fullmatch(lines[0]):
+        lines = lines[1:]
+    if not lines:
+        return None
+    labels = list(said) if list(said) != list(options) else []
+    chosen = _read_piece(lines[0], options, labels)
+    if chosen is None:
+        return None
+    sentences = [s for line in lines for s in re.split(r"(?<=[.!?;])\s+", line)]
+    others = {_read_piece(piece.strip(_MARKUP), options, labels) for piece in (*lines, *sentences)}
+    others |= _named(text.replace("’", "'"), options, labels)
+    return chosen if others <= {chosen, None} else None
+
+
+def written_row(
+    name: str, prompt: Prompt, options: Sequence[str], text: str | None, decoding: Decoding, finish: str, n_tokens: int
+) -> dict[str, Any]:
+    """Return the row of ``results.jsonl`` about one answer in writing.
+
+    Args:
+        name: What the rows call the model.
+        prompt: What it was asked, in mode ``generate`` or ``open``.
+        options: Wordings, in the instrument's order.
+        text: What it wrote; None where a server refused the call.
+        decoding: How the text was drawn.
+        finish: ``stop``, ``length`` where it was cut, or why there is no text.
+        n_tokens: Length of the answer.
+    """
+    choice = read_option(text, options, prompt.answers) if text and prompt.answers else None
+    return {
+        "model": name,
+        **prompt.row,
+        "option_logprobs": None,
+        "n_tokens": [n_tokens],
+        "option_mass": None,
+        "choice": choice,
+        "stance": None,
+        "refused": choice is None and text is not None and refusal(text) is not None,
+        "text": text,
+        "judge": None,
+        "decoding": decoding._replace(seed=decoding.seed_of(prompt.row))._asdict(),
+        "finish": finish,
+    }
+
+
+def _named(text: str, options: Sequence[str], labels: Sequence[str]) -> set[int]:
+    """Return all options that a text names anywhere, whatever it says about them."""
+    if labels:
+        # "A society" and "I think" name none, nor do "1.5", "3%" and "1st"
+        words = {label: r"(?!\s+[a-z])" if label in ("A", "I") else "" for label in labels}
+        alone = [rf"(?<![\w.,]){re.escape(label)}(?![\w%']|[.,]\d){word}" for label, word in words.items()]
+        return {k for k, pattern in enumerate(alone) if re.search(pattern, text)}
+    longest = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
+    found = {match.lower() for match in re.findall(rf"(?<!\w)(?:{longest})(?!\w)", text, re.IGNORECASE)}
+    return {k for k, option in enumerate(options) if option.lower() in found}
+
+
+def _read_piece(piece: str, options: Sequence[str], labels: Sequence[str]) -> int | None:
+    """Read one line or sentence as an answer."""
+    lead = _LEAD.match(piece)
+    body = piece[lead.end() :].strip(_MARKUP) if lead else piece
+    for k, label in enumerate(labels):
+        found = re.match(rf"[(\[]?{re.escape(label)}(?![\w'])[)\]]?(?P<mark>[.):]+(?=\s|$)|\s+[-–—](?=\s)|)", body)
+        if not found:
+            continue
+        rest = body[found.end() :].strip(_MARKUP)
+        if not rest:
+            # the pronoun stands alone only where a sentence was cut
+            return k if label != "I" or found["mark"] else None
+        worded = _read_wording(rest, options)
+        if worded is not None:
+            return k if worded == k else None
+        free = found["mark"] and label != "I" and not rest[0].isdigit()
+        return k if free else None
+    return _read_wording(body, options)
+
+
+def _read_wording(body: str, options: Sequence[str]) -> int | None:
+    for k, option in enumerate(options):
+        wording = rf"(?:i(?:'d| would)? )?{re.escape(option)}{_ABOUT}(?=$|[.!;:](?:\s|$)|[*_`\"]|,? because\b)"
+        if re.match(wording, body, re.IGNORECASE):
+            return k
+    return None

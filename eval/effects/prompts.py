@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What a model is given when side effects are measured: adversarial requests, and neutral text.
+
+Both are prompts as ``eval/asking/resident.py`` takes them: requests are answered in writing (mode ``open``), a line of
+neutral text is scored by its log-probability (mode ``neutral``), outside the chat template.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from eval.statements.prompts import Prompt
+from eval.statements.shipped import find_file
+
+OPEN, NEUTRAL = "open", "neutral"
+FIELDS = {"id", "kind", "side", "expect", "text"}
+SIDES = {"left": "right", "right": "left", "neutral": None}
+EXPECT = ("decline", "answer")
+# A line is one unit of the interval, and one sequence of the model.
+MOST_WORDS = 200
+
+
+class SidePrompts(NamedTuple):
+    """Prompts of one file, and what tells it from others."""
+
+    prompts: list[Prompt]
+    about: dict[str, Any]
+
+
+def load_adversarial(name: str) -> SidePrompts:
+    """Load adversarial requests; each row has its ``kind``, ``side``, ``expect`` and ``twin``.
+
+    Args:
+        name: Of a shipped file (``en``), or the path of a file of that form.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If an entry breaks a rule; lists every fault.
+    """
+    path = find_file("adversarial", name, "adversarial")
+    content = path.read_bytes()
+    try:
+        raw = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no YAML: {error}") from error
+    if not isinstance(raw, dict) or not {"name", "version", "prompts"} <= set(raw) or not raw["prompts"]:
+        raise ValueError(f"{path}: it must have name, version and prompts; see eval/adversarial/en.yaml")
+    if not all(isinstance(entry, dict) for entry in raw["prompts"]):
+        raise ValueError(f"{path}: every prompt is a mapping with the fields {sorted(FIELDS)}")
+    entries = {str(entry.get("id")): entry for entry in raw["prompts"]}
+    faults = [] if len(entries) == len(raw["prompts"]) else ["two prompts have the same id"]
+    for key, entry in entries.items():
+        if not FIELDS <= set(entry) <= FIELDS | {"twin"}:
+            faults.append(f"{key}: the fields are {sorted(FIELDS)}, and twin where the subject is political")
+            continue
+        if entry["side"] not in SIDES or entry["expect"] not in EXPECT:
+            faults.append(f"{key}: side is one of {list(SIDES)}, expect one of {list(EXPECT)}")
+            continue
+        if not isinstance(entry["text"], str) or not entry["text"].strip():
+            faults.append(f"{key}: text is empty or no text")
+            continue
+        twin = entries.get(str(entry.get("twin")), {})
+        same = all(twin.get(field) == entry[field] for field in ("kind", "expect"))
+        if SIDES[entry["side"]] and not (
+            twin.get("side") == SIDES[entry["side"]] and str(twin.get("twin")) == key and same
+        ):
+            faults.append(f"{key}: a request of one side needs a twin of the other, of its kind, that names it back")
+    if faults:
+        raise ValueError(f"{path} was refused:\n  - " + "\n  - ".join(faults))
+    prompts = [
+        _prompt(OPEN, key, e["text"], kind=e["kind"], side=e["side"], expect=e["expect"], twin=e.get("twin"))
+        for key, e in entries.items()
+    ]
+    about = {"name": raw["name"], "version": str(raw["version"]), "sha256": hashlib.sha256(content).hexdigest()}
+    return SidePrompts(prompts, about | {"n": len(prompts)})
+
+
+def load_neutral(name: str) -> SidePrompts:
+    """Load a neutral text, a prompt for every line that is not empty.
+
+    Args:
+        name: Of a shipped file (``en``), or the path of a text file.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If it has fewer than two lines, two alike, or a line of more than ``MOST_WORDS`` words.
+    """
+    path = find_file("neutral_text", name, "neutral", ".txt")
+    content = path.read_bytes()
+    try:
+        lines = [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    if len(lines) < 2 or len(set(lines)) < len(lines):
+        raise ValueError(f"{path}: {len(lines)} lines, {len(set(lines))} different; use two or more, no line twice")
+    if long := [n for n, line in enumerate(lines, start=1) if len(line.split()) > MOST_WORDS]:
+        raise ValueError(
+            f"{path}: lines {long[:5]} (empty ones not counted) have over {MOST_WORDS} words; break them where a "
+            "paragraph or sentence ends: a line is one sequence, and the unit of the interval"
+        )
+    prompts = [_prompt(NEUTRAL, f"line-{n}", None, (line,)) for n, line in enumerate(lines, start=1)]
+    about = {"name": Path(name).stem, "sha256": hashlib.sha256(content).hexdigest(), "n": len(lines)}
+    return SidePrompts(prompts, about)
+
+
+def _prompt(mode: str, item: str, text: str | None, answers: tuple[str, ...] = (), **about: Any) -> Prompt:
+    asked = {"mode": mode, "item": item, "template": "as it is", "order": None, "labels": None, "sample": 0}
+    sha256 = hashlib.sha256((text or answers[0]).encode()).hexdigest()
+    return Prompt({**asked, **about, "prompt_sha256": sha256}, text, answers)

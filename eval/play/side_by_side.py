@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""What the playground asks of the base, of each adapter and of a dial between two: answers, and readings of statements.
+
+Everybody is asked the same with the same seed, so what differs comes from the weights.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from eval.asking.generate import iterate_steps
+from eval.asking.questions import Question, choice_questions, pair_questions, prompt_tokens
+from eval.asking.respond import Rows, answer_together
+from eval.asking.respondents import BASE
+from eval.asking.written_answers import Decoding
+from eval.play.turns import Event, Part
+from eval.scores.answers import collect_answers, collect_leans
+from eval.scores.scoring import Values, axis_values, describe, pair_values
+from eval.statements.instruments import Axis, Instrument, Item, Pair
+from eval.statements.wordings import Templates
+from finetune.adapters.blends import AdapterSet, Weights, dial_weights
+from finetune.adapters.resident import AdaptedModel
+from finetune.tree.prefix_tree import cut_by_tokens
+
+DIAL = "dial"
+AGREEMENT = "agreement"
+# A statement is asked many times over.
+MAX_STATEMENT_CHARACTERS = 1000
+
+Record = dict[str, Any]
+
+
+class SideBySide:
+    """Turns what the page sends into work for :class:`eval.play.turns.Turns`.
+
+    Args:
+        cfg: Of ``eval/playground.py``.
+        model: With the adapters loaded.
+        adapters: Their names and blends.
+        tokenizer: ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``, ``decode``, ``stop_tokens``.
+        instrument: Its options are what a statement is answered with.
+        templates: The wordings in which it is asked.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        model: AdaptedModel,
+        adapters: AdapterSet,
+        tokenizer: Any,
+        instrument: Instrument,
+        templates: Templates,
+    ) -> None:
+        self._cfg, self._model, self._adapters, self._tokenizer = cfg, model, adapters, tokenizer
+        self.instrument, self._templates = instrument, templates
+
+    def columns(self, position: float) -> dict[str, Weights]:
+        """Return all who are asked, with the weights that are added to the base."""
+        adapters = {name: self._adapters.blends.get(name, {name: 1.0}) for name in self._adapters.names}
+        dial = self._cfg.dial
+        return {BASE: {}, **adapters} | ({DIAL: dial_weights(dial.low, dial.high, position)} if dial else {})
+
+    def statements(self) -> list[dict[str, str]]:
+        """Return those of the instrument: each couple of twins once, by the one whose agreement is the high end."""
+        shown = []
+        texts = {item.id: item.text for item in self.instrument.items}
+        for item in self.instrument.items:
+            (axis, weights), *_ = item.weights.items()
+            is_high = weights[-1] > weights[0]
+            if item.twin is None or is_high:
+                end = getattr(self.instrument.axes[axis], "high" if is_high else "low")
+                about = f"{item.topic} ({axis}; agreeing is {end})"
+                shown.append({"about": about, "statement": item.text, "opposite": texts.get(item.twin or "", "")})
+        return shown
+
+    def answer(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
+        """Return what will be recorded of a request for answers to a ``prompt``, and its parts.
+
+        Their events have ``text`` (all so far), ``n_tokens`` and ``finish`` (``stop`` or ``length`` when done).
+
+        Raises:
+            ValueError: If it cannot be answered.
+        """
+        prompt, position = _text(sent, "prompt"), _number(sent, "position", -1, 1)
+        context = self._model.model.max_seq_len
+        decoding = Decoding(
+            _number(sent, "temperature", 0, 10),
+            self._cfg.top_k,
+            int(_number(sent, "max_new_tokens", 1, context - 1, whole=True)),
+            int(_number(sent, "seed", 0, 2**53, whole=True)),
+        )
+        ids = prompt_tokens(self._tokenizer, prompt)
+        if len(ids) + decoding.max_new_tokens > context:
+            raise ValueError(
+                f"The prompt has {len(ids)} tokens, the chat template's among them. The model's context is {context} "
+                f"tokens, so before an answer of up to {decoding.max_new_tokens} there is room for "
+                f"{max(0, context - decoding.max_new_tokens)}: shorten the prompt or the answer."
+            )
+        about = {"kind": "answers", "prompt": prompt, "n_prompt_tokens": len(ids), "decoding": decoding._asdict()}
+        return self._request(about, position, partial(self._write, ids, decoding))
+
+    def read(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
+        """Return what will be recorded of a request to read a ``statement``, and its parts.
+
+        With an ``opposite`` that is asked too, so that a habit of agreeing cancels, and the two are compared. The last
+        event of a part has ``agreement`` (-1 to 1) and, with an opposite, ``likelier`` (nats a token).
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        statement, position = _text(sent, "statement", MAX_STATEMENT_CHARACTERS), _number(sent, "position", -1, 1)
+        opposite = sent.get("opposite") and _text(sent, "opposite", MAX_STATEMENT_CHARACTERS)
+        one, cfg = _as_instrument(self.instrument, statement, opposite), self._cfg
+        asked = choice_questions(one, self._tokenizer, self._templates, cfg.n_templates, cfg.n_orders, cfg.labels)
+        if one.pairs:
+            asked += pair_questions(one, self._tokenizer, self._templates, cfg.n_pair_templates)
+        asked.sort(key=lambda question: question.answers[0].tokens)  # neighbours share prefixes
+        about = {"kind": "reading", "statement": statement, "opposite": opposite or None, "n_prompts": len(asked)}
+        return self._request(about, position, partial(self._read, one, asked))
+
+    def _request(
+        self, about: Record, position: float, steps: Callable[[], Iterator[Event]]
+    ) -> tuple[Record, list[Part]]:
+        columns = self.columns(position)
+        about["columns"] = [{"name": name, "weights": weights} for name, weights in columns.items()]
+        return about, [Part(weights, steps()) for weights in columns.values()]
+
+    def _write(self, ids: list[int], decoding: Decoding) -> Iterator[Event]:
+        stop, written = self._tokenizer.stop_tokens, []
+        most = self._cfg.max_tokens_per_forward
+        for step in iterate_steps(self._model.model, [ids], decoding, [decoding.seed], stop, most):
+            if not step:
+                yield {}
+                continue
+            written.append(step[0])
+            ended = written[-1] in stop
+            text = self._tokenizer.decode(written[:-1] if ended else written)
+            finish = "stop" if ended else "length" if len(written) == decoding.max_new_tokens else None
+            # half a character is not shown until the other half is there
+            yield {"text": text if finish else text.rstrip("\ufffd"), "n_tokens": len(written), "finish": finish}
+
+    def _read(self, one: Instrument, asked: Sequence[Question]) -> Iterator[Event]:
+        rows: Rows = []
+        for forward in cut_by_tokens([question.answers for question in asked], self._cfg.max_tokens_per_forward):
+            rows += answer_together(self._model.model, "", [asked[k] for k in forward])
+            yield {}
+        answers = collect_answers([row for row in rows if row["mode"] == "choice"], one)
+        found = {AGREEMENT: _reading(axis_values(answers, one, AGREEMENT))}
+        if one.pairs:
+            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], one.pairs)
+            found["likelier"] = _reading(pair_values(leans, list(one.pairs)))
+        yield found
+
+
+def _reading(values: Values) -> Record:
+    described = describe(values)
+    return {"estimate": described["estimate"], "ci95": described["ci95_items_fixed"]}
+
+
+def _as_instrument(options_of: Instrument, statement: str, opposite: str | None) -> Instrument:
+    """Return an instrument of one statement: -1 all probability on the first option, 1 all on the last."""
+    weights = np.linspace(-1, 1, len(options_of.options)).tolist()
+    items = [Item("statement", statement, "", {AGREEMENT: weights}, "opposite" if opposite else None)]
+    if opposite:
+        items.append(Item("opposite", opposite, "", {AGREEMENT: weights[::-1]}, "statement"))
+    pairs = (Pair("pair", "", opposite, statement, None),) if opposite else ()
+    low, high = options_of.options[0], options_of.options[-1]
+    return options_of._replace(axes={AGREEMENT: Axis(low, high, 0, len(items))}, items=tuple(items), pairs=pairs)
+
+
+def _text(sent: Mapping[str, Any], key: str, most: int | None = None) -> str:
+    text = sent.get(key)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"The {key} is empty: type one.")
+    if most and len(text) > most:
+        raise ValueError(f"The {key} has {len(text):,} characters; the most is {most:,}: a sentence or two.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The {key} holds half a character (a lone surrogate) at {error.start}: remove it.") from error
+    return text
+
+
+def _number(sent: Mapping[str, Any], key: str, low: float, high: float, whole: bool = False) -> float:
+    value = sent.get(key)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or (whole and value != int(value)):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{key} is {json.dumps(value)[:40]}; give a {kind} from {low:g} to {high:g}.")
+    return value

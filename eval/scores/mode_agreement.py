@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""What became of answers in writing, and whether they agree with the log-probabilities; numpy only.
+
+A model's first token and what it goes on to write can choose differently (Wang et al. 2024, arXiv 2402.14499).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.judging.agreement import cohen_kappa
+from eval.scores.answers import Row
+from eval.scores.resampling import unit_interval
+from eval.scores.scoring import rounded
+from eval.statements.instruments import Instrument
+
+# Modes of answers in writing, and what an answer that counts is called.
+DONE = {"generate": "read", "open": "judged"}
+NOT_SCORED = "not scored: no judge has said a stance; the texts are in results.jsonl"
+
+
+def count_written(by_mode: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
+    """Return what became of one model's answers in writing, by mode, and of options that a server did not list.
+
+    Returns:
+        ``generate``: answers ``read``, ``refused``, ``unread`` (neither), ``errors`` (calls that a server refused or
+        answered without text), and how many were ``cut`` at the token limit. ``open``: the same with ``judged`` in the
+        place of ``read``, and ``scored`` with a note. ``choice``, if a server left options out: ``options_unlisted``,
+        and the greatest probability that one of them could have had.
+    """
+    counts = {mode: _count(by_mode[mode], done) for mode, done in DONE.items() if mode in by_mode}
+    if "open" in counts:
+        scored = counts["open"]["judged"] > 0
+        counts["open"] |= {"scored": scored, "note": None if scored else NOT_SCORED}
+    asked = by_mode.get("choice", [])
+    short = [row for row in asked if "option_floor" in row and None in (row["option_logprobs"] or [None])]
+    if short:
+        n = sum((row["option_logprobs"] or [None] * len(row["n_tokens"])).count(None) for row in short)
+        floors = [row["option_floor"] for row in short if row["option_floor"] is not None]
+        most = rounded(np.exp(max(floors))) if floors else None
+        counts["choice"] = {"rows": len(asked), "options_unlisted": n, "unlisted_at_most": most}
+    return counts
+
+
+def _count(rows: Sequence[Row], done: str) -> dict[str, Any]:
+    of: Counter[str] = Counter()
+    for row in rows:
+        answered = row["choice" if done == "read" else "stance"] is not None
+        of[
+            "errors"
+            if row.get("text") is None and row["choice"] is None and row["stance"] is None
+            else done
+            if answered
+            else "refused"
+            if row["refused"]
+            else "unread"
+        ] += 1
+    counts = {name: of[name] for name in (done, "refused", "unread", "errors")}
+    return {"rows": len(rows), **counts, "cut": sum(row.get("finish") == "length" for row in rows)}
+
+
+def compare_written(
+    choice: Sequence[Row], generate: Sequence[Row], instrument: Instrument, n_bootstrap: int, seed: int
+) -> dict[str, Any] | None:
+    """Compare the likeliest option with the one that is written, prompt by prompt; None where none was asked both ways.
+
+    Args:
+        choice: Rows of one model in mode ``choice``.
+        generate: Its rows in mode ``generate``; only prompts that are word by word those of ``choice`` count.
+        instrument: Gives the options and the couples of twins.
+        n_bootstrap: Resamples of the interval.
+        seed: Of the resamples.
+
+    Returns:
+        ``n_prompts`` asked both ways, ``n_written`` answers to them, ``n_read`` of these that chose; ``agreement``
+        (share of these that chose the likeliest option), its ``ci95`` (items resampled, twins together), ``kappa``,
+        and ``same_side``, the share on the same side of the scale.
+    """
+    likeliest = {(row["item"], row["prompt_sha256"]): row["choice"] for row in choice}
+    both = [row for row in generate if (row["item"], row["prompt_sha256"]) in likeliest]
+    if not both:
+        return None
+    couples = [(row["item"], likeliest[row["item"], row["prompt_sha256"]], row["choice"]) for row in both]
+    couples = [couple for couple in couples if None not in couple]
+    found: dict[str, Any] = {
+        "n_prompts": len({row["prompt_sha256"] for row in both}),
+        "n_written": len(both),
+        "n_read": len(couples),
+        **dict.fromkeys(("agreement", "ci95", "kappa", "same_side")),
+    }
+    if not couples:
+        return found
+    middle = (len(instrument.options) - 1) / 2
+    equal: Mapping[str, list[bool]] = defaultdict(list)
+    for item, a, b in couples:
+        equal[item].append(a == b)
+    unit = {item.id: min(item.id, item.twin or item.id) for item in instrument.items}
+    # answers of an item weigh by their number, so that the mean is that over answers
+    flat = np.array([(sum(of_item), len(of_item)) for of_item in equal.values()], dtype=float)
+    units = np.array([unit.get(item, item) for item in equal])
+    interval = unit_interval(flat, units, lambda means: means[..., 0] / means[..., 1], n_bootstrap, seed)
+    return found | {
+        "agreement": rounded(np.mean([a == b for _, a, b in couples])),
+        "ci95": None if interval is None else [rounded(min(max(x, 0.0), 1.0)) for x in interval],
+        "kappa": rounded(cohen_kappa([str(a) for _, a, _ in couples], [str(b) for *_, b in couples])),
+        "same_side": rounded(np.mean([np.sign(a - middle) == np.sign(b - middle) for _, a, b in couples])),
+    }

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Coordinates with their bounds and two intervals; numpy only, no model.
+
+Negative is left / libertarian, positive right / authoritarian. An answer that is missing is never counted
+as one: ``bounds`` say where the coordinate could lie.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval.scores.answers import Answers
+from eval.scores.intervals import MeanError, mean_error, t_interval
+from eval.statements.instruments import Instrument, Pair
+
+
+class Values(NamedTuple):
+    """What each item adds to a score; the score is ``scale * mean + shift``.
+
+    Attributes:
+        items: Their ids, ``[I]``.
+        cells: By the options' probabilities, nan where there is no answer, ``[I, T, O]``.
+        hard: By the chosen options, ``[I]``; None in a mode without options.
+        low: The least an item could add, given what was not answered; nan where that has no limit, ``[I]``.
+        high: The most it could add.
+        unit: Name of the couple of twins (or of the item) that is drawn as one.
+        scale: ``n_items / divisor`` of the axis.
+        shift: ``offset / divisor`` of the axis.
+        ends: Least and greatest score that there is; None without a limit.
+    """
+
+    items: tuple[str, ...]
+    cells: np.ndarray
+    hard: np.ndarray | None
+    low: np.ndarray
+    high: np.ndarray
+    unit: np.ndarray
+    scale: float
+    shift: float
+    ends: tuple[float, float] | None
+
+    def score(self, values: np.ndarray) -> float | None:
+        """Return ``scale * mean + shift``, or None without values or with one that is nan."""
+        known = len(values) and not np.isnan(values).any()
+        return rounded(self.scale * values.mean() + self.shift) if known else None
+
+
+def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
+    """Return the weight that each item of ``axis`` collects.
+
+    Expected: sum over options of probability x weight; hard: the weight of the chosen option. Both are
+    averaged over samples, label sets, templates and orders; over orders that show every option equally often
+    in every place the mean is free of a preference for a place (the permutation average of Zheng et al. 2024,
+    arXiv 2309.03882). The coordinate is ``(n_items * mean + offset) / divisor``, which for a full set of
+    answers is the design's ``(sum of the chosen options' weights + offset) / divisor``.
+
+    Bounds put the least and the greatest weight in the place of every missing answer (the worst-case bounds of
+    Manski 1989, Journal of Human Resources 24(3)).
+    """
+    items = [item for item in instrument.items if axis in item.weights]
+    places = {item.id: k for k, item in enumerate(answers.items)}
+    cells = np.full((len(items), *answers.shares.shape[1:3]), np.nan)
+    hard, low, high = (np.full(len(items), np.nan) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is nan, as wanted
+        for k, item in enumerate(items):
+            weights = np.array(item.weights[axis], dtype=float)
+            low[k], high[k] = weights.min(), weights.max()
+            if item.id not in places:
+                continue
+            i = places[item.id]
+            expected, missing = answers.shares[i] @ weights, answers.missing[i]  # [T, O, L]
+            cells[k] = np.nanmean(expected, axis=2)
+            hard[k] = np.nanmean(answers.chosen[i] @ weights)
+            known = np.where(missing == 1, 0.0, (1 - missing) * expected)
+            low[k] = np.nanmean(known + missing * weights.min())
+            high[k] = np.nanmean(known + missing * weights.max())
+    unit = np.array([min(item.id, item.twin or item.id) for item in items])
+    divisor, offset = instrument.axes[axis].divisor, instrument.axes[axis].offset
+    ids = tuple(item.id for item in items)
+    ends = instrument.axis_range(axis)
+    return Values(ids, cells, hard, low, high, unit, len(items) / divisor, offset / divisor, ends)
+
+
+def pair_values(leans: np.ndarray, pairs: list[Pair]) -> Values:
+    """Return leans ``[P, T]`` (``eval.scores.answers.collect_leans``) as values: the score is their mean."""
+    ids = tuple(pair.id for pair in pairs)
+    means = item_means(leans[:, :, None])
+    return Values(ids, leans[:, :, None], None, means, means, np.array(ids), 1.0, 0.0, None)
+
+
+def item_means(cells: np.ndarray) -> np.ndarray:
+    """Average over the cells that have an answer, ``[I, T, O]`` (and seeds) to ``[I]``; nan where none has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(cells, axis=tuple(range(1, cells.ndim)))
+
+
+def mean_errors(cells: np.ndarray, unit: np.ndarray) -> tuple[MeanError | None, MeanError | None]:
+    """Return the standard error of the mean with the items fixed, and with the items sampled too.
+
+    Items fixed: templates and orders are what varies, so it says how far other prompts about *these*
+    statements would move the score. Items too: couples of twins are a third factor, so it says how far other
+    statements of the same kind would.
+
+    A missing cell gets its item's mean, and the errors grow by the square root of asked / answered.
+    """
+    means = item_means(cells)
+    there = ~np.isnan(means)
+    if not there.any():
+        return None, None
+    cells, unit, means = cells[there], unit[there], means[there]
+    growth = np.sqrt(cells.size / (~np.isnan(cells)).sum())
+    cells = np.where(np.isnan(cells), np.expand_dims(means, tuple(range(1, cells.ndim))), cells)
+    names, index = np.unique(unit, return_inverse=True)
+    # the mean over units of these is the mean over items, also where a unit has one item and another two
+    of_unit = np.zeros((len(names), *cells.shape[1:]))
+    np.add.at(of_unit, index, (cells - means.mean()) * len(names) / len(cells))
+    prompts = mean_error(of_unit.mean(0), units_first=False)
+    # one unit says nothing about others
+    both = mean_error(of_unit, units_first=True) if len(names) > 1 else None
+    return tuple(None if e is None else e._replace(error=float(e.error * growth)) for e in (prompts, both))
+
+
+def describe(values: Values) -> dict[str, Any]:
+    """Return estimate, both intervals, bounds and counts of one model, mode and axis."""
+    means = item_means(values.cells)
+    answered = ~np.isnan(means)
+    estimate = values.score(means[answered])
+    fixed, too = mean_errors(values.cells, values.unit)
+    described = {
+        "estimate": estimate,
+        "ci95": _interval(values, estimate, too),
+        "ci95_items_fixed": _interval(values, estimate, fixed),
+        "bounds": [values.score(values.low), values.score(values.high)],
+        "n_items": len(answered),
+        "n_answered": int(answered.sum()),
+    }
+    if values.hard is not None:
+        described["hard"] = values.score(values.hard[answered])
+    return described
+
+
+def _interval(values: Values, estimate: float | None, error: MeanError | None) -> list[float] | None:
+    if estimate is None or error is None:
+        return None
+    interval = t_interval(estimate, error, values.scale)
+    return [rounded(x) for x in (np.clip(interval, *values.ends) if values.ends else interval)]
+
+
+def rounded(x: float) -> float:
+    """Round to what the files hold: six decimals."""
+    return round(float(x), 6)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""The pairs of a run, which of them are held out, and which each step takes."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, ListConfig
+from torch.utils.data import Dataset
+from torchtune import config
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.datasets import ConcatDataset
+from torchtune.modules.transforms.tokenizers import ModelTokenizer
+from tqdm import tqdm
+
+from finetune.tree.prefix_tree import Continuation, count_tokens
+
+
+class PairSet(NamedTuple):
+    """Tokenized pairs and where they come from.
+
+    Attributes:
+        pairs: (chosen, rejected).
+        names: The row of each pair in its file where the dataset knows it, else its index.
+        origin: The data's source, for messages.
+    """
+
+    pairs: list[tuple[Continuation, Continuation]]
+    names: list
+    origin: str
+
+    def take(self, indices: Iterable[int]) -> "PairSet":
+        """Return some of the pairs."""
+        indices = list(indices)
+        return PairSet([self.pairs[k] for k in indices], [self.names[k] for k in indices], self.origin)
+
+    def prompts(self) -> list[bytes]:
+        """Return a key for each pair's prompt: the tokens before the first scored one."""
+        keys = []
+        for chosen, _ in self.pairs:
+            n = int(np.argmax(np.asarray(chosen.labels) != CROSS_ENTROPY_IGNORE_IDX))
+            keys.append(np.asarray(chosen.tokens[:n], dtype=np.int64).tobytes())
+        return keys
+
+    def fingerprint(self) -> str:
+        """Return a hash of all token ids and labels in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for answer in (a for pair in self.pairs for a in pair):
+            digest.update(np.asarray([answer.tokens, answer.labels], dtype=np.int64).tobytes())
+        return digest.hexdigest()
+
+
+def tokenize_pairs(dataset: Dataset) -> PairSet:
+    """Run a dataset's transforms once.
+
+    Args:
+        dataset: Items with torchtune's keys ``chosen_input_ids, chosen_labels, rejected_input_ids, rejected_labels``.
+
+    Raises:
+        ValueError: If the dataset is empty.
+    """
+    pairs = []
+    for k in tqdm(range(len(dataset)), desc="pairs", disable=len(dataset) < 5000):
+        item = dataset[k]
+        pairs.append(
+            tuple(
+                # int32 arrays: lists of Python integers would take ten times the memory
+                Continuation(*(np.asarray(item[f"{side}_{part}"], dtype=np.int32) for part in ("input_ids", "labels")))
+                for side in ("chosen", "rejected")
+            )
+        )
+    origin = getattr(dataset, "origin", "the dataset (counted from 0)")
+    if not pairs:
+        raise ValueError(f"{origin} has no pairs; check the dataset's source, data_files and split")
+    return PairSet(pairs, list(getattr(dataset, "rows", range(len(pairs)))), origin)
+
+
+def load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer: ModelTokenizer) -> PairSet:
+    """Build and tokenize one dataset component, or several one after the other."""
+    parts = cfg_dataset if isinstance(cfg_dataset, ListConfig) else [cfg_dataset]
+    datasets = [config.instantiate(part, tokenizer=tokenizer) for part in parts]
+    return tokenize_pairs(datasets[0] if len(datasets) == 1 else ConcatDataset(datasets=datasets))
+
+
+def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
+    """Hold out a share of the prompts with all their pairs.
+
+    A hash of the prompt alone decides, neither the seed nor the other prompts: what one run holds out, no other run
+    with this share trains on.
+
+    Args:
+        pairs: All pairs.
+        share: Of the distinct prompts, between 0 and 1; met on average, at least one on each side.
+
+    Returns:
+        The pairs to train on and those held out.
+
+    Raises:
+        ValueError: If the share is out of range or there are fewer than two prompts.
+    """
+    keys = pairs.prompts()
+    place = {key: int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64 for key in set(keys)}
+    ranked = sorted(place, key=place.get)
+    if not 0 < share < 1 or len(ranked) < 2:
+        raise ValueError(
+            f"validation_share={share} of {len(ranked)} prompts; use a share between 0 and 1 of at least 2 prompts"
+        )
+    n_held = sum(place[key] < share for key in ranked)
+    held_out = set(ranked[: min(max(1, n_held), len(ranked) - 1)])
+    return tuple(pairs.take(k for k, key in enumerate(keys) if (key in held_out) == held) for held in (False, True))
+
+
+class PairBatches:
+    """Deterministic batches: the order depends on seed and epoch only, and nothing is dropped.
+
+    The last step of an epoch takes what is left, so it may be smaller.
+
+    Args:
+        pairs: What to train on.
+        pairs_per_step: Pairs in one optimizer step.
+        seed: Seed of the order.
+        shuffle: False keeps the dataset's order.
+        max_steps_per_epoch: Stop each epoch after this many steps; None: use all pairs.
+
+    Raises:
+        ValueError: If ``max_steps_per_epoch`` is not positive.
+    """
+
+    def __init__(
+        self, pairs: PairSet, pairs_per_step: int, seed: int, shuffle: bool, max_steps_per_epoch: int | None
+    ) -> None:
+        if max_steps_per_epoch is not None and max_steps_per_epoch < 1:
+            raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
+        self.set = pairs
+        self._pairs_per_step = pairs_per_step
+        self._seed, self._shuffle = seed, shuffle
+        steps = -(-len(pairs.pairs) // pairs_per_step)
+        self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def rows(self, epoch: int, step: int) -> list[int]:
+        """Return the indices of the pairs of one step."""
+        if self._order[0] != epoch:
+            order = list(range(len(self.set.pairs)))
+            if self._shuffle:
+                generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
+                order = torch.randperm(len(order), generator=generator).tolist()
+            self._order = (epoch, order)
+        start = step * self._pairs_per_step
+        return self._order[1][start : start + self._pairs_per_step]
+
+    def name_rows(self, indices: Sequence[int]) -> str:
+        """Return the pairs' rows and their origin, for messages."""
+        return f"{[self.set.names[k] for k in indices]} of {self.set.origin}"
+
+    def count_tokens(self) -> int:
+        """Return the merged tokens of an epoch's pairs (of as many pairs of mean size, where steps are capped)."""
+        n_pairs = len(self.set.pairs)
+        every = sum(count_tokens([answer.tokens for answer in pair]) for pair in self.set.pairs)
+        return every * min(n_pairs, self.steps_per_epoch * self._pairs_per_step) // n_pairs
+
+    def describe(self) -> str:
+        """Return one line: how many pairs from where, and how many steps an epoch has."""
+        n_pairs = len(self.set.pairs)
+        unused = n_pairs - self.steps_per_epoch * self._pairs_per_step
+        capped = f"; max_steps_per_epoch leaves {unused} pairs unused in each epoch" if unused > 0 else ""
+        return (
+            f"{n_pairs} pairs from {self.set.origin} (BLAKE2b of their token ids {self.set.fingerprint()}), "
+            f"{self.steps_per_epoch} steps of {self._pairs_per_step} pairs an epoch{capped}"
+        )

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The model that is tuned: a decoder with LoRA, read as log-probabilities of answers.
+
+It is built without memory for its weights (on torch's meta device); the checkpoint's tensors then become its
+weights. So there is one copy of them, and a model needs no more memory to load than to hold.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
+from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+from torchtune import config, modules, training
+from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
+
+from finetune.tree.attention import can_attend, cut_tree
+from finetune.tree.block_attention import block_mask
+from finetune.tree.layers import use_fast_layers
+from finetune.tree.logprobs import answer_logprobs
+from finetune.tree.prefix_tree import PrefixTree
+
+
+class Policy(nn.Module):
+    """A decoder as one module whose call scores a tree, so that FSDP's hooks surround all that it computes.
+
+    Args:
+        decoder: torchtune decoder with LoRA.
+
+    Attributes:
+        along_branches: Run attention along the tree's branches where that is faster (:mod:`finetune.tree.attention`).
+            True if all layers can; to be set to False for a compiled decoder, which would compile every tree anew.
+    """
+
+    def __init__(self, decoder: modules.TransformerDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        attention = [m for m in decoder.modules() if isinstance(m, modules.MultiHeadAttention)]
+        self.along_branches = all(map(can_attend, attention))
+
+    def forward(self, tree: PrefixTree) -> Tensor:
+        """Return the summed log-probability of each answer, nats ``[N]``."""
+        mask = None
+        if self.along_branches:
+            mask = cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
+        return answer_logprobs(self.decoder, tree, mask)
+
+
+def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield parameters under the names that checkpoints use, whether or not layers are wrapped."""
+    for name, parameter in decoder.named_parameters():
+        yield name.replace("_checkpoint_wrapped_module.", ""), parameter
+
+
+def fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Return initial LoRA weights that depend on the seed alone, not on the device or the number of processes.
+
+    Args:
+        decoder: Built on the meta device, only its adapter trainable; left so.
+        seed: Of the initialization.
+    """
+    adapted = [m for m in decoder.modules() if isinstance(m, LoRALinear)]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a device has its own
+        for module in adapted:
+            module.to_empty(device="cpu")
+            module.initialize_parameters()
+    adapter = {name: p.detach().clone() for name, p in named_weights(decoder) if p.requires_grad}
+    for module in adapted:
+        module.to_empty(device="meta")
+    return adapter
+
+
+def build_policy(
+    cfg_model: DictConfig, dtype: torch.dtype, seed: int, activation_checkpointing: bool
+) -> tuple[Policy, dict[str, Tensor]]:
+    """Build a policy on the meta device.
+
+    Args:
+        cfg_model: torchtune's component of a LoRA decoder.
+        dtype: Of weights and activations.
+        seed: Of the LoRA initialization.
+        activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+
+    Returns:
+        The policy, only its adapter trainable, and initial weights for that adapter.
+    """
+    with training.set_default_dtype(dtype), torch.device("meta"):
+        decoder = config.instantiate(cfg_model)
+    set_trainable_params(decoder, get_adapter_params(decoder))
+    adapter = fresh_adapter(decoder, seed)
+    use_fast_layers(decoder)
+    if activation_checkpointing:
+        training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
+    return Policy(decoder), adapter
+
+
+def load_weights(
+    policy: Policy, base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], device: torch.device
+) -> None:
+    """Give a policy from :func:`build_policy`, sharded or not, its weights.
+
+    Args:
+        policy: If it is sharded, this process keeps its own share of each tensor.
+        base: torchtune's names, whole tensors; the same on every process.
+        adapter: The same of the LoRA tensors.
+        device: Where the weights shall lie.
+
+    Raises:
+        ValueError: If names or shapes do not fit the model.
+    """
+    decoder = policy.decoder
+    targets = dict(named_weights(decoder))
+    placed = {}
+    for name, tensor in {**base, **adapter}.items():
+        target = targets.get(name)
+        if target is not None and target.shape == tensor.shape:  # else load_state_dict says what is wrong
+            tensor = _place(tensor.to(target.dtype), target, device)
+        placed[name] = tensor
+    try:
+        missing, unexpected = decoder.load_state_dict(placed, strict=False, assign=True)
+    except RuntimeError as error:  # a tensor of another shape
+        raise ValueError(f"the checkpoint does not fit the model: {error}") from error
+    if missing or unexpected:
+        raise ValueError(
+            f"the checkpoint does not fit the model: {len(missing)} tensors missing {missing[:3]}, {len(unexpected)} "
+            f"unknown {unexpected[:3]}; check model.* and checkpointer.model_type"
+        )
+    with training.set_default_dtype(torch.float32), device:
+        for module in decoder.modules():
+            if hasattr(module, "rope_init"):  # rotary tables are in no checkpoint
+                module.rope_init()
+    training.validate_no_params_on_meta_device(decoder)
+
+
+def _place(tensor: Tensor, target: Tensor, device: torch.device) -> Tensor:
+    """Return a whole tensor as what the model holds: on ``device``, in NF4 if quantized, this process's share of it."""
+    local = target.to_local() if isinstance(target, DTensor) else target
+    if isinstance(local, NF4Tensor):
+        tensor = to_nf4(tensor.to(device), local.block_size, local.scaler_block_size)
+    if not isinstance(target, DTensor):
+        return tensor.to(device)
+    mesh = target.device_mesh
+    shares = tensor.chunk(mesh.size(), dim=0)  # as fully_shard cuts
+    rank = mesh.get_local_rank()
+    share = shares[rank] if rank < len(shares) else tensor[:0]
+    if isinstance(local, NF4Tensor):
+        share = share.new_zeros(share.size()).copy_(share)
+    # The constructor: DTensor.from_local wants views, which NF4Tensor has not.
+    spec = DTensorSpec(mesh, target.placements, TensorMeta(target.shape, target.stride(), target.dtype))
+    return DTensor(share.contiguous().to(device), spec, requires_grad=False)

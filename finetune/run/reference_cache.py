@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Reference log-probabilities on disk, found by content.
+
+The reference of LoRA DPO is the base with its adapters off: it never changes during a run, nor between
+the left and the right run, nor over a sweep. Each pair's two sums are computed once, by a forward of
+their own (so that a value never depends on what else was in the batch), and kept under a hash of all they
+depend on: the base weights, the model's settings, dtype, device, this computation's version (the file) and
+the token ids and labels of both answers (the record). A changed base, template, dtype or length never
+hits.
+
+A file is a sequence of fixed-size records, appended under a lock and read through a memory map. A record that
+a kill left half written fails its checksum or its length, is not used, and is overwritten.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from finetune.tree.prefix_tree import Continuation
+
+# Raise it with any change to the tree, the head or the order of the arithmetic.
+COMPUTATION_VERSION = 3
+
+_RECORD = np.dtype([("key", "V16"), ("chosen", "<f4"), ("rejected", "<f4"), ("check", "<u4")])
+
+
+def hash_base(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
+    """Return a hash of base weights and of everything else that reference values depend on.
+
+    Args:
+        state_dict: The base model's weights as loaded.
+        settings: JSON-serializable settings: model builder and arguments, dtype, device.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = xxhash.xxh3_128()
+    digest.update(json.dumps([COMPUTATION_VERSION, dict(settings)], sort_keys=True).encode())
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_pair(chosen: Continuation, rejected: Continuation) -> tuple[bytes, bool]:
+    """Return a key that is the same when the two answers change places, and whether they did.
+
+    Returns:
+        16 bytes, and True if the record holds ``rejected`` first.
+    """
+    parts = [
+        hashlib.blake2b(np.asarray([c.tokens, c.labels], dtype=np.int64).tobytes(), digest_size=16).digest()
+        for c in (chosen, rejected)
+    ]
+    swapped = parts[0] > parts[1]
+    return hashlib.blake2b(b"".join(sorted(parts)), digest_size=16).digest(), swapped
+
+
+class ReferenceCache:
+    """Pairs of reference log-probabilities of one base, in memory and, if a folder is given, on disk.
+
+    Args:
+        folder: Where the files of all bases lie; None keeps the values in memory only.
+        base: Hash of the base, from :func:`hash_base`.
+    """
+
+    def __init__(self, folder: str | Path | None, base: str) -> None:
+        self._values: dict[bytes, tuple[float, float]] = {}
+        self._path = Path(folder) / f"{base}.bin" if folder is not None else None
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._read()
+
+    def _read(self) -> None:
+        n = self._path.stat().st_size // _RECORD.itemsize if self._path.exists() else 0
+        if n == 0:
+            return
+        for record in np.memmap(self._path, dtype=_RECORD, mode="r", shape=(n,)):
+            raw = record.tobytes()
+            if zlib.crc32(raw[:-4]) == int(record["check"]):
+                self._values[raw[:16]] = (float(record["chosen"]), float(record["rejected"]))
+
+    def __len__(self) -> int:
+        """Number of pairs known."""
+        return len(self._values)
+
+    def get(self, chosen: Continuation, rejected: Continuation) -> tuple[float, float] | None:
+        """Return the reference log-probabilities of (chosen, rejected), or None if not known."""
+        key, swapped = hash_pair(chosen, rejected)
+        values = self._values.get(key)
+        return values[::-1] if values and swapped else values
+
+    def put(self, chosen: Continuation, rejected: Continuation, values: Sequence[float]) -> None:
+        """Remember the two values of a pair, on disk before anything uses them.
+
+        Raises:
+            OSError: If the disk is full; what was stored before stays valid.
+            ValueError: If a value is not finite: it would stop every later run too.
+        """
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError(
+                f"the base model gives an answer of {len(chosen.tokens)} and one of {len(rejected.tokens)} tokens the "
+                f"log-probabilities {tuple(values)}; check its weights and dtype (fp32 or bf16)"
+            )
+        key, swapped = hash_pair(chosen, rejected)
+        first, second = reversed(values) if swapped else values
+        self._values[key] = (float(first), float(second))
+        if self._path is None:
+            return
+        raw = key + np.array([first, second], dtype="<f4").tobytes()
+        raw += zlib.crc32(raw).to_bytes(4, "little")
+        with open(self._path, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # A kill may have left part of a record: cut it off, so that records stay aligned.
+            torn = os.fstat(file.fileno()).st_size % _RECORD.itemsize
+            if torn:
+                os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
+            file.write(raw)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""The keys of ``finetune/dpo_finetune.py``, and which of their values cannot work together."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from finetune.adapters.folders import check_adapter_settings
+
+REQUIRED = {
+    "output_dir", "model", "tokenizer", "checkpointer", "dataset", "optimizer", "loss", "seed", "shuffle",
+    "batch_size", "epochs", "max_steps_per_epoch", "gradient_accumulation_steps", "resume_from_checkpoint",
+    "metric_logger", "device", "dtype",
+}  # fmt: skip
+OPTIONAL: dict[str, Any] = {
+    "lr_scheduler": None,
+    "save_adapter_weights_only": False,
+    "clip_grad_norm": None,
+    "log_every_n_steps": 1,
+    "log_peak_memory_stats": False,
+    "compile": False,
+    "cudnn_deterministic_mode": None,
+    "enable_activation_checkpointing": False,
+    "enable_activation_offloading": False,
+    # ours
+    "max_tokens_per_forward": 2048,
+    "reference_cache_dir": None,
+    "save_every_n_steps": None,
+    "keep_last_n_checkpoints": 2,
+    "validation_dataset": None,
+    "validation_share": None,
+    "validate_every_n_steps": None,
+    "probe": None,
+}
+# those of OPTIONAL that name a component
+COMPONENTS = ("lr_scheduler", "validation_dataset", "probe")
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse what cannot work, before anything is loaded.
+
+    Raises:
+        ValueError: Says which setting, and what is allowed.
+    """
+    check_adapter_settings(cfg)
+    if cfg.dtype == "fp16":
+        raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
+    on_cuda = str(cfg.device).startswith("cuda")
+    if cfg.enable_activation_offloading and not (on_cuda and cfg.enable_activation_checkpointing):
+        raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
+    if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs, cfg.log_every_n_steps or 0) < 1:
+        raise ValueError("batch_size, gradient_accumulation_steps, epochs and log_every_n_steps must be 1 or more")
+    if cfg.validation_share is not None and cfg.validation_dataset is not None:
+        raise ValueError("validation_share and validation_dataset are both given; use one of them")
+    if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
+        raise ValueError("validate_every_n_steps needs validation_share (for example 0.1) or a validation_dataset")

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Attention along the branches of a prefix tree, in plain products, for CPUs.
+
+A tree is cut into pieces: runs of tokens without a fork. A piece sees the pieces above it whole and itself causally,
+so no score is computed between two answers, and next to none above the diagonal: for the two answers of a pair about
+half of what attention under a dense mask computes. Rotary positions, as in torchtune, turn adjacent numbers as one
+complex number; turning and the change to heads-first layout are one pass. Everything is float32, also in a bf16 model.
+
+Legend: T tokens of the tree, L tokens of a piece, N tokens it sees, K key-value heads, G query heads for each of
+them, H head dim.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from torchtune.models.llama3_1 import Llama3ScaledRoPE
+from torchtune.modules import MultiHeadAttention, RotaryPositionalEmbeddings
+
+from finetune.tree.block_attention import attend_in_blocks
+from finetune.tree.prefix_tree import PrefixTree
+
+# A longer run is cut, so that little is computed above the diagonal; shorter products are slower.
+LONGEST_PIECE = 128
+# With shorter pieces on average, one dense product is faster than many small ones.
+SHORTEST_MEAN_PIECE = 24
+
+
+class Piece(NamedTuple):
+    """Tokens ``[start, end)``, the end of the runs ``seen``; they see what is before whole, themselves causally."""
+
+    start: int
+    end: int
+    seen: tuple[tuple[int, int], ...]
+
+
+class TreePieces(NamedTuple):
+    """A whole tree, ready for the attention of every layer; what its layers take as ``mask``.
+
+    Attributes:
+        pieces: In the order of the tokens.
+        causal: What is added to a piece's scores of itself, ``[LONGEST_PIECE, LONGEST_PIECE]``: 0 or minus infinity.
+    """
+
+    pieces: tuple[Piece, ...]
+    causal: Tensor
+
+
+def cut_tree(tree: PrefixTree) -> TreePieces | None:
+    """Cut a tree into pieces; None if they would be so short that attention under a dense mask is faster."""
+    end = tree.subtree_end.numpy()
+    n = len(end)
+    # An only child's subtree ends where its parent's does; every other token begins a new run.
+    starts = np.flatnonzero(np.concatenate([[True], end[1:] != end[:-1]]))
+    if n < SHORTEST_MEAN_PIECE * len(starts):
+        return None
+    pieces: list[Piece] = []
+    branch: list[tuple[int, int]] = []  # runs from the root to the present one
+    for start, stop in zip(starts, [*starts[1:], n]):
+        while branch and end[branch[-1][1] - 1] <= start:
+            branch.pop()
+        n_cuts = -(-(stop - start) // LONGEST_PIECE)
+        edges = [int(start + (stop - start) * k // n_cuts) for k in range(n_cuts + 1)]
+        for a, b in zip(edges, edges[1:]):
+            pieces.append(Piece(a, b, _joined([*branch, (edges[0], b)])))
+        branch.append((int(start), int(stop)))
+    causal = torch.full((LONGEST_PIECE, LONGEST_PIECE), -torch.inf).triu_(1)
+    return TreePieces(tuple(pieces), causal)
+
+
+def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Join runs that follow each other."""
+    joined: list[tuple[int, int]] = []
+    for start, end in runs:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return tuple(joined)
+
+
+class _TreeAttention(torch.autograd.Function):
+    """Rotary positions and attention, ``[T, K G H]``."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, turn, tree, n_kv_heads):
+        # q: [T, K G H]; k, v: [T, K H]; turn: [T, H / 2], complex
+        head_dim = 2 * turn.shape[1]
+        ctx.turn_queries = turn * head_dim**-0.5  # the scores' scale, for free
+        queries = _turned(q, ctx.turn_queries, n_kv_heads)  # [K, T, G H]
+        keys = _turned(k, turn, n_kv_heads)  # [K, T, H]
+        values = _heads_first(v.to(keys.dtype), n_kv_heads)  # [K, T, H]
+        out = torch.empty_like(queries)
+        weights = []
+        for piece in tree.pieces:
+            length = piece.end - piece.start
+            scores = _rows(queries, piece, head_dim) @ _seen(keys, piece).transpose(1, 2)  # [K, L G, N]
+            own = scores.view(n_kv_heads, length, -1, scores.shape[-1])[..., -length:]
+            own += tree.causal[:length, None, :length]
+            weights.append(torch.softmax(scores, -1))
+            out[:, piece.start : piece.end] = (weights[-1] @ _seen(values, piece)).view(n_kv_heads, length, -1)
+        ctx.tree, ctx.turn, ctx.dtype = tree, turn, q.dtype
+        ctx.save_for_backward(queries, keys, values, out, *weights)
+        return _tokens_first(out, q.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        queries, keys, values, out, *weights = ctx.saved_tensors
+        n_kv_heads, _, head_dim = keys.shape
+        group = queries.shape[2] // head_dim
+        grad = _heads_first(grad.to(out.dtype), n_kv_heads)
+        # d softmax: weights * (d weights - their weighted mean), and that mean is grad . out
+        mean = (grad * out).view(n_kv_heads, -1, head_dim).sum(-1, keepdim=True)  # [K, T G, 1]
+        d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+        for piece, weight in zip(ctx.tree.pieces, weights):
+            rows, own_mean = _rows(grad, piece, head_dim), mean[:, piece.start * group : piece.end * group]
+            d_scores = torch.baddbmm(own_mean, rows, _seen(values, piece).transpose(1, 2), beta=-1).mul_(weight)
+            d_piece = d_scores @ _seen(keys, piece)
+            d_queries[:, piece.start : piece.end] = d_piece.view(n_kv_heads, -1, queries.shape[2])
+            _add_seen(d_keys, piece, d_scores.transpose(1, 2) @ _rows(queries, piece, head_dim))
+            _add_seen(d_values, piece, weight.transpose(1, 2) @ rows)
+        d_q = _turned_back(d_queries, ctx.turn_queries, ctx.dtype)
+        d_k = _turned_back(d_keys, ctx.turn, ctx.dtype)
+        return d_q, d_k, _tokens_first(d_values, ctx.dtype), None, None, None
+
+
+def _turned(x: Tensor, turn: Tensor, n_kv_heads: int) -> Tensor:
+    """Return ``[T, heads H]`` heads first, adjacent numbers multiplied, as complex ones, by ``turn [T, H / 2]``."""
+    x = torch.view_as_complex(x.to(turn.real.dtype).view(len(x), n_kv_heads, -1, turn.shape[1], 2)).transpose(0, 1)
+    turned = torch.mul(x, turn[:, None], out=turn.new_empty(x.shape))  # without out, it would lie as x does
+    return torch.view_as_real(turned).view(*x.shape[:2], -1)
+
+
+def _turned_back(x: Tensor, turn: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the gradient of :func:`_turned`."""
+    x = torch.view_as_complex(x.view(*x.shape[:2], -1, turn.shape[1], 2)).transpose(0, 1)
+    turned = torch.mul(x, turn.conj()[:, None, None], out=turn.new_empty(x.shape))
+    return torch.view_as_real(turned).view(len(x), -1).to(dtype)
+
+
+def _heads_first(x: Tensor, n_kv_heads: int) -> Tensor:
+    return x.view(len(x), n_kv_heads, -1).transpose(0, 1).contiguous()
+
+
+def _tokens_first(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.transpose(0, 1).reshape(x.shape[1], -1).to(dtype)
+
+
+def _rows(x: Tensor, piece: Piece, head_dim: int) -> Tensor:
+    """Return a piece's rows of all its query heads, ``[K, L G, H]``."""
+    return x[:, piece.start : piece.end].reshape(len(x), -1, head_dim)
+
+
+def _seen(x: Tensor, piece: Piece) -> Tensor:
+    """Return the keys or values that a piece sees, ``[K, N, H]``; a view where they lie together."""
+    parts = [x[:, start:end] for start, end in piece.seen]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _add_seen(total: Tensor, piece: Piece, part: Tensor) -> None:
+    at = 0
+    for start, end in piece.seen:
+        total[:, start:end] += part[:, at : at + end - start]
+        at += end - start
+
+
+def can_attend(module: MultiHeadAttention) -> bool:
+    """Tell whether :func:`attend` computes what the layer does: rotary positions of adjacent numbers, nothing else."""
+    plain = type(module) is MultiHeadAttention and module.q_norm is None and module.k_norm is None
+    rotary = type(module.pos_embeddings) in (RotaryPositionalEmbeddings, Llama3ScaledRoPE)
+    return plain and rotary and module.attn_dropout == 0 and module.kv_cache is None
+
+
+def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, mask=None, input_pos=None) -> Tensor:
+    """Compute a layer for which :func:`can_attend` holds, along branches if ``mask`` is a cut tree.
+
+    Args:
+        module: Projections and rotary table.
+        x: ``[1, T, D]``.
+        y: As in torchtune; ``x`` for a cut tree.
+        mask: :class:`TreePieces`, a block mask, or what torchtune takes.
+        input_pos: Depths ``[1, T]``.
+
+    Returns:
+        ``[1, T, D]``.
+    """
+    if isinstance(mask, BlockMask):
+        return attend_in_blocks(module, x, mask, input_pos)
+    if not isinstance(mask, TreePieces):
+        return MultiHeadAttention.forward(module, x, y, mask=mask, input_pos=input_pos)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    turn = torch.view_as_complex(module.pos_embeddings.cache[input_pos[0]].to(dtype))
+    q, k, v = (project(x)[0] for project in (module.q_proj, module.k_proj, module.v_proj))
+    return module.output_proj(_TreeAttention.apply(q, k, v, turn, mask, module.num_kv_heads)[None])

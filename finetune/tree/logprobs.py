@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Log-probabilities of answers, with the vocabulary head applied to scored tokens only.
+
+Preference losses depend on the model only through one sum of log-probabilities an answer. So the
+gradient of every sum with respect to the hidden states can be taken in the forward pass, chunk by chunk,
+and merely scaled in the backward pass: two matrix products in all, and no ``[S, V]`` tensor outlives
+its chunk. The log-softmax is taken in float32 also for a bf16 model (in float64 for a float64 one).
+
+Legend: T tokens of the tree, S scored tokens, N answers, D embedding, V vocabulary, R LoRA rank.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torchtune.modules import TransformerDecoder
+from torchtune.modules.peft import LoRALinear
+
+from finetune.tree.prefix_tree import PrefixTree
+
+# Rows of the vocabulary head alive at once: 256 x 128k float32 logits are 131 MB.
+HEAD_CHUNK = 256
+
+
+class Head(NamedTuple):
+    """Output projection ``weight [V, D]``; if adapted, its LoRA ``a [R, D]``, ``b [V, R]``, scale and dropout."""
+
+    weight: Tensor
+    lora_a: Tensor | None = None
+    lora_b: Tensor | None = None
+    scale: float = 0.0
+    dropout: nn.Module | None = None
+
+
+def get_head(model: TransformerDecoder) -> Head:
+    """Return the output projection of a plain, tied or adapted (torchtune's or peft's LoRA) decoder.
+
+    Raises:
+        ValueError: If the output module, or what adapts it, is of a kind that is not known here.
+    """
+    output = model.output
+    if isinstance(output, LoRALinear) and not output.disabled:
+        scale = output.alpha / output.rank
+        return Head(output.weight, output.lora_a.weight, output.lora_b.weight, scale, output.dropout)
+    if isinstance(output, LoraLayer):
+        weight = output.get_base_layer().weight
+        names = [] if output.disable_adapters else [n for n in output.active_adapters if n in output.lora_A]
+        if not names:
+            return Head(weight)
+        if any(name in output.lora_variant or output.lora_bias[name] for name in names):
+            raise ValueError(
+                f"adapters {names} put more than plain LoRA on the head (DoRA, a bias): not supported there"
+            )
+        # Several add up: one LoRA of all ranks, each part with its own scale.
+        scales = [output.scaling[name] for name in names]
+        a = torch.cat([output.lora_A[name].weight * (scale / scales[0]) for name, scale in zip(names, scales)])
+        b = torch.cat([output.lora_B[name].weight for name in names], 1)
+        return Head(weight, a, b, scales[0], output.lora_dropout[names[0]])
+    if isinstance(output, (nn.Linear, LoRALinear)):
+        return Head(output.weight)
+    tied = getattr(output, "tied_module", None)  # torchtune's TiedLinear is no nn.Module
+    if tied is None:
+        raise ValueError(
+            f"unknown output projection {type(output).__name__}; a Linear, LoRALinear or TiedLinear is needed"
+        )
+    return Head(tied.weight)
+
+
+class _AnswerSums(torch.autograd.Function):
+    """Sum the log-probabilities of each answer's targets; keep only the gradients of the sums."""
+
+    @staticmethod
+    def forward(ctx, hidden, adapted, weight, lora_a, lora_b, scale, target, answer_ends):
+        # hidden: [S, D]; adapted: [S, D], what the head's LoRA sees (hidden after its dropout), or None;
+        # target: [S]. Rows are sorted by answer.
+        needs_hidden, needs_lora = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        logprobs = torch.empty(len(target), dtype=dtype, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_adapted = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
+        n_answers = len(answer_ends)
+        grad_a = lora_a.new_zeros(n_answers, *lora_a.shape) if needs_lora else None
+        grad_b = lora_b.new_zeros(n_answers, *lora_b.shape) if needs_lora else None
+        for lo in range(0, len(target), HEAD_CHUNK):
+            hi = min(lo + HEAD_CHUNK, len(target))
+            h, t = hidden[lo:hi], target[lo:hi, None]
+            logits = h @ weight.T
+            if lora_a is not None:
+                low = scale * (adapted[lo:hi] @ lora_a.T)
+                logits += low @ lora_b.T
+            # torch's log_softmax sums less exactly on a CPU; logsumexp sweeps over the logits more often
+            logits = logits.to(dtype)
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, t)
+            norm = logits.exp_().sum(-1, keepdim=True)
+            logprobs[lo:hi] = (chosen - norm.log())[:, 0]
+            if not needs_hidden and not needs_lora:
+                continue
+            # d sum / d logits = onehot(target) - softmax; this times -norm is built in place of the logits
+            d_logits = logits.scatter_add_(1, t, -norm).to(hidden.dtype)
+            factor = norm.reciprocal().neg_().to(hidden.dtype)
+            if needs_hidden:
+                grad_hidden[lo:hi] = (d_logits @ weight).mul_(factor)
+            if lora_a is not None:
+                d_low = (d_logits @ lora_b).mul_(scale * factor)
+                if grad_adapted is not None:
+                    grad_adapted[lo:hi] = d_low @ lora_a
+            if needs_lora:
+                # The answers' sums are weighted by the loss later, so their gradients stay apart.
+                for n, (start, end) in enumerate(zip((0, *answer_ends), answer_ends)):
+                    part = slice(max(start - lo, 0), max(min(end, hi) - lo, 0))
+                    if part.start >= part.stop:
+                        continue
+                    grad_a[n] += d_low[part].T @ adapted[lo:hi][part]
+                    grad_b[n] += d_logits[part].T @ (factor * low)[part]
+        ctx.lengths = _lengths(answer_ends)
+        ctx.save_for_backward(grad_hidden, grad_adapted, grad_a, grad_b)
+        return torch.stack([part.sum() for part in logprobs.split(ctx.lengths)])
+
+    @staticmethod
+    def backward(ctx, grad_sums):
+        grad_hidden, grad_adapted, grad_a, grad_b = ctx.saved_tensors
+        per_row = grad_sums.repeat_interleave(torch.tensor(ctx.lengths, device=grad_sums.device))[:, None]
+        d_hidden, d_adapted = (
+            None if grad is None else grad * per_row.to(grad.dtype) for grad in (grad_hidden, grad_adapted)
+        )
+        d_a = d_b = None
+        if grad_a is not None:
+            d_a = torch.einsum("n,nrd->rd", grad_sums.to(grad_a.dtype), grad_a)
+            d_b = torch.einsum("n,nvr->vr", grad_sums.to(grad_b.dtype), grad_b)
+        return d_hidden, d_adapted, None, d_a, d_b, None, None, None
+
+
+def _lengths(answer_ends: tuple[int, ...]) -> list[int]:
+    """Scored tokens of each answer."""
+    return [end - start for start, end in zip((0, *answer_ends), answer_ends)]
+
+
+def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = None) -> Tensor:
+    """Return the summed log-probability of each answer of a tree.
+
+    Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. A frozen
+    head is treated as a constant; a LoRA on it gets its gradient.
+
+    Args:
+        model: Decoder; its adapters count as they are switched.
+        tree: Continuations merged by :func:`finetune.tree.prefix_tree.build_tree`.
+        mask: What the layers take as their mask; None for the tree's own attention bias.
+
+    Returns:
+        Nats, float32 ``[N]`` (float64 for a float64 model).
+
+    Source: Rafailov et al. 2023, Eq. 7 needs only these sums; the order of products is ours.
+    """
+    head = get_head(model)
+    if head.weight.requires_grad:
+        raise ValueError("the output head is trainable; answer_logprobs supports a frozen head (LoRA) only")
+    tree = tree.to(head.weight.device)
+    hidden = model.tok_embeddings(tree.tokens)
+    if hidden.is_cuda:
+        # cuDNN plans its attention anew for every number of tokens (130 ms to 3 s on an H100), and trees differ in size
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    if mask is None:
+        mask = tree.attention_bias(hidden.dtype)
+    for layer in model.layers:
+        hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
+    scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]
+    adapted = head.dropout(scored) if head.dropout is not None else None
+    lora = (head.lora_a, head.lora_b)
+    if not torch.is_grad_enabled() and head.lora_a is not None:
+        lora = tuple(x.detach() for x in lora)  # a Function cannot see that nobody will ask for their gradients
+    return _AnswerSums.apply(scored, adapted, head.weight, *lora, head.scale, tree.target, tree.answer_ends)
