@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Files of a data set, written complete or not at all, with a manifest that names each by its SHA-256."""
+"""Files of a run: written whole or not at all, or appended to row by row so that a kill loses none.
 
+A data set's files have a manifest that names each by its SHA-256.
+"""
+
+import errno
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -57,11 +61,119 @@ def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Map
     return manifest
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside, sync and rename, so that a file is complete or absent."""
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write beside, sync and rename, so that a file is complete or absent; its folder is made if it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(path.name + ".partial")
     with staging.open("wb") as file:
-        file.write(content)
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staging, path)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON text, whole."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def changed_settings(there: Mapping[str, Any], here: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
+    """Name the settings that differ between a run that is on the disk and this one.
+
+    Args:
+        there: Settings as read from the disk.
+        here: Settings of this run; compared as JSON would give them back.
+        but: Settings that change no result.
+    """
+    here = json.loads(json.dumps(here))
+    return [key for key in sorted({*there, *here}) if key not in but and there.get(key) != here.get(key)]
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a log; a last line without an end was not written whole and does not count.
+
+    Raises:
+        ValueError: If a whole line is no JSON object; names file and line.
+    """
+    path = Path(path)
+    return _whole_rows(path, path.read_bytes() if path.exists() else b"")[0]
+
+
+class AppendLog:
+    """A JSON Lines file that one process appends to; every row is on its way to the disk when ``append`` returns.
+
+    Args:
+        path: Its folder is made if it is not there.
+        synced: Whether each append waits for the disk, so that a power cut loses nothing either.
+
+    Raises:
+        RuntimeError: If another process has it open.
+        ValueError: If a line that was written whole is no row.
+    """
+
+    def __init__(self, path: str | Path, synced: bool = False) -> None:
+        self.path, self._synced = Path(path), synced
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab", buffering=0)
+        try:
+            lock(self._file)
+        except BlockingIOError as error:
+            self._file.close()
+            raise RuntimeError(f"{self.path}: another run has it open; end that one, or use another folder") from error
+        self.rows, self._n_bytes = _whole_rows(self.path, self.path.read_bytes())
+        self._file.truncate(self._n_bytes)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows behind those that are there.
+
+        Raises:
+            OSError: If they cannot be written, as on a full disk; the file is then as before.
+        """
+        rows = [dict(row) for row in rows]
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        try:
+            if self._file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, "no space left on the device", str(self.path))
+            if self._synced:
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._n_bytes)
+            raise
+        self.rows += rows
+        self._n_bytes += len(content)
+
+    def close(self) -> None:
+        """Sync and close the file, so that another process can have it."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a log, and the bytes that they take; lines end at line feeds alone."""
+    n_bytes = content.rfind(b"\n") + 1
+    rows = []
+    for number, line in enumerate(content[:n_bytes].split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: no JSON ({error}); restore the file, or delete it") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path} line {number}: a {type(row).__name__}, want an object; restore the file")
+        rows.append(row)
+    return rows, n_bytes
+
+
+def lock(file: IO[Any]) -> None:
+    """Keep a file for this process, and for children that inherit it, until it is closed.
+
+    Raises:
+        BlockingIOError: If another process has it.
+        OSError: If this system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError("locks of files need Linux or macOS; on Windows use WSL") from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""How figures are printed, and how pages are filled: the one printer of numbers and the one Jinja environment."""
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+
+MISSING = "–"
+
+
+def number(x: float | None, digits: int = 3, signed: bool = True) -> str:
+    """Return a figure as text.
+
+    Args:
+        x: The figure; None gives a dash.
+        digits: Digits behind the point.
+        signed: Whether a plus is shown. A minus is as wide as a plus, and what rounds to 0 has no sign.
+    """
+    if x is None:
+        return MISSING
+    text = f"{x:+.{digits}f}" if signed else f"{x:.{digits}f}"
+    return (text if text.strip("+-0.") else text.lstrip("+-")).replace("-", "−")
+
+
+def interval(ends: Sequence[float | None] | None, digits: int = 3, signed: bool = True) -> str:
+    """Return an interval as text; None, or an end that is None, gives a dash."""
+    if ends is None or None in ends:
+        return MISSING
+    return f"[{', '.join(number(end, digits, signed) for end in ends)}]"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """Return a share as a percentage."""
+    return MISSING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def p_value(x: float | None) -> str:
+    """Return a p or q as text, without the zero before the point."""
+    return MISSING if x is None else "< .001" if x < 0.001 else f"{x:.3f}"[1:] if x < 1 else "1"
+
+
+def page_template(package: str, name: str, **filters: Callable[..., Any]) -> Template:
+    """Return a template that lies beside the code of a package.
+
+    Every text is escaped, an unknown name is an error, and the printers of this module are filters: ``number``,
+    ``interval``, ``percent`` and ``p``.
+
+    Args:
+        package: Dotted name.
+        name: File in it.
+        filters: Further filters by name.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=number, interval=interval, percent=percent, p=p_value, **filters)
+    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))

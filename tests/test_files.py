@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Files of a run: whole or absent, appended to without loss, and told apart by their settings."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from data.recipe.figures import interval, number, p_value, page_template, percent
+from data.recipe.files import AppendLog, changed_settings, read_log, write_json, write_whole
+
+
+def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": "line\u2028separator"}\n{"a": 3', encoding="utf-8")
+    assert read_log(path) == [{"a": 1}, {"a": "line\u2028separator"}]
+    log = AppendLog(path)
+    log.append([{"a": 4}, {"a": 5}])
+    log.close()
+    assert [row["a"] for row in read_log(path)] == [1, "line\u2028separator", 4, 5]
+
+
+def test_a_whole_line_that_is_no_row_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n[2]\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl line 2: a list, want an object"):
+        read_log(path)
+    path.write_text('{"a": 1}\n{"a"\n')
+    with pytest.raises(ValueError, match="line 2: no JSON"):
+        AppendLog(path)
+
+
+def test_a_full_disk_leaves_the_file_as_it_was():
+    log = AppendLog.__new__(AppendLog)
+    # /dev/full refuses every write, as a full disk does
+    with open("/dev/full", "ab", buffering=0) as full:
+        cut = []
+        log.rows, log._n_bytes, log._synced = [{"a": 1}], 9, False
+        log._file = type("File", (), {"write": full.write, "truncate": staticmethod(cut.append)})()
+        with pytest.raises(OSError, match="No space left"):
+            log.append([{"a": 2}])
+    assert log.rows == [{"a": 1}]
+    assert cut == [9]
+
+
+def test_one_process_at_a_time_has_a_log(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    log = AppendLog(path)
+    code = f"from data.recipe.files import AppendLog; AppendLog({str(path)!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert other.returncode
+    assert "another run has it open" in other.stderr
+    log.close()
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_is_whole_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    write_json(path, {"x": [1, None]})
+    assert json.loads(path.read_text()) == {"x": [1, None]}
+    write_whole(path, "new")
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+def test_settings_are_compared_as_json_has_them():
+    assert changed_settings({"a": [1, 2], "b": 1}, {"a": (1, 2), "b": 1}) == []
+    assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None, "d": 0}, but=["d"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("x", "text"), [(0.0004, "0.000"), (-0.0004, "0.000"), (1.5, "+1.500"), (-2, "−2.000"), (None, "–")]
+)
+def test_numbers_as_text(x, text):
+    assert number(x) == text
+
+
+def test_other_figures_as_text():
+    assert number(-2, 1, signed=False) == "−2.0"
+    assert interval([-1, 1], 1) == "[−1.0, +1.0]"
+    assert interval([None, 1]) == interval(None) == "–"
+    assert (percent(0.256), percent(0.256, 1), percent(None)) == ("26 %", "25.6 %", "–")
+    assert [p_value(x) for x in (0.0001, 0.05, 1, None)] == ["< .001", ".050", "1", "–"]
+
+
+def test_a_page_shows_texts_as_texts():
+    page = page_template("data.people", "review.html.jinja")
+    assert page.environment.from_string("{{ x }} {{ y | number(1) }}").render(x="<b>", y=2) == "&lt;b&gt; +2.0"
