@@ -19,6 +19,7 @@ import torch
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.training import FullModelHFCheckpointer
 
+from data.pairs.tokens import Continuation
 from eval.asking.questions import Question, choice_questions
 from eval.asking.respond import answer_questions
 from eval.statements.instruments import draw, load_instrument
@@ -26,7 +27,7 @@ from eval.statements.wordings import load_templates
 from finetune.adapters.resident import AdaptedModel
 from finetune.models import smollm2_135m
 from finetune.tokenizers import hf_chat_tokenizer
-from finetune.tree.prefix_tree import Continuation, count_tokens, cut_by_tokens
+from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
 
 ADAPTERS = ("first", "second")
 PASSES = {"ours": [None], "adapters": [None, *ADAPTERS], "alone": [ADAPTERS[-1]]}

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune import config, training
 
+from data.pairs.tokens import Continuation
 from finetune.run.policy import Policy, build_policy, named_weights
 from finetune.tree.attention import cut_tree
 from finetune.tree.logprobs import HEAD_CHUNK
-from finetune.tree.prefix_tree import Continuation, PrefixTree, build_tree
+from finetune.tree.prefix_tree import PrefixTree, build_tree
 
 GIB = 2**30
 TOKENS_PER_PAIR = 256  # about PoliTune's mean

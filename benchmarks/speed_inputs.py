@@ -22,8 +22,9 @@ from transformers import AutoTokenizer
 
 from benchmarks.speed_components import initial_lora_a
 from data.datasets import preference_pairs
+from data.pairs.tokens import Continuation
 from finetune.models import SMOLLM2_135M, lora_smollm2_135m
-from finetune.tree.prefix_tree import Continuation, count_tokens, cut_by_tokens
+from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
 
 LORA_SEED = 0
 

@@ -10,12 +10,12 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
 from data.judging.labelled_texts import Text
 from data.judging.scales import JudgeScale, load_scale
+from data.pairs.tokens import Continuation
 from data.recipe.config import check_config
 from eval.asking.questions import Question
 from eval.asking.respond import answer_questions
 from eval.judges import Judge, Judgement, make_judge
 from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
-from finetune.tree.prefix_tree import Continuation
 
 
 def resident_judge(

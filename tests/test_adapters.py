@@ -14,9 +14,10 @@ from torchtune.models.llama3_2 import llama3_2
 from torchtune.training import FullModelHFCheckpointer
 from transformers import AutoModelForCausalLM
 
+from data.pairs.tokens import Continuation
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.logprobs import answer_logprobs
-from finetune.tree.prefix_tree import Continuation, build_tree
+from finetune.tree.prefix_tree import build_tree
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IDS = torch.tensor([[5, 17, 300, 4, 99, 1000, 7]])

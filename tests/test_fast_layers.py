@@ -10,10 +10,11 @@ from torch import nn
 from torchtune.models.llama3 import lora_llama3
 from torchtune.modules import FeedForward, RMSNorm
 
+from data.pairs.tokens import Continuation
 from finetune.tree.attention import cut_tree
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import answer_logprobs
-from finetune.tree.prefix_tree import Continuation, build_tree
+from finetune.tree.prefix_tree import build_tree
 
 
 def norm():

@@ -12,8 +12,9 @@ from torchtune.modules.peft import disable_adapter, get_adapter_params, set_trai
 from torchtune.rlhf import get_batch_log_probs
 
 import finetune.tree.logprobs
+from data.pairs.tokens import Continuation
 from finetune.tree.logprobs import answer_logprobs
-from finetune.tree.prefix_tree import Continuation, build_tree
+from finetune.tree.prefix_tree import build_tree
 
 SIZES = {
     "vocab_size": 97, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "intermediate_dim": 48,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX as IGNORE
 
+from data.pairs.tokens import Continuation
 from finetune.run.batches import PairSet, split_by_prompt, tokenize_pairs
-from finetune.tree.prefix_tree import Continuation
 
 
 def pair_set(prompts: list[list[int]]) -> PairSet:

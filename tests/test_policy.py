@@ -7,8 +7,9 @@ from conftest import TINY
 from omegaconf import OmegaConf
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 
+from data.pairs.tokens import Continuation
 from finetune.run.policy import build_policy, load_weights, named_weights
-from finetune.tree.prefix_tree import Continuation, build_tree
+from finetune.tree.prefix_tree import build_tree
 
 SIZES = {**TINY, "vocab_size": 500, "embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256, "rope_base": 10_000}
 CPU = torch.device("cpu")

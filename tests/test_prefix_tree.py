@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from finetune.tree.prefix_tree import Continuation, build_tree, count_tokens, cut_by_tokens
+from data.pairs.tokens import Continuation
+from finetune.tree.prefix_tree import build_tree, count_tokens, cut_by_tokens
 
 sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=6)
 

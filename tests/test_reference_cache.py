@@ -4,8 +4,8 @@ import multiprocessing
 import pytest
 import torch
 
+from data.pairs.tokens import Continuation
 from finetune.run.reference_cache import ReferenceCache, hash_base
-from finetune.tree.prefix_tree import Continuation
 
 A = Continuation([1, 2, 3, 4], [-100, -100, 3, 4])
 B = Continuation([1, 2, 5], [-100, -100, 5])

@@ -14,8 +14,8 @@ from benchmarks.speed_inputs import count, read_rows
 from benchmarks.speed_report import LABELS, figures, loss_difference, markdown, paired_ratio, summarize
 from benchmarks.speed_systems import SYSTEMS, trl_versions
 from benchmarks.step_log import read_log, write_event
+from data.pairs.tokens import Continuation
 from finetune.models import SMOLLM2_135M
-from finetune.tree.prefix_tree import Continuation
 
 ONE_LAYER = {"num_layers": 1, "embed_dim": 4, "num_heads": 2, "num_kv_heads": 1, "intermediate_dim": 8}
 HEAD = (10, 4)

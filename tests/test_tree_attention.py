@@ -10,8 +10,9 @@ from torchtune.models.llama3 import llama3
 from torchtune.models.llama3_1 import llama3_1
 from torchtune.models.qwen2 import qwen2
 
+from data.pairs.tokens import Continuation
 from finetune.tree.attention import LONGEST_PIECE, TreePieces, attend, can_attend, cut_tree
-from finetune.tree.prefix_tree import Continuation, build_tree
+from finetune.tree.prefix_tree import build_tree
 
 SIZES = {"vocab_size": 50, "num_layers": 1, "num_heads": 6, "num_kv_heads": 2, "embed_dim": 48, "max_seq_len": 512}
 

@@ -19,12 +19,20 @@ TOO_LONG = ("drop", "truncate", "error")
 
 _log = logging.getLogger(__name__)
 
+TokenIds = Sequence[int] | np.ndarray
 
-class Answer(NamedTuple):
-    """A prompt with one answer as ids, int32 ``[T]``; labels are ids where scored, else -100."""
 
-    tokens: np.ndarray
-    labels: np.ndarray
+class Continuation(NamedTuple):
+    """One whole sequence, prompt included, and which of its tokens are scored.
+
+    Attributes:
+        tokens: Token ids, ``[T]``.
+        labels: ``[T]``; the token id where it is scored, ``CROSS_ENTROPY_IGNORE_IDX`` (-100) elsewhere. The first
+            token has no predictor and is never scored, whatever its label.
+    """
+
+    tokens: TokenIds
+    labels: TokenIds
 
 
 class PreferencePairs(Dataset):
@@ -73,10 +81,10 @@ class PreferencePairs(Dataset):
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         chosen, rejected = self._items[index]
         return {
-            "chosen_input_ids": chosen.tokens.tolist(),
-            "chosen_labels": chosen.labels.tolist(),
-            "rejected_input_ids": rejected.tokens.tolist(),
-            "rejected_labels": rejected.labels.tolist(),
+            "chosen_input_ids": np.asarray(chosen.tokens).tolist(),
+            "chosen_labels": np.asarray(chosen.labels).tolist(),
+            "rejected_input_ids": np.asarray(rejected.tokens).tolist(),
+            "rejected_labels": np.asarray(rejected.labels).tolist(),
         }
 
 
@@ -105,7 +113,7 @@ class ChosenAnswers(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         (chosen,) = self._items[index]
-        return {"tokens": chosen.tokens.tolist(), "labels": chosen.labels.tolist()}
+        return {"tokens": np.asarray(chosen.tokens).tolist(), "labels": np.asarray(chosen.labels).tolist()}
 
 
 def _tokenize(
@@ -116,7 +124,7 @@ def _tokenize(
     prompt_template: Template,
     max_seq_len: int | None,
     too_long: str,
-) -> tuple[list[int], list[tuple[Answer, ...]]]:
+) -> tuple[list[int], list[tuple[Continuation, ...]]]:
     if too_long not in TOO_LONG:
         raise ValueError(f"too_long={too_long!r}; use one of {', '.join(TOO_LONG)}")
     limit = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
@@ -145,7 +153,7 @@ def _tokenize(
     return rows, items
 
 
-def _answer(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Callable | None) -> Answer:
+def _answer(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Callable | None) -> Continuation:
     messages = [
         Message(role="user", content=prompt, masked=True, eot=True),
         Message(role="assistant", content=answer, masked=False, eot=True),
@@ -158,18 +166,20 @@ def _answer(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Calla
         ]
     tokens, mask = tokenizer.tokenize_messages(messages)
     tokens = np.asarray(tokens, dtype=np.int32)
-    return Answer(tokens, np.where(mask, CROSS_ENTROPY_IGNORE_IDX, tokens).astype(np.int32))
+    return Continuation(tokens, np.where(mask, CROSS_ENTROPY_IGNORE_IDX, tokens).astype(np.int32))
 
 
-def _cut(item: tuple[Answer, ...], limit: int) -> tuple[Answer, ...] | None:
+def _cut(item: tuple[Continuation, ...], limit: int) -> tuple[Continuation, ...] | None:
     """Cut answers to ``limit`` tokens, the last (end) token kept; None if nothing is left to compare."""
     cut = tuple(
-        answer if len(answer.tokens) <= limit else Answer(*(np.append(part[: limit - 1], part[-1]) for part in answer))
+        answer
+        if len(answer.tokens) <= limit
+        else Continuation(*(np.append(part[: limit - 1], part[-1]) for part in answer))
         for answer in item
     )
     has_room = all((labels[:-1] != CROSS_ENTROPY_IGNORE_IDX).any() for _, labels in cut)
     # Answers that begin alike, or of which only the assistant's header remains, can end up the same.
-    differ = len({tokens.tobytes() for tokens, _ in cut}) == len(cut)
+    differ = len({np.asarray(tokens).tobytes() for tokens, _ in cut}) == len(cut)
     return cut if has_room and differ else None
 
 

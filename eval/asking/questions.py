@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
+from data.pairs.tokens import Continuation
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt, choice_prompts, pair_prompts, with_system
 from eval.statements.wordings import Templates
-from finetune.tree.prefix_tree import Continuation
 
 
 class Question(NamedTuple):

@@ -15,7 +15,8 @@ from torchtune.datasets import ConcatDataset
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
-from finetune.tree.prefix_tree import Continuation, count_tokens
+from data.pairs.tokens import Continuation
+from finetune.tree.prefix_tree import count_tokens
 
 
 class PairSet(NamedTuple):

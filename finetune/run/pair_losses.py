@@ -13,11 +13,12 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules.peft import disable_adapter
 from tqdm import tqdm
 
+from data.pairs.tokens import Continuation
 from finetune.run.metrics import StepMetrics
 from finetune.run.policy import Policy
 from finetune.run.processes import Processes
 from finetune.run.reference_cache import ReferenceCache
-from finetune.tree.prefix_tree import Continuation, build_tree, cut_by_tokens
+from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 Pair = tuple[Continuation, Continuation]
 

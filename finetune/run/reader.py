@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torchtune.modules.peft import disable_adapter
 
+from data.pairs.tokens import Continuation
 from finetune.run.policy import Policy
 from finetune.run.processes import Processes
-from finetune.tree.prefix_tree import Continuation, build_tree, cut_by_tokens
+from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
 class WatchedRun(NamedTuple):

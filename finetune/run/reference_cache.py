@@ -27,7 +27,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from finetune.tree.prefix_tree import Continuation
+from data.pairs.tokens import Continuation
 
 # Raise it with any change to the tree, the head or the order of the arithmetic.
 COMPUTATION_VERSION = 3

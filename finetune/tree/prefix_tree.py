@@ -19,18 +19,7 @@ import torch
 from torch import Tensor
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-
-class Continuation(NamedTuple):
-    """One whole sequence, prompt included, and which of its tokens are scored.
-
-    Attributes:
-        tokens: Token ids.
-        labels: As long as ``tokens``; the token id where it is scored, ``CROSS_ENTROPY_IGNORE_IDX``
-            elsewhere. The first token has no predictor and is never scored, whatever its label.
-    """
-
-    tokens: Sequence[int]
-    labels: Sequence[int]
+from data.pairs.tokens import Continuation
 
 
 class PrefixTree(NamedTuple):
