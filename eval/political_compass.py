@@ -17,15 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
+from data.recipe.files import write_json, write_whole
 from eval.asking.interview import plan_interview
 from eval.asking.resident import ResidentModel
 from eval.asking.respondents import BASE, read_respondents
-from eval.asking.results_file import ResultsFile, write_whole
+from eval.asking.results import Place, ResultsFile, check_results, make_place, read_places
 from eval.asking.run_record import describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.judges import build_judges
 from eval.pages.compass_plot import draw_compass, require_matplotlib
-from eval.pages.report import write_report
+from eval.pages.report import render_report
 from eval.pages.score_table import score_table
 from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
 from eval.scores.summary import summarize
@@ -74,6 +75,7 @@ class PoliticalCompassRecipe:
 
     Args:
         cfg: A config that passed :func:`data.recipe.config.check_config`.
+        places: Where models stand among others, if the caller knows more of it than their names and globs tell.
 
     Raises:
         FileNotFoundError: If an adapter, the instrument, the templates or the training data are not there.
@@ -81,7 +83,7 @@ class PoliticalCompassRecipe:
         ValueError: If a setting or a file breaks a rule.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, places: dict[str, Place] | None = None) -> None:
         require_matplotlib()
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
@@ -107,7 +109,11 @@ class PoliticalCompassRecipe:
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends
-        self._results = ResultsFile(self._output_dir, self._settings)
+        self._places = read_places(respondent.name for respondent in self._respondents)
+        self._places |= {name: make_place(**place) for name, place in self._adapters.places.items()} | (places or {})
+        if self._places:
+            self._settings["places"] = self._places
+        check_results(self._output_dir, self._settings)
 
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
@@ -127,7 +133,7 @@ class PoliticalCompassRecipe:
         """Prepare the questions, then load the base with its adapters."""
         resident = [respondent for respondent in self._respondents if respondent.server is None]
         self._resident = ResidentModel(cfg, self._interview, resident) if resident else None
-        self._results.open()
+        self._results = ResultsFile(self._output_dir, self._settings)
         n_prompts = ", ".join(f"{len(prompts)} {mode}" for mode, prompts in self._interview.prompts.items())
         log.info(
             f"{n_prompts} prompts ({self._instrument.name} {self._instrument.version}) for "
@@ -151,17 +157,16 @@ class PoliticalCompassRecipe:
         summary = self._summarize(cfg)
         folder = self._output_dir
         if self._judges:
-            lines = "".join(json.dumps(row) + "\n" for row in self._judged)
-            write_whole(folder / "judged.jsonl", lambda path: path.write_text(lines))
-        write_whole(folder / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
+            write_whole(folder / "judged.jsonl", "".join(json.dumps(row) + "\n" for row in self._judged))
+        write_json(folder / "summary.json", summary)
         self._draw(summary)
         log.info(f"wrote {len(self._results.rows)} answers to {folder}\n{score_table(summary)}")
 
     def _draw(self, summary: dict[str, Any]) -> None:
         placed = any(summary["models"].values())  # free text alone has no coordinate
         for name, content in draw_compass(summary).items() if placed else ():
-            write_whole(self._output_dir / f"compass.{name}", lambda path, content=content: path.write_bytes(content))
-        write_whole(self._output_dir / "report.html", lambda path: write_report(summary, self._instrument, path))
+            write_whole(self._output_dir / f"compass.{name}", content)
+        write_whole(self._output_dir / "report.html", render_report(summary, self._instrument))
 
     def _summarize(self, cfg: DictConfig) -> dict[str, Any]:
         instrument = self._instrument
@@ -171,8 +176,11 @@ class PoliticalCompassRecipe:
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
         ids = {entry.id for entry in (*instrument.items, *instrument.pairs)}
         options = cfg.n_bootstrap, cfg.seed
-        without = distrust(summarize(rows, instrument.keep(ids - flagged), *options), self._judges) if flagged else None
-        scores, asked = summarize(rows, instrument, *options), self._interview.prompts.get("open", [])
+        scores, asked = summarize(rows, instrument, *options, self._places), self._interview.prompts.get("open", [])
+        without = None
+        if flagged:
+            kept = instrument.keep(ids - flagged)
+            without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         return {
             **describe_run(instrument, self._settings),
             **add_judges(scores, self._judged, self._judges, asked, *options),

@@ -8,7 +8,6 @@ Writes ``results.jsonl`` (a row an answer, a line of text or a task, as they com
 ``finetune/export.py`` takes ``side_effects.json`` among its ``summaries`` and writes the figures into the card.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from omegaconf import DictConfig
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
+from data.recipe.files import write_json, write_whole
 from eval.asking.interview import Interview
 from eval.asking.resident import ResidentModel
 from eval.asking.respondents import BASE, Respondent
-from eval.asking.results_file import ResultsFile, row_key, write_whole
+from eval.asking.results import ResultsFile, check_results, row_key
 from eval.asking.run_record import describe_command, read_weights
 from eval.asking.written_answers import Decoding
 from eval.effects.measures import by_measure, change_lines, describe_answers, measure_all
@@ -82,8 +82,8 @@ class SideEffectsRecipe:
         self._given = {key: load(cfg[key]) for key, load in given.items() if cfg[key] is not None}
         self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
         self._settings |= {f"{key}_sha256": found.about["sha256"] for key, found in self._given.items()}
-        of_rows = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
-        self._results = ResultsFile(self._output_dir, of_rows)
+        self._of_rows = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
+        check_results(self._output_dir, self._of_rows)
 
     @staticmethod
     def _check(cfg: DictConfig) -> None:
@@ -113,7 +113,7 @@ class SideEffectsRecipe:
             for name in (BASE, *self._adapters.names)
         ]
         self._resident = ResidentModel(self._cfg, interview, self._respondents) if prompts else None
-        self._results.open()
+        self._results = ResultsFile(self._output_dir, self._of_rows)
         asked = [{"model": r.name, **p.row} for r in self._respondents for of in prompts.values() for p in of]
         n = sum(self._results.has([row]) for row in asked)
         log.info(f"{len(asked)} requests and lines for {len(self._respondents)} models; {n} are there already")
@@ -145,11 +145,11 @@ class SideEffectsRecipe:
             "side_effects": measure_all(rows, self._toxicity, self._cfg.toxicity_threshold),
         }
         folder = self._output_dir
-        write_whole(folder / "side_effects.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
+        write_json(folder / "side_effects.json", found)
         page = load_page("eval.effects", "side_effects.html.jinja").render(
             s=found, measures=by_measure(found["side_effects"]), requests=self._side_by_side(rows)
         )
-        write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+        write_whole(folder / "report.html", page)
         log.info(f"wrote {len(rows)} rows to {folder}\n{change_lines(found['side_effects'])}")
 
     def _side_by_side(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from torchtune import config, utils
 
 from data.recipe.config import check_config, plain_errors
-from eval.asking.results_file import write_whole
+from data.recipe.files import write_whole
 from eval.pages.study_report import Counts, count_pairs, describe_plan, describe_results
 from eval.political_compass import PoliticalCompassRecipe
 from eval.study_plan import ModelPlan, Run, plan_study
@@ -99,7 +99,7 @@ class StudyRecipe:
         """Ask the base and all adapters of each model, and write the report of the study."""
         summaries = {plan.name: self._ask(plan) for plan in self._plans}
         text = describe_results(self._plans, summaries, self._counts)
-        write_whole(self._output_dir / "study.md", lambda path: path.write_text(text, encoding="utf-8"))
+        write_whole(self._output_dir / "study.md", text)
         log.info(f"wrote {self._output_dir / 'study.md'}\n{text}")
 
     def _ask(self, plan: ModelPlan) -> dict[str, Any]:

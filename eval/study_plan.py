@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data.recipe.config import check_config
 from eval import political_compass
-from eval.asking.results_file import SCORING
+from eval.asking.results import SCORING
 from finetune.run import settings as dpo_settings
 from finetune.run.checkpoints import PROGRESS_FILE
 

@@ -8,7 +8,6 @@ Writes ``validation.json`` and ``judgements.jsonl`` (a row an answer, from which
 ``min_kappa``. The same command again repeats no call that was answered.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from data.judging.labelled_texts import LabelledTexts, Text, read_labelled
 from data.judging.panel import describe_panel
 from data.judging.scales import JudgeScale, load_scale
 from data.recipe.config import check_config, plain_errors
-from eval.asking.results_file import write_whole
+from data.recipe.files import to_jsonl, write_json, write_whole
 from eval.cue_words import CUES, swap_cues
 from eval.judges import Judge, Judgement, build_judges
 from eval.pages.validation_table import validation_table
@@ -81,9 +80,8 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         ),
     }
     folder = Path(cfg.output_dir)
-    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(labelled, said)]
-    write_whole(folder / "judgements.jsonl", lambda path: path.write_text("".join(rows), encoding="utf-8"))
-    write_whole(folder / "validation.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
+    write_whole(folder / "judgements.jsonl", to_jsonl(_rows(labelled, said)))
+    write_json(folder / "validation.json", found)
     return found
 
 

@@ -86,6 +86,8 @@ def test_a_dial_has_only_the_points_between(folders):
     some = {"left": folders["left"], "right": folders["right"]}
     found = read_adapters({**some, "both": {"left": 1, "right": 1}}, {"low": "left", "high": "right", "n_points": 5})
     assert found.names == ("left", "right", "both", "left@0.5", "right@0.5")
+    assert found.places["left@0.5"] == {"run": "left", "weight": 0.5}
+    assert "both" not in found.places
     assert found.blends == {"both": {"left": 1, "right": 1}, "left@0.5": {"left": 0.5}, "right@0.5": {"right": 0.5}}
     nine = read_adapters(some, {"low": "left", "high": "right", "n_points": 9})
     assert nine.names[2:] == ("left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75")
@@ -109,6 +111,7 @@ def test_a_glob_is_the_trajectory_of_a_run(folders, tmp_path):
     (tmp_path / "run" / "torchtune_config.yaml").write_text("a: 1\n")
     found = read_adapters({"right": folders["right"], "left": f"{tmp_path}/run/*"})
     assert found.names == ("right", "left_step_5", "left_step_10", "left_step_20")
+    assert found.places["left_step_10"] == {"run": "left", "step": 10}
     assert found.folders["left_step_20"] == f"{tmp_path}/run/epoch_1"
     make_run(tmp_path / "foreign", {"checkpoint-500": None, "checkpoint-1000": None}, folders["left"])
     assert list(find_checkpoints(f"{tmp_path}/foreign/checkpoint-*")) == [500, 1000]

@@ -7,7 +7,7 @@ import pytest
 from fault_server import FaultServer
 from test_political_compass import adapters, overrides, run  # noqa: F401
 
-from eval.asking import results_file
+from eval.asking import results
 from eval.statements.wordings import load_templates
 
 WRITTEN = {
@@ -53,7 +53,7 @@ def test_written_modes_beside_choice(overrides, adapters, tmp_path):  # noqa: F8
 def test_a_run_killed_while_it_writes_goes_on_bit_for_bit(overrides, tmp_path, monkeypatch):  # noqa: F811
     run(overrides, adapters=None, **WRITTEN)
     undisturbed = (tmp_path / "out" / "results.jsonl").read_bytes()
-    append = results_file.ResultsFile.append
+    append = results.ResultsFile.append
 
     def die_later(self, rows):
         append(self, rows)
@@ -62,7 +62,7 @@ def test_a_run_killed_while_it_writes_goes_on_bit_for_bit(overrides, tmp_path, m
 
     killed = {**overrides, "output_dir": str(tmp_path / "killed"), "adapters": None, **WRITTEN}
     with monkeypatch.context() as patch:
-        patch.setattr(results_file.ResultsFile, "append", die_later)
+        patch.setattr(results.ResultsFile, "append", die_later)
         with pytest.raises(KeyboardInterrupt):
             run(killed)
     path = tmp_path / "killed" / "results.jsonl"

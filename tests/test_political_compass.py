@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from data.recipe.config import check_config
-from eval.asking import respond, results_file
+from eval.asking import respond, results
 from eval.asking.run_record import read_settings
 from eval.pages import compass_plot
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
@@ -206,7 +206,7 @@ def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeyp
     ask = respond.answer_logprobs
     monkeypatch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
     other = {**overrides, "output_dir": str(tmp_path / "killed")}
-    append = results_file.ResultsFile.append
+    append = results.ResultsFile.append
 
     def die_later(self, rows):
         append(self, rows)
@@ -214,7 +214,7 @@ def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeyp
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(results_file.ResultsFile, "append", die_later)
+        patch.setattr(results.ResultsFile, "append", die_later)
         with pytest.raises(KeyboardInterrupt):
             run(other, adapters=adapters, max_tokens_per_forward=200)
     path = tmp_path / "killed" / "results.jsonl"

@@ -10,7 +10,7 @@ from test_respond import BANK
 
 from eval.asking.interview import Interview
 from eval.asking.respondents import Respondent, read_respondents
-from eval.asking.results_file import ResultsFile
+from eval.asking.results import KEY, ResultsFile, check_results, read_places
 from eval.asking.served import ask_served, check_served
 from eval.asking.written_answers import Decoding
 from eval.scores.summary import summarize
@@ -110,15 +110,47 @@ def test_how_a_server_is_called_changes_no_answer(tmp_path):
     def settings(**more):
         return {"n_bootstrap": 1, "seed": 0, "respondents": {"far": {**SERVER, **more}}}
 
-    results = ResultsFile(tmp_path, settings(timeout_s=3))
-    results.open()
-    results.close()
-    ResultsFile(tmp_path, settings(model="of a run that wrote no answer"))
-    results.path.write_text("{}\n")
-    ResultsFile(tmp_path, settings(max_retries=9, max_concurrency=1) | {"n_bootstrap": 2})
+    ResultsFile(tmp_path, settings(model="of a run that wrote no answer")).close()
+    ResultsFile(tmp_path, settings(timeout_s=3)).close()
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    check_results(tmp_path, settings(max_retries=9, max_concurrency=1) | {"n_bootstrap": 2, "places": {}})
     for other in (settings(n_top_logprobs=5), settings(model="n"), settings() | {"seed": 1}):
         with pytest.raises(FileExistsError, match="other settings"):
-            ResultsFile(tmp_path, other)
+            check_results(tmp_path, other)
+
+
+def test_rows_survive_a_kill_and_a_second_process_is_refused(tmp_path):
+    rows = [dict.fromkeys(KEY, k) for k in range(3)]
+    results = ResultsFile(tmp_path, {"seed": 0})
+    results.append(rows[:2])
+    with pytest.raises(RuntimeError, match="results.jsonl: another run has it open"):
+        ResultsFile(tmp_path, {"seed": 0})
+    results.close()
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write(b'{"model": 2')
+    results = ResultsFile(tmp_path, {"seed": 0})
+    assert results.rows == rows[:2]
+    assert results.has(rows[:2])
+    assert not results.has(rows)
+    results.append(rows)  # those that are there are not written again
+    results.close()
+    assert (tmp_path / "results.jsonl").read_text() == "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_names_tell_places():
+    """The step of a checkpoint, the weight on a dial, seed and dose in a study; other names tell nothing."""
+    names = ["base", "left", "left_step_40", "left@step4", "epoch_1", "left@-0.75"]
+    places = read_places([*names, "l_pairs-8_seed-1", "share-5_seed-0", "a_seed-2"])
+    told = {name: {key: x for key, x in place.items() if x is not None} for name, place in places.items()}
+    assert told == {
+        "left_step_40": {"run": "left", "step": 40},
+        "left@step4": {"run": "left", "step": 4},
+        "epoch_1": {"run": "run", "step": 1},
+        "left@-0.75": {"run": "left", "weight": -0.75},
+        "l_pairs-8_seed-1": {"run": "l_pairs-8", "seed": 1, "line": "l", "unit": "pairs", "dose": 8},
+        "share-5_seed-0": {"run": "share-5", "seed": 0, "line": "share", "unit": "share", "dose": 5},
+        "a_seed-2": {"run": "a", "seed": 2},
+    }
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torchtune.modules import TransformerDecoder
 from tqdm import tqdm
 
 from eval.asking.questions import Question
-from eval.asking.results_file import row_key
+from eval.asking.results import row_key
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 

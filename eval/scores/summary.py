@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from eval.asking.results import Place
 from eval.scores.answers import Answers, Row, collect_answers, collect_leans
 from eval.scores.comparisons import compare, compare_items, flips, item_agreement
 from eval.scores.curves import describe_curves
@@ -22,7 +23,13 @@ PAIRS, OPEN = "pairs", "open"
 MOVED = 0.05
 
 
-def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, seed: int) -> dict[str, Any]:
+def summarize(
+    rows: Iterable[Row],
+    instrument: Instrument,
+    n_bootstrap: int,
+    seed: int,
+    places: Mapping[str, Place] | None = None,
+) -> dict[str, Any]:
     """Score the answers of all models and modes.
 
     Args:
@@ -30,6 +37,7 @@ def summarize(rows: Iterable[Row], instrument: Instrument, n_bootstrap: int, see
         instrument: The instrument that they answer.
         n_bootstrap: Resamples of each diagnostic's interval.
         seed: Of the resamples.
+        places: Where models stand among others, as in ``settings.json``; None: as their names tell.
 
     Returns:
         ``models``: name, mode, axis (for ``pairs`` also ``lean``, over all pairs) to estimate, both intervals

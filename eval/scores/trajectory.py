@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.asking.results_file import write_whole
+from data.recipe.files import write_whole
 from eval.scores.drift import describe_drift
 from eval.scores.resampling import false_discovery_rates
 
@@ -44,8 +44,7 @@ class Trajectory:
     def open(self) -> None:
         """Leave the rows of this run, whole ones, in the file."""
         if self._writes:
-            text = "".join(json.dumps(row) + "\n" for row in self.rows)
-            write_whole(self.path, lambda path: path.write_text(text))
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def append(self, step: int, row: Mapping[str, Any]) -> None:
         """Add what was measured at a step."""

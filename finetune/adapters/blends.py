@@ -36,11 +36,13 @@ class AdapterSet(NamedTuple):
         folders: Name to PEFT folder, each to be loaded once.
         blends: Name to weight of each adapter in it.
         names: All of both, in the order in which they are to be asked.
+        places: ``run`` and ``step`` of each checkpoint of a glob, ``run`` and ``weight`` of each point of a dial.
     """
 
     folders: dict[str, str]
     blends: dict[str, Weights]
     names: tuple[str, ...]
+    places: dict[str, dict[str, Any]]
 
 
 def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | None = None) -> AdapterSet:
@@ -60,6 +62,7 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     folders: dict[str, str] = {}
     blends: dict[str, Weights] = {}
     names: list[str] = []
+    places: dict[str, dict[str, Any]] = {}
     adapters = {name: given for name, given in (adapters or {}).items() if given is not None}  # null: left out
     for name, given in adapters.items():
         if isinstance(given, Mapping):
@@ -67,7 +70,11 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
             names.append(name)
             continue
         is_glob = set("*?[") & set(str(given)) and not Path(given).is_dir()
-        found = {f"{name}_step_{k}": p for k, p in find_checkpoints(str(given)).items()} if is_glob else {name: given}
+        found = {name: given}
+        if is_glob:
+            steps = find_checkpoints(str(given))
+            found = {f"{name}_step_{step}": path for step, path in steps.items()}
+            places |= {f"{name}_step_{step}": {"run": name, "step": step} for step in steps}
         if taken := sorted(found.keys() & {*names, *(adapters.keys() - {name})}):
             raise ValueError(f"adapters.{name}: {taken} is the name of another adapter too; rename one of them")
         folders |= {key: str(folder) for key, folder in found.items()}
@@ -79,9 +86,11 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
         if blends.setdefault(name, weights) != weights:
             raise ValueError(f"adapters.{name}: {blends[name]}, but the dial calls {weights} so; choose another name")
         names += [] if name in names else [name]
+        ((adapter, weight),) = weights.items()
+        places[name] = {"run": adapter, "weight": weight}
     for name, weights in blends.items():
         _check_blend(name, weights, settings)
-    return AdapterSet(folders, blends, tuple(names))
+    return AdapterSet(folders, blends, tuple(names), places)
 
 
 def find_checkpoints(pattern: str) -> dict[int, Path]:

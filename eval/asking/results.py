@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""The files of a run: ``results.jsonl``, written as answers come, and ``settings.json``, which they belong to.
+
+A row is one answer. Beside the rows, ``settings.json`` says in ``places`` where a model stands among others: at which
+step of a training, with which weight on a dial, with which seed and dose in a study.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from data.recipe.files import AppendLog, changed_settings, write_json
+
+Row = dict[str, Any]
+KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
+# Settings that change no row: a run with others is scored anew from the answers that are there.
+SCORING = ("n_bootstrap", "training_data", "judges", "places")
+# Of a respondent behind an address: how it is called, which changes no answer either.
+CALLING = ("api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s", "stop_after")
+
+_STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
+_WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
+_SEED = re.compile(r"^(?P<run>.+)_seed-(?P<seed>\d+)$")
+_DOSE = re.compile(r"^(?:(?P<line>.+)_)?(?P<unit>[^_]+)-(?P<dose>\d+)$")
+
+
+class Place(TypedDict):
+    """Where a model stands among models that belong together; what does not apply is None.
+
+    ``run`` is the training of a checkpoint (``step``), the adapter of a point of a dial (``weight``), or the run of a
+    study, which has several ``seed``s. Runs of a study that differ in ``dose`` alone are on one ``line``; ``unit`` says
+    what the dose counts.
+    """
+
+    run: str
+    step: int | None
+    weight: float | None
+    seed: int | None
+    line: str | None
+    unit: str | None
+    dose: int | None
+
+
+def make_place(
+    run: str,
+    *,
+    step: int | None = None,
+    weight: float | None = None,
+    seed: int | None = None,
+    line: str | None = None,
+    unit: str | None = None,
+    dose: int | None = None,
+) -> Place:
+    """Return a place; what is not given does not apply."""
+    return Place(run=run, step=step, weight=weight, seed=seed, line=line, unit=unit, dose=dose)
+
+
+def study_place(run: str, seed: int) -> Place:
+    """Return the place of a seed of a study's run, whose dose stands in its name: ``left_pairs-40``, ``share-25``."""
+    if match := _DOSE.match(run):
+        line = match["line"] or match["unit"]
+        return make_place(run, seed=seed, line=line, unit=match["unit"], dose=int(match["dose"]))
+    return make_place(run, seed=seed)
+
+
+def read_places(names: Iterable[str]) -> dict[str, Place]:
+    """Return the places that names of models tell, for those that tell one.
+
+    A checkpoint's name ends in a step (``left_step_40``, ``left@step40``, ``epoch_1``), a point of a dial is an adapter
+    and its weight (``left@0.75``), and a run of a study ends in a seed (``left_pairs-40_seed-1``).
+    """
+    places = {}
+    for name in names:
+        if match := _WEIGHT.match(name):
+            places[name] = make_place(match["run"], weight=float(match["weight"]))
+        elif match := _SEED.match(name):
+            places[name] = study_place(match["run"], int(match["seed"]))
+        elif match := _STEP.match(name):
+            places[name] = make_place(match["run"] or "run", step=int(match["step"]))
+    return places
+
+
+def changed_results(folder: str | Path, settings: Mapping[str, Any]) -> list[str]:
+    """Name the settings in which the rows of a folder were made otherwise; none where there are no rows."""
+    path = Path(folder) / "results.jsonl"
+    if not path.exists() or not path.stat().st_size:
+        return []
+    settings_path = path.with_name("settings.json")
+    there = json.loads(settings_path.read_text()) if settings_path.exists() else {}
+    return changed_settings(_without_calling(there), _without_calling(settings), but=SCORING)
+
+
+def check_results(folder: str | Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose rows were made with other settings; nothing is written.
+
+    Raises:
+        FileExistsError: If they were.
+    """
+    if changed := changed_results(folder, settings):
+        raise FileExistsError(
+            f"{Path(folder) / 'results.jsonl'} holds results of other settings ({', '.join(changed)} differ); "
+            "choose another output_dir, or delete that file"
+        )
+
+
+class ResultsFile:
+    """``results.jsonl`` of one run; a killed run goes on behind its last whole row.
+
+    Args:
+        folder: ``output_dir``; made if it is not there.
+        settings: Written beside the rows, which depend on them.
+
+    Raises:
+        FileExistsError: If the folder holds rows of other settings.
+        RuntimeError: If another process has the file open.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
+        check_results(folder, settings)
+        self._log = AppendLog(Path(folder) / "results.jsonl")
+        write_json(Path(folder) / "settings.json", settings)
+        self._known = {row_key(row) for row in self._log.rows}
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, those of an earlier process first."""
+        return self._log.rows
+
+    def has(self, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Return whether all of these rows are there, answered or not."""
+        return all(row_key(row) in self._known for row in rows)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write the rows that are not there yet."""
+        new = [row for row in rows if row_key(row) not in self._known]
+        self._log.append(new)
+        self._known |= {row_key(row) for row in new}
+
+    def close(self) -> None:
+        """Close the file; the rows stay readable."""
+        self._log.close()
+
+
+def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a row from all others of a run."""
+    return tuple(tuple(row[k]) if isinstance(row[k], list) else row[k] for k in KEY)
+
+
+def result_row(
+    model: str,
+    question: Mapping[str, Any],
+    *,
+    n_tokens: Sequence[int],
+    option_logprobs: Sequence[float | None] | None = None,
+    option_mass: float | None = None,
+    choice: int | None = None,
+    refused: bool | None = None,
+    text: str | None = None,
+    **more: Any,
+) -> Row:
+    """Return a row of ``results.jsonl``; every row has these columns, and answers in writing have more.
+
+    Args:
+        model: Name of who answered.
+        question: Instrument, mode, item, template, order, labels and sample, and the prompt's hash.
+        n_tokens: Length of each answer that was compared, or of the one that was written.
+        option_logprobs: Of each answer that was compared; None for one that a server does not list.
+        option_mass: Probability of all options together.
+        choice: The likeliest option, or the one that a text chooses.
+        refused: Whether a text refuses to answer.
+        text: What was written.
+        more: Further columns.
+    """
+    return {
+        "model": model,
+        **question,
+        "option_logprobs": None if option_logprobs is None else list(option_logprobs),
+        "n_tokens": list(n_tokens),
+        "option_mass": option_mass,
+        "choice": choice,
+        "stance": None,
+        "refused": refused,
+        "text": text,
+        "judge": None,
+        **more,
+    }
+
+
+def _without_calling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a run's settings how its servers are called."""
+    entries = (settings.get("respondents") or {}).items()
+    respondents = {name: {k: x for k, x in entry.items() if k not in CALLING} for name, entry in entries}
+    return {**settings, "respondents": respondents}
