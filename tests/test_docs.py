@@ -11,7 +11,8 @@ from test_readme import COMMANDS as README_COMMANDS
 
 from finetune.tokenizers import hf_chat_tokenizer
 
-PAGES = sorted((REPO / "docs").glob("*.md"))
+PAGES = sorted((REPO / "docs").rglob("*.md"))
+MORE = [REPO / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "findings/README.md")]
 SHOWN = {command for page in PAGES for command in commands_of(page)}
 
 
@@ -27,7 +28,7 @@ def headings(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("page", [*PAGES, REPO / "README.md", REPO / "benchmarks" / "README.md"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [*PAGES, *MORE], ids=lambda p: str(p.relative_to(REPO)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, heading = target.partition("#")
@@ -39,7 +40,12 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_builder_that_data_md_shows_builds(tiny_model_dir, tmp_path, monkeypatch):
-    code = (REPO / "docs" / "data.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    code = (
+        (REPO / "docs" / "data" / "own_data.md")
+        .read_text(encoding="utf-8")
+        .partition("```python\n")[2]
+        .partition("```")[0]
+    )
     (tmp_path / "survey-2.csv").write_text("prompt,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\n")
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -49,7 +55,7 @@ def test_the_builder_that_data_md_shows_builds(tiny_model_dir, tmp_path, monkeyp
 
 @pytest.mark.parametrize("folder", ["data", "eval", "finetune"])
 def test_the_tree_names_every_module(folder):
-    text = (REPO / "docs" / "tree.md").read_text(encoding="utf-8")
+    text = (REPO / "docs" / "understand" / "tree.md").read_text(encoding="utf-8")
     tree = re.search(rf"^{folder}/.*\n((?:  .*\n)+)", text, flags=re.MULTILINE)[1]
     named, inside = set(), ""
     for line in tree.splitlines():

@@ -59,7 +59,7 @@ def gold(tune_run, tmp_path):
 
 
 def validated(tune_run, gold, tmp_path, url, name):
-    """As docs/review.md has it."""
+    """As docs/data/review.md has it."""
     assert tune_run(
         "eval/validate_judge.py", "--config", "configs/validate_judge.yaml", f"source={gold}", "scale=lean",
         "judges.model.scale=lean", "columns.target=null", f"judges.model.client.base_url={url}",

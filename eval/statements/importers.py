@@ -2,7 +2,7 @@
 """Importers: files in other forms become the mapping that an instrument's YAML holds.
 
 An importer takes a file's name, its text and the columns to read; ``eval.statements.instruments`` validates what it
-returns like any other instrument. ``docs/instruments.md`` shows each format.
+returns like any other instrument. ``docs/measure/instruments.md`` shows each format.
 """
 
 import csv
