@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.transformers_server import serve
 from data.chat import ChatClient, Reply, Request
-from data.chat.replies import score_parser
+from data.judging.scales import LEAN_SCALE
 
 MODEL = Path(__file__).parents[1] / "outputs/models/SmolLM2-135M-Instruct"
 SUBJECTS = ["rent control", "school uniforms", "a flat tax", "public libraries", "toll roads", "working from home"]
@@ -36,7 +36,7 @@ def main() -> int:
             for reply in replies:
                 print(" ", reply.text[:100] if isinstance(reply, Reply) else reply)
             question = [{"role": "user", "content": "How many days has a week? Answer with one integer, nothing else."}]
-            print("score:", client.ask(Request(question, score_parser(range(21)), {"max_tokens": 8})))
+            print("score:", client.ask(Request(question, LEAN_SCALE.read, {"max_tokens": 8})))
             logprobs = client.ask(Request(question, None, {"logprobs": True, "top_logprobs": 5, "max_tokens": 1}))
             print("log-probabilities:", logprobs.top_logprobs if isinstance(logprobs, Reply) else logprobs)
         replay = ChatClient(str(MODEL), None, **settings)

@@ -12,7 +12,7 @@ from fault_server import FAULTS, FaultServer, completion, echo, request_sha256
 from omegaconf import OmegaConf
 
 from data.chat import ChatClient, Failure, Request
-from data.chat.replies import object_format, object_parser, option_logprobs, parse_score, score_parser
+from data.chat.replies import object_format, object_parser, option_logprobs
 
 RULES = {"lean": range(21), "topic": ("taxes", "health"), "why": str}
 GOOD = '{"lean": 12, "topic": "taxes", "why": "It says so."}'
@@ -144,20 +144,21 @@ def test_replay_needs_no_server(client):
 
 
 def test_one_repair_then_unreadable(client):
-    answers = iter(["It is left.", "12", "left", "very left", "never asked for"])
+    read = object_parser({"lean": range(21)})
+    answers = iter(["It is left.", '{"lean": 12}', "left", "very left", "never asked for"])
     with FaultServer(lambda body: next(answers)) as server:
         asked = client(server.url)
-        first = asked.ask(Request([{"role": "user", "content": "a"}], score_parser(range(21))))
-        assert (first.parsed, first.repaired) == (12, True)
+        first = asked.ask(Request([{"role": "user", "content": "a"}], read))
+        assert (first.parsed, first.repaired) == ({"lean": 12}, True)
         assert [m["role"] for m in server.calls[1]["messages"]] == ["user", "assistant", "user"]
-        assert "not one integer from 0 to 20" in server.calls[1]["messages"][2]["content"]
-        second = asked.ask(Request([{"role": "user", "content": "b"}], score_parser(range(21))))
+        assert "not a JSON object" in server.calls[1]["messages"][2]["content"]
+        second = asked.ask(Request([{"role": "user", "content": "b"}], read))
         assert second.kind == "unreadable"
         assert "very left" in second.reason
         assert (asked.counts["repairs"], asked.counts["failures"]) == (2, 1)
         # both answers were paid for: a second run reads them and asks nothing
         again = client(server.url)
-        assert again.ask(Request([{"role": "user", "content": "b"}], score_parser(range(21)))) == second
+        assert again.ask(Request([{"role": "user", "content": "b"}], read)) == second
         assert len(server.calls) == 4
 
 
@@ -194,19 +195,6 @@ def test_object_that_breaks_a_rule(text, named):
 
 def test_fenced_object():
     assert object_parser(RULES)(f"```json\n{GOOD}\n```\n")["lean"] == 12
-
-
-@pytest.mark.parametrize("text", ["12", " 12.\n", "12/20", "12 / 20", "Score: 12", "**12**", "rating=12/20"])
-def test_score(text):
-    assert parse_score(text, range(21)) == 12
-
-
-@pytest.mark.parametrize(
-    "text", ["1-5", "12/10", "12 or 13", "12.5", "-3", "21", "twelve", "", "1220", "१२", "12/20/20"]
-)
-def test_what_is_no_score(text):
-    with pytest.raises(ValueError, match="not one integer from 0 to 20"):
-        parse_score(text, range(21))
 
 
 def test_option_logprobs(client):

@@ -23,8 +23,7 @@ def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
     The address is no part of a request's key, so that replies can be replayed from anywhere.
 
     Args:
-        clients: Name to the settings of each (``model``, ``base_url``, ``cache_dir``); those without a ``cache_dir``
-            or an address are in nobody's way.
+        clients: The settings of each by its name; those without ``cache_dir`` or ``base_url`` disturb nobody.
     """
     first: dict[tuple[str, Path], tuple[str, str]] = {}
     faults = []
@@ -32,11 +31,11 @@ def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if client.get("cache_dir") and client.get("base_url"):
             address = client["base_url"].rstrip("/")
             place = client["model"], Path(client["cache_dir"]).resolve()
-            other, there = first.setdefault(place, (name, address))
-            if there != address:
+            other, other_address = first.setdefault(place, (name, address))
+            if other_address != address:
                 faults.append(
-                    f"{name} and {other} ask for model {client['model']!r} at {address} and at {there} with one "
-                    f"cache_dir, {client['cache_dir']}, and would share replies; give each its own cache_dir"
+                    f"{name} and {other} ask for model {client['model']!r} at {address} and at {other_address} with "
+                    f"one cache_dir, {client['cache_dir']}, and would share replies; give each its own cache_dir"
                 )
     return faults
 
@@ -70,11 +69,13 @@ class ReplyCache:
     def put(self, key: str, body: str) -> str:
         """Store a body, flushed to the disk when this returns, and return what is stored.
 
-        Where another process was first, its body stands, so that all go on with the same one.
+        If another process was first, its body stands, so that all go on with the same one.
         """
         with self._lock:
             self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, body))
-        return self.get(key)
+        stored = self.get(key)
+        assert stored is not None
+        return stored
 
     def keys(self) -> set[str]:
         """Return the keys of all replies."""

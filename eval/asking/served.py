@@ -47,7 +47,7 @@ def ask_served(
             continue
         for k, reply in client.chat_many(requests, len(requests), f"{respondent.name}, {mode}"):
             # an answer without text is one that chooses nothing, and asking again would not help
-            if isinstance(reply, Failure) and reply.kind == "unanswered" and "without text" not in reply.reason:
+            if isinstance(reply, Failure) and reply.kind == "unanswered" and not reply.is_empty:
                 n_lost, reason = n_lost + 1, reply.reason
             elif decoding is None:
                 yield [_choice_row(respondent.name, prompts[k], reply)]
@@ -85,7 +85,7 @@ def check_served(
         client = _client(respondent, cache_dir)
         for mode, _, _, requests in _plan(interview, respondent, is_known):
             first = _ask_first(client, respondent.name, mode, requests[0])
-            if isinstance(first, Failure) and "without text" not in first.reason:
+            if isinstance(first, Failure) and not first.is_empty:
                 raise RuntimeError(
                     f"respondents.{respondent.name}: no answer to the first call of mode {mode}: {first.reason}. "
                     "Start the server or mend base_url, then start again: nobody has been asked yet"
