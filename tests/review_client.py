@@ -42,13 +42,12 @@ def serve(tmp_path):
         cfg = OmegaConf.create(review.OPTIONAL | settings | changed)
         server = review.build_server(cfg, review.load_review(cfg))
         servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return Client(server.server_port, server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return Client(server.port, server)
 
     def stop(client):
         servers.remove(client.server)
-        client.server.shutdown()
-        client.server.server_close()
+        client.server.end()
         for answers in client.server.answers.values():
             answers.close()
 

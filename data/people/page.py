@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import SplitResult, parse_qs
+from urllib.parse import parse_qs
 
 from data.people.answers import Answer, AnswerFile
 from data.people.items import SKIP, Review
-from data.recipe.pages import LocalHandler, LocalServer
+from data.recipe.pages import LocalServer, Reply
 
 _log = logging.getLogger(__name__)
 
@@ -33,15 +33,15 @@ class ReviewServer(LocalServer):
     ) -> None:
         self.review, self.answers, self.when_done, self.lock = review, dict(answers), when_done, threading.Lock()
         self.orders = {name: review.order(name) for name in answers}
-        super().__init__(port, _Handler, "data.people", "review.html.jinja")
+        super().__init__(port, "data.people", "review.html.jinja")
 
     def n_done(self, reviewer: str) -> int:
         """Return how many items a reviewer is done with."""
         given = self.answers[reviewer].given
         return sum(self.review.is_done(given.get(item, {})) for item in self.review.items)
 
-    def page(self, reviewer: str) -> dict[str, Any]:
-        """Return what the page of a reviewer shows: the first item that is not done, and nobody else's answers."""
+    def _shown(self, reviewer: str) -> dict[str, Any]:
+        """Return the fields of a reviewer's page: the first item that is not done, and nobody else's answers."""
         with self.lock:
             own = self.answers[reviewer]
             todo = (x for x in self.orders[reviewer] if not self.review.is_done(own.given.get(x, {})))
@@ -58,7 +58,7 @@ class ReviewServer(LocalServer):
                 "undo": own.n_lines if own.answers else None,
             }
 
-    def take(self, reviewer: str, form: Mapping[str, str]) -> str:
+    def _note(self, reviewer: str, form: Mapping[str, str]) -> str:
         """Take an answer, or the last one back; return the name of a note for the next page.
 
         Raises:
@@ -87,45 +87,43 @@ class ReviewServer(LocalServer):
                 self.when_done()
             return note
 
+    def show(self, path: str, query: Mapping[str, str]) -> Reply:
+        """Show a reviewer's page; at ``/`` ask who reviews."""
+        reviewer = path.strip("/")
+        if reviewer in self.answers:
+            return self._page(HTTPStatus.OK, note=query.get("note", ""), **self._shown(reviewer))
+        if reviewer:
+            return self._unknown(reviewer)
+        if len(self.answers) == 1:
+            return _go_to(f"/{next(iter(self.answers))}")
+        return self._page(HTTPStatus.OK, reviewer=None, names=list(self.answers))
 
-class _Handler(LocalHandler):
-    server: ReviewServer
-    server_version = "review"
-
-    def show(self, path: SplitResult) -> None:
-        reviewer = path.path.strip("/")
-        if reviewer in self.server.answers:
-            note = parse_qs(path.query).get("note", [""])[0]
-            self._page(HTTPStatus.OK, note=note, **self.server.page(reviewer))
-        elif not reviewer and len(self.server.answers) == 1:
-            self._go(f"/{next(iter(self.server.answers))}")
-        elif not reviewer:
-            self._page(HTTPStatus.OK, reviewer=None, names=list(self.server.answers))
-        else:
-            self._unknown(reviewer)
-
-    def take(self, path: SplitResult, sent: bytes) -> None:
-        form = {k: v[0] for k, v in parse_qs(sent.decode("ascii", "replace")).items()}
-        reviewer = path.path.strip("/")
-        if reviewer not in self.server.answers:
+    def take(self, path: str, sent: bytes) -> Reply:
+        """Take an answer and go on to the next text."""
+        form = {name: values[0] for name, values in parse_qs(sent.decode("ascii", "replace")).items()}
+        reviewer = path.strip("/")
+        if reviewer not in self.answers:
             return self._unknown(reviewer)
         try:
-            note = self.server.take(reviewer, form)
+            note = self._note(reviewer, form)
         except ValueError as error:
             return self.problem(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
             _log.error("an answer of %s could not be written: %s", reviewer, error)
             return self.problem(HTTPStatus.INSUFFICIENT_STORAGE, f"The answer could not be written: {error}")
-        return self._go(f"/{reviewer}" + (f"?note={note}" if note else ""))
+        return _go_to(f"/{reviewer}" + (f"?note={note}" if note else ""))
 
-    def _unknown(self, reviewer: str) -> None:
-        self.problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {', '.join(self.server.answers)}.")
+    def problem(self, status: HTTPStatus, problem: str) -> Reply:
+        """Show a page that says what is wrong."""
+        return self._page(status, reviewer=None, names=[], problem=problem)
 
-    def problem(self, status: HTTPStatus, problem: str) -> None:
-        self._page(status, reviewer=None, names=[], problem=problem)
+    def _unknown(self, reviewer: str) -> Reply:
+        known = ", ".join(self.answers)
+        return self.problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {known}.")
 
-    def _page(self, status: HTTPStatus, **shown: Any) -> None:
-        self.send_page(status, **({"problem": "", "mode": self.server.review.mode} | shown))
+    def _page(self, status: HTTPStatus, **shown: Any) -> Reply:
+        return self.page(status, **({"problem": "", "mode": self.review.mode} | shown))
 
-    def _go(self, path: str) -> None:
-        self.send_body(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": path})
+
+def _go_to(path: str) -> Reply:
+    return Reply(HTTPStatus.SEE_OTHER, "", headers={"Location": path})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A page for the people at this machine: plain HTTP on the loopback address, nothing loaded from anywhere.
+"""A page for the people at this machine: HTTP on the loopback address, nothing loaded from anywhere.
 
 A request is refused unless it names this machine (``Host``, against DNS rebinding), and what is sent unless it comes
 from the page itself (``Origin``, against other sites that post to it). Scripts and styles carry a nonce.
@@ -7,129 +7,176 @@ from the page itself (``Origin``, against other sites that post to it). Scripts 
 
 import errno
 import secrets
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
-from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
-from jinja2 import Environment, StrictUndefined
+from data.recipe.figures import page_template
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 ADDRESS = "127.0.0.1"
+HEADERS = {
+    "Cache-Control": "no-store",  # going back must not show what was
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",  # with no-referrer the browser would send Origin: null
+}
 
 
-class LocalServer(ThreadingHTTPServer):
-    """Serves one template to this machine.
+class Reply(NamedTuple):
+    """The reply to a request.
+
+    Attributes:
+        status: Its status.
+        body: A text, or pieces that are sent as they come.
+        kind: Its content type.
+        headers: Further headers.
+        close: Called when the reply is sent, or its reader has gone.
+    """
+
+    status: HTTPStatus
+    body: str | Iterable[str]
+    kind: str = "text/html"
+    headers: Mapping[str, str] = {}
+    close: Callable[[], None] | None = None
+
+
+class LocalServer(ABC):
+    """Serves a page to this machine. A subclass says what the page shows and takes; it does so in threads.
 
     Args:
-        port: Of the loopback address; 0 takes any that is free.
-        handler: Answers the requests.
-        package: Where the template lies.
-        template: Its path there.
+        port: Port of the loopback address; 0 takes any that is free.
+        package: Package in which the template lies.
+        template: Its file.
 
     Raises:
+        ImportError: If the extra ``pages`` is not installed.
         OSError: If the port cannot be had.
     """
 
-    daemon_threads = True
+    max_bytes = 10_000
 
-    def __init__(self, port: int, handler: "type[LocalHandler]", package: str, template: str) -> None:
-        # whatever a text holds is shown as text, never as markup
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        self.template = environment.from_string(files(package).joinpath(template).read_text("utf-8"))
+    def __init__(self, port: int, package: str, template: str) -> None:
         try:
-            super().__init__((ADDRESS, port), handler)
+            import uvicorn
+        except ImportError as error:
+            raise ImportError('a page needs the extra pages: pip install -c constraints.txt -e ".[pages]"') from error
+        self.template = page_template(package, template)
+        settings = uvicorn.Config(
+            self._application(), loop="asyncio", http="h11", ws="none", lifespan="off",
+            log_config=None, access_log=False, proxy_headers=False, server_header=False,
+        )  # fmt: skip
+        self._server = uvicorn.Server(settings)
+        # open before it is served: whoever comes in between waits
+        self._socket = socket.socket()
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((ADDRESS, port))
+            self._socket.listen()
         except OSError as error:
+            self._socket.close()
             if error.errno == errno.EADDRINUSE:
                 error.strerror = f"port={port} is in use; end what uses it, or give port=0 for any free one"
             raise
+        self.address, self.port = self._socket.getsockname()
 
     @property
     def url(self) -> str:
         """Where one begins."""
-        return f"http://{ADDRESS}:{self.server_port}/"
+        return f"http://{self.address}:{self.port}/"
 
+    def serve_forever(self) -> None:
+        """Serve until ``end`` is called or Ctrl-C is pressed, which raises KeyboardInterrupt here."""
+        self._server.run([self._socket])
 
-class LocalHandler(BaseHTTPRequestHandler):
-    """What every request to such a page is checked for, and every reply carries."""
+    def end(self) -> None:
+        """Stop serving soon: nobody is let in any more, and what is being sent ends with its next piece."""
+        self._server.should_exit = True
 
-    server: LocalServer
-    timeout = 30  # seconds; a client that says nothing does not hold a thread for ever
-    sys_version = ""
-    max_bytes = 10_000
+    def __enter__(self) -> Self:
+        return self
 
-    def show(self, path: SplitResult) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        if not self._server.started:  # what serves closes it itself
+            self._socket.close()
+
+    @abstractmethod
+    def show(self, path: str, query: Mapping[str, str]) -> Reply:
         """Answer a request for a page."""
-        raise NotImplementedError
 
-    def take(self, path: SplitResult, sent: bytes) -> None:
+    @abstractmethod
+    def take(self, path: str, sent: bytes) -> Reply:
         """Answer what the page has sent."""
-        raise NotImplementedError
 
-    def problem(self, status: HTTPStatus, problem: str) -> None:
+    @abstractmethod
+    def problem(self, status: HTTPStatus, problem: str) -> Reply:
         """Say what is wrong with a request."""
-        raise NotImplementedError
 
-    def do_GET(self) -> None:
-        """Show a page to this machine."""
-        if self._is_local():
-            self.show(urlsplit(self.path))
-        else:
-            self.problem(HTTPStatus.MISDIRECTED_REQUEST, f"Open {self.server.url} on the machine that serves it.")
-
-    def do_POST(self) -> None:
-        """Take what the page itself has sent."""
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > self.max_bytes:
-            problem = f"This has more than {self.max_bytes} bytes, or says no length."
-            return self.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem)
-        # read first: a connection closed on unread bytes would lose the reply
-        sent = self.rfile.read(int(length))
-        if not self._is_local() or self.headers.get("Origin") != f"http://{self.headers['Host']}":
-            return self.problem(HTTPStatus.FORBIDDEN, "This was not sent by this page and does not count.")
-        return self.take(urlsplit(self.path), sent)
-
-    def _is_local(self) -> bool:
-        # any port: a tunnel may have another one here
-        try:
-            return urlsplit(f"//{self.headers['Host']}").hostname in (ADDRESS, "localhost")
-        except ValueError:
-            return False
-
-    def send_page(self, status: HTTPStatus, **shown: Any) -> None:
-        """Send the server's template."""
+    def page(self, status: HTTPStatus, **shown: Any) -> Reply:
+        """Fill the template."""
         nonce = secrets.token_urlsafe(16)
-        body = self.server.template.render(shown, nonce=nonce).encode()
         policy = (
             f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src data:; "
             "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
         )
-        self.send_body(status, body, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+        return Reply(status, self.template.render(shown, nonce=nonce), headers={"Content-Security-Policy": policy})
 
-    def send_body(
-        self, status: HTTPStatus, body: bytes | None, kind: str, headers: dict[str, str] | None = None
-    ) -> None:
-        """Send a reply.
+    def _application(self) -> "ASGIApp":
+        from starlette.concurrency import run_in_threadpool
+        from starlette.requests import ClientDisconnect, Request
+        from starlette.responses import Response, StreamingResponse
 
-        Args:
-            status: Of the reply.
-            body: None: what is written until the connection closes.
-            kind: Its content type.
-            headers: Further ones.
-        """
-        self.send_response(status)
-        length = {} if body is None else {"Content-Length": str(len(body))}
-        always = {
-            "Content-Type": kind,
-            "Cache-Control": "no-store",  # going back must not show what was
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",  # with no-referrer the browser would send Origin: null
-        }
-        for name, value in (always | length | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body is not None:
-            self.wfile.write(body)
+        async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
+            request = Request(scope, receive)
+            length = request.headers.get("Content-Length", "")
+            is_short = length.isdecimal() and int(length) <= self.max_bytes
+            try:
+                # read before it may be refused: a connection closed on unread bytes would lose the reply
+                sent = await request.body() if is_short and "Transfer-Encoding" not in request.headers else None
+            except ClientDisconnect:
+                return
+            reply = await run_in_threadpool(self._reply, request, sent)
+            given = {"status_code": reply.status, "headers": {**HEADERS, **reply.headers}, "media_type": reply.kind}
+            if isinstance(reply.body, str):
+                response = Response(reply.body, **given)
+            else:
+                response = StreamingResponse(self._until_end(reply.body), **given)
+            try:
+                await response(scope, receive, send)
+            finally:
+                if reply.close:
+                    reply.close()
 
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing of single requests."""
+        return application
+
+    def _reply(self, request: "Request", sent: bytes | None) -> Reply:
+        host, path = request.headers.get("Host", ""), request.scope["path"]
+        try:
+            # any port: a tunnel may have another one here
+            is_local = urlsplit(f"//{host}").hostname in (ADDRESS, "localhost")
+        except ValueError:
+            is_local = False
+        if request.method == "GET":
+            if is_local:
+                return self.show(path, request.query_params)
+            return self.problem(HTTPStatus.MISDIRECTED_REQUEST, f"Open {self.url} on the machine that serves it.")
+        if request.method != "POST":
+            return self.problem(HTTPStatus.NOT_IMPLEMENTED, "This page is only read and answered.")
+        if sent is None:
+            problem = f"This has more than {self.max_bytes} bytes, or says no length."
+            return self.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem)
+        if not is_local or request.headers.get("Origin") != f"http://{host}":
+            return self.problem(HTTPStatus.FORBIDDEN, "This was not sent by this page and does not count.")
+        return self.take(path, sent)
+
+    def _until_end(self, pieces: Iterable[str]) -> Iterator[str]:
+        for piece in pieces:
+            yield piece
+            if self._server.should_exit:
+                return

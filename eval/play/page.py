@@ -10,17 +10,15 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult
 
-from data.recipe.pages import LocalHandler, LocalServer
+from data.recipe.pages import LocalServer, Reply
 from eval.play.side_by_side import Record, SideBySide
-from eval.play.turns import Part, Turns
+from eval.play.turns import Event, Request, Turns
 
 # Finished answers that can still be saved; they lie in memory alone.
 N_KEPT = 64
@@ -42,6 +40,8 @@ class PlaygroundServer(LocalServer):
         OSError: If the port cannot be had.
     """
 
+    max_bytes = 1 << 20
+
     def __init__(
         self,
         port: int,
@@ -56,7 +56,7 @@ class PlaygroundServer(LocalServer):
         self.shown |= {"run": run, "defaults": defaults}
         self._kept: dict[str, Record] = {}
         self._lock = threading.Lock()
-        super().__init__(port, _Handler, "eval.play", "playground.html.jinja")
+        super().__init__(port, "eval.play", "playground.html.jinja")
 
     def keep(self, record: Record) -> str:
         """Keep a finished answer in memory, so that it can be saved; return by what name."""
@@ -93,60 +93,49 @@ class PlaygroundServer(LocalServer):
             del self._kept[str(name)]
         return f"Saved as the last line of {self.path.resolve()}"
 
+    def show(self, path: str, query: Mapping[str, str]) -> Reply:
+        """Show the page."""
+        if path == "/":
+            return self.page(HTTPStatus.OK, **self.shown)
+        return self.problem(HTTPStatus.NOT_FOUND, f"Nothing here; open {self.url}.")
 
-class _Handler(LocalHandler):
-    server: PlaygroundServer
-    server_version = "playground"
-    max_bytes = 1 << 20
-
-    def show(self, path: SplitResult) -> None:
-        if path.path == "/":
-            self.send_page(HTTPStatus.OK, **self.server.shown)
-        else:
-            self.problem(HTTPStatus.NOT_FOUND, f"Nothing here; open {self.server.url}.")
-
-    def take(self, path: SplitResult, sent: bytes) -> None:
-        ask = self.server.asked
-        ways = {"/answer": partial(self._stream, ask.answer), "/read": partial(self._stream, ask.read)}
-        way = {**ways, "/save": self._save}.get(path.path)
+    def take(self, path: str, sent: bytes) -> Reply:
+        """Answer, read or save, as the page asks."""
+        asks = {"/answer": self.asked.answer, "/read": self.asked.read}
         try:
             asked = json.loads(sent)
         except ValueError:  # neither JSON nor Unicode
             asked = None
-        if way is None or not isinstance(asked, dict):
+        if path not in (*asks, "/save") or not isinstance(asked, dict):
             return self.problem(HTTPStatus.BAD_REQUEST, "This is no request of this page. Load the page again.")
         try:
-            return way(asked)
+            if path == "/save":
+                return _json(HTTPStatus.OK, {"saved": self.save(asked.get("id"))})
+            record, parts = asks[path](asked)
         except ValueError as error:
             return self.problem(HTTPStatus.BAD_REQUEST, str(error))
-
-    def _stream(self, ask: Callable[[Mapping[str, Any]], tuple[Record, list[Part]]], asked: Mapping[str, Any]) -> None:
-        record, parts = ask(asked)
-        try:
-            with self.server.turns.request(parts) as events:
-                self.send_body(HTTPStatus.OK, None, "application/x-ndjson")
-                self._line(record)
-                for event in events:
-                    self._line(event)
-                    record["columns"][event.pop("part")].update(event)
-                self._line({"id": self.server.keep(record)})
-        except RuntimeError as error:
-            self.problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        except OSError:
-            pass  # whoever asked has gone; what was not computed is dropped
-
-    def _save(self, asked: Mapping[str, Any]) -> None:
-        try:
-            self._json(HTTPStatus.OK, {"saved": self.server.save(asked.get("id"))})
         except OSError as error:
             _log.error("an answer could not be saved: %s", error)
-            self.problem(HTTPStatus.INSUFFICIENT_STORAGE, f"It could not be saved: {error}")
+            return self.problem(HTTPStatus.INSUFFICIENT_STORAGE, f"It could not be saved: {error}")
+        try:
+            request = self.turns.request(parts)
+        except RuntimeError as error:
+            return self.problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        lines = (json.dumps(event) + "\n" for event in self._events(record, request))
+        # of whoever has gone, what was not computed is dropped
+        return Reply(HTTPStatus.OK, lines, "application/x-ndjson", close=request.close)
 
-    def problem(self, status: HTTPStatus, problem: str) -> None:
-        self._json(status, {"problem": problem})
+    def problem(self, status: HTTPStatus, problem: str) -> Reply:
+        """Say what is wrong, for the page to show."""
+        return _json(status, {"problem": problem})
 
-    def _json(self, status: HTTPStatus, found: Record) -> None:
-        self.send_body(status, json.dumps(found).encode(), "application/json")
+    def _events(self, record: Record, request: Request) -> Iterator[Event]:
+        yield record
+        for event in request:
+            yield event
+            record["columns"][event.pop("part")].update(event)
+        yield {"id": self.keep(record)}
 
-    def _line(self, event: Record) -> None:
-        self.wfile.write(json.dumps(event).encode() + b"\n")
+
+def _json(status: HTTPStatus, value: Record) -> Reply:
+    return Reply(status, json.dumps(value), "application/json")

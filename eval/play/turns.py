@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """One model for several people: their work is computed in turns, by one thread, the least served first."""
 
-import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,20 +31,27 @@ class Part(NamedTuple):
     steps: Iterator[Event]
 
 
-class _Work:
-    def __init__(self, number: int, part: Part) -> None:
-        self.number, self.part, self.used_s = number, part, 0.0
+class Request:
+    """A request under way; iterate it for its events.
 
+    Each says of which ``part`` it is. A part that fails ends with an event that has a ``problem``.
+    """
 
-class _Request:
-    def __init__(self, parts: Sequence[Part], used_s: float) -> None:
-        self.work = [_Work(k, part) for k, part in enumerate(parts)]
+    def __init__(self, parts: Sequence[Part], used_s: float, close: Callable[["Request"], None]) -> None:
+        self.parts, self.used_s, self._close = parts, used_s, close
+        self.seconds = dict.fromkeys(range(len(parts)), 0.0)  # that the parts which are not over have had
         self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self.used_s = used_s
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self.events.get, None)
+
+    def close(self) -> None:
+        """Drop what is not computed, and make place for another request."""
+        self._close(self)
 
 
 class Turns:
-    """Serves requests side by side. Use it in a ``with`` statement.
+    """Serves requests side by side until it is closed. Use it in a ``with`` statement.
 
     Args:
         model: Used by nobody else meanwhile.
@@ -53,13 +59,19 @@ class Turns:
     """
 
     def __init__(self, model: AdaptedModel, max_requests: int) -> None:
-        self._model, self._max_requests, self.n_requests = model, max_requests, 0
-        self._requests: dict[_Request, None] = {}  # in the order in which they came
+        self._model, self._max_requests = model, max_requests
+        self._open: set[Request] = set()
+        self._waiting: dict[Request, None] = {}  # for the model, in the order in which they came
         self._changed, self._ended = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def n_requests(self) -> int:
+        """The number of requests under way."""
+        return len(self._open)
 
     def __enter__(self) -> "Turns":
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,12 +80,8 @@ class Turns:
             self._changed.notify_all()
         self._thread.join()
 
-    @contextlib.contextmanager
-    def request(self, parts: Sequence[Part]) -> Iterator[Iterator[Event]]:
-        """Compute the parts of a request side by side; its events say of which ``part`` they are.
-
-        A part that fails ends with an event that has a ``problem``. What is not computed when the ``with`` block ends
-        is dropped.
+    def request(self, parts: Sequence[Part]) -> Request:
+        """Compute parts side by side, until they are over or the request is closed.
 
         Raises:
             RuntimeError: If too many requests are under way.
@@ -84,54 +92,57 @@ class Turns:
                     f"{self.n_requests} requests are being answered, the most at one time (max_requests). Try again "
                     "in a moment."
                 )
-            self.n_requests += 1
             # who comes later does not wait until those before have had as much as the others
-            request = _Request(parts, min((other.used_s for other in self._requests), default=0.0))
-            self._requests[request] = None
+            used_s = min((other.used_s for other in self._waiting), default=0.0)
+            request = Request(parts, used_s, self._close)
+            self._open.add(request)
+            self._waiting[request] = None
             self._changed.notify_all()
-        try:
-            yield iter(request.events.get, None)
-        finally:
-            with self._changed:
-                self.n_requests -= 1
-                self._requests.pop(request, None)
+        return request
+
+    def _close(self, request: Request) -> None:
+        with self._changed:
+            self._open.discard(request)
+            self._waiting.pop(request, None)
 
     @torch.no_grad()
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._requests or self._ended)
+                self._changed.wait_for(lambda: self._waiting or self._ended)
                 if self._ended:
-                    for request in self._requests:
+                    for request in self._waiting:
                         request.events.put(None)
                     return
                 # of several who have had as little, who came last: the others have seen something already
-                request = min(reversed(self._requests), key=lambda request: request.used_s)
-                work = min(request.work, key=lambda work: work.used_s)
+                request = min(reversed(self._waiting), key=lambda request: request.used_s)
+                part = min(request.seconds, key=lambda part: request.seconds[part])
             began = time.perf_counter()
-            is_over = self._turn(request, work, began + TURN_S)
+            is_over = self._turn(request, part, began + TURN_S)
+            seconds = time.perf_counter() - began
             with self._changed:
-                request.used_s += time.perf_counter() - began
-                work.used_s += time.perf_counter() - began
+                request.used_s += seconds
+                request.seconds[part] += seconds
                 if is_over:
-                    request.work.remove(work)
-                if not request.work:
-                    self._requests.pop(request, None)
+                    del request.seconds[part]
+                if not request.seconds:
+                    self._waiting.pop(request, None)
                     request.events.put(None)
-            del request, work  # they hold keys and values, and the next wait may be long
+            del request  # it holds keys and values, and the next wait may be long
 
-    def _turn(self, request: _Request, work: _Work, until: float) -> bool:
+    def _turn(self, request: Request, part: int, until: float) -> bool:
         """Advance a part for a while; return whether it is over."""
         try:
-            with self._model.using(work.part.weights):
+            weights, steps = request.parts[part]
+            with self._model.using(weights):
                 while True:  # one step at least, however long the switch took
-                    event = next(work.part.steps, None)
+                    event = next(steps, None)
                     if event is None:
                         return True
-                    request.events.put({"part": work.number, **event})
+                    request.events.put({"part": part, **event})
                     if time.perf_counter() >= until:
                         return False
         except Exception as error:  # must not end what others are waiting for
             _log.exception("a part of a request failed")
-            request.events.put({"part": work.number, "problem": f"{type(error).__name__}: {error}"})
+            request.events.put({"part": part, "problem": f"{type(error).__name__}: {error}"})
             return True
