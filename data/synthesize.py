@@ -21,8 +21,8 @@ from data.judging.lean_judge import Scale, check_judge
 from data.pairs.sources import file_format, load_rows
 from data.quality.privacy import mask_personal
 from data.recipe.config import check_config, plain_errors
+from data.recipe.files import push_folder
 from data.synthesis.annotate import mask_names
-from data.synthesis.card import push
 from data.synthesis.generate import answer_request, prompt_request
 from data.synthesis.plan import component, plan_stages
 from data.synthesis.stages import REJECTED, forget_texts, remember_texts, run_stages
@@ -141,7 +141,7 @@ class SynthesizeRecipe:
             forget_texts(posts, self._marker)
         log.info(f"the data set is in {self.output_dir / 'dataset'}: README.md, manifest.json, funnel.json")
         if self.cfg.push_to_hub:
-            log.info(push(self.output_dir / "dataset", self.cfg.push_to_hub, self.cfg.push_private))
+            log.info(push_folder(self.output_dir / "dataset", self.cfg.push_to_hub, self.cfg.push_private, "dataset"))
 
     def _agreement(self, client: ChatClient, scale: Scale, cfg: DictConfig) -> dict[str, Any] | None:
         if cfg.labelled is None:

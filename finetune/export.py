@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
-from data.synthesis.card import push, require_token
+from data.recipe.files import push_folder, require_token
 from finetune.adapters.blends import AdapterSet, read_adapters
 from finetune.adapters.cards import write_derived_card
 from finetune.adapters.lean_table import lean_tables
@@ -99,7 +99,7 @@ class ExportRecipe:
         log.info(f"wrote {self._target} ({', '.join(self._formats)})\n\n{commands}")
         if self._cfg.push_to_hub:
             folder = self._target / ("adapter" if "adapter" in self._formats else "merged")
-            log.info(push(folder, self._cfg.push_to_hub, self._cfg.push_private, repo_type="model"))
+            log.info(push_folder(folder, self._cfg.push_to_hub, self._cfg.push_private, "model"))
 
     def _blend(self):
         """The base with one adapter called ``default``: the only one asked for, or the sum of all."""

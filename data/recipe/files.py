@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of a run: written whole or not at all, or appended to row by row so that a kill loses none.
+"""Files of a run: written whole or not at all, appended to row by row so that a kill loses none, pushed to the Hub.
 
 A data set's files have a manifest that names each by its SHA-256.
 """
@@ -177,3 +177,30 @@ def lock(file: IO[Any]) -> None:
     except ImportError as error:
         raise OSError("locks of files need Linux or macOS; on Windows use WSL") from error
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def require_token(repo_id: str) -> str:
+    """Return the Hub's token of the environment.
+
+    Raises:
+        PermissionError: If neither ``HF_TOKEN`` nor a stored login is there.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise PermissionError(f"push_to_hub={repo_id} needs a token: set HF_TOKEN, or run `hf auth login`")
+    return token
+
+
+def push_folder(folder: Path, repo_id: str, private: bool, repo_type: str) -> str:
+    """Upload a finished folder to the Hub, and return its address.
+
+    Raises:
+        PermissionError: As :func:`require_token`.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=require_token(repo_id))
+    api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+    return str(api.upload_folder(repo_id=repo_id, repo_type=repo_type, folder_path=folder, ignore_patterns="*.partial"))

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The card of a synthesised set, and its way to the Hub: on request, private unless said otherwise."""
+"""The card of a synthesised set."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 _BODY = """
@@ -128,33 +126,6 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
         agreement="" if agreement else "Its agreement with people's labels was not measured for this run.",
     )
     return f"---\n{metadata.to_yaml()}\n---\n{body}"
-
-
-def require_token(repo_id: str) -> str:
-    """Return the token of the environment.
-
-    Raises:
-        PermissionError: If neither ``HF_TOKEN`` nor a stored login is there.
-    """
-    from huggingface_hub import get_token
-
-    token = os.environ.get("HF_TOKEN") or get_token()
-    if not token:
-        raise PermissionError(f"push_to_hub={repo_id} needs a token: set HF_TOKEN, or run `hf auth login`")
-    return token
-
-
-def push(folder: Path, repo_id: str, private: bool, repo_type: str = "dataset") -> str:
-    """Upload a finished folder to the Hub with the token of the environment; return its address.
-
-    Raises:
-        PermissionError: As :func:`require_token`.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=require_token(repo_id))
-    api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo_id, repo_type=repo_type, folder_path=folder, ignore_patterns="*.partial"))
 
 
 def _table(rows: list[list[str]]) -> str:
