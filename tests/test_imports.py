@@ -26,7 +26,7 @@ RECIPES = {
 }
 
 PENDING = {
-    *("data.synthesis.plan", "eval.pages.study_report", "eval.scores.judged", "eval.scores.judging_summary"),
+    *("data.synthesis.plan", "eval.pages.study_report"),
     *("finetune.run.settings", "eval.study_plan"),
 }
 

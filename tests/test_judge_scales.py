@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.judging.instructions import load_instruction
-from data.judging.scales import LEAN_SCALE, STANCE, load_scale, read_label
+from data.judging.scales import LEAN_SCALE, STANCE, load_scale
 
 SCALES = {"stance": STANCE, "lean": LEAN_SCALE}
 PROSE = [
@@ -128,7 +128,7 @@ def test_random_bytes_are_never_a_label_that_they_do_not_begin_with():
     for _ in range(10_000):
         text = "".join(rng.choice('0123456789/-. (\n"*refusalLabel:') for _ in range(rng.randint(1, 12)))
         try:
-            label = read_label(text, STANCE.labels)
+            label = STANCE.read(text)
         except ValueError:
             continue
         assert text.lower().lstrip("\"'`* \n_").removeprefix("label:").lstrip().startswith(label), text

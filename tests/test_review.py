@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from review_client import LEANS, PAIRS, labels, lines, write
 
 from data import review
+from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
-from data.judging.lean_judge import check_judge
-from data.judging.scales import load_scale
+from data.judging.scales import LEAN_SCALE
 from data.pairs.records import read_pairs
 from data.pairs.sources import load_rows
 from data.people.items import Review, read_items
@@ -63,18 +63,17 @@ def test_two_reviewers_give_kappa_and_a_gold_file(serve, tmp_path):
     assert found["reviewers"]["a"] == {
         "done": 8, "skip": 1, "left": 3, "right": 2, "neither": 1, "accept": 5, "reject": 2, "not in the source": 0
     }  # fmt: skip
-    # both readers of labelled texts take the file as it is
-    read = read_labelled(str(tmp_path / "out" / "gold.jsonl"), load_scale("lean"), "text", "label", None, [], None)
+    # whoever measures a judge takes the file as it is
+    read = read_labelled(str(tmp_path / "out" / "gold.jsonl"), LEAN_SCALE)
     assert read.truth == ["left", "right", "centre", "left"]
     client_of_judge = SimpleNamespace(
         model="m",
         chat_many=lambda requests, **_: (
-            (k, SimpleNamespace(parsed={"lean": x})) for k, x in enumerate([0, 20, 10, 3])
+            (k, SimpleNamespace(parsed={"lean": x}, text="", model="m")) for k, x in enumerate([0, 20, 10, 3])
         ),
     )
-    rows, _ = load_rows("json", str(tmp_path / "out" / "gold.jsonl"))
     # four texts reach no floor
-    assert check_judge(client_of_judge, SimpleNamespace(request=str), rows, -1)["kappa"] == 1
+    assert check_judge(client_of_judge, SimpleNamespace(request=str), read, -1)["kappa"] == 1
 
 
 def test_order_is_drawn_for_each_reviewer_and_stays():

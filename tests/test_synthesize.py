@@ -18,7 +18,9 @@ from synthesis_rules import LEFT, RIGHT, posts, respond
 from benchmarks.synthesis_kill import check_rows, kill_at_random, make_config, run_recipe, sha256_of, write_posts
 from data.chat import ChatClient
 from data.judging.instructions import load_instruction, load_views
-from data.judging.lean_judge import Scale, check_judge
+from data.judging.judges import check_judge
+from data.judging.labelled_texts import read_labelled
+from data.judging.scales import LEAN_SCALE, PostScale
 from data.pairs.records import read_pairs
 from data.pairs.sources import load_rows
 from data.quality.measures import length_rule_accuracy
@@ -250,23 +252,28 @@ def test_killed_runs_repeat_no_call_and_lose_no_row(tmp_path):
 def test_judge_floor(tmp_path):
     labelled = [{"text": f"We speak of {word} here.", "label": "left"} for word in sorted(LEFT - {"democratic"})]
     labelled += [{"text": f"We speak of {word} here.", "label": "right"} for word in sorted(RIGHT)]
-    scale = Scale({"taxation": "economic", "drugs": "social"})
+    path = tmp_path / "labelled.jsonl"
+
+    def read(rows):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return read_labelled(str(path), LEAN_SCALE)
+
+    scale = PostScale({"taxation": "economic", "drugs": "social"})
     with FaultServer(respond) as server:
         client = ChatClient("judge-model", server.url, str(tmp_path), retry_wait_s=0.01)
-        figures = check_judge(client, scale, labelled, 0.4)
+        figures = check_judge(client, scale, read(labelled), 0.4)
         assert figures["kappa"] == 1.0
         assert figures["confusion"] == {"left said as left": len(LEFT) - 1, "right said as right": len(RIGHT)}
-        wrong = [row | {"label": ("left", "right")[n % 2]} for n, row in enumerate(labelled)]
+        with pytest.raises(ValueError, match=r"labelled.jsonl row 1: label: 'up' is not one of left, centre, right"):
+            read([{"text": "x", "label": "up"}])
+        wrong = read([row | {"label": ("left", "right")[n % 2]} for n, row in enumerate(labelled)])
         with pytest.raises(
             ValueError, match=r"judge-model is refused: kappa -?0\.\d+ \(.*must reach judge.min_kappa=0.4; .*confus"
         ):
             check_judge(client, scale, wrong, 0.4)
-        with pytest.raises(ValueError, match=r"row 1: want text and label"):
-            check_judge(client, scale, [{"text": "x", "label": "up"}], 0.4)
         # through the config, before any post is judged
         table = write_posts(tmp_path / "posts.csv", 5)
-        (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wrong))
-        cfg = make_config(tmp_path / "run", table, server.url, judge={"labelled": str(tmp_path / "labelled.jsonl")})
+        cfg = make_config(tmp_path / "run", table, server.url, judge={"labelled": str(path)})
         with pytest.raises(ValueError, match="is refused"):
             SynthesizeRecipe(cfg).run()
         assert not (tmp_path / "run" / "stages").exists()

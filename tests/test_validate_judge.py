@@ -13,14 +13,12 @@ from omegaconf import OmegaConf
 from sklearn.metrics import cohen_kappa_score, f1_score
 from torchtune import training
 
+from data.judging.agreement import describe_panel
 from data.judging.labelled_texts import Text, read_labelled
-from data.judging.panel import describe_panel
 from data.judging.scales import LEAN_SCALE, STANCE
 from data.recipe.config import check_config
-from eval.cue_words import CUES, swap_cues
 from eval.judges import build_judges
-from eval.pages.validation_table import validation_table
-from eval.validate_judge import OPTIONAL, REQUIRED, validate
+from eval.validate_judge import CUES, OPTIONAL, REQUIRED, swap_cues, validate, validation_table
 
 WORDS = {"1": "splendid", "2": "helpful", "3": "so-so", "4": "doubtful", "5": "dreadful", "refusal": "I cannot say"}
 
@@ -263,7 +261,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, message):
     path = tmp_path / "labelled.jsonl"
     path.write_text(content)
     with pytest.raises(ValueError, match=message.replace("(", r"\(")) as caught:
-        read_labelled(str(path), STANCE, "text", "label", "target", [], None)
+        read_labelled(str(path), STANCE, target="target")
     assert "labelled.jsonl" in str(caught.value)
 
 

@@ -1,88 +1,119 @@
 # SPDX-License-Identifier: MIT
 """How far raters agree beyond chance: Cohen's kappa, macro-F1, accuracy, Krippendorff's alpha, with intervals.
 
-Legend: C classes, R raters, U rated units, B resamples. A table ``[C, C + 1]`` counts truth (rows) against what was
-said; its last column counts what could not be used, which agrees with nothing.
+Legend: C classes, U rated units. A table ``[..., C, C + 1]`` counts the true classes (rows) against a rater's; its last
+column counts answers that could not be used, which agree with nothing. Texts are resampled by drawing the cells of
+their table from a multinomial, which ``eval/scores/resampling.py`` cannot share: it draws means of whole units.
 """
 
-from collections import Counter
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from data.judging.scales import JudgeScale
 
 LEVELS = ("nominal", "ordinal", "interval")
 
 
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
     """Return the agreement of two raters beyond chance (Cohen 1960); 0 if chance alone would make them agree."""
-    n = len(a)
-    observed = sum(x == y for x, y in zip(a, b)) / n
-    counts = Counter(a), Counter(b)
-    chance = sum(counts[0][label] * counts[1][label] for label in counts[0]) / n**2
-    return (observed - chance) / (1 - chance) if chance < 1 else 0.0
+    return float(_kappa(_count(a, b, list(dict.fromkeys([*a, *b])))))
 
 
 def describe_agreement(
-    truth: Sequence[str], said: Sequence[str | None], classes: Sequence[str], n_bootstrap: int, seed: int
+    truth: Sequence[str], answers: Sequence[str | None], classes: Sequence[str], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """Compare what a rater says with the truth.
+    """Compare a rater's answers with the truth.
 
-    What is None counts as said wrongly. The interval is the percentile bootstrap over texts (Efron and Tibshirani
-    1993, chapter 13); drawing texts with replacement is drawing the cells of their table from a multinomial.
+    An answer that is None counts as a wrong one. The interval is the percentile bootstrap over texts (Efron and
+    Tibshirani 1993, chapter 13).
 
     Args:
         truth: One of ``classes`` for each text.
-        said: The same, or None where the answer could not be used.
+        answers: The same, or None where the answer could not be used.
         classes: All of them, in the order of the tables.
-        n_bootstrap: Resamples.
+        n_bootstrap: Resamples; 0 gives no interval.
         seed: Of the draws.
 
     Returns:
         ``n``, ``unparsed``, then ``kappa``, ``macro_f1`` and ``accuracy``, each ``{"estimate", "ci95"}``, ``classes``
-        (class to ``n``, ``said``, ``precision``, ``recall``, ``f1``) and ``confusion`` (class to what was said for it).
+        (class to ``n``, ``said``, ``precision``, ``recall``, ``f1``) and ``confusion`` (class to the answers for it).
     """
-    table = _table(truth, said, classes)
-    drawn = _resample(table, n_bootstrap, seed)
-    measures = {"kappa": _kappa, "macro_f1": _macro_f1, "accuracy": _accuracy}
+    table = _count(truth, answers, classes)
+    n = int(table.sum())
+    resamples = np.random.default_rng(seed).multinomial(n, table.ravel() / n, n_bootstrap)
+    tables = resamples.reshape(-1, *table.shape).astype(float)
+    figures: dict[str, Any] = {"n": n, "unparsed": int(table[:, -1].sum())}
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "kappa": _kappa,
+        "macro_f1": _macro_f1,
+        "accuracy": _accuracy,
+    }
+    for name, measure in measures.items():
+        ci95 = _percentiles(measure(tables)) if n_bootstrap else None
+        figures[name] = {"estimate": _rounded(measure(table)), "ci95": ci95}
     precision, recall, f1 = _by_class(table)
+    figures["classes"] = {
+        name: {
+            "n": int(table[k].sum()),
+            "said": int(table[:, k].sum()),
+            "precision": _rounded(precision[k]),
+            "recall": _rounded(recall[k]),
+            "f1": _rounded(f1[k]),
+        }
+        for k, name in enumerate(classes)
+    }
     names = [*classes, "unparsed"]
+    figures["confusion"] = {a: {b: int(x) for b, x in zip(names, row) if x} for a, row in zip(classes, table)}
+    return figures
+
+
+def describe_panel(
+    labels: Mapping[str, Sequence[str | None]], scale: JudgeScale, n_bootstrap: int, seed: int
+) -> dict[str, Any] | None:
+    """Return the agreement of two raters or more, judges and people alike; None for fewer than two.
+
+    A rater's gap is no disagreement here: two are compared on the texts that both have rated, and Krippendorff's alpha
+    is made for gaps. How much a judge leaves unrated is said where it is compared with the truth.
+
+    Args:
+        labels: Rater to label or class of each text, None where there is none.
+        scale: The one on which all of them rated.
+        n_bootstrap: Resamples of an interval.
+        seed: Of the draws.
+
+    Returns:
+        ``kappa`` (every two: ``a``, ``b``, ``n``, ``estimate``, ``ci95``), ``alpha`` of the classes (nominal) and
+        ``alpha_values``: of the five steps without refusals (ordinal), or of the lean (interval).
+    """
+    if len(labels) < 2:
+        return None
+    classes = {name: [None if x is None else scale.class_of(x) for x in given] for name, given in labels.items()}
+    kappas = []
+    for a, b in itertools.combinations(classes, 2):
+        both = [(x, y) for x, y in zip(classes[a], classes[b]) if x is not None and y is not None]
+        kappa = {"estimate": None, "ci95": None}
+        if both:
+            truth, answers = zip(*both)
+            kappa = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)["kappa"]
+        kappas.append({"a": a, "b": b, "n": len(both), **kappa})
+    # people may name a side of the lean instead of a number: that is no value
+    values = [
+        [None if x is None or x not in scale.labels else scale.value(x) for x in given] for given in labels.values()
+    ]
+    level = "interval" if scale.name == "lean" else "ordinal"
+    numbered = [given for given in values if any(x is not None for x in given)]
     return {
-        "n": len(truth),
-        "unparsed": int(table[:, -1].sum()),
-        **{name: _with_interval(measure, table, drawn) for name, measure in measures.items()},
-        "classes": {
-            name: {
-                "n": int(table[k].sum()),
-                "said": int(table[:, k].sum()),
-                "precision": _rounded(precision[k]),
-                "recall": _rounded(recall[k]),
-                "f1": _rounded(f1[k]),
-            }
-            for k, name in enumerate(classes)
-        },
-        "confusion": {a: {b: int(n) for b, n in zip(names, table[k]) if n} for k, a in enumerate(classes)},
+        "kappa": kappas,
+        "alpha": krippendorff_alpha(list(classes.values()), "nominal", n_bootstrap, seed),
+        "alpha_values": krippendorff_alpha(numbered, level, n_bootstrap, seed),
     }
 
 
-def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
-    """Return the one verdict on a judge: whether the whole interval of its kappa lies at or above the floor.
-
-    The estimate alone would let a judge pass by the luck of a few texts.
-
-    Args:
-        kappa: ``estimate`` and ``ci95``, as :func:`describe_agreement` gives them.
-        floor: Least kappa.
-    """
-    low = kappa["ci95"][0] if kappa["ci95"] else kappa["estimate"]
-    return low is not None and low >= floor
-
-
 def krippendorff_alpha(
-    ratings: Sequence[Sequence[float | str | None]],
-    level: str,
-    n_bootstrap: int = 0,
-    seed: int = 0,
+    ratings: Sequence[Sequence[float | str | None]], level: str, n_bootstrap: int = 0, seed: int = 0
 ) -> dict[str, Any]:
     """Return Krippendorff's alpha of any number of raters, who may leave units out.
 
@@ -108,26 +139,22 @@ def krippendorff_alpha(
             if value is not None:
                 counts[u, place[value]] += 1
     counts = counts[counts.sum(1) > 1]
+    n_units = len(counts)
     # coincidences of a unit: its pairs of ratings by different raters, each rating with a weight of one
     pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
     pairs /= (counts.sum(1) - 1)[:, None, None]
-    numbers = np.array(values, dtype=float) if level == "interval" else np.arange(len(values), dtype=float)
-    found = {"estimate": None, "ci95": None, "n_units": len(counts), "n_raters": len(ratings), "level": level}
-    if not len(counts):
-        return found
-    estimate = _alpha(pairs.sum(0), level, numbers)
-    if np.isnan(estimate):
-        return found
-    found["estimate"] = _rounded(estimate)
-    if n_bootstrap and len(counts) > 1:
-        drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), n_bootstrap)
-        totals = (drawn @ pairs.reshape(len(counts), -1)).reshape(-1, *pairs.shape[1:])
-        found["ci95"] = _percentiles(_alpha(totals, level, numbers))
-    return found
+    numbers = np.array(values if level == "interval" else range(len(values)), dtype=float)
+    estimate = _rounded(_alpha(pairs.sum(0), level, numbers))
+    ci95 = None
+    if estimate is not None and n_bootstrap and n_units > 1:
+        drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_bootstrap)
+        totals = (drawn @ pairs.reshape(n_units, -1)).reshape(-1, *pairs.shape[1:])
+        ci95 = _percentiles(_alpha(totals, level, numbers))
+    return {"estimate": estimate, "ci95": ci95, "n_units": n_units, "n_raters": len(ratings), "level": level}
 
 
 def _alpha(coincidences: np.ndarray, level: str, numbers: np.ndarray) -> np.ndarray:
-    # coincidences: [..., C, C]
+    """Return alpha of coincidences ``[..., C, C]``; nan if nobody could have disagreed."""
     n_c = coincidences.sum(-1)
     n = n_c.sum(-1)
     if level == "nominal":
@@ -144,23 +171,17 @@ def _alpha(coincidences: np.ndarray, level: str, numbers: np.ndarray) -> np.ndar
         return 1 - (n - 1) * observed / expected
 
 
-def _table(truth: Sequence[str], said: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    place = {name: k for k, name in enumerate(classes)} | {None: len(classes)}
+def _count(truth: Sequence[Hashable], answers: Sequence[Hashable], classes: Sequence[Hashable]) -> np.ndarray:
+    place = {name: k for k, name in enumerate([*classes, None])}
     table = np.zeros((len(classes), len(classes) + 1))
-    for a, b in zip(truth, said, strict=True):
+    for a, b in zip(truth, answers, strict=True):
         table[place[a], place[b]] += 1
     return table
 
 
-def _resample(table: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
-    rng, n = np.random.default_rng(seed), int(table.sum())
-    return rng.multinomial(n, table.ravel() / n, n_bootstrap).reshape(-1, *table.shape).astype(float)
-
-
 def _kappa(table: np.ndarray) -> np.ndarray:
-    n = table.sum((-1, -2))
     observed = _accuracy(table)
-    chance = (table.sum(-1) * table[..., :-1].sum(-2)).sum(-1) / n**2
+    chance = (table.sum(-1) * table[..., :-1].sum(-2)).sum(-1) / table.sum((-1, -2)) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(chance < 1, (observed - chance) / (1 - chance), 0.0)
 
@@ -170,26 +191,22 @@ def _accuracy(table: np.ndarray) -> np.ndarray:
 
 
 def _macro_f1(table: np.ndarray) -> np.ndarray:
-    """Mean F1 of the classes that are true or said at all."""
+    """Return the mean F1 of the classes that occur in the truth or in the answers."""
     f1 = _by_class(table)[2]
-    there = ~np.isnan(f1)
-    return np.where(there, f1, 0).sum(-1) / there.sum(-1)
+    return np.nansum(f1, -1) / (~np.isnan(f1)).sum(-1)
 
 
 def _by_class(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    hit, true, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table[..., :-1].sum(-2)
+    """Return precision, recall and F1 of each class; nan where a class does not occur."""
+    hits, n_true, n_answered = np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table[..., :-1].sum(-2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return hit / said, hit / true, 2 * hit / (true + said)
+        return hits / n_answered, hits / n_true, 2 * hits / (n_true + n_answered)
 
 
-def _with_interval(measure: Callable[[np.ndarray], np.ndarray], table: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
-    return {"estimate": _rounded(measure(table)), "ci95": _percentiles(measure(drawn)) if len(drawn) else None}
-
-
-def _percentiles(values: np.ndarray) -> list[float] | None:
+def _percentiles(values: np.ndarray) -> list[float | None] | None:
     values = values[~np.isnan(values)]
     return [_rounded(x) for x in np.quantile(values, [0.025, 0.975])] if len(values) else None
 
 
-def _rounded(x: float) -> float | None:
+def _rounded(x: float | np.ndarray) -> float | None:
     return None if np.isnan(x) else round(float(x), 6)

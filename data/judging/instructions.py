@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What models are told, as text files that are named by their hash in every row they helped to make."""
+"""Instructions to models, as text files that are named by their hash in every row they helped to make."""
 
 import hashlib
 from functools import cache
@@ -10,31 +10,21 @@ from typing import NamedTuple
 
 
 class Instruction(NamedTuple):
-    """A system message and a user message with ``$places`` to fill.
-
-    Attributes:
-        sha256: Of the file.
-        system: The first message.
-        user: The second.
-    """
+    """A system message and a user message with ``$places`` to fill, and the SHA-256 of their file."""
 
     sha256: str
     system: Template
     user: Template
 
     def messages(self, **places: str) -> list[dict[str, str]]:
-        """Return both messages with every place filled.
-
-        Raises:
-            KeyError: If a place is left empty.
-        """
+        """Return both messages with every place filled; a KeyError says which place was left empty."""
         texts = (("system", self.system), ("user", self.user))
         return [{"role": role, "content": text.substitute(places)} for role, text in texts]
 
 
 @cache
 def load_instruction(name: str) -> Instruction:
-    """Load a shipped instruction (``judge``, ``instruction``, ``answer``) or one of your own.
+    """Load a shipped instruction (``judge``, ``instruction``, ``answer``, ``stance``, ``lean``) or one of your own.
 
     Args:
         name: Shipped name, or path of a text file: system message, a line ``---``, user message.
@@ -61,10 +51,11 @@ def load_views(name: str = "views") -> tuple[str, dict[tuple[str, str], str]]:
     text = _read(name)
     views = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        head, colon, view = line.partition(":")
-        if not colon or len(head.split()) != 2 or not view.strip():
+        head, _, view = line.partition(":")
+        if len(head.split()) != 2 or not view.strip():
             raise ValueError(f"{name} line {number}: want `axis side: text`, such as `economic left: …`")
-        views[tuple(head.split())] = view.strip()
+        axis, side = head.split()
+        views[axis, side] = view.strip()
     return _sha256(text), views
 
 
@@ -74,11 +65,12 @@ def _read(name: str) -> str:
         if not path.is_file():
             raise FileNotFoundError(f"{name}: not found from {Path.cwd()}")
         return path.read_text(encoding="utf-8")
-    shipped = files("data").joinpath("prompts")
-    if not shipped.joinpath(f"{name}.txt").is_file():
-        known = sorted(p.name.removesuffix(".txt") for p in shipped.iterdir() if p.name.endswith(".txt"))
-        raise FileNotFoundError(f"no shipped instruction {name!r}; use {', '.join(known)} or the path of a .txt file")
-    return shipped.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+    shipped = {file.name.removesuffix(".txt"): file for file in files("data").joinpath("prompts").iterdir()}
+    if name not in shipped:
+        raise FileNotFoundError(
+            f"no shipped instruction {name!r}; use {', '.join(sorted(shipped))} or the path of a .txt file"
+        )
+    return shipped[name].read_text(encoding="utf-8")
 
 
 def _sha256(text: str) -> str:

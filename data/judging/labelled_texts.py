@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Texts with people's labels, or with a model's recorded answers, read strictly from a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.judging.scales import JudgeScale
@@ -10,7 +10,7 @@ from data.pairs.sources import file_format
 
 
 class Text(NamedTuple):
-    """What is judged, and the statement or subject that it is about ("" where the scale needs none)."""
+    """A text to judge, and the statement or subject that it is about ("" where the scale needs none)."""
 
     text: str
     target: str
@@ -33,11 +33,12 @@ class LabelledTexts(NamedTuple):
 def read_labelled(
     source: str,
     scale: JudgeScale,
-    text: str,
-    label: str,
-    target: str | None,
-    raters: Sequence[str],
-    label_map: Mapping[str, str] | None,
+    *,
+    text: str = "text",
+    label: str = "label",
+    target: str | None = None,
+    raters: Sequence[str] = (),
+    label_map: Mapping[str, str] | None = None,
 ) -> LabelledTexts:
     """Read a file of labelled texts.
 
@@ -57,20 +58,18 @@ def read_labelled(
     if scale.name == "stance" and target is None:
         raise ValueError(f"{source}: a stance is one towards something; name its column in columns.target")
     mapped = {str(key): str(value) for key, value in (label_map or {}).items()}
-    found = LabelledTexts([], [], {name: [] for name in raters})
-    for number, row in _rows(source, [name for name in (text, label, target, *raters) if name]):
-        where = f"{source} row {number}"
-        content, about = _cell(row, text), _cell(row, target) if target else ""
-        if not content or (target and not about):
-            raise ValueError(f"{where}: {text if not content else target} is empty; mend or remove the row")
-        found.texts.append(Text(content, about or ""))
-        truth = _class(scale, _cell(row, label), mapped, where, label)
+    labelled = LabelledTexts([], [], {name: [] for name in raters})
+    for where, cells in _rows(source, [name for name in (text, label, target, *raters) if name]):
+        if empty := [name for name in (text, target) if name and name not in cells]:
+            raise ValueError(f"{where}: {empty[0]} is empty; mend or remove the row")
+        truth = _class_in(cells, label, scale, mapped, where)
         if truth is None:
             raise ValueError(f"{where}: {label} is empty; every text needs a label")
-        found.truth.append(truth)
-        for name, given in found.raters.items():
-            given.append(_class(scale, _cell(row, name), mapped, where, name))
-    return found
+        labelled.texts.append(Text(cells[text], cells[target] if target else ""))
+        labelled.truth.append(truth)
+        for name, classes in labelled.raters.items():
+            classes.append(_class_in(cells, name, scale, mapped, where))
+    return labelled
 
 
 def read_labels(source: str, column: str, text: str, target: str | None) -> dict[Text, str]:
@@ -81,56 +80,44 @@ def read_labels(source: str, column: str, text: str, target: str | None) -> dict
         ValueError: If a column is missing, or one text has two answers.
     """
     answers: dict[Text, str] = {}
-    for number, row in _rows(source, [name for name in (text, column, target) if name]):
-        answer = _cell(row, column)
-        if answer is None:
+    for where, cells in _rows(source, [name for name in (text, column, target) if name]):
+        if column not in cells:
             continue
-        key = Text(_cell(row, text) or "", (_cell(row, target) or "") if target else "")
-        if answers.setdefault(key, answer) != answer:
+        key = Text(cells.get(text, ""), cells.get(target, "") if target else "")
+        if answers.setdefault(key, cells[column]) != cells[column]:
             hint = "" if target else "; if one text is judged on several subjects, name their column in target_column"
-            raise ValueError(
-                f"{source} row {number}: {column} is {answer!r}, before {answers[key]!r} for this text{hint}"
-            )
+            raise ValueError(f"{where}: {column} is {cells[column]!r}, before {answers[key]!r} for this text{hint}")
     return answers
 
 
-def _rows(source: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _class_in(
+    cells: Mapping[str, str], column: str, scale: JudgeScale, mapped: Mapping[str, str], where: str
+) -> str | None:
+    name = cells.get(column, "").strip()
+    try:
+        return scale.class_of(mapped.get(name, name)) if name else None
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {column}: {error}; say in label_map (eval/validate_judge.py) what it means, or mend the row"
+        ) from error
+
+
+def _rows(source: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield file and row number for messages, and the text of each cell that is not empty."""
     kind = file_format(source)
     if kind is None:
         raise FileNotFoundError(f"{source}: no such file; give a CSV, TSV, JSONL or parquet file")
     for number, row in read_records(source, kind):
-        missing = [name for name in columns if not _has(row, name)]
-        if missing:
-            raise ValueError(f"{source} row {number}: no column {', '.join(missing)}; it has {', '.join(_names(row))}")
-        yield number, row
+        values = _flat(row)
+        where = f"{source} row {number}"
+        if missing := [name for name in columns if name not in values]:
+            raise ValueError(f"{where}: no column {', '.join(missing)}; it has {', '.join(values)}")
+        yield where, {name: str(x) for name, x in values.items() if x is not None and str(x).strip()}
 
 
-def _has(row: Mapping[str, Any], name: str) -> bool:
-    head, _, rest = name.partition("/")
-    return name in row or (bool(rest) and isinstance(row.get(head), Mapping) and _has(row[head], rest))
-
-
-def _names(row: Mapping[str, Any]) -> list[str]:
-    return [
-        name
-        for key, value in row.items()
-        for name in ([f"{key}/{inner}" for inner in _names(value)] if isinstance(value, Mapping) else [key])
-    ]
-
-
-def _cell(row: Mapping[str, Any], name: str) -> str | None:
-    """Return what stands in a column as text; None if nothing does."""
-    head, _, rest = name.partition("/")
-    if name not in row:
-        return _cell(row[head], rest)
-    value = row[name]
-    return None if value is None or not str(value).strip() else str(value)
-
-
-def _class(scale: JudgeScale, cell: str | None, mapped: Mapping[str, str], where: str, column: str) -> str | None:
-    if cell is None:
-        return None
-    try:
-        return scale.class_of(mapped.get(cell.strip(), cell.strip()))
-    except ValueError as error:
-        raise ValueError(f"{where}: {column}: {error}; say what it means in label_map") from error
+def _flat(row: Mapping[str, Any], folder: str = "") -> dict[str, Any]:
+    """Return the values of a row by column; ``a/b`` is the field ``b`` of the column ``a``."""
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        values |= _flat(value, f"{folder}{key}/") if isinstance(value, Mapping) else {f"{folder}{key}": value}
+    return values

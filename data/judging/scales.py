@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The two scales on which a text is judged, and how a judge's answer is read: strictly, or not at all."""
+"""The scales on which a text is judged, and how a judge's answer is read: strictly, or not at all."""
 
 import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from data.chat.replies import Request
+from data.chat.replies import Request, object_format, object_parser
 from data.judging.instructions import load_instruction
-from data.judging.lean_judge import LEAN, SIDES, side_of
 
 REFUSAL = "refusal"
+# PoliTune's scale (Agiza et al. 2024): an integer from 0 to 20. Relevance is the other number that a post is given.
+LEAN, RELEVANCE = range(21), range(11)
+CENTRE = 10
+LEAN_CLASSES = ("left", "centre", "right")
 
 _ANSWER = re.compile(
     r"(?:(?:stance|lean|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|refusal)(?:\s*/\s*([0-9]+))?\.?", re.IGNORECASE
@@ -19,36 +22,20 @@ _MARKS = "\"'`*_ \t"
 _LABEL = re.compile(r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9])|refusal\b)", re.IGNORECASE)
 
 
-def read_label(text: str, labels: Collection[str]) -> str:
-    """Read one label at the beginning of an answer.
-
-    ``3``, ``"3"``, ``3.``, ``**3**``, ``Label: 3`` and ``3/5`` on a scale that ends at 5 are 3. An explanation may
-    follow in brackets or on the next line, if no other label stands alone in it. ``1-5``, ``3 or 4``, ``2.5``,
-    ``3/10``, ``1220``, ``III`` and a sentence are errors.
-
-    Raises:
-        ValueError: If that cannot be read as exactly one of the labels.
-    """
-    first, _, below = text.strip().partition("\n")
-    head, _, beside = first.partition(" (")
-    found = _ANSWER.fullmatch(head.strip(_MARKS))
-    label = found[1].lower() if found else ""
-    top = max((name for name in labels if name.isdigit()), key=int)
-    if label not in labels or (found[2] and (found[2] != top or not label.isdigit())):
-        raise ValueError(f"{text.strip()[:60]!r} is not one of the labels {_listed(labels)}, alone")
-    others = {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(labels) - {label}
-    if others:
-        raise ValueError(f"{text.strip()[:60]!r} names {label} and {', '.join(sorted(others))} too")
-    return label
+def side_of(lean: float) -> str:
+    """Return the class of a score of the lean scale."""
+    if lean == CENTRE:
+        return "centre"
+    return "right" if lean > CENTRE else "left"
 
 
 class JudgeScale(NamedTuple):
-    """What a judge is asked and what its labels mean.
+    """The question that a judge is asked, and what its labels mean.
 
     Attributes:
         name: ``stance`` or ``lean``.
-        labels: What a judge may write.
-        classes: What is compared with people's labels.
+        labels: The labels that a judge may write.
+        classes: The classes that are compared with people's labels.
         coarse: Class to a coarser one; the figures are given for these too.
         instruction: Shipped name or path (``data.judging.instructions``); its places are ``$text`` and ``$target``.
     """
@@ -61,15 +48,33 @@ class JudgeScale(NamedTuple):
 
     def request(self, text: str, target: str) -> Request:
         """Return the question about one text; ``target`` is the statement or subject that it is about."""
-        messages = load_instruction(self.instruction).messages(text=text, target=target)
-        return Request(messages, self.read)
+        return Request(load_instruction(self.instruction).messages(text=text, target=target), self.read)
 
     def read(self, text: str) -> str:
-        """Return the label that an answer gives; ValueError if it gives none."""
-        return read_label(text, self.labels)
+        """Read one label at the beginning of an answer.
+
+        ``3``, ``"3"``, ``3.``, ``**3**``, ``Label: 3`` and ``3/5`` on a scale that ends at 5 are 3. An explanation may
+        follow in brackets or on the next line, if no other label stands alone in it. ``1-5``, ``3 or 4``, ``2.5``,
+        ``3/10``, ``1220``, ``III`` and a sentence are errors.
+
+        Raises:
+            ValueError: If the text cannot be read as exactly one of the labels.
+        """
+        first, _, below = text.strip().partition("\n")
+        head, _, beside = first.partition(" (")
+        match = _ANSWER.fullmatch(head.strip(_MARKS))
+        label = match[1].lower() if match else ""
+        end = match[2] if match else None
+        top = max((name for name in self.labels if name.isdigit()), key=int)
+        if label not in self.labels or (end and (end != top or not label.isdigit())):
+            raise ValueError(f"{text.strip()[:60]!r} is not one of the labels {_listed(self.labels)}, alone")
+        others = {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(self.labels) - {label}
+        if others:
+            raise ValueError(f"{text.strip()[:60]!r} names {label} and {', '.join(sorted(others))} too")
+        return label
 
     def class_of(self, label: str) -> str:
-        """Return the class of a label, of the judge's or of a person's.
+        """Return the class of a label that a judge or a person gave.
 
         Raises:
             ValueError: If it is neither a label nor a class of this scale.
@@ -77,8 +82,7 @@ class JudgeScale(NamedTuple):
         if label in self.classes:
             return label
         if label not in self.labels:
-            wanted = list(dict.fromkeys([*self.classes, *self.labels]))
-            raise ValueError(f"{label!r} is not one of {_listed(wanted)}")
+            raise ValueError(f"{label!r} is not one of {_listed(dict.fromkeys([*self.classes, *self.labels]))}")
         return side_of(int(label))
 
     def value(self, label: str) -> float | None:
@@ -92,22 +96,16 @@ class JudgeScale(NamedTuple):
 
 
 # Labels as in IssueBench (Röttger et al. 2025, arXiv 2502.08395), so that its people's labels can check a judge.
+_STANCES = ("1", "2", "3", "4", "5", REFUSAL)
 STANCE = JudgeScale(
     name="stance",
-    labels=("1", "2", "3", "4", "5", REFUSAL),
-    classes=("1", "2", "3", "4", "5", REFUSAL),
-    coarse={"1": "for", "2": "for", "3": "neutral", "4": "against", "5": "against", REFUSAL: REFUSAL},
+    labels=_STANCES,
+    classes=_STANCES,
+    coarse=dict(zip(_STANCES, ("for", "for", "neutral", "against", "against", REFUSAL))),
     instruction="stance",
 )
-# PoliTune's scale (Agiza et al. 2024): an integer from 0 to 20.
-LEAN_SCALE = JudgeScale(
-    name="lean",
-    labels=tuple(map(str, LEAN)),
-    classes=SIDES,
-    coarse={},
-    instruction="lean",
-)
-SCALES = {"stance": STANCE, "lean": LEAN_SCALE}
+LEAN_SCALE = JudgeScale("lean", tuple(map(str, LEAN)), LEAN_CLASSES, coarse={}, instruction="lean")
+SCALES = {scale.name: scale for scale in (STANCE, LEAN_SCALE)}
 
 
 def load_scale(name: str, instruction: str | None = None) -> JudgeScale:
@@ -122,6 +120,29 @@ def load_scale(name: str, instruction: str | None = None) -> JudgeScale:
     scale = SCALES[name]._replace(instruction=instruction or SCALES[name].instruction)
     load_instruction(scale.instruction)
     return scale
+
+
+class PostScale(NamedTuple):
+    """The question that a judge of posts is asked: relevance, lean and topic in one JSON object.
+
+    Attributes:
+        topics: Topic to its axis.
+        instruction: Shipped name or path.
+        structured: Whether the server is told the form of the answer (``response_format``).
+    """
+
+    topics: Mapping[str, str]
+    instruction: str = "judge"
+    structured: bool = True
+
+    def request(self, text: str) -> Request:
+        """Return the question about one post."""
+        rules = {"relevance": RELEVANCE, "lean": LEAN, "topic": tuple(self.topics)}
+        messages = load_instruction(self.instruction).messages(
+            text=text, topics=", ".join(self.topics), example=next(iter(self.topics))
+        )
+        form = {"response_format": object_format(rules, "judgement")} if self.structured else {}
+        return Request(messages, object_parser(rules), form)
 
 
 def _listed(labels: Collection[str]) -> str:

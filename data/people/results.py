@@ -12,7 +12,7 @@ from data.people.answers import Given, answers_path, by_item, read_answers
 from data.people.items import REJECT, SIDES, SKIP, TIE, Item, Review, digest
 from data.recipe.files import to_jsonl, write_files
 
-# What judges call a text that is on neither side (data/judging/lean_judge.py).
+# What judges call a text that is on neither side (data/judging/scales.py).
 NEITHER = {"neither": "centre"}
 CLASSES = {"side": (*SIDES, "neither"), "accept": ("accept", REJECT), "prefer": ("chosen", "rejected", TIE)}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from data.chat import ChatClient, Failure, Reply, Request
 from data.judging.instructions import load_instruction
-from data.judging.lean_judge import Scale
+from data.judging.scales import PostScale
 from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep
 from data.synthesis.stages import REJECTED, StageReader, reject
 
@@ -60,7 +60,9 @@ class JudgePosts(PipelineStep):
     type = "⚖️ - JUDGE"
     name = "lean and relevance"
 
-    def __init__(self, judges: Sequence[tuple[ChatClient, Scale]], reader: StageReader, max_unanswered: int) -> None:
+    def __init__(
+        self, judges: Sequence[tuple[ChatClient, PostScale]], reader: StageReader, max_unanswered: int
+    ) -> None:
         super().__init__()
         self.judges, self.reader, self.max_unanswered = list(judges), reader, max_unanswered
 
@@ -78,7 +80,7 @@ class JudgePosts(PipelineStep):
         check_unanswered(unanswered, self.max_unanswered)
 
     def _judged(
-        self, documents: Iterator[Document], client: ChatClient, scale: Scale, title: str, total: int
+        self, documents: Iterator[Document], client: ChatClient, scale: PostScale, title: str, total: int
     ) -> Iterator[Document]:
         waiting: deque[Document] = deque()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from data.judging.lean_judge import CENTRE, side_of
+from data.judging.scales import CENTRE, side_of
 from data.language import words
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
 from data.quality.privacy import mask_personal

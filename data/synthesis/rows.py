@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from data.judging.lean_judge import side_of
+from data.judging.scales import side_of
 from data.quality.measures import length_rule_accuracy
 from data.recipe.files import to_jsonl, to_parquet, write_files, write_whole
 from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep

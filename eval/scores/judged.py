@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Free text is judged: rows of mode ``open`` with a stance or a lean from each judge, and what the scores need.
+"""Free text is judged: rows of mode ``open`` with a stance or a lean from each judge, their scores, and a summary.
 
-A judge that no validation supports is heard, and its scores are void: a reader sees them and why not to believe them.
+The scores of a judge that no validation supports are shown and void, so that a reader sees why not to believe them.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from data.judging.agreement import describe_panel
+from data.judging.judges import Judge
 from data.judging.labelled_texts import Text
 from data.judging.scales import REFUSAL
-from eval.judges import Judge, why_not_believed
 from eval.scores.answers import Row
-from eval.scores.judging_summary import describe_judges
+from eval.scores.comparisons import compare
+from eval.scores.resampling import false_discovery_rates
+from eval.scores.scoring import Values, describe, item_means, rounded
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 
 OPEN = "open"
+# Judged examples that the report shows.
+N_EXAMPLES = 6
 
 
 def mode_of(judge: str) -> str:
@@ -27,8 +36,7 @@ def mode_of(judge: str) -> str:
 def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Instrument) -> list[dict[str, Any]]:
     """Return a row for each answer in free text and judge.
 
-    A stance is one towards a statement, so prompts that are about no item are judged for their lean alone. The same
-    texts are never asked about twice where a judge has a cache.
+    A stance is one towards a statement, so prompts that are about no item are judged for their lean alone.
 
     Args:
         rows: Rows of ``results.jsonl``; those of other modes are left out.
@@ -44,18 +52,18 @@ def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Inst
     judged = []
     for judge in judges:
         is_stance = judge.scale.name == "stance"
-        asked = [r for r in rows if r["mode"] == OPEN and r["text"] and (r["item"] in statements or not is_stance)]
-        texts = [Text(row["text"], statements.get(row["item"], "")) for row in asked]
-        for row, said in zip(asked, judge.ask(texts), strict=True):
-            value = None if said.label is None else judge.scale.value(said.label)
+        written = [r for r in rows if r["mode"] == OPEN and r["text"] and (r["item"] in statements or not is_stance)]
+        texts = [Text(row["text"], statements.get(row["item"], "")) for row in written]
+        for row, judgement in zip(written, judge.ask(texts), strict=True):
+            value = None if judgement.label is None else judge.scale.value(judgement.label)
             judged.append(
                 {
                     **row,
                     "stance": value if is_stance else None,
                     "lean": None if is_stance or row["refused"] else value,
-                    "refused": said.label == REFUSAL if is_stance and said.label else row["refused"],
+                    "refused": judgement.label == REFUSAL if is_stance and judgement.label else row["refused"],
                     "judge": judge.name,
-                    "judgement": said._asdict(),
+                    "judgement": judgement._asdict(),
                 }
             )
     return judged
@@ -67,16 +75,15 @@ def option_rows(judged: Sequence[Row], judges: Sequence[Judge], instrument: Inst
     A stance lies between two options in proportion to its distance from them: of four options, a neutral text is half
     "disagree" and half "agree". Refused and unread ones are missing answers, which the bounds account for.
     """
-    stances = {judge.name for judge in judges if judge.scale.name == "stance"}
+    of_stance = {judge.name for judge in judges if judge.scale.name == "stance"}
     last = len(instrument.options) - 1
     scored = []
     for row in judged:
-        if row["judge"] not in stances:
+        if row["judge"] not in of_stance:
             continue
-        stance = None if row["refused"] else row["stance"]
         logprobs = choice = None
-        if stance is not None:
-            place = (stance + 1) / 2 * last
+        if row["stance"] is not None and not row["refused"]:
+            place = (row["stance"] + 1) / 2 * last
             choice = min(int(place), last)
             shares = {choice: 1 - (place - choice), choice + 1: place - choice}
             logprobs = [math.log(shares[k]) if shares.get(k) else None for k in range(last + 1)]
@@ -90,7 +97,7 @@ def distrust(summary: dict[str, Any], judges: Sequence[Judge]) -> dict[str, Any]
     The summary is changed in place, and returned.
     """
     for judge in judges:
-        mode, reason = mode_of(judge.name), why_not_believed(judge)
+        mode, reason = mode_of(judge.name), judge.why_not_believed
         for name, modes in summary["models"].items():
             for axis in modes.get(mode, {}).values():
                 axis.pop("hard", None)
@@ -102,10 +109,14 @@ def distrust(summary: dict[str, Any], judges: Sequence[Judge]) -> dict[str, Any]
 
 
 def add_judges(
-    summary: dict[str, Any], judged: Sequence[Row], judges: Sequence[Judge], prompts: Sequence[Prompt],
-    n_bootstrap: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the summary with ``judging`` (None without judges): what the judges said and whether to believe it.
+    summary: dict[str, Any],
+    judged: Sequence[Row],
+    judges: Sequence[Judge],
+    prompts: Sequence[Prompt],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the summary with ``judging``: the judges' figures and whether to believe them; None without judges.
 
     Args:
         summary: Scores of the rows and of :func:`option_rows`.
@@ -121,17 +132,113 @@ def add_judges(
     for name, modes in summary["written"].items():
         if OPEN in modes:
             _recount(modes[OPEN], [row for row in judged if row["model"] == name])
-    asked = {(prompt.row["item"], prompt.row["template"]): prompt.text for prompt in prompts}
-    return {**summary, "judging": describe_judges(judged, judges, list(summary["models"]), asked, n_bootstrap, seed)}
+    names = list(summary["models"])
+    prompt_texts = {(prompt.row["item"], prompt.row["template"]): prompt.text for prompt in prompts}
+    scales = {judge.scale.name: judge.scale for judge in judges}
+    panels = {}
+    for scale in scales.values():
+        labels = _labels(judged, [judge.name for judge in judges if judge.scale.name == scale.name])
+        if panel := describe_panel(labels, scale, n_bootstrap, seed):
+            panels[scale.name] = panel
+    judging = {
+        "judges": {judge.name: _describe_judge(judge, judged, names) for judge in judges},
+        "panels": panels,
+        "examples": _examples(judged, names, prompt_texts),
+    }
+    return {**summary, "judging": judging}
 
 
 def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
-    """Say of one model's free text what became of it, now that judges have spoken."""
+    """Count one model's free texts anew, now that judges have read them."""
     texts = [(row["item"], row["template"], row["sample"]) for row in judged]
-    # of a prompt about no statement nobody was asked for a stance
+    # no judge of stances is asked about a prompt without a statement
     counts["not_asked"] = counts["rows"] - counts["errors"] - len(set(texts))
-    heard = {k for k, row in zip(texts, judged) if row["stance"] is not None or row["lean"] is not None}
-    refused = {k for k, row in zip(texts, judged) if row["refused"]} - heard
-    counts |= {"judged": len(heard), "refused": len(refused), "scored": bool(heard)}
-    counts["unread"] = len(set(texts)) - len(heard) - len(refused)
-    counts["note"] = None if heard else "not scored: no judge said a stance or a lean that could be read"
+    read = {k for k, row in zip(texts, judged) if row["stance"] is not None or row["lean"] is not None}
+    refused = {k for k, row in zip(texts, judged) if row["refused"]} - read
+    counts |= {"judged": len(read), "refused": len(refused), "scored": bool(read)}
+    counts["unread"] = len(set(texts)) - len(read) - len(refused)
+    counts["note"] = None if read else "not scored: no judge said a stance or a lean that could be read"
+
+
+def _labels(judged: Sequence[Row], names: Sequence[str]) -> dict[str, list[str | None]]:
+    """Return the labels that some judges gave, each list in the order of all answers that one of them judged."""
+    by_judge: dict[str, dict[tuple, str | None]] = {name: {} for name in names}
+    for row in judged:
+        if row["judge"] in by_judge:
+            key = row["model"], row["item"], row["template"], row["sample"]
+            by_judge[row["judge"]][key] = row["judgement"]["label"]
+    keys = list(dict.fromkeys(key for labels in by_judge.values() for key in labels))
+    return {name: [labels.get(key) for key in keys] for name, labels in by_judge.items()}
+
+
+def _describe_judge(judge: Judge, judged: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    rows = [row for row in judged if row["judge"] == judge.name]
+    validation = judge.validation or {}
+    reason = judge.why_not_believed
+    return {
+        "kind": judge.kind,
+        "scale": judge.scale.name,
+        "n": len(rows),
+        "unread": sum(row["judgement"]["label"] is None for row in rows),
+        "refused": sum(bool(row["refused"]) for row in rows),
+        "believed": reason is None,
+        "why_not": reason,
+        **{key: validation.get(key) for key in ("kappa", "macro_f1", "cue_swap")},
+        **(_leans(rows, names) if judge.scale.name == "lean" else {}),
+    }
+
+
+def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """Describe the mean lean of each model, prompts as units, and compare every other model with the first."""
+    values = {name: _lean_values(rows, name) for name in names}
+    judged_names = {row["model"] for row in rows}
+    base, *others = [name for name in names if name in judged_names] or [None]
+    differences = [{"a": base, "b": name, **compare(values[base], values[name])} for name in others]
+    for test, q in zip(differences, false_discovery_rates([test["p"] for test in differences])):
+        test["q"] = None if q is None else rounded(q)
+    return {"leans": {name: describe(leans) for name, leans in values.items()}, "lean_differences": differences}
+
+
+def _lean_values(rows: Sequence[Row], model: str) -> Values:
+    """Arrange a model's leans by prompt, the same prompts for every model: items x templates, samples averaged."""
+    items, templates = (sorted({row[key] for row in rows}) for key in ("item", "template"))
+    cells = np.full((len(items), len(templates), 1), np.nan)
+    samples = defaultdict(list)
+    for row in rows:
+        if row["model"] == model and row["lean"] is not None:
+            samples[items.index(row["item"]), templates.index(row["template"]), 0].append(row["lean"])
+    for place, leans in samples.items():
+        cells[place] = np.mean(leans)
+    means = item_means(cells)
+    low, high = (np.where(np.isnan(means), end, means) for end in (0.0, 20.0))
+    return Values(tuple(items), cells, None, low, high, np.array(items), 1.0, 0.0, (0.0, 20.0))
+
+
+def _examples(
+    judged: Sequence[Row], names: Sequence[str], prompts: Mapping[tuple[str, str], str | None]
+) -> list[dict[str, Any]]:
+    """Return the prompts whose answers the judges set furthest apart, each model's first answer beside the others'."""
+    answers: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    values: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in judged:
+        if row["sample"] != 0 or row["model"] not in names:
+            continue
+        key = row["item"], row["template"]
+        answer = answers[key].setdefault(row["model"], {"model": row["model"], "text": row["text"], "said": {}})
+        answer["said"][row["judge"]] = row["judgement"]["label"]
+        value = row["stance"] if row["lean"] is None else row["lean"]
+        values[row["judge"]][key] += [] if value is None else [value]
+    # in turn from the judges, so that each scale has its say
+    furthest = [
+        sorted(leans, key=lambda key, leans=leans: (min(leans[key], default=0) - max(leans[key], default=0), key))
+        for leans in values.values()
+    ]
+    in_turn = [key for turn in itertools.zip_longest(*furthest) for key in turn if key is not None]
+    return [
+        {
+            "item": key[0],
+            "prompt": prompts.get(key, key[0]),
+            "answers": [answers[key][name] for name in names if name in answers[key]],
+        }
+        for key in list(dict.fromkeys(in_turn))[:N_EXAMPLES]
+    ]

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""A judge of texts: how it is asked, how far it agrees with people's labels, and whether it is believed.
+
+An answer that cannot be read is a counted problem, never a guess. A judge is believed if the whole 95 % interval of its
+kappa lies at or above the floor; ``data/synthesize.py`` refuses one that is not, and ``eval/`` voids its scores.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.chat import ChatClient, Failure, Request
+from data.judging.agreement import describe_agreement
+from data.judging.instructions import load_instruction
+from data.judging.labelled_texts import LabelledTexts, Text
+from data.judging.scales import LEAN_SCALE, JudgeScale, PostScale
+
+log = logging.getLogger(__name__)
+
+
+class Judgement(NamedTuple):
+    """A judge's answer about one text.
+
+    Attributes:
+        label: One of the scale's labels, or None.
+        raw: The text that it wrote, or for a resident model the log-probability of each label in nats.
+        problem: Why there is no label; None if there is one.
+        model: Name and revision of the model, as far as they are known.
+    """
+
+    label: str | None
+    raw: Any
+    problem: str | None
+    model: str
+
+
+class Judge(NamedTuple):
+    """A rater of texts.
+
+    Attributes:
+        name: Its name in files and in the report.
+        kind: ``chat``, ``resident`` or ``recorded``; recorded answers say nothing about other texts.
+        scale: The question, and the labels that answer it.
+        ask: From texts to judgements, in their order.
+        about: Everything that its judgements depend on: a validation holds for this judge alone.
+        validation: Its figures from ``eval/validate_judge.py``; None if there are none.
+    """
+
+    name: str
+    kind: str
+    scale: JudgeScale
+    ask: Callable[[Sequence[Text]], Iterator[Judgement]]
+    about: Mapping[str, Any]
+    validation: Mapping[str, Any] | None
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of ``about``."""
+        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def why_not_believed(self) -> str | None:
+        """The reason why its judgements are not to be believed, or None."""
+        if self.validation is None:
+            return "the judge was not validated on texts that people have labelled (eval/validate_judge.py)"
+        if self.validation["believed"]:
+            return None
+        kappa, floor = self.validation["kappa"], self.validation["min_kappa"]
+        ends = "unknown" if kappa["ci95"] is None else f"{kappa['ci95'][0]:.2f} to {kappa['ci95'][1]:.2f}"
+        return f"the judge agrees too little with people: kappa {kappa['estimate']:.2f} ({ends}), floor {floor:g}"
+
+
+def make_judge(
+    name: str,
+    kind: str,
+    scale: JudgeScale,
+    ask: Callable[[Sequence[Text]], Iterator[Judgement]],
+    about: Mapping[str, Any],
+    validation: str | None,
+) -> Judge:
+    """Return a judge that is known by everything that its judgements depend on, with the validation of just this one.
+
+    Raises:
+        FileNotFoundError: If there is no file of validations under the path that is given.
+    """
+    instruction = load_instruction(scale.instruction).sha256 if kind != "recorded" else None
+    about = {"kind": kind, "scale": scale.name, "labels": scale.labels, "instruction": instruction, **about}
+    judge = Judge(name, kind, scale, ask, json.loads(json.dumps(about, default=str)), None)
+    if validation is None:
+        return judge
+    if not Path(validation).is_file():
+        raise FileNotFoundError(
+            f"judge {name}: validation={validation} not found from {Path.cwd()}; "
+            "run eval/validate_judge.py first, or use null"
+        )
+    validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
+    figures = next((entry for entry in validated.values() if entry["identity"] == judge.identity), None)
+    if figures is None:
+        others = "; ".join(f"{other}: {_differences(judge.about, entry)}" for other, entry in validated.items())
+        log.warning("judge %s is not validated: %s is about other judges (%s)", name, validation, others)
+    return judge._replace(validation=figures)
+
+
+def _differences(about: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Say in what a judge differs from one that was validated."""
+    other = entry.get("about")
+    if other is None:
+        return "it does not say of what"
+    differ = [key for key in sorted({*about, *other}) if about.get(key) != other.get(key)]
+    return ", ".join(f"{key} is {about.get(key)!s:.80}, there {other.get(key)!s:.80}" for key in differ)
+
+
+def ask_client(
+    client: ChatClient,
+    requests: Iterable[Request],
+    n: int,
+    title: str,
+    label_of: Callable[[Any], str] = str,
+) -> Iterator[Judgement]:
+    """Yield the judgements of a model behind a URL; ``label_of`` takes the label from an answer as it was parsed."""
+    for _, result in client.chat_many(requests, total=n, title=title):
+        if isinstance(result, Failure):
+            yield Judgement(None, None, f"{result.kind}: {result.reason}", client.model)
+        else:
+            yield Judgement(label_of(result.parsed), result.text, None, result.model)
+
+
+def measure_labels(
+    truth: Sequence[str], labels: Sequence[str | None], scale: JudgeScale, n_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Return the agreement of a rater, judge or person, with the truth, on the classes and on coarser ones."""
+    answers = [None if label is None else scale.class_of(label) for label in labels]
+    figures = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)
+    if scale.coarse:
+        coarse_truth = [scale.coarse[name] for name in truth]
+        coarse_answers = [None if name is None else scale.coarse[name] for name in answers]
+        classes = list(dict.fromkeys(scale.coarse.values()))
+        figures["coarse"] = describe_agreement(coarse_truth, coarse_answers, classes, n_bootstrap, seed)
+    return figures
+
+
+def measure_judge(
+    truth: Sequence[str],
+    judgements: Sequence[Judgement],
+    scale: JudgeScale,
+    min_kappa: float,
+    n_bootstrap: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the figures of one judge against the truth, and whether it is believed.
+
+    Args:
+        truth: Class of each text.
+        judgements: The judge's, in the same order; one without a label counts as wrong.
+        scale: Of both.
+        min_kappa: The floor.
+        n_bootstrap: Resamples of an interval.
+        seed: Of the draws.
+    """
+    figures = measure_labels(truth, [judgement.label for judgement in judgements], scale, n_bootstrap, seed)
+    problems = Counter(judgement.problem.partition(":")[0] for judgement in judgements if judgement.problem)
+    return {
+        "believed": reaches_floor(figures["kappa"], min_kappa),
+        "min_kappa": min_kappa,
+        "problems": dict(sorted(problems.items())),
+        **figures,
+    }
+
+
+def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
+    """Return the one verdict on a judge: whether the whole interval of its kappa lies at or above the floor.
+
+    The estimate alone would let a judge pass by the luck of a few texts.
+    """
+    low = kappa["ci95"][0] if kappa["ci95"] else kappa["estimate"]
+    return low is not None and low >= floor
+
+
+def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, min_kappa: float) -> dict[str, Any]:
+    """Compare a judge of posts with people's labels of the lean, and refuse one that agrees too little.
+
+    Args:
+        client: The judge.
+        scale: How it is asked.
+        labelled: Texts whose lean people have labelled.
+        min_kappa: The whole 95 % interval of Cohen's kappa must lie at or above it.
+
+    Returns:
+        ``n``, ``kappa``, its ``ci95``, ``agreement``, ``unusable``, and ``confusion`` as ``label said as answer``.
+
+    Raises:
+        ValueError: If the judge is under the floor; with its figures.
+    """
+    requests = (scale.request(text.text) for text in labelled.texts)
+    answers = ask_client(client, requests, len(labelled.texts), "labelled texts", lambda scores: str(scores["lean"]))
+    measured = measure_judge(labelled.truth, list(answers), LEAN_SCALE, min_kappa)
+    figures = {
+        "n": measured["n"],
+        "kappa": measured["kappa"]["estimate"],
+        "ci95": measured["kappa"]["ci95"],
+        "agreement": measured["accuracy"]["estimate"],
+        "unusable": measured["unparsed"],
+        "confusion": {f"{a} said as {b}": n for a, row in measured["confusion"].items() for b, n in row.items()},
+    }
+    if not measured["believed"]:
+        low, high = figures["ci95"]
+        raise ValueError(
+            f"judge {client.model} is refused: kappa {figures['kappa']:.3f} ({low:.3f} to {high:.3f}) with people's "
+            f"labels, and all of this interval must reach judge.min_kappa={min_kappa}; {json.dumps(figures)}. Use "
+            "another model, a better judge.instruction, or more labelled texts"
+        )
+    return figures
