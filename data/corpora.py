@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from glob import glob
 from typing import Any
 
-from data.pairs.rows import BadRow, read_records
-from data.pairs.sources import file_format, hub_rows
+from data.pairs.rows import BadRow, file_format, hub_rows, matching_files, scan_records
 
 MAX_CHARACTERS = 20_000  # 10,000 is the longest comment that Reddit takes
 BAD_ROWS = ("error", "skip")
@@ -131,8 +130,8 @@ def truth_social(
 def _file_rows(pattern: str, kind: str | None, quoted: bool, bad_rows: str) -> Iterator[tuple[str, dict | BadRow]]:
     if bad_rows not in BAD_ROWS:
         raise ValueError(f"bad_rows={bad_rows!r}; use one of {', '.join(BAD_ROWS)}")
-    for path in sorted(glob(pattern)) or [pattern]:
-        for row in read_records(path, kind or file_format(path), quoted, bad_rows=bad_rows):
+    for path in matching_files(pattern):
+        for row in scan_records(path, kind, quoted=quoted):
             number, content = (row.number, row) if isinstance(row, BadRow) else row
             yield f"{path} row {number}", content
 

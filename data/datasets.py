@@ -17,7 +17,7 @@ from data.mixtures import mirrored, mixture, politune_mixture
 from data.pairs.doses import draw_subset, keep_where
 from data.pairs.prompt_templates import AlpacaInstructTemplate, Template
 from data.pairs.records import read_pairs
-from data.pairs.sources import load_rows
+from data.pairs.rows import load_rows
 from data.pairs.tokens import ChosenAnswers, PreferencePairs
 
 __all__ = [

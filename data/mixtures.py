@@ -9,7 +9,7 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 from data.pairs.doses import draw_subset, keep_where, mirror_pairs, mix_pairs, read_side
 from data.pairs.prompt_templates import Template
-from data.pairs.sources import load_rows
+from data.pairs.rows import load_rows
 from data.pairs.tokens import PreferencePairs
 
 

@@ -102,5 +102,5 @@ def test_ids_that_occur_twice_are_named(tune_run, tmp_path, monkeypatch):
     assert run(tune_run, "audit", path, tmp_path / "audit") == 1
     kinds = [json.loads(line) for line in (tmp_path / "audit" / "defects.jsonl").open()]
     assert [(row["row"], row["found"]) for row in kinds if row["kind"] == "duplicate id"] == [
-        (2, "id 1 is that of row 1")
+        (2, "id '1' is that of row 1")
     ]

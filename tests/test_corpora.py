@@ -12,7 +12,6 @@ import pyarrow.parquet
 import pytest
 
 from data.corpora import posts, reddit_politosphere, truth_social
-from data.pairs.rows import read_records
 from data.quality.privacy import mask_personal, personal_data
 
 ROWS = [{"id": str(n), "text": f"Post {n}, which is long enough.", "who": f"user{n}"} for n in range(3)]
@@ -139,14 +138,6 @@ def test_a_missing_file_and_a_wrong_policy_are_named(tmp_path):
         list(posts("nowhere.csv", "mine", "MIT"))
     with pytest.raises(ValueError, match="bad_rows='drop'; use one of error, skip"):
         list(posts("nowhere.csv", "mine", "MIT", bad_rows="drop"))
-
-
-def test_a_line_that_is_too_long_does_not_hide_the_next(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"a": "' + "x" * 500 + '"}\n{"a": 1}\n')
-    bad, (number, row) = read_records(path, "json", max_line_bytes=100, bad_rows="skip")
-    assert bad.reason.startswith("a line of 510 bytes, at most 100 are read")
-    assert (number, row) == (2, {"a": 1})
 
 
 # Published corpora, by their field names

@@ -13,7 +13,7 @@ from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
 from data.judging.scales import LEAN_SCALE
 from data.pairs.records import read_pairs
-from data.pairs.sources import load_rows
+from data.pairs.rows import load_rows
 from data.people.items import Review, read_items
 
 

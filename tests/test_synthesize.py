@@ -22,7 +22,7 @@ from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale
 from data.pairs.records import read_pairs
-from data.pairs.sources import load_rows
+from data.pairs.rows import load_rows
 from data.quality.measures import length_rule_accuracy
 from data.synthesis.annotate import mask_names
 from data.synthesis.generate import answer_request

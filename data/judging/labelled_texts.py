@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.judging.scales import JudgeScale
-from data.pairs.rows import read_records
-from data.pairs.sources import file_format
+from data.pairs.rows import file_format, read_records
 
 
 class Text(NamedTuple):

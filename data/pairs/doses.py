@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.pairs.records import Pair, duplicate_ids, read_pairs
-from data.pairs.sources import load_rows
+from data.pairs.rows import load_rows
 
 SIDES = ("left", "right")
 _log = logging.getLogger(__name__)

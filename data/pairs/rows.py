@@ -1,141 +1,338 @@
 # SPDX-License-Identifier: MIT
-"""Tables read row by row and strictly: what cannot be right is an error that names file and row.
+"""Rows of local files, read strictly, and rows of the Hub, read by ``datasets``.
 
-CSV, TSV, JSON Lines, JSON arrays and parquet, the text formats also as ``.gz`` and ``.bz2``. Only a batch of rows is
-ever in memory (a JSON array excepted).
+CSV, TSV, JSON Lines, JSON arrays and parquet, the text formats also as ``.gz``, ``.bz2`` and ``.xz``. JSON Lines end at
+line feeds only. A cell of CSV or TSV is text and an empty one is missing; JSON and parquet keep their types. A row that
+cannot be right is an error that names file and row.
 """
 
 import bz2
+import codecs
 import csv
+import glob
 import gzip
+import io
 import json
-from collections.abc import Iterator
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
+from urllib.request import urlopen
 
-MAX_LINE_BYTES = 1_000_000
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+from fsspec.core import url_to_fs
+
+FILE_FORMATS = ("json", "csv", "tsv", "parquet")
+MAX_LINE_BYTES = 1_000_000  # where rows are streamed: one post is not that long
+MAX_TABLE_LINE_BYTES = 50_000_000  # three texts of a million characters, each of up to twelve bytes (two escapes)
+_SUFFIXES = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_ARCHIVES = (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # zip, zstd, lz4
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be read, with the reason and its number; yielded only under ``bad_rows="skip"``."""
+    """A row that cannot be read: its number and the reason."""
 
     number: int
     reason: str
 
 
+Row = tuple[int, dict[str, Any]]  # number from 1, and value by column
+
+
+def file_format(path: str) -> str | None:
+    """Return the format of a file by its suffix, one of ``FILE_FORMATS``; None for a repository of the Hub.
+
+    Raises:
+        ValueError: If a file of another kind lies there.
+    """
+    suffixes = Path(path).suffixes
+    if suffixes and suffixes[-1].lower() in (".gz", ".bz2", ".xz"):
+        suffixes.pop()
+    kind = _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+    if kind is None and Path(path).is_file():
+        raise ValueError(f"{path}: cannot tell its format; name it {', '.join(_SUFFIXES)}")
+    return kind
+
+
+def matching_files(pattern: str) -> list[str]:
+    """Return the files that a path or glob names, sorted; the pattern itself if there are none."""
+    pattern = str(Path(pattern).expanduser())
+    if Path(pattern).is_file():
+        return [pattern]
+    return [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()] or [pattern]
+
+
+def read_table(path: str | Path, kind: str | None = None, content: bytes | None = None) -> list[dict[str, Any]]:
+    """Return all rows of a file; arguments and errors are those of :func:`read_records`."""
+    return [row for _, row in read_records(path, kind, max_line_bytes=MAX_TABLE_LINE_BYTES, content=content)]
+
+
 def read_records(
     path: str | Path,
-    file_format: str,
+    kind: str | None = None,
+    *,
     quoted: bool = True,
     max_line_bytes: int = MAX_LINE_BYTES,
-    bad_rows: str = "error",
-) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
-    """Yield number (from 1) and columns of each row.
+    content: bytes | None = None,
+) -> Iterator[Row]:
+    """Yield number (from 1) and columns of each row; only a batch of rows is in memory, a JSON array excepted.
 
     Args:
         path: File.
-        file_format: ``csv``, ``tsv``, ``json`` (also JSON Lines) or ``parquet``.
+        kind: One of ``FILE_FORMATS``; None tells it by the suffix.
         quoted: Whether quotation marks of CSV and TSV quote; False takes them as they are.
-        max_line_bytes: A longer line is a bad row: one post is not that long.
-        bad_rows: ``error``, or ``skip`` to go on with the next row where that can be told.
+        max_line_bytes: A longer line is a bad row; so is a CSV field of more characters.
+        content: Bytes of the file, where the caller has them already.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is binary, empty or malformed, or a row is bad under ``error``.
+        ValueError: If the file is binary, empty or malformed, or a row is bad.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found from {Path.cwd()}")
-    n_rows = 0
-    for row in _rows(path, file_format, quoted, max_line_bytes):
-        n_rows += 1
-        if isinstance(row, BadRow) and bad_rows == "error":
+    for row in scan_records(path, kind, quoted=quoted, max_line_bytes=max_line_bytes, content=content):
+        if isinstance(row, BadRow):
             raise ValueError(f"{path} row {row.number}: {row.reason}")
+        yield row
+
+
+def scan_records(
+    path: str | Path,
+    kind: str | None = None,
+    *,
+    quoted: bool = True,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    content: bytes | None = None,
+) -> Iterator[Row | BadRow]:
+    """Yield rows as :func:`read_records` does, and bad rows too, where the next row can be told."""
+    kind = kind or file_format(str(path))
+    n_rows = 0
+    for row in _rows(str(path), kind, quoted, max_line_bytes, content):
+        n_rows += 1
         yield row
     if not n_rows:
         raise ValueError(f"{path}: no rows; give a file with at least one row")
 
 
-def _rows(path: Path, file_format: str, quoted: bool, limit: int) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
-    if file_format == "parquet":
-        return _parquet_rows(path)
-    if file_format == "json":
-        return _json_rows(path, limit)
-    return _table_rows(path, "\t" if file_format == "tsv" else ",", quoted, limit)
+def load_rows(
+    source: str, data_files: str | Sequence[str] | None = None, split: str = "train", revision: str | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """Load the rows of one split.
+
+    Args:
+        source: A dataset repository of the Hub; a file; or ``json`` (also JSON Lines), ``csv``, ``tsv`` or ``parquet``
+            for ``data_files``.
+        data_files: Path, list of paths, glob or URL; within the repository if ``source`` is one. Rows of
+            several files are numbered through, in the order given.
+        split: Name of the split, or a slice of it such as ``train[:10%]``; files have the split ``train``.
+        revision: Branch, tag or commit of the repository.
+
+    Returns:
+        The rows in file order, and their origin as messages should name it.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached.
+        FileNotFoundError: If the repository or a file does not exist.
+        ValueError: If ``data_files`` is needed and missing, or the data cannot be read.
+    """
+    paths = [data_files] if isinstance(data_files, str) else list(data_files or [])
+    if source in FILE_FORMATS and not paths:
+        raise ValueError(f"source={source} needs data_files; add dataset.data_files=PATH")
+    kind = source if source in FILE_FORMATS else None if paths else file_format(source)
+    if kind:
+        paths = paths or [source]
+        origin = ", ".join(paths)
+        try:
+            rows = _slice([row for path in paths for row in _file_rows(path, kind)], split)
+        except ValueError as error:
+            detail = str(error).removeprefix(origin).lstrip(": ")
+            raise ValueError(
+                f"{origin}: cannot be read as {kind}: {detail}. Mend the file, or check source "
+                f"({', '.join(FILE_FORMATS)}) and split={split}"
+            ) from error
+        if not rows:
+            raise ValueError(f"{origin}: no rows; give a file with at least one row")
+        return rows, origin
+    return _hub_split(source, paths, split, revision)
 
 
-def _table_rows(path: Path, delimiter: str, quoted: bool, limit: int) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
-    with _open(path) as file:
-        lines = _Lines(path, file, limit)
-        options = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-        reader = csv.reader(lines, delimiter=delimiter, **options)
-        header = next(reader, None)
-        if header is None:
+def hub_rows(source: str, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Hub dataset; nothing is kept on the disk.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached.
+        FileNotFoundError: If there is no such repository.
+    """
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(source, split=split, revision=revision, streaming=True)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{source}: cannot reach the Hugging Face Hub ({error}); connect, or use a file"
+        ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source}: no such file or repository from {Path.cwd()} ({error})") from error
+
+
+def _hub_split(
+    source: str, data_files: list[str], split: str, revision: str | None
+) -> tuple[list[dict[str, Any]], str]:
+    import datasets
+
+    origin = "/".join([source, *data_files])
+    to_files = "dataset.source=json dataset.data_files=PATH (or csv, parquet)"
+    try:
+        loaded = datasets.load_dataset(source, data_files=data_files or None, split=split, revision=revision)
+        return list(loaded), origin  # here, since some defects show only when rows are read
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{origin}: cannot reach the Hugging Face Hub ({error}). Connect (and unset HF_HUB_OFFLINE) to "
+            f"fetch it once with `hf download --repo-type dataset {source}`, or use local files: {to_files}"
+        ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{origin}: not found from {Path.cwd()} ({error}). Check the path or the repository's name (and "
+            f"`hf auth login` if it is private); local files need {to_files}"
+        ) from error
+    except (datasets.exceptions.DatasetsError, ValueError) as error:
+        detail = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"{origin}: cannot be read: {detail}. Mend the file, or check source and split={split}"
+        ) from error
+
+
+def _file_rows(pattern: str, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a path, a glob or a URL; a file without rows has none."""
+    named: Iterable[tuple[str, bytes | None]] = ((path, None) for path in matching_files(pattern))
+    for name, content in _fetch(pattern) if "://" in pattern else named:
+        for row in _rows(name, kind, content=content):
+            if isinstance(row, BadRow):
+                raise ValueError(f"{name} row {row.number}: {row.reason}")
+            yield row[1]
+
+
+def _fetch(url: str) -> list[tuple[str, bytes]]:
+    """Return name and bytes of what lies at a URL, such as ``https://…`` or ``hf://datasets/owner/name/*.jsonl``."""
+    try:
+        if url.startswith(("http://", "https://")):
+            with urlopen(url) as reply:
+                return [(url, reply.read())]
+        files, pattern = url_to_fs(url)
+        return [(files.unstrip_protocol(path), files.cat_file(path)) for path in sorted(files.glob(pattern))]
+    except (OSError, ImportError, ValueError) as error:
+        raise ConnectionError(f"{url}: cannot be fetched ({error}); fetch it yourself and give the file") from error
+
+
+def _slice(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
+    """Return the part of the rows that a split such as ``train[:10%]`` names, rounded as ``datasets`` does."""
+    if split in ("train", "all"):
+        return rows
+    from datasets import ReadInstruction
+
+    parts = ReadInstruction.from_spec(str(split)).to_absolute({"train": len(rows)})
+    return [row for part in parts for row in rows[part.from_ : part.to]]
+
+
+def _rows(
+    path: str, kind: str | None, quoted: bool = True, limit: int = MAX_TABLE_LINE_BYTES, content: bytes | None = None
+) -> Iterator[Row | BadRow]:
+    if content is None and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: not found from {Path.cwd()}; check the path")
+    try:
+        if kind == "parquet":
+            yield from _parquet_rows(path, content)
             return
-        if len(set(header)) < len(header):
-            raise ValueError(f"{path}: the header has {', '.join(header)}; every column needs its own name")
-        number = 0
-        while True:
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                number += 1
-                reason = f"{error} (line {reader.line_num}); put one row on a line and quote what holds {delimiter!r}"
-                yield BadRow(number, reason)
-                continue
-            if fields is None:
-                return
-            if not fields:
-                continue
-            number += 1
-            if lines.defect:
-                yield BadRow(number, lines.take_defect())
-            elif len(fields) != len(header):
-                found = f"{len(fields)} fields, the header has {len(header)} (line {reader.line_num})"
-                yield BadRow(number, f"{found}; quote a field that holds {delimiter!r}, or mend the row")
+        with _open(path, content) as file:
+            if kind == "json":
+                yield from _json_rows(path, file, limit)
             else:
-                yield number, dict(zip(header, fields))
+                yield from _table_rows(path, file, "\t" if kind == "tsv" else ",", quoted, limit)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path}: cannot be read to its end ({error}); a compressed file may be cut off") from error
 
 
-def _json_rows(path: Path, limit: int) -> Iterator[tuple[int, dict[str, Any]] | BadRow]:
-    with _open(path) as file:
-        if file.peek(1).lstrip()[:1] == b"[":
-            try:
-                rows = json.loads(file.read().decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {error.lineno}: {error.msg} at column {error.colno}") from error
-            for number, row in enumerate(rows, start=1):
-                yield _object(number, row)
+def _table_rows(path: str, file: io.BufferedReader, delimiter: str, quoted: bool, limit: int) -> Iterator[Row | BadRow]:
+    csv.field_size_limit(
+        limit
+    )  # of the process; a row's lines are limited as well, so a larger one of others is no harm
+    lines = _Lines(file, limit)
+    reader = csv.reader(
+        lines, delimiter=delimiter, strict=quoted, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
+    header = next(reader, None)
+    if header is None:
+        return
+    if lines.defect:
+        raise ValueError(f"{path}: the first line is {lines.take_defect()}")
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path}: the header has {', '.join(header)}; every column needs its own name")
+    number = 0
+    while True:
+        lines.n_characters = 0
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            number += 1
+            reason = f"{error} (line {reader.line_num}); put one row on a line and quote what holds {delimiter!r}"
+            if lines.n_characters > limit:
+                reason = (
+                    f"{lines.n_characters:,} characters up to line {reader.line_num}, a field has at most {limit:,}; "
+                )
+                reason += "is a quotation mark open?"
+            yield BadRow(number, reason)
+            continue
+        if fields is None:
             return
-        lines, number = _Lines(path, file, limit), 0
-        for line in lines:
-            if not line.strip() and not lines.defect:
-                continue
-            number += 1
-            if lines.defect:
-                yield BadRow(number, lines.take_defect())
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield BadRow(number, f"no JSON: {error.msg} at column {error.colno}")
-            else:
-                yield _object(number, row)
+        if not fields:
+            continue
+        number += 1
+        if lines.defect:
+            yield BadRow(number, lines.take_defect())
+        elif len(fields) != len(header):
+            counts = f"{len(fields)} fields, the header has {len(header)} (line {reader.line_num})"
+            yield BadRow(number, f"{counts}; quote a field that holds {delimiter!r}, or mend the row")
+        else:
+            yield number, {column: field or None for column, field in zip(header, fields)}
 
 
-def _object(number: int, row: Any) -> tuple[int, dict[str, Any]] | BadRow:
+def _json_rows(path: str, file: io.BufferedReader, limit: int) -> Iterator[Row | BadRow]:
+    if file.peek(1).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+        try:
+            rows = json.loads(file.read().decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {error.lineno}: {error.msg} at column {error.colno}") from error
+        for number, row in enumerate(rows, start=1):
+            yield _object(number, row)
+        return
+    lines, number = _Lines(file, limit), 0
+    for line in lines:
+        if not line.strip() and not lines.defect:
+            continue
+        number += 1
+        if lines.defect:
+            yield BadRow(number, lines.take_defect())
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield BadRow(number, f"no JSON: {error.msg} at column {error.colno}")
+        else:
+            yield _object(number, row)
+
+
+def _object(number: int, row: Any) -> Row | BadRow:
     return (number, row) if isinstance(row, dict) else BadRow(number, f"a {type(row).__name__}, want an object")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(path: str, content: bytes | None) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path if content is None else pyarrow.BufferReader(content))
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path}: not a parquet file ({error})") from error
     number = 0
@@ -145,24 +342,31 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _open(path: Path) -> BinaryIO:
-    file = _OPENERS.get(path.suffix, open)(path, "rb")
-    head = file.peek(4096)[:4096]
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        file.close()
-        raise ValueError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
-    if b"\0" in head:
-        file.close()
-        raise ValueError(f"{path}: a binary file (a zero byte at {head.index(0)}), want UTF-8 text")
-    return file
+@contextmanager
+def _open(path: str, content: bytes | None) -> "Iterator[io.BufferedReader[Any]]":
+    """Open a text file, unpacked by what its first bytes say, not by its name."""
+    raw: io.BufferedReader[Any] = open(path, "rb") if content is None else io.BufferedReader(io.BytesIO(content))
+    with raw:
+        start = raw.peek(8)[:8]
+        if start.startswith(_ARCHIVES):
+            raise ValueError(f"{path}: a zip, zstd or lz4 archive; unpack it (.gz, .bz2 and .xz are read as they are)")
+        unpack = next((unpack for magic, unpack in _COMPRESSED.items() if start.startswith(magic)), None)
+        file = io.BufferedReader(unpack(raw)) if unpack else raw
+        head = file.peek(4096)[:4096]
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
+        if b"\0" in head:
+            raise ValueError(f"{path}: a binary file (a zero byte at {head.index(0)}), want UTF-8 text")
+        yield file
 
 
 class _Lines:
     """Lines of a file as text. A line that is too long or no UTF-8 comes empty of it, with ``defect`` set."""
 
-    def __init__(self, path: Path, file: BinaryIO, limit: int) -> None:
-        self._path, self._file, self._limit = path, file, limit
+    def __init__(self, file: io.BufferedReader, limit: int) -> None:
+        self._file, self._limit = file, limit
         self._first, self.defect = True, ""
+        self.n_characters = 0  # since the reader of the lines last set it to 0
 
     def take_defect(self) -> str:
         """Return the defect of the last line and forget it."""
@@ -184,7 +388,6 @@ class _Lines:
             except UnicodeDecodeError as error:
                 self.defect = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x}); save it as UTF-8"
                 text = "-\n"
-            if self._first and self.defect and self._path.suffix not in (".json", ".jsonl", ".ndjson"):
-                raise ValueError(f"{self._path}: the first line is {self.take_defect()}")
             self._first = False
+            self.n_characters += len(text)
             yield text

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.records import split_rows
-from data.pairs.rows import read_records
-from data.pairs.sources import file_format, hub_rows
+from data.pairs.rows import file_format, hub_rows, read_records
 
 MODES = ("label", "prefer")
 SIDES = ("left", "right")

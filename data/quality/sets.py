@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.pairs.records import Pair, duplicate_ids, split_rows
-from data.pairs.sources import file_format, load_rows
+from data.pairs.rows import file_format, load_rows
 from data.quality.defects import Defect
 
 SIDES = ("left", "right")
