@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchtune.config._utils import _get_component_from_path
 from torchtune.modules import TransformerDecoder
 from torchtune.modules.peft import LoRALinear
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup
 
 from benchmarks.step_log import write_event
+from data.recipe.config import component
 
 
 def initial_lora_a(name: str, rank: int, in_features: int, seed: int) -> Tensor:
@@ -46,7 +46,7 @@ def seeded_lora(builder: str, seed: int = 0, **arguments: Any) -> TransformerDec
     Example:
         >>> # model._component_=benchmarks.speed_components.seeded_lora model.builder=finetune.models.lora_smollm2_135m
     """
-    model = _get_component_from_path(builder)(**arguments)
+    model = component(builder)(**arguments)
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
             # on the meta device there is nothing to fill yet: the recipe calls this once there is

@@ -17,7 +17,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
-from torchtune.config._utils import _get_component_from_path
 
 from data.quality.audit_measures import GATES, judge, measure
 from data.quality.audit_report import render_report
@@ -27,7 +26,7 @@ from data.quality.defects import set_defects
 from data.quality.repair import Repaired, repair
 from data.quality.repaired_card import repaired_card
 from data.quality.sets import PreferenceSet, load_sets
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import to_jsonl, to_parquet, write_files
 from data.text_models import MODELS, read_alike, read_cap
 
@@ -77,7 +76,7 @@ class AuditRecipe:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
         self._settings = OmegaConf.to_container(cfg, resolve=True)
         self._output_dir = Path(self._settings.pop("output_dir"))
-        self._language = _get_component_from_path(cfg.language) if cfg.language else None
+        self._language = component(cfg.language) if cfg.language else None
         self._models = {"toxicity": read_cap(cfg), "alike": read_alike(cfg)}
         self._statements: list[Statement] = shipped_statements(cfg.instruments or [])
 

@@ -21,11 +21,11 @@ from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale
 from data.quality.privacy import mask_personal
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import push_folder
 from data.synthesis.annotate import mask_names
 from data.synthesis.generate import answer_request, prompt_request
-from data.synthesis.plan import component, plan_stages
+from data.synthesis.plan import plan_stages
 from data.synthesis.stages import REJECTED, forget_texts, remember_texts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
 

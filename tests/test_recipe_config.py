@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: MIT
+"""Configs are checked before anything is loaded, and an error that a user can mend is one line."""
+
 import json
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from torchtune.config._errors import InstantiationError
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import FOLDERS, check_config, component, plain_errors
+from data.recipe.figures import number
 
 REQUIRED, OPTIONAL = {"a", "optimizer"}, {"b": 5, "extra": None}
 ADAM = {"_component_": "torch.optim.Adam", "lr": 1e-3}
@@ -63,29 +69,73 @@ def test_optional_component_may_be_a_bare_dotpath_and_must_be_named():
         found({"extra": {"lr": 1}})
 
 
-def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch):
+@pytest.fixture
+def ends(monkeypatch):
+    """Return a function that gives the one line with which an entry point ends, or lets its error through."""
+    monkeypatch.setattr("data.recipe.config.FOLDERS", [*FOLDERS, Path(__file__).resolve().parent])
+
+    def run(body):
+        with pytest.raises(SystemExit) as stop:
+            plain_errors(lambda _: body())(None)
+        return stop.value.code
+
+    return run
+
+
+def damaged(path):
+    try:
+        json.loads("{")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} row 2: "
+            "no"
+        ) from error  # fmt: skip
+
+
+def test_an_error_that_this_project_raises_is_said_in_one_line(ends, tmp_path, monkeypatch):
+    assert ends(lambda: damaged("a.csv")) == (
+        "error: a.csv row 2: no\n(ValueError; POLITUNE_TRACEBACK=1 shows where)"
+    )  # fmt: skip
+    assert ends(lambda: check({"b": 1})).startswith("error: the config was refused:\n  - missing key `a`")
+    assert ends(lambda: open(tmp_path / "none")).startswith("error: [Errno 2] No such file")
+    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="row 2"):
+        ends(lambda: damaged("a.csv"))
+
+
+def test_an_error_of_a_user_outside_the_project_keeps_its_traceback():
+    with pytest.raises(ValueError, match="row 2"):
+        plain_errors(damaged)("a.csv")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (lambda: 1 / 0, ZeroDivisionError),
+        (lambda: json.loads("{"), ValueError),  # the last words of a library help nobody without where
+        (lambda: max([]), ValueError),
+        (lambda: int("x"), ValueError),
+        (lambda: number("x"), ValueError),  # in a line of data/recipe/figures.py
+        (lambda: {}[1], KeyError),
+    ],
+)
+def test_a_fault_of_the_code_keeps_its_traceback(ends, body, error):
+    with pytest.raises(error):
+        ends(body)
+
+
+def test_an_entry_point_stays_what_it_is():
     @plain_errors
     def main(cfg):
         """Divide."""
-        if cfg == "file":
-            raise ValueError("a.csv row 2: no")
-        if cfg == "library":
-            json.loads("{")
-        if cfg == "builtin":
-            return max([])
         return 1 / cfg
 
     assert main(2) == 0.5
     assert main.__doc__ == "Divide."
-    with pytest.raises(SystemExit) as stop:
-        main("file")
-    assert stop.value.code == "error: a.csv row 2: no\n(ValueError; POLITUNE_TRACEBACK=1 shows where)"
-    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
-        main(0)
-    with pytest.raises(ValueError, match="Expecting property name"):  # what a library says helps nobody without it
-        main("library")
-    with pytest.raises(ValueError, match="empty"):
-        main("builtin")
-    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="row 2"):
-        main("file")
+
+
+def test_a_component_is_named_alone_or_with_arguments():
+    assert component("fractions.Fraction") is Fraction
+    assert component(OmegaConf.create({"_component_": "fractions.Fraction", "denominator": 3}))(2) == Fraction(2, 3)
+    with pytest.raises(InstantiationError, match="Nothing"):
+        component("fractions.Nothing")

@@ -142,11 +142,11 @@ class LocalServer(ABC):
             except ClientDisconnect:
                 return
             reply = await run_in_threadpool(self._reply, request, sent)
-            given = {"status_code": reply.status, "headers": {**HEADERS, **reply.headers}, "media_type": reply.kind}
+            headers = {**HEADERS, **reply.headers}
             if isinstance(reply.body, str):
-                response = Response(reply.body, **given)
+                response = Response(reply.body, reply.status, headers, reply.kind)
             else:
-                response = StreamingResponse(self._until_end(reply.body), **given)
+                response = StreamingResponse(self._until_end(reply.body), reply.status, headers, reply.kind)
             try:
                 await response(scope, receive, send)
             finally:

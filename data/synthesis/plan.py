@@ -4,12 +4,10 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune.config._utils import _get_component_from_path
 
 from data.judging.instructions import load_instruction, load_views
 from data.synthesis.annotate import JudgePosts
@@ -96,12 +94,6 @@ def plan_stages(run: "SynthesizeRecipe", agreement: Sequence[Mapping[str, Any] |
     readers = [[], *([StageReader(before)] for before in folders)]
     n_tasks = (tasks, 1, tasks, 1, tasks, tasks, 1)
     return [Stage(f, [*r, *s], k, n) for f, r, s, k, n in zip(folders, readers, steps, settings, n_tasks)]
-
-
-def component(node: DictConfig) -> partial:
-    """Return a component of a config with its arguments, not called yet."""
-    arguments = OmegaConf.to_container(node, resolve=True)
-    return partial(_get_component_from_path(arguments.pop("_component_")), **arguments)
 
 
 def _container(value: Any) -> Any:

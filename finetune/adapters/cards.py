@@ -10,9 +10,9 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
-from torchtune.config._utils import _get_component_from_path
 from yaml import YAMLError
 
+from data.recipe.config import component
 from finetune.adapters.lean_table import NOT_MEASURED
 from finetune.adapters.side_effect_table import NOT_KNOWN
 
@@ -193,7 +193,7 @@ def _values(node: Any, key: str) -> Iterator[Any]:
         for part in node:
             yield from _values(part, key)
     elif isinstance(node, Mapping):
-        builder = _get_component_from_path(node["_component_"]) if "_component_" in node else None
+        builder = component(node["_component_"]) if "_component_" in node else None
         for name, value in {**getattr(builder, "keywords", {}), **node}.items():
             if name == key and value is not None:
                 yield value
