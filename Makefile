@@ -58,6 +58,7 @@ clean-quickstart:
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Two at a time, with one thread each: most tests are too small for more.
 test: lint | $(MODEL)
