@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import pickle
 import threading
+from dataclasses import asdict
 
 import pytest
 from fault_server import FAULTS, FaultServer, completion, echo, request_sha256
@@ -105,6 +106,13 @@ def test_key_comes_from_the_environment_alone(client, monkeypatch):
         assert server.keys == {"Bearer secret-1"}
         assert "secret-1" not in repr(pickle.dumps(asked))
         assert "secret-1" not in asked._cache.path.read_bytes().decode(errors="replace")
+
+
+def test_a_client_that_has_asked_can_be_written_down_as_datatrove_does(client):
+    with FaultServer(echo) as server:
+        asked = client(server.url)
+        asked.chat([{"role": "user", "content": "x"}])
+    assert json.loads(json.dumps(asdict(asked)))["base_url"] == server.url
 
 
 def test_concurrency_is_bounded_and_used(client):

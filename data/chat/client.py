@@ -12,7 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -64,13 +64,13 @@ class ChatClient:
     max_retries: int = 6
     retry_wait_s: float = 1.0
     stop_after: int = 20
-    counts: Counter[str] = field(init=False, repr=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.params = {
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in (self.params or {}).items()
         }
+        self.counts: Counter[str] = Counter()  # no field: datatrove writes fields down, and asdict breaks a Counter
         self._cache = ReplyCache(self.cache_dir)
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
