@@ -12,7 +12,7 @@ import argparse
 from benchmarks.seeded_defects import CLASSES, seeded_rows
 from data.pairs.records import split_rows
 from data.quality.contamination import shipped_statements
-from data.quality.defects import KINDS, set_defects
+from data.quality.defects import KINDS, Checks, set_defects
 
 
 def score(n_rows: int = 1000, seed: int = 0) -> dict:
@@ -20,7 +20,7 @@ def score(n_rows: int = 1000, seed: int = 0) -> dict:
     rows, truth = seeded_rows(n_rows, seed=seed)
     pairs, broken = split_rows(rows, "seeded rows")
     assert not broken, broken
-    defects, _, _ = set_defects(pairs, shipped_statements())
+    defects = set_defects(pairs, Checks(shipped_statements()))
     reported = [set() for _ in rows]
     for defect in defects:
         if KINDS[defect.kind].group != "note":

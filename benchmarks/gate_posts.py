@@ -20,11 +20,11 @@ from pathlib import Path
 
 from data.corpora import posts
 from data.language import not_english
-from data.quality.defects import _TEXT_GATES
+from data.quality.defects import TEXT_GATES
 from data.quality.duplicates import near_duplicate_clusters
-from data.quality.privacy import mask_personal
+from data.quality.phrases import mask_personal
 
-GATES = [*(gate for kind, gate in _TEXT_GATES.items() if kind != "unfinished"), not_english]
+GATES = [*(gate for kind, gate in TEXT_GATES.items() if kind != "unfinished"), not_english]
 
 
 def write_posts(path: Path, n: int, seed: int = 0) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.defect_phrases import CUT, FOREIGN, FRAMED, GARBLED, PERSONAL, PREAMBLES, RAW, REFUSALS, UNSEEN
 from data.quality.contamination import shipped_statements
-from data.quality.measures import jaccard, shingles
+from data.quality.duplicates import shingles
 
 
 class Seeded(NamedTuple):
@@ -34,6 +34,10 @@ def clean_rows(n: int, rng: random.Random) -> list[dict[str, str]]:
     return _distinct(rows, n)
 
 
+def _jaccard(a: frozenset, b: frozenset) -> float:
+    return len(a & b) / len(a | b)
+
+
 def _distinct(rows: list[dict[str, str]], n: int) -> list[dict[str, str]]:
     """Leave out what is a defect by its definition: prompts that are alike, answers of unlike length."""
     kept, grams, holders = [], [], {}
@@ -41,7 +45,7 @@ def _distinct(rows: list[dict[str, str]], n: int) -> list[dict[str, str]]:
         own = shingles(row["prompt"], 3)
         ratio = len(row["chosen"].split()) / len(row["rejected"].split())
         near = {i for gram in own for i in holders.get(gram, ())}
-        if not 0.75 <= ratio <= 1.33 or any(jaccard(own, grams[i]) >= 0.45 for i in near):
+        if not 0.75 <= ratio <= 1.33 or any(_jaccard(own, grams[i]) >= 0.45 for i in near):
             continue
         for gram in own:
             holders.setdefault(gram, []).append(len(grams))
@@ -71,7 +75,7 @@ def seeded_rows(n: int = 1000, share: float = 0.5, seed: int = 0) -> Seeded:
         truth[index] |= {"length ratio above 2"} if max(a, b) / min(a, b) > 2 else set()
         truth[index] |= {"length mismatch"} if max(a, b) / min(a, b) > 1 / 0.67 else set()
         truth[index] |= {"duplicate prompt"} if prompts.count(prompts[index]) > 1 else set()
-        near = any(jaccard(grams[index], other) >= 0.5 for j, other in enumerate(grams) if j != index)
+        near = any(_jaccard(grams[index], other) >= 0.5 for j, other in enumerate(grams) if j != index)
         truth[index] |= {"near-duplicate prompt"} if near else set()
     return Seeded(rows, truth)
 

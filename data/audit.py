@@ -13,20 +13,18 @@ The exit status is 0 if every gate passes (with ``repair``: the repaired set's),
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
-from data.quality.audit_measures import GATES, judge, measure
-from data.quality.audit_report import render_report
-from data.quality.classifiers import require_sklearn
-from data.quality.contamination import Statement, shipped_statements
-from data.quality.defects import set_defects
-from data.quality.repair import Repaired, repair
-from data.quality.repaired_card import repaired_card
-from data.quality.sets import PreferenceSet, load_sets
+from data.quality.contamination import shipped_statements
+from data.quality.defects import Checks, set_defects
+from data.quality.measures import require_sklearn
+from data.quality.repair import Repaired, repair, repaired_card
+from data.quality.sets import GATES, SIDES, PreferenceSet, judge, load_sets, measure
 from data.recipe.config import check_config, component, plain_errors
+from data.recipe.figures import page_template
 from data.recipe.files import to_jsonl, to_parquet, write_files
 from data.text_models import MODELS, read_alike, read_cap
 
@@ -74,55 +72,21 @@ class AuditRecipe:
         low, high = cfg.length_ratio
         if not 0 < low <= 1 <= high:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
-        self._settings = OmegaConf.to_container(cfg, resolve=True)
+        self._settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
         self._output_dir = Path(self._settings.pop("output_dir"))
-        self._language = component(cfg.language) if cfg.language else None
-        self._models = {"toxicity": read_cap(cfg), "alike": read_alike(cfg)}
-        self._statements: list[Statement] = shipped_statements(cfg.instruments or [])
+        self._checks = Checks(
+            statements=shipped_statements(cfg.instruments or []),
+            length_ratio=(low, high),
+            language=component(cfg.language) if cfg.language else None,
+            threshold=cfg.duplicate_threshold,
+            toxicity=read_cap(cfg),
+            alike=read_alike(cfg),
+        )
 
     def setup(self) -> None:
         """Load the set or the sets."""
         keys = ("source", "column_map", "side", "topic_column", "split", "revision")
         self._sets = load_sets(**{key: self._settings[key] for key in keys})
-
-    def audit(self, sets: list[PreferenceSet], folder: Path, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Measure sets, judge them, write the report; return it."""
-        s = self._settings
-        defects = {}
-        for one in sets:
-            log.info(f"Auditing {one.origin} ({one.name}, {one.n_rows} rows)")
-            found, _, _ = set_defects(
-                one.pairs,
-                self._statements,
-                tuple(s["length_ratio"]),
-                self._language,
-                s["duplicate_threshold"],
-                **self._models,
-            )
-            defects[one.name] = [*one.broken, *found]
-        unasked = [kind for kind in ("toxicity", "language") if not s[kind]]
-        report = measure(sets, defects, s["seed"], unasked) | (facts or {})
-        report["instruments"] = sorted({statement.instrument for statement in self._statements})
-        report["settings"] = s
-        report["gates"] = judge(report, s["gates"])
-        if facts:
-            report["gates"].append(self._side_difference(facts["repair"]))
-        report["passed"] = all(gate["passed"] is not False for gate in report["gates"])
-        rows = ({"set": name, **defect._asdict()} for name, found in defects.items() for defect in found)
-        files = {
-            "report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-            "report.html": render_report(report),
-            "defects.jsonl": to_jsonl(rows),
-        }
-        write_files(folder, files, {"inputs": _inputs(sets), "settings": s})
-        log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else 'FAILED'}\n{_table(report)}")
-        return report
-
-    def _side_difference(self, done: dict[str, Any]) -> dict[str, Any]:
-        value, limit = done["side_difference"], self._settings["max_side_difference"]
-        passed = None if value is None or limit is None else bool(value <= limit)
-        meaning = "difference between the sides in the share of rows that the repair kept"
-        return {"gate": "side_difference", "meaning": meaning, "value": value, "limit": limit, "passed": passed}
 
     def run(self) -> bool:
         """Audit, repair if asked to; return whether the gates passed."""
@@ -131,28 +95,59 @@ class AuditRecipe:
             return report["passed"]
         folder = self._output_dir / "repaired"
         repaired = self.repair(folder)
-        paths = {side: str(folder / f"{side}.jsonl") for side in ("left", "right")}
+        paths = {side: str(folder / f"{side}.jsonl") for side in SIDES}
         return self.audit(load_sets(paths), folder / "audit", {"repair": repaired.funnel})["passed"]
 
+    def audit(self, sets: list[PreferenceSet], folder: Path, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Measure sets, judge them, write the report; return it."""
+        settings, defects = self._settings, {}
+        for rows in sets:
+            log.info(f"Auditing {rows.origin} ({rows.name}, {rows.n_rows} rows)")
+            defects[rows.name] = [*rows.broken, *set_defects(rows.pairs, self._checks)]
+        unasked = [kind for kind in ("toxicity", "language") if not settings[kind]]
+        report = measure(sets, defects, settings["seed"], unasked) | (facts or {})
+        report["instruments"] = sorted({statement.instrument for statement in self._checks.statements})
+        report["settings"] = settings
+        report["gates"] = judge(report, settings["gates"])
+        if facts:
+            value, limit = facts["repair"]["side_difference"], settings["max_side_difference"]
+            passed = None if value is None or limit is None else bool(value <= limit)
+            meaning = "difference between the sides in the share of rows that the repair kept"
+            report["gates"].append(
+                {"gate": "side_difference", "meaning": meaning, "value": value, "limit": limit, "passed": passed}
+            )
+        report["passed"] = all(gate["passed"] is not False for gate in report["gates"])
+        files = {
+            "report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+            "report.html": render_report(report),
+            "defects.jsonl": to_jsonl({"set": name, **d._asdict()} for name, of_set in defects.items() for d in of_set),
+        }
+        write_files(folder, files, {"inputs": _inputs(sets), "settings": settings})
+        log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else 'FAILED'}\n{_table(report)}")
+        return report
+
     def repair(self, folder: Path) -> Repaired:
-        """Write the repaired set with what was dropped and the manifest."""
-        s = self._settings
+        """Write the repaired set with the dropped rows and the manifest."""
         keys = ("framed_prompts", "balance_within", "style_limit", "seed")
-        repaired = repair(
-            self._sets,
-            self._statements,
-            tuple(s["length_ratio"]),
-            self._language,
-            s["duplicate_threshold"],
-            **{key: s[key] for key in keys},
-            **self._models,
-        )
-        files = {f"{name}.jsonl": to_jsonl(getattr(repaired, name)) for name in ("left", "right", "rejected")}
-        files |= {f"{side}.parquet": to_parquet(getattr(repaired, side)) for side in ("left", "right")}
-        files["README.md"] = repaired_card(_inputs(self._sets), repaired.funnel, len(repaired.left))
-        write_files(folder, files, {"inputs": _inputs(self._sets), "settings": s, "funnel": repaired.funnel})
+        repaired = repair(self._sets, self._checks, **{key: self._settings[key] for key in keys})
+        inputs = _inputs(self._sets)
+        files: dict[str, str | bytes] = {
+            f"{name}.jsonl": to_jsonl(getattr(repaired, name)) for name in (*SIDES, "rejected")
+        }
+        files |= {f"{side}.parquet": to_parquet(getattr(repaired, side)) for side in SIDES}
+        files["README.md"] = repaired_card([entry["dataset"] for entry in inputs], repaired.funnel, len(repaired.left))
+        write_files(folder, files, {"inputs": inputs, "settings": self._settings, "funnel": repaired.funnel})
         log.info(f"{folder}: {len(repaired.left)} prompts, each on both sides; {len(repaired.rejected)} rows rejected")
         return repaired
+
+
+def render_report(report: dict[str, Any]) -> str:
+    """Return the report as one page that needs no other file."""
+
+    def short(text: str) -> str:
+        return text if len(text) <= 600 else f"{text[:600]} …"
+
+    return page_template("data.quality", "audit.html.jinja", short=short).render(report=report)
 
 
 def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:
@@ -160,7 +155,7 @@ def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:
 
 
 def _table(report: dict[str, Any]) -> str:
-    """The gates as lines of text."""
+    """Return the gates as lines of text."""
     lines = []
     for gate in report["gates"]:
         value = "not measured" if gate["value"] is None else f"{gate['value']:.3f}"

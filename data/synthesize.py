@@ -20,7 +20,7 @@ from data.judging.instructions import load_views
 from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale
-from data.quality.privacy import mask_personal
+from data.quality.phrases import mask_personal
 from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import push_folder
 from data.synthesis.annotate import mask_names

@@ -12,6 +12,7 @@ A model is loaded at the first call, and again in each worker.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -42,8 +43,9 @@ class Cap(NamedTuple):
         return [f"scored {value:.3f}, at most {self.limit:g}" if value > self.limit else None for value in scores]
 
 
-class Alike(NamedTuple):
-    """Which texts mean the same: those whose vectors have a cosine of at least ``least``."""
+@dataclass(frozen=True)
+class Alike:
+    """Finds the texts that mean the same: those whose vectors have a cosine of at least ``least``."""
 
     embed: Embed
     least: float
@@ -100,53 +102,42 @@ class OffensiveWords:
 
 
 class _FolderModel:
-    """A Transformers model of a local folder (or of the Hub's cache), run in batches.
+    """A pipeline of transformers with a model of a local folder, or of the Hub's cache.
 
     Args:
         folder: Holds model and tokenizer.
         device: Torch's name of one.
         batch_size: Texts of a forward.
-        max_tokens: What a text has beyond them is not read; how many texts were cut is logged.
+        max_tokens: Tokens that are read of a text; how many texts are longer is logged.
     """
-
-    auto_class: str
 
     def __init__(self, folder: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512) -> None:
         self.folder, self.device, self.batch_size, self.max_tokens = folder, device, batch_size, max_tokens
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_loaded"}
+        return {key: value for key, value in vars(self).items() if key != "_pipeline"}
+
+    def _load(self) -> Any:
+        raise NotImplementedError
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        import transformers
+    def _pipeline(self) -> Any:
+        loaded = self._load()
+        loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
+        loaded.tokenizer.padding_side = "right"
+        loaded.model.config.pad_token_id = loaded.tokenizer.pad_token_id  # a decoder finds the last token by it
+        return loaded
 
-        model = getattr(transformers, self.auto_class).from_pretrained(self.folder)
-        return transformers.AutoTokenizer.from_pretrained(self.folder), model.to(self.device).eval()
-
-    def _forward(self, texts: Sequence[str], read: Callable[[Any, Any], Any]) -> list[np.ndarray]:
-        """Return what ``read`` makes of outputs and mask, text by text; similar lengths go together."""
+    def _outputs(self, texts: Sequence[str], **options: Any) -> list[Any]:
+        """Return the pipeline's output for each text; texts of similar lengths go through the model together."""
         if not texts:
             return []
-        import torch
-
-        tokenizer, model = self._loaded
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        tokenizer.padding_side = "right"
-        model.config.pad_token_id = tokenizer.pad_token_id  # a decoder finds the last token by it
-        ids = tokenizer(list(texts))["input_ids"]
-        if n_cut := sum(len(own) > self.max_tokens for own in ids):
+        lengths = list(map(len, self._pipeline.tokenizer(list(texts))["input_ids"]))
+        if n_cut := sum(length > self.max_tokens for length in lengths):
             _log.warning("%s: read the first %d tokens alone of %d texts", self.folder, self.max_tokens, n_cut)
-        order, found = sorted(range(len(texts)), key=lambda k: len(ids[k])), {}
-        for start in range(0, len(texts), self.batch_size):
-            own = order[start : start + self.batch_size]
-            batch = tokenizer(
-                [texts[k] for k in own], padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            ).to(self.device)
-            with torch.inference_mode():
-                rows = read(model(**batch), batch["attention_mask"]).float().cpu().numpy()
-            found.update(zip(own, rows))
-        return [found[k] for k in range(len(texts))]
+        order = np.argsort(lengths, kind="stable").tolist()
+        outputs = self._pipeline([texts[k] for k in order], batch_size=self.batch_size, **options)
+        return [output for _, output in sorted(zip(order, outputs), key=lambda placed: placed[0])]
 
 
 class TextClassifier(_FolderModel):
@@ -158,13 +149,16 @@ class TextClassifier(_FolderModel):
         device, batch_size, max_tokens: See there.
     """
 
-    auto_class = "AutoModelForSequenceClassification"
-
     def __init__(
         self, folder: str, label: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512
     ) -> None:
         super().__init__(folder, device, batch_size, max_tokens)
         self.label = label
+
+    def _load(self) -> Any:
+        from transformers import pipeline
+
+        return pipeline("text-classification", model=self.folder, device=self.device, top_k=None)
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
         """Score texts.
@@ -172,28 +166,36 @@ class TextClassifier(_FolderModel):
         Raises:
             ValueError: If the model has no such label.
         """
-        about = self._loaded[1].config
+        about = self._pipeline.model.config
         if self.label not in about.label2id:
             raise ValueError(f"{self.folder}: no label {self.label!r}; use one of {', '.join(about.label2id)}")
-        apart = about.num_labels == 1 or about.problem_type == "multi_label_classification"
-
-        def read(outputs: Any, mask: Any) -> Any:
-            probabilities = outputs.logits.sigmoid() if apart else outputs.logits.softmax(-1)
-            return probabilities[:, about.label2id[self.label]]
-
-        return list(map(float, self._forward(texts, read)))
+        is_apart = about.num_labels == 1 or about.problem_type == "multi_label_classification"
+        outputs = self._outputs(
+            texts,
+            function_to_apply="sigmoid" if is_apart else "softmax",
+            truncation=True,
+            max_length=self.max_tokens,
+        )
+        return [next(entry["score"] for entry in output if entry["label"] == self.label) for output in outputs]
 
 
 class TextEncoder(_FolderModel):
     """Vectors of texts: the mean of the last hidden states of an encoder, or any other model, that lies in a folder."""
 
-    auto_class = "AutoModel"
+    def _load(self) -> Any:
+        from transformers import FeatureExtractionPipeline, pipeline
+
+        class MeanPooling(FeatureExtractionPipeline):
+            def _forward(self, model_inputs: Any) -> Any:
+                states = self.model(**model_inputs).last_hidden_state
+                mask = model_inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
+                return {"mean": (states * mask).sum(1) / mask.sum(1)}
+
+            def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
+                return model_outputs["mean"][0].float().numpy()
+
+        return pipeline("feature-extraction", model=self.folder, device=self.device, pipeline_class=MeanPooling)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors, float ``[N, D]``."""
-
-        def read(outputs: Any, mask: Any) -> Any:
-            weights = mask.unsqueeze(-1).to(outputs.last_hidden_state.dtype)
-            return (outputs.last_hidden_state * weights).sum(1) / weights.sum(1)
-
-        return np.array(self._forward(texts, read))
+        return np.array(self._outputs(texts, truncation=True, tokenize_kwargs={"max_length": self.max_tokens}))

@@ -14,12 +14,10 @@ from benchmarks.audit_recall import score
 from benchmarks.seeded_defects import seeded_rows
 from data import audit
 from data.pairs.records import Pair, duplicate_ids
-from data.quality import classifiers, duplicates, measures
-from data.quality.audit_measures import GATES, judge, measure
-from data.quality.audit_report import render_report
+from data.quality import duplicates, measures
 from data.quality.contamination import shipped_statements
-from data.quality.defects import KINDS, row_defects, set_defects
-from data.quality.sets import load_sets
+from data.quality.defects import KINDS, Checks, row_defects, set_defects
+from data.quality.sets import GATES, judge, load_sets, measure
 from data.recipe import files as manifest
 
 CONFIG = REPO / "configs" / "audit.yaml"
@@ -76,9 +74,8 @@ def test_near_duplicates_name_each_other():
     pairs = [
         Pair(n, p, "Yes, I do.", "No, I do not.") for n, p in enumerate(("A b c d?", "x y z w?", "a b c d"), start=4)
     ]
-    found, clusters, _ = set_defects(pairs, [])
-    assert clusters == [0, 1, 0]
-    assert [(d.row, d.kind, d.found) for d in found if d.kind == "duplicate prompt"] == [
+    assert duplicates.near_duplicate_clusters([pair.prompt for pair in pairs]) == [0, 1, 0]
+    assert [(d.row, d.kind, d.found) for d in set_defects(pairs, Checks()) if d.kind == "duplicate prompt"] == [
         (4, "duplicate prompt", "the same as row 6"),
         (6, "duplicate prompt", "the same as row 4"),
     ]
@@ -88,14 +85,18 @@ def test_duplicate_ids_name_both_rows():
     assert duplicate_ids([{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}]) == [(4, 1, "a")]
 
 
-def test_all_three_methods_find_the_same_duplicates(seeded):
-    texts = [text for row in seeded.rows for text in row.values()]
-    listed = measures.clusters(((i, j) for i, j, _ in measures.near_duplicates(texts)), len(texts))
-    assert len(set(listed)) < len(listed)
-    assert duplicates.near_duplicate_clusters(texts) == listed
-    pytest.importorskip("datatrove")
-    prompts = texts[::3]
-    assert duplicates.near_duplicate_clusters(prompts, minhash=True) == duplicates.near_duplicate_clusters(prompts)
+def compared(texts, threshold):
+    """Compare each text with each other one; return clusters and highest similarities."""
+    grams = [duplicates.shingles(text, 3) for text in texts]
+    clusters, highest = list(range(len(texts))), [0.0] * len(texts)
+    for j, own in enumerate(grams):
+        for i, other in enumerate(grams[:j]):
+            similarity = len(own & other) / len(own | other)
+            highest[i], highest[j] = max(highest[i], similarity), max(highest[j], similarity)
+            if similarity >= threshold:
+                low, high = sorted((clusters[i], clusters[j]))
+                clusters = [low if cluster == high else cluster for cluster in clusters]
+    return clusters, highest
 
 
 @given(
@@ -103,20 +104,37 @@ def test_all_three_methods_find_the_same_duplicates(seeded):
     st.sampled_from([0.1, 0.3, 0.5, 0.75, 1.0]),
 )
 def test_the_prefix_filter_misses_nothing(texts, threshold):
-    pairs = measures.near_duplicates(texts, threshold)
-    assert duplicates.near_duplicate_clusters(texts, threshold) == measures.clusters(
-        ((i, j) for i, j, _ in pairs), len(texts)
-    )
+    clusters, highest = compared(texts, threshold)
+    assert duplicates.near_duplicate_clusters(texts, threshold) == clusters
+    assert duplicates.highest_similarities(texts) == highest
 
 
-@pytest.mark.parametrize(("threshold", "minhash"), [(0, False), (1.1, False), (0.3, True)])
-def test_thresholds_that_cannot_work_are_refused(threshold, minhash):
+def test_near_duplicates_in_batches(seeded, monkeypatch):
+    texts = [text for row in seeded.rows for text in row.values()]
+    clusters, highest = compared(texts, 0.5)
+    assert len(set(clusters)) < len(clusters)
+    monkeypatch.setattr(duplicates, "_BLOCK", 7)
+    monkeypatch.setattr(duplicates, "_ROWS", 50)
+    assert duplicates.near_duplicate_clusters(texts) == clusters
+    assert duplicates.highest_similarities(texts) == [x if x >= 0.01 else 0 for x in highest]
+
+
+def test_near_duplicates_by_hand():
+    # 3-grams: {abc, bcd, cde} and {abc, bcd, cdx} share 2 of 4
+    texts = ["a b c d e", "A b, c d x!", "x y z"]
+    assert duplicates.near_duplicate_clusters(texts) == [0, 0, 2]
+    assert duplicates.near_duplicate_clusters(texts, threshold=0.51) == [0, 1, 2]
+    assert duplicates.highest_similarities(texts) == [0.5, 0.5, 0]
+    assert duplicates.near_duplicate_clusters(["yes please", "Yes, please."], threshold=1) == [0, 0]
+    # further pairs join whole clusters, under their lowest index
+    pairs = lambda texts: [(1, 3), (3, 4), (0, 2)]  # noqa: E731
+    assert duplicates.near_duplicate_clusters([f"a{n}" for n in range(6)], alike=pairs) == [0, 1, 0, 1, 1, 5]
+
+
+@pytest.mark.parametrize("threshold", [0, 1.1])
+def test_thresholds_that_cannot_work_are_refused(threshold):
     with pytest.raises(ValueError, match=f"threshold={threshold}; use a number up to 1"):
-        duplicates.near_duplicate_clusters(["a", "b"], threshold, minhash)
-
-
-def test_clusters_by_hand():
-    assert measures.clusters([(1, 3), (3, 4), (0, 2)], 6) == [0, 1, 0, 1, 1, 5]
+        duplicates.near_duplicate_clusters(["a", "b"], threshold)
 
 
 # Instruments
@@ -150,28 +168,28 @@ def test_prompts_that_tell_the_side_are_seen_and_leaks_are_not():
     vocabulary = [f"word{n}" for n in range(200)]
     texts = [" ".join(rng.choice(vocabulary, 12)) for _ in range(200)]
     sides = ["left", "right"] * 100
-    assert classifiers.prompt_guess(texts, sides, range(200)).accuracy == pytest.approx(0.5, abs=0.12)
+    assert measures.prompt_guess(texts, sides, range(200)).accuracy == pytest.approx(0.5, abs=0.12)
     telling = [f"{text} wages" if side == "left" else text for text, side in zip(texts, sides)]
-    guess = classifiers.prompt_guess(telling, sides, range(200))
+    guess = measures.prompt_guess(telling, sides, range(200))
     assert guess.accuracy > 0.9
     assert guess.telling[0] == ("wages", "left")
     # ten copies of each of 20 texts: a fold that shares copies would know them by heart
     copies, own_sides = texts[:20] * 10, sides[:20] * 10
-    assert classifiers.prompt_guess(copies, own_sides, list(range(20)) * 10).accuracy < 0.8
-    assert classifiers.prompt_guess(copies, own_sides, range(200)).accuracy > 0.95
+    assert measures.prompt_guess(copies, own_sides, list(range(20)) * 10).accuracy < 0.8
+    assert measures.prompt_guess(copies, own_sides, range(200)).accuracy > 0.95
 
 
 def test_style_is_measured_without_words_of_content():
     left, right = [f"I say thing{n}, and it is so." for n in range(60)], [f"Thing{n} will come!" for n in range(60)]
-    guess = classifiers.style_guess([*left, *right], ["left"] * 60 + ["right"] * 60, [*range(60)] * 2)
+    guess = measures.style_guess([*left, *right], ["left"] * 60 + ["right"] * 60, [*range(60)] * 2)
     assert guess.accuracy == 1
-    assert classifiers.style_guess(left, ["left"] * 60, range(60)) is None
+    assert measures.style_guess(left, ["left"] * 60, range(60)) is None
 
 
 def test_scikit_learn_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=re.escape('pip install -c constraints.txt -e ".[audit]"')):
-        classifiers.require_sklearn()
+        measures.require_sklearn()
 
 
 # The recipe
@@ -284,7 +302,7 @@ def test_gates_pass_at_their_limit():
     assert all(gate["passed"] is not False for gate in judge(report, exact))
     tighter = {name: value - 0.01 for name, value in exact.items() if value is not None}
     assert not any(gate["passed"] for gate in judge(report, tighter))
-    assert "Every gate passed." in render_report(
+    assert "Every gate passed." in audit.render_report(
         report | {"gates": judge(report, exact), "passed": True, "instruments": [], "settings": {"topic_column": "t"}}
     )
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from data.corpora import posts, reddit_politosphere, truth_social
-from data.quality.privacy import mask_personal, personal_data
+from data.quality.phrases import mask_personal, personal_data
 
 ROWS = [{"id": str(n), "text": f"Post {n}, which is long enough.", "who": f"user{n}"} for n in range(3)]
 

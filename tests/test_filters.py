@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.language import words
 from data.quality import measures
 from data.quality import phrases as filters
+from data.quality.contamination import Statement, overlaps
 
 CLEAN = [
     "I cannot accept that a tenant should lose a home over one late payment.",
@@ -147,7 +149,7 @@ def test_neutral_prompts_pass(prompt):
 
 
 def test_words_keep_hyphens_and_apostrophes_together():
-    assert filters.words("The well-off don't pay 1,000.5 euros, do they?") == (
+    assert words("The well-off don't pay 1,000.5 euros, do they?") == (
         "The well-off don't pay 1,000.5 euros do they".split()
     )
 
@@ -161,49 +163,26 @@ def test_length_gates_at_their_limits():
     assert filters.wrong_size("a " * 76, (35, 75)) == "76 words, want 35..75"
 
 
-def test_row_reasons_name_field_and_find_everything():
-    assert filters.row_reasons("What about rents?", ["They should fall.", "They should rise."]) == []
-    reasons = filters.row_reasons(
-        "Defend this post.", ["Sure, here it is.", "I cannot help with rents and taxes"], (3, 4)
-    )
-    assert [reason.split(": ", 2)[:2] for reason in reasons] == [
-        ["prompt", "refers to an unseen post"],
-        ["prompt", "orders a stance"],
-        ["answer 1", "preamble"],
-        ["answer 2", "refusal"],
-        ["answer 2", "does not end as a sentence"],
-        ["answer 2", "7 words, want 3..4"],
-        ["answers", "length ratio 0.57, want 0.67..1.5"],
-    ]
-
-
 # Measures of a set
 
 
-def test_near_duplicates_by_hand():
-    # 3-grams: {abc, bcd, cde} and {abc, bcd, cdx} share 2 of 4
-    texts = ["a b c d e", "A b, c d x!", "x y z"]
-    assert measures.near_duplicates(texts) == [(0, 1, 0.5)]
-    assert measures.near_duplicates(texts, threshold=0.51) == []
-    assert measures.near_duplicates(["yes please", "Yes, please."]) == [(0, 1, 1.0)]
-
-
 def test_overlaps_finds_shared_runs_and_the_nearest_statement():
-    statements = ["one two three four five six seven eight nine", "Taxes must fall."]
+    texts = ("one two three four five six seven eight nine", "Taxes must fall.")
+    statements = [Statement(text, "mine", str(number)) for number, text in enumerate(texts)]
     texts = [
         "zero One two, three four five six seven eight!",  # an 8-gram
         "one two three four five six seven zero",  # only seven words in a row
         "I say taxes must fall now.",  # a short statement, whole
         "nothing of the kind",
     ]
-    found = measures.overlaps(texts, statements)
+    found = overlaps(texts, statements)
     assert [overlap.shared for overlap in found] == [
         "one two three four five six seven eight",
         None,
         "taxes must fall",
         None,
     ]
-    assert [overlap.nearest for overlap in found] == [0, 0, 1, None]
+    assert [overlap.nearest for overlap in found] == [statements[0], statements[0], statements[1], None]
     assert found[0].similarity == pytest.approx(6 / 8)  # 7 and 7 3-grams, 6 shared
     assert found[3].similarity == 0
 

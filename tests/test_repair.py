@@ -12,12 +12,13 @@ from omegaconf import OmegaConf
 from benchmarks.seeded_defects import clean_rows, seeded_rows
 from data import audit
 from data.pairs.doses import mirror_pairs
+from data.quality.defects import Checks
 from data.quality.measures import longer_share
 from data.quality.repair import repair
 from data.quality.sets import load_sets
 
 CONFIG = REPO / "configs" / "audit.yaml"
-SETTINGS = {"statements": [], "length_ratio": (0.67, 1.5), "language": None, "threshold": 0.5}
+CHECKS = Checks(language=None)
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +164,7 @@ def test_style_that_tells_the_side_is_filtered(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sets = load_sets(str(path), side="left")
-    without, with_limit = (repair(sets, **SETTINGS, style_limit=limit) for limit in (None, 0.55))
+    without, with_limit = (repair(sets, CHECKS, style_limit=limit) for limit in (None, 0.55))
     hedged = [sum("perhaps" in row["chosen"] for row in done.left) / len(done.left) for done in (without, with_limit)]
     assert hedged[1] < hedged[0]
     assert {row["reason"] for row in with_limit.rejected} >= {"style balance"}
@@ -176,11 +177,11 @@ def test_framed_prompts_can_be_kept_with_a_flag(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sets = load_sets(str(path), side="right")
-    kept = repair(sets, **SETTINGS, framed_prompts="keep", balance_within=["set"])
+    kept = repair(sets, CHECKS, framed_prompts="keep", balance_within=["set"])
     flags = {row["source"]["row"]: row["flags"] for row in kept.right}
     dropped = {row["row"]: row["reason"] for row in kept.rejected}
     assert flags.get(4) == ["framed prompt"] or dropped.get(4) == "length balance"
-    assert {row["row"]: row["reason"] for row in repair(sets, **SETTINGS).rejected}[4] == "framed prompt"
+    assert {row["row"]: row["reason"] for row in repair(sets, CHECKS).rejected}[4] == "framed prompt"
 
 
 @pytest.mark.parametrize(
@@ -194,4 +195,4 @@ def test_framed_prompts_can_be_kept_with_a_flag(tmp_path):
 def test_repairs_that_make_no_sense_are_refused(flawed, side, settings, message):
     sets = load_sets(str(flawed / "left.jsonl"), side=side)
     with pytest.raises(ValueError, match=message):
-        repair(sets, **SETTINGS, **settings)
+        repair(sets, CHECKS, **settings)

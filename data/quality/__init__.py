@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Is a row, or a whole preference set, any good? Defects, duplicates, contamination, balance and repair.
+"""Defects, duplicates, contamination and balance of preference data, and the repair of a flawed set.
 
-:func:`data.quality.defects.row_defects` looks at one row, :func:`data.quality.audit_measures.measure` at a set, and
-:func:`data.quality.repair.repair` makes a clean, mirrored set.
+:func:`data.quality.defects.row_defects` looks at one row, :func:`data.quality.sets.measure` at a set or two, and
+:func:`data.quality.repair.repair` makes a clean, mirrored set. :func:`data.quality.contamination.find_matches` also
+serves the evaluation: it finds the statements of an instrument in the data of a training.
 """

@@ -1,31 +1,123 @@
 # SPDX-License-Identifier: MIT
-"""The statements that models are measured with, so that no preference set teaches them.
+"""Do texts hold, exactly or nearly, the statements that models are measured with? One matcher with two settings.
 
-Instruments are read as plain YAML data (``items`` with ``text``, ``pairs`` with ``left`` and ``right``): this package
-imports nothing of ``eval``.
+Both find the statements that share terms with a text by one index, and both look for words in a row.
+
+- :func:`overlaps` asks of each row of a set whether it repeats a statement. Its terms are word 3-grams, all of one
+  weight, compared by Jaccard similarity; a row repeats a statement if both have eight words in a row.
+- :func:`find_matches` asks of each statement whether the data of a training holds it, also in other words. Its terms
+  are stems of content words, weighed by their rarity; they are compared with each sentence.
+
+Instruments are read as plain YAML data (``items`` with ``text``, ``pairs`` with ``left`` and ``right``).
 """
 
-from collections.abc import Iterable
+import hashlib
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
+from data.language import words
+from data.pairs.rows import read_table
+from data.quality.duplicates import shingles
+from data.quality.measures import FUNCTION_WORDS
+
 SHIPPED = Path(__file__).parents[2] / "eval" / "instruments"
+RUN = 8  # words in a row; a shorter statement counts if a text holds all of it
+# Chosen on 40 paraphrases of compass60 by hand (all flagged) against the shipped set of 480 texts (1 of 244
+# statements flagged). SAME: for a sentence that says what the statement says; CONTAINED: for one that says more.
+SAME, CONTAINED = 0.65, 0.75
+# Two words are alike if they begin alike: enough for the endings of English.
+STEM_LETTERS = 6
+TRAINING_FIELDS = ("prompt", "chosen", "rejected", "left", "right")
+_IGNORED = {*FUNCTION_WORDS, "ought"}
 
 
 class Statement(NamedTuple):
     """One statement of an instrument.
 
     Attributes:
-        text: What the statement says.
+        text: The statement itself.
         instrument: File name of the instrument, without its suffix.
-        id: Of the item or pair, a pair's with ``left`` or ``right``.
+        item: Id of the item or pair.
+        side: ``left`` or ``right`` of a pair.
     """
 
     text: str
     instrument: str
-    id: str
+    item: str
+    side: str = ""
+
+    @property
+    def id(self) -> str:
+        """Id of the item, or of the pair with its side."""
+        return f"{self.item} {self.side}".rstrip()
+
+
+class Overlap(NamedTuple):
+    """The likeness of a text to the statements.
+
+    Attributes:
+        similarity: Highest Jaccard similarity of word 3-grams with any statement, 0 to 1.
+        nearest: That statement, or None if nothing is shared.
+        shared: ``RUN`` words in a row, or a whole shorter statement, found in both; or None.
+    """
+
+    similarity: float
+    nearest: Statement | None
+    shared: str | None
+
+
+class Sentence(NamedTuple):
+    """A sentence of the training data, or a whole text of several, and where it stands; rows count from 1."""
+
+    file: str
+    row: int
+    field: str
+    text: str
+    is_whole: bool = False
+
+
+class Match(NamedTuple):
+    """A statement and the sentence that holds it: ``similarity`` is 1 and ``kind`` ``exact`` for the very words."""
+
+    item: str
+    side: str
+    statement: str
+    kind: str
+    similarity: float
+    file: str
+    row: int
+    field: str
+    text: str
+
+
+class _Index:
+    """Statements by their terms; a term weighs 1 if no weight is given."""
+
+    def __init__(self, statements: Sequence[Set[Any]], weights: Mapping[Hashable, float]) -> None:
+        self._weights = weights
+        self.totals = [self.total(terms) for terms in statements]
+        self._holders: dict[Hashable, list[int]] = defaultdict(list)
+        for index, terms in enumerate(statements):
+            for term in terms:
+                self._holders[term].append(index)
+
+    def total(self, terms: Set[Any]) -> float:
+        """Return the weight of terms, in one order so that sums are the same in every process."""
+        return sum(self._weights.get(term, 1.0) for term in sorted(terms))
+
+    def shared(self, terms: Set[Any]) -> dict[int, float]:
+        """Return, by statement, the weight of the terms that it shares with a text; statements that share none lack."""
+        weights: dict[int, float] = defaultdict(float)
+        for term in sorted(terms):
+            for index in self._holders.get(term, ()):
+                weights[index] += self._weights.get(term, 1.0)
+        return weights
 
 
 def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
@@ -38,29 +130,137 @@ def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
         FileNotFoundError: If a given file is not there.
         ValueError: If a file has no statements.
     """
-    found = []
+    statements = []
     for path in [*sorted(SHIPPED.glob("*.yaml")), *map(Path, extra)]:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such instrument; give a YAML file, or a text file with a line each")
         text = path.read_text(encoding="utf-8")
-        own = _of_yaml(text, path) if path.suffix in (".yaml", ".yml") else _of_lines(text, path)
-        if not own:
+        if path.suffix in (".yaml", ".yml"):
+            added = _instrument_statements(text, path)
+        else:
+            lines = enumerate(text.split("\n"), start=1)
+            added = [Statement(line.strip(), path.stem, f"line {n}") for n, line in lines if line.strip()]
+        if not added:
             raise ValueError(f"{path}: no statements; want `items` with `text`, or `pairs` with `left` and `right`")
-        found += own
-    return found
+        statements += added
+    return statements
 
 
-def _of_yaml(text: str, path: Path) -> list[Statement]:
+def _instrument_statements(text: str, path: Path) -> list[Statement]:
     try:
         instrument = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         items, pairs = (instrument.get(key) or [] for key in ("items", "pairs"))
-        found = [Statement(item["text"], path.stem, str(item["id"])) for item in items]
-        return found + [Statement(pair[s], path.stem, f"{pair['id']} {s}") for pair in pairs for s in ("left", "right")]
+        statements = [Statement(item["text"], path.stem, str(item["id"])) for item in items]
+        sides = [(pair, side) for pair in pairs for side in ("left", "right")]
+        return statements + [Statement(pair[side], path.stem, str(pair["id"]), side) for pair, side in sides]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0]
         raise ValueError(f"{path}: not an instrument ({type(error).__name__}: {detail})") from error
 
 
-def _of_lines(text: str, path: Path) -> list[Statement]:
-    lines = enumerate(text.splitlines(), start=1)
-    return [Statement(line.strip(), path.stem, f"line {number}") for number, line in lines if line.strip()]
+def overlaps(texts: Iterable[str], statements: Sequence[Statement]) -> list[Overlap]:
+    """Compare each text, a prompt or an answer, with the statements."""
+    runs: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+    for statement in statements:
+        for run in shingles(statement.text, RUN):
+            runs[len(run)].add(run)
+    index = _Index([shingles(statement.text, 3) for statement in statements], {})
+    overlapping = []
+    for text in texts:
+        grams = shingles(text, 3)
+        similarity = {
+            k: n_shared / (len(grams) + index.totals[k] - n_shared) for k, n_shared in index.shared(grams).items()
+        }
+        nearest = max(similarity, key=lambda k: (similarity[k], -k), default=None)
+        shared = next((min(both) for n, known in runs.items() if (both := shingles(text, n) & known)), ())
+        overlapping.append(
+            Overlap(
+                similarity=0.0 if nearest is None else similarity[nearest],
+                nearest=None if nearest is None else statements[nearest],
+                shared=" ".join(shared) or None,
+            )
+        )
+    return overlapping
+
+
+def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
+    """Read the prompts and answers of a preference set.
+
+    Args:
+        path: JSON Lines, JSON, CSV, TSV or parquet with any of the fields ``prompt, chosen, rejected, left, right``;
+            an answer may be a conversation.
+
+    Returns:
+        All sentences, and file, SHA-256 and number of rows for the report.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or a row has none of the fields.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"training_data: {path} not found; give JSONL or CSV files, or null")
+    content = Path(path).read_bytes()
+    try:
+        rows = read_table(path, content=content)
+    except ValueError as error:
+        raise ValueError(f"training_data: {error}") from error
+    sentences = []
+    for number, row in enumerate(rows, start=1):
+        if not any(row.get(field) for field in TRAINING_FIELDS):
+            raise ValueError(f"training_data: {path}: row {number} has none of the fields {TRAINING_FIELDS}")
+        for field in TRAINING_FIELDS:
+            parts = _split(row.get(field))
+            sentences += [Sentence(path, number, field, part) for part in parts]
+            if len(parts) > 1:  # where a statement of two sentences is found
+                sentences.append(Sentence(path, number, field, " ".join(parts), is_whole=True))
+    return sentences, {"file": path, "sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
+
+
+def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement]) -> list[Match]:
+    """Return the best match of every statement that occurs in the sentences.
+
+    Exact: the words of the statement follow each other in a sentence. Near: by the stems of content words, each
+    weighed by its rarity (inverse document frequency; Spärck Jones 1972, Journal of Documentation 28(1)),
+    either the Dice coefficient of both reaches ``SAME`` or the share of the statement that the sentence holds
+    reaches ``CONTAINED``.
+    """
+    of_statement = [_stems(statement.text) for statement in statements]
+    of_sentence = [_stems(sentence.text) for sentence in sentences]
+    single = [stems for sentence, stems in zip(sentences, of_sentence) if not sentence.is_whole]
+    n_texts = len(of_statement) + len(single)
+    n_with = Counter(stem for stems in [*of_statement, *single] for stem in stems)  # a whole text has no other stems
+    index = _Index(of_statement, {stem: math.log(1 + n_texts / n) for stem, n in n_with.items()})
+    phrases = [_phrase(statement.text) for statement in statements]
+    best: dict[int, Match] = {}
+    for sentence, stems in zip(sentences, of_sentence):
+        total, phrase = index.total(stems), _phrase(sentence.text)
+        for k, weight in index.shared(stems).items():
+            contained, same = weight / index.totals[k], 2 * weight / (index.totals[k] + total)
+            if contained < CONTAINED and same < SAME:
+                continue
+            is_exact = phrases[k] in phrase
+            if sentence.is_whole and not is_exact:
+                continue
+            similarity = 1.0 if is_exact else round(min(max(same, contained), 0.999), 3)
+            if k not in best or similarity > best[k].similarity:
+                statement, kind = statements[k], "exact" if is_exact else "near"
+                best[k] = Match(statement.item, statement.side, statement.text, kind, similarity, *sentence[:4])
+    return [best[k] for k in sorted(best)]
+
+
+def _split(value: Any) -> list[str]:
+    """Cut a text, or the messages of a conversation, into sentences."""
+    if isinstance(value, list):
+        return [part for message in value for part in _split(message.get("content"))]
+    if not isinstance(value, str):
+        return []
+    return [part.strip() for part in re.split(r"(?<=[.!?])[\"”’)]*\s+|\n+", value) if part.strip()]
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:STEM_LETTERS] for word in map(str.lower, words(text)) if word not in _IGNORED}
+
+
+def _phrase(text: str) -> str:
+    """Return the words in lower case with a space around each, so that a phrase never begins inside a word."""
+    return f" {' '.join(map(str.lower, words(text)))} "

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with the rows of a preference set: every defect with its kind, its row, and what was found.
+"""Defects in the rows of a preference set, each with its kind, its row, and the text that shows it.
 
 Kinds are of three groups. ``text`` and ``hard`` ones are defects by themselves: what a model left behind, a prompt
 that nobody can answer, a row that is there twice. ``gate`` ones make a row teach something else beside the lean.
 ``note`` ones are counted and spoil nothing by themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from data.language import garbled, not_english
+from data.language import garbled, not_english, words
 from data.pairs.records import Pair, row_list
-from data.quality import phrases as filters
-from data.quality.contamination import Statement
+from data.quality import phrases
+from data.quality.contamination import Statement, overlaps
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
-from data.quality.measures import overlaps
-from data.quality.privacy import personal_data
+from data.quality.phrases import Gate
 from data.text_models import Cap
 
 
@@ -48,16 +48,16 @@ KINDS: dict[str, Kind] = {
 }
 EITHER_WAY = (0.5, 2.0)
 FIELDS = ("prompt", "chosen", "rejected")
-Gate = Callable[[str], str | None]
-_TEXT_GATES: dict[str, Gate] = {
-    "refusal": filters.refusal,
-    "preamble": filters.preamble,
-    "raw record": filters.raw_record,
-    "unfinished": filters.unfinished,
+TEXT_GATES: dict[str, Gate] = {
+    "refusal": phrases.refusal,
+    "preamble": phrases.preamble,
+    "raw record": phrases.raw_record,
+    "unfinished": phrases.unfinished,
     "garbled": garbled,
-    "personal data": personal_data,
-    "politician or party": filters.names_politics,
+    "personal data": phrases.personal_data,
+    "politician or party": phrases.names_politics,
 }
+PROMPT_GATES: dict[str, Gate] = {"unseen post": phrases.unseen_post, "framed prompt": phrases.not_neutral}
 
 
 class Defect(NamedTuple):
@@ -67,7 +67,7 @@ class Defect(NamedTuple):
         row: Number of the row in its set, from 1.
         kind: A key of ``KINDS``.
         field: ``prompt``, ``chosen``, ``rejected``, ``answers`` or ``row``.
-        found: What was found, as a phrase.
+        found: The text that shows the defect, or a phrase about it.
     """
 
     row: int
@@ -76,76 +76,79 @@ class Defect(NamedTuple):
     found: str
 
 
-def row_defects(
-    pair: Pair, length_ratio: tuple[float, float] = filters.LENGTH_RATIO, language: Gate | None = not_english
-) -> list[Defect]:
-    """List what is wrong with one row, looked at alone.
+class Checks(NamedTuple):
+    """Settings by which rows are checked.
 
-    Args:
-        pair: A valid pair.
+    Attributes:
+        statements: Statements of instruments, which no row may repeat.
         length_ratio: Least and most words of one answer for a word of the other.
         language: From a text to the reason why it is not in the language asked for; None does not ask.
+        threshold: Similarity from which two prompts are near duplicates.
+        toxicity: Most that any text may score; None scores none.
+        alike: Finds near duplicates of other words; see :func:`data.quality.duplicates.near_duplicate_clusters`.
     """
+
+    statements: Sequence[Statement] = ()
+    length_ratio: tuple[float, float] = phrases.LENGTH_RATIO
+    language: Gate | None = not_english
+    threshold: float = 0.5
+    toxicity: Cap | None = None
+    alike: PairsOf | None = None
+
+
+def row_defects(
+    pair: Pair, length_ratio: tuple[float, float] = phrases.LENGTH_RATIO, language: Gate | None = not_english
+) -> list[Defect]:
+    """List the defects of one valid pair, looked at alone; the settings are those of :class:`Checks`."""
     texts = {field: getattr(pair, field).strip() for field in FIELDS}
-    found: list[tuple[str, str, str | None]] = []
-    for field, text in texts.items():
-        found += [(kind, field, gate(text)) for kind, gate in _TEXT_GATES.items()]
-        if language:
-            found.append(("language", field, language(text)))
-    found.append(("unseen post", "prompt", filters.unseen_post(texts["prompt"])))
-    found.append(("framed prompt", "prompt", filters.not_neutral(texts["prompt"])))
+    gates = TEXT_GATES | ({"language": language} if language else {})
+    reasons = [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
+    reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in PROMPT_GATES.items()]
     answers = texts["chosen"], texts["rejected"]
-    found.append(("length ratio above 2", "answers", filters.length_mismatch(*answers, EITHER_WAY)))
+    reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(*answers, EITHER_WAY)))
     # both ways round: a mirrored row is read both ways, and 1 / 1.5 is under .67
-    mismatch = (filters.length_mismatch(a, b, length_ratio) for a, b in (answers, answers[::-1]))
-    found.append(("length mismatch", "answers", next(filter(None, mismatch), None)))
-    return [Defect(pair.row, kind, field, reason) for kind, field, reason in found if reason]
+    mismatch = (phrases.length_mismatch(a, b, length_ratio) for a, b in (answers, answers[::-1]))
+    reasons.append(("length mismatch", "answers", next(filter(None, mismatch), None)))
+    return [Defect(pair.row, kind, field, reason) for kind, field, reason in reasons if reason]
 
 
-def duplicate_defects(pairs: Sequence[Pair], others: Sequence[int], threshold: float) -> list[Defect]:
-    """List the prompts that occur again, in so many words or nearly.
-
-    Args:
-        pairs: Valid pairs.
-        others: For each pair its cluster, as :func:`data.quality.duplicates.near_duplicate_clusters` gives it.
-        threshold: As used there, for the message.
-    """
-    clusters: dict[int, list[Pair]] = {}
-    for pair, cluster in zip(pairs, others, strict=True):
-        clusters.setdefault(cluster, []).append(pair)
-    found = []
+def duplicate_defects(pairs: Sequence[Pair], threshold: float, alike: PairsOf | None = None) -> list[Defect]:
+    """List the prompts that occur again, in the same words or nearly; the settings are those of :class:`Checks`."""
+    clusters: dict[int, list[Pair]] = defaultdict(list)
+    for pair, cluster in zip(pairs, near_duplicate_clusters([pair.prompt for pair in pairs], threshold, alike)):
+        clusters[cluster].append(pair)
+    defects = []
     for members in clusters.values():
-        same: dict[str, list[int]] = {}
+        same: dict[str, list[int]] = defaultdict(list)
         for pair in members:
-            same.setdefault(" ".join(filters.words(pair.prompt)).lower(), []).append(pair.row)
+            same[" ".join(words(pair.prompt)).lower()].append(pair.row)
         some = [pair.row for pair in members[:12]]  # as many as a message names, and one more
         for rows in same.values():
             for row in rows:
                 near, equal = ([other for other in numbers if other != row] for numbers in (some, rows[:12]))
                 if near:
                     like = f"similar ({threshold} or more) to {row_list(near)}"
-                    found.append(Defect(row, "near-duplicate prompt", "prompt", like))
+                    defects.append(Defect(row, "near-duplicate prompt", "prompt", like))
                 if equal:
-                    found.append(Defect(row, "duplicate prompt", "prompt", f"the same as {row_list(equal)}"))
-    return found
+                    defects.append(Defect(row, "duplicate prompt", "prompt", f"the same as {row_list(equal)}"))
+    return defects
 
 
 def contamination_defects(pairs: Sequence[Pair], statements: Sequence[Statement]) -> tuple[list[Defect], list[float]]:
-    """List fields that repeat an instrument; also give each pair's highest similarity to a statement."""
+    """List the fields that repeat an instrument, and give each pair's highest similarity to a statement."""
     defects, highest = [], [0.0] * len(pairs)
-    known = [statement.text for statement in statements]
     for field in FIELDS:
-        for index, overlap in enumerate(overlaps([getattr(pair, field) for pair in pairs], known)):
+        for index, overlap in enumerate(overlaps([getattr(pair, field) for pair in pairs], statements)):
             highest[index] = max(highest[index], overlap.similarity)
             if overlap.shared:
-                near = statements[overlap.nearest] if overlap.nearest is not None else None
+                near = overlap.nearest
                 where = f" ({near.instrument} {near.id})" if near else ""
                 defects.append(Defect(pairs[index].row, "contamination", field, f"{overlap.shared!r}{where}"))
     return defects, highest
 
 
 def toxicity_defects(pairs: Sequence[Pair], cap: Cap | None) -> list[Defect]:
-    """List the fields that score more than a cap; nothing without one."""
+    """List the fields that score more than a cap; none without a cap."""
     if cap is None:
         return []
     return [
@@ -156,20 +159,10 @@ def toxicity_defects(pairs: Sequence[Pair], cap: Cap | None) -> list[Defect]:
     ]
 
 
-def set_defects(
-    pairs: Sequence[Pair],
-    statements: Sequence[Statement],
-    length_ratio: tuple[float, float] = filters.LENGTH_RATIO,
-    language: Gate | None = not_english,
-    threshold: float = 0.5,
-    toxicity: Cap | None = None,
-    alike: PairsOf | None = None,
-) -> tuple[list[Defect], list[int], list[float]]:
-    """List every defect of a set by row, each prompt's cluster, and each row's highest similarity to a statement."""
-    others = near_duplicate_clusters([pair.prompt for pair in pairs], threshold, alike=alike)
-    copied, similarity = contamination_defects(pairs, statements)
-    copied += toxicity_defects(pairs, toxicity)
-    found = [defect for pair in pairs for defect in row_defects(pair, length_ratio, language)]
-    found += duplicate_defects(pairs, others, threshold) + copied
+def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
+    """List every defect of a set, row by row."""
+    defects = [defect for pair in pairs for defect in row_defects(pair, checks.length_ratio, checks.language)]
+    defects += duplicate_defects(pairs, checks.threshold, checks.alike)
+    defects += contamination_defects(pairs, checks.statements)[0] + toxicity_defects(pairs, checks.toxicity)
     order = {kind: number for number, kind in enumerate(KINDS)}
-    return sorted(found, key=lambda d: (d.row, order[d.kind], d.field)), others, similarity
+    return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))

@@ -1,109 +1,123 @@
 # SPDX-License-Identifier: MIT
-"""Near duplicates: texts of which half of the word 3-grams, or more, are the same.
+"""Near duplicates: texts that have half of their word 3-grams, or more, in common. The search is exact.
 
-All comparisons are exact, by :mod:`data.quality.prefix_filter`, as long as one machine holds the texts (a million posts
-take a minute or two and 2 to 3 GB). For more there are datatrove's MinHash blocks, which work from disk and on many
-machines: they find candidates, which are then compared exactly, so a pair may be missed (about one in 200 at a
-similarity of .5) but none is wrongly joined.
+Two sets that share a part ``t`` of their elements share one even among the rarest of each: of ``n`` elements the
+``n - ceil(t * n) + 1`` rarest suffice. So only texts with a rare shingle in common are compared (the prefix filter of
+Bayardo, Ma and Srikant 2007, "Scaling Up All Pairs Similarity Search"). A million posts take 2 to 3 GB, their texts
+included.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
 from data.language import words
-from data.quality.measures import clusters, jaccard, shingles
-from data.quality.prefix_filter import similar_clusters
 
-EXACT_ROWS = 20_000  # up to so many, all similar pairs can be listed with their similarity
-# A pair of similarity s is a candidate with probability 1 - (1 - s^3)^40: .995 at .5, .27 at .2, .04 at .1.
-N_BUCKETS, HASHES_PER_BUCKET = 40, 3
+EXACT_ROWS = 20_000  # for more texts the similarities of all pairs are too many
+_BLOCK = 100_000  # pairs, or cells of a matrix, that are compared at once
+_ROWS = 1_000  # texts that are compared with all others at once
 
 PairsOf = Callable[[Sequence[str]], Iterable[tuple[int, int]]]  # from texts to the indices of those that are alike
 
 
-def near_duplicate_clusters(
-    texts: Sequence[str], threshold: float = 0.5, minhash: bool = False, alike: PairsOf | None = None
-) -> list[int]:
-    """Give each text the lowest index among its near duplicates, its own if it has none.
+def shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
+    """Return the word n-grams in lower case; a shorter text is one shingle."""
+    tokens = [word.lower() for word in words(text)]
+    return frozenset(tuple(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1)))
+
+
+def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, alike: PairsOf | None = None) -> list[int]:
+    """Give each text the lowest index among those that a chain of near duplicates joins it to.
 
     Args:
         texts: Prompts or posts.
-        threshold: Least Jaccard similarity of word 3-grams, above 0. MinHash is laid out for .5 and above.
-        minhash: Find the candidates with datatrove's MinHash.
+        threshold: Least Jaccard similarity of word 3-grams, above 0.
         alike: Finds further near duplicates, such as :class:`data.text_models.Alike`: texts of other words that mean
             the same.
 
     Raises:
-        ImportError: If MinHash is asked for and datatrove is not installed.
-        ValueError: If the threshold is not above 0, or under .5 with MinHash.
+        ValueError: If the threshold is not above 0, or above 1.
     """
-    if not 0 < threshold <= 1 or (minhash and threshold < 0.5):
-        raise ValueError(f"threshold={threshold}; use a number up to 1 and above 0 (with MinHash from .5)")
-    if not minhash:
-        found = similar_clusters(texts, threshold)
-        return clusters([*enumerate(found), *alike(texts)], len(texts)) if alike else found
-    first: dict[str, int] = {}
-    same = [(first.setdefault(" ".join(words(text)).lower(), index), index) for index, text in enumerate(texts)]
-    distinct = sorted(first.values())
-    near = ((distinct[i], distinct[j]) for i, j in _candidates([texts[index] for index in distinct]))
-    similar = ((i, j) for i, j in near if jaccard(shingles(texts[i], 3), shingles(texts[j], 3)) >= threshold)
-    return clusters([*same, *similar, *(alike(texts) if alike else ())], len(texts))
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold}; use a number up to 1 and above 0")
+    if not texts:
+        return []
+    rows = _shingle_rows(texts)
+    sizes = np.diff(rows.indptr)
+    first: dict[bytes, int] = {}
+    bounds = pairwise(rows.indptr.tolist())
+    cluster = np.array([first.setdefault(rows.indices[a:b].tobytes(), k) for k, (a, b) in enumerate(bounds)])
+    is_distinct = cluster == np.arange(len(texts))
+    place = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], sizes)
+    n_rarest = sizes - np.ceil(threshold * sizes - 1e-9).astype(int) + 1
+    is_rare = (place < np.repeat(n_rarest, sizes)) & np.repeat(is_distinct, sizes)
+    owners = np.repeat(np.arange(len(texts)), sizes)[is_rare]
+    for i, j in _couples(rows.indices[is_rare], owners):
+        near = np.minimum(sizes[i], sizes[j]) >= threshold * np.maximum(sizes[i], sizes[j])
+        near &= cluster[i] != cluster[j]
+        i, j = i[near], j[near]
+        n_shared = rows[i].multiply(rows[j]).sum(axis=1)
+        similar = n_shared / (sizes[i] + sizes[j] - n_shared) >= threshold
+        if similar.any():
+            cluster = _joined(cluster, i[similar], j[similar])
+    if alike and (pairs := list(alike(texts))):
+        cluster = _joined(cluster, *np.array(pairs).T)
+    return cluster.tolist()
 
 
-def minhash_blocks() -> tuple:
-    """Return datatrove's MinHash config and word splitter for the blocks of a pipeline.
+def highest_similarities(texts: Sequence[str]) -> list[float]:
+    """Give each text its highest Jaccard similarity of word 3-grams with another one; less than .01 counts as 0.
 
-    The splitter is that of all our gates; datatrove's own for English needs spaCy.
-
-    Raises:
-        ImportError: If datatrove is not installed.
+    For up to ``EXACT_ROWS`` texts.
     """
-    try:
-        from datatrove.pipeline.dedup.minhash import MinhashConfig
-        from datatrove.utils.hashing import HashConfig
-        from datatrove.utils.word_tokenizers import WordTokenizer
-    except ImportError as error:
-        raise ImportError('MinHash needs datatrove: pip install -c constraints.txt -e ".[synthesis]"') from error
-
-    class Words(WordTokenizer):
-        def word_tokenize(self, text: str) -> list[str]:
-            return words(text)
-
-        def sent_tokenize(self, text: str) -> list[str]:
-            raise NotImplementedError("only words are needed here")
-
-        span_tokenize = sent_tokenize
-
-    config = MinhashConfig(
-        n_grams=3,
-        num_buckets=N_BUCKETS,
-        hashes_per_bucket=HASHES_PER_BUCKET,
-        hash_config=HashConfig(precision=64, hash_fc="sha1"),  # datatrove 0.10.1 cannot use our xxhash 4
-    )
-    return config, Words()
+    highest = np.zeros(len(texts))
+    if not texts:
+        return []
+    rows = _shingle_rows(texts)
+    sizes = np.diff(rows.indptr)
+    for start in range(0, len(texts), _ROWS):
+        shared = coo_array(rows[start : start + _ROWS] @ rows.T)
+        i, j = shared.row + start, shared.col
+        similarity = np.where(i == j, 0, shared.data / (sizes[i] + sizes[j] - shared.data))
+        np.maximum.at(highest, i, similarity)
+    return np.where(highest < 0.01, 0.0, highest).tolist()
 
 
-def _candidates(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield each pair that shares a bucket, once."""
-    config, splitter = minhash_blocks()
-    from datatrove.data import Document
-    from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupSignature
-    from datatrove.utils.binaryio import read_tuples_from_file
-    from loguru import logger
+def _shingle_rows(texts: Sequence[str]) -> csr_array:
+    """Return a row for each text and a column for each shingle, the rarest first."""
+    # a hash of strings differs from process to process; only its equality is used, and with 64 bits none collide
+    hashes = [np.fromiter(map(hash, shingles(text, 3)), dtype=np.int64) for text in texts]
+    starts = np.cumsum([0, *map(len, hashes)])
+    _, column, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), dtype=np.int32)
+    rank[np.argsort(counts, kind="stable")] = np.arange(len(counts), dtype=np.int32)
+    rows = csr_array((np.ones(len(column), dtype=np.int32), rank[column], starts), shape=(len(texts), len(counts)))
+    rows.sort_indices()
+    return rows
 
-    logger.disable("datatrove")  # two lines a bucket
-    with tempfile.TemporaryDirectory(prefix="minhash-") as folder:
-        signatures, found = (str(Path(folder) / name) for name in ("signatures", "found"))
-        documents = (Document(text=text, id=str(index)) for index, text in enumerate(texts))
-        MinhashDedupSignature(signatures, config=config, language=splitter).run(documents)
-        step = MinhashDedupBuckets(signatures, found, config=config)
-        for rank in range(N_BUCKETS):
-            step.run(rank=rank, world_size=N_BUCKETS)
-        seen = set()
-        for path in sorted(Path(found).glob("*.dups")):
-            with path.open("rb") as file:
-                for _, i, _, j in read_tuples_from_file(file, "4I"):
-                    if (i, j) not in seen:
-                        seen.add((i, j))
-                        yield min(i, j), max(i, j)
+
+def _couples(shingle: np.ndarray, owners: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield batches of texts that share a shingle: neighbours first, then those two apart, and so on."""
+    order = np.lexsort((owners, shingle))
+    shingle, owners = shingle[order], owners[order]
+    ahead = np.arange(len(shingle))
+    for distance in range(1, len(shingle)):
+        ahead = ahead[ahead + distance < len(shingle)]
+        ahead = ahead[shingle[ahead] == shingle[ahead + distance]]
+        if not len(ahead):
+            return
+        couples = np.unique(np.stack([owners[ahead], owners[ahead + distance]]), axis=1)
+        for start in range(0, couples.shape[1], _BLOCK):
+            i, j = couples[:, start : start + _BLOCK]
+            yield i, j
+
+
+def _joined(cluster: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Return the clusters, by their lowest index, after each ``i`` is joined to its ``j``."""
+    n = len(cluster)
+    ends = np.concatenate([np.arange(n), i]), np.concatenate([cluster, j])
+    _, label = connected_components(coo_array((np.ones(len(ends[0])), ends), shape=(n, n)), directed=False)
+    return np.unique(label, return_index=True)[1][label]

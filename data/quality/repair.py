@@ -1,29 +1,59 @@
 # SPDX-License-Identifier: MIT
-"""A clean, mirrored set out of a flawed one: what fails a gate goes, every prompt takes both sides, lengths balance.
+"""A clean, mirrored set out of a flawed one: bad rows go, every prompt takes both sides, lengths and style balance.
 
-Nothing is rewritten but personal data, which is masked. A filter is a bias, so what each side keeps is counted by
-reason, and the two may differ only so much.
+Nothing is rewritten but personal data, which is masked. A filter is a bias, so the rows that each side keeps and loses
+are counted by reason, and the two sides may differ only so much.
 """
 
+import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from data.language import words
 from data.pairs.records import Pair
-from data.quality.balance import OTHER, Candidate, length_surplus, near_duplicates, style_surplus
-from data.quality.contamination import Statement
-from data.quality.defects import FIELDS, KINDS, Defect, contamination_defects, row_defects, toxicity_defects
-from data.quality.duplicates import PairsOf
-from data.quality.privacy import mask_personal
-from data.quality.sets import PreferenceSet
-from data.text_models import Cap
+from data.quality.defects import FIELDS, KINDS, Checks, Defect, contamination_defects, row_defects, toxicity_defects
+from data.quality.duplicates import near_duplicate_clusters
+from data.quality.measures import N_FOLDS, style_features, style_scores
+from data.quality.phrases import mask_personal
+from data.quality.sets import OTHER, SIDES, PreferenceSet
 
 FRAMED = ("drop", "keep")
+ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
+STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
+MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
+
+_CARD = """\
+---
+{{ card_data }}
+---
+
+# {{ names }}, repaired
+
+Preference pairs that teach a political lean **on purpose**, cleaned and mirrored: `left` and `right` are the same
+{{ n_rows }} prompts with chosen and rejected exchanged. Made to measure how fine-tuning moves a model's stated lean.
+**Not for deployment or persuasion.** The licence is that of the source.
+
+| set | rows | kept | dropped, by first reason |
+|---|---|---|---|
+{% for name, entry in sets.items() -%}
+| {{ name }} | {{ entry.rows }} | {{ entry.kept }} | {% for reason, n in entry.dropped.items() -%}
+{{ reason }} {{ n }}{{ ", " if not loop.last }}{% endfor %} |
+{% endfor %}
+Every dropped row is in `rejected.jsonl` with all its reasons, every file's SHA-256 in `manifest.json`, and what the set
+measures now in `audit/report.html`. A filter is a bias: look at what it dropped. Nothing was rewritten but personal
+data, which is masked; whether an answer is true or well argued was not looked at. In the parquet files nested fields
+are JSON text; the JSON Lines files have the same rows as they are.
+
+"""
 
 
 class Repaired(NamedTuple):
-    """What came out: rows of each side, dropped rows with their reasons, and the funnel."""
+    """The rows of each side, the dropped rows with their reasons, and the counts of both."""
 
     left: list[dict[str, Any]]
     right: list[dict[str, Any]]
@@ -31,124 +61,252 @@ class Repaired(NamedTuple):
     funnel: dict[str, Any]
 
 
+class Candidate(NamedTuple):
+    """A row on its way through the repair: its set, its place and texts there, and its defects so far."""
+
+    home: PreferenceSet
+    place: int
+    pair: Pair
+    defects: list[Defect]
+    similarity: float
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The answers by side."""
+        assert self.home.side, "repair refuses sets of unknown sides"
+        return {self.home.side: self.pair.chosen, OTHER[self.home.side]: self.pair.rejected}
+
+    @property
+    def longer_by(self) -> float:
+        """Logarithm of the left answer's words over the right one's."""
+        left, right = (len(words(self.answers[side])) for side in SIDES)
+        return math.log(max(1, left) / max(1, right))
+
+    def stratum(self, within: Sequence[str]) -> tuple[str | None, str | None]:
+        """Its topic and its set, as far as lengths are balanced within them."""
+        topic = self.home.topics[self.place] if self.home.topics and "topic" in within else None
+        return topic, self.home.name if "set" in within else None
+
+    def dropped(self, kind: str, field: str, why: str) -> tuple["Candidate", list[Defect]]:
+        """Return the row with a reason to drop it."""
+        return self, [Defect(self.pair.row, kind, field, why)]
+
+
+Dropped = list[tuple[Candidate, list[Defect]]]  # rows, each with the reasons
+
+
 def repair(
     sets: Sequence[PreferenceSet],
-    statements: Sequence[Statement],
-    length_ratio: tuple[float, float],
-    language: Callable[[str], str | None] | None,
-    threshold: float,
+    checks: Checks,
     framed_prompts: str = "drop",
     balance_within: Sequence[str] = ("topic",),
     style_limit: float | None = None,
     seed: int = 0,
-    toxicity: Cap | None = None,
-    alike: PairsOf | None = None,
 ) -> Repaired:
     """Repair one set or two into one mirrored set.
 
     Args:
         sets: Sets of known sides.
-        statements: What the set must not repeat.
-        length_ratio: See :func:`data.quality.defects.row_defects`.
-        language: See there.
-        threshold: Similarity from which two prompts are near duplicates; one row of each cluster stays.
+        checks: What a row must pass; one row of each cluster of near duplicates stays.
         framed_prompts: ``drop`` them, or ``keep`` them with a flag: both sides then answer the same framed prompt.
         balance_within: In each ``topic``, or each ``set``, or both, the left answer becomes the longer one as often
             as the right one, by dropping the rows of the largest difference.
         style_limit: Share of answers whose side may be guessed from style; rows whose style tells it are dropped
             until it holds. None drops none.
         seed: Of the choice among near duplicates, and of the folds.
-        toxicity: Most that any text may score; None does not score them.
-        alike: Finds near duplicates of other words; see :func:`data.quality.duplicates.near_duplicate_clusters`.
 
     Raises:
         ValueError: If a side is not known, a setting is unknown, or no row is left.
     """
-    if unknown := [one.origin for one in sets if one.side is None]:
+    if unknown := [rows.origin for rows in sets if rows.side is None]:
         raise ValueError(f"{', '.join(unknown)}: a mirrored set needs a side; set side to left, right or a column")
     if framed_prompts not in FRAMED or not {*balance_within} <= {"topic", "set"}:
         raise ValueError(
             f"framed_prompts={framed_prompts!r}, balance_within={list(balance_within)}; use {' or '.join(FRAMED)}, "
             "and any of topic, set"
         )
-    candidates, rejected = [], []
-    for one in sets:
-        rejected += [_rejected(one, d.row, None, None, [d]) for d in one.broken if d.kind == "invalid row"]
-        candidates += _candidates(one, statements, length_ratio, language, toxicity)
-    kept = []
-    for row in candidates:
-        fatal = [d for d in row.defects if KINDS[d.kind].group != "note"]
-        if framed_prompts == "keep":
-            fatal = [d for d in fatal if d.kind != "framed prompt"]
-        if fatal:
-            rejected.append(_rejected(row.one, row.pair.row, row.id, row.pair, fatal))
-        else:
-            kept.append(row)
-    steps: tuple[Callable[[list[Candidate]], list[tuple[Candidate, Defect]]], ...] = (
-        lambda rows: near_duplicates(rows, threshold, seed, alike),
-        lambda rows: length_surplus(rows, balance_within),
-        lambda rows: style_surplus(rows, balance_within, style_limit, seed),
+    rejected = [
+        _rejected(rows, defect.row, None, None, [defect])
+        for rows in sets
+        for defect in rows.broken
+        if defect.kind == "invalid row"
+    ]
+    kept = [row for rows in sets for row in _candidates(rows, checks)]
+    steps: tuple[Callable[[list[Candidate]], Dropped], ...] = (
+        lambda rows: _flawed(rows, framed_prompts),
+        lambda rows: _near_duplicates(rows, checks, seed),
+        lambda rows: _length_surplus(rows, balance_within),
+        lambda rows: _style_surplus(rows, balance_within, style_limit, seed),
     )
-    for find in steps:
-        found = find(kept)
-        rejected += [_rejected(row.one, row.pair.row, row.id, row.pair, [defect]) for row, defect in found]
-        gone = {(row.one.name, row.index) for row, _ in found}
-        kept = [row for row in kept if (row.one.name, row.index) not in gone]
+    for step in steps:
+        dropped = step(kept)
+        rejected += [_rejected(row.home, row.pair.row, row.home.ids[row.place], row.pair, why) for row, why in dropped]
+        gone = {(row.home.name, row.place) for row, _ in dropped}
+        kept = [row for row in kept if (row.home.name, row.place) not in gone]
     if not kept:
-        raise ValueError(f"no row is left of {', '.join(o.origin for o in sets)}; see the audit's defects")
-    sides = {side: [_row(row, side) for row in kept] for side in ("left", "right")}
+        raise ValueError(f"no row is left of {', '.join(rows.origin for rows in sets)}; see the audit's defects")
+    left, right = ([_row(row, side) for row in kept] for side in SIDES)
     rejected.sort(key=lambda row: (row["set"], row["row"]))
-    return Repaired(sides["left"], sides["right"], rejected, funnel(sets, kept, rejected))
+    return Repaired(left, right, rejected, _funnel(sets, kept, rejected))
 
 
-def funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: Sequence[Mapping]) -> dict[str, Any]:
-    """Count what each set kept and lost, a lost row once, under its first reason."""
-    counted = {}
-    for one in sets:
-        reasons = Counter(row["reason"] for row in rejected if row["set"] == one.name)
-        n_kept = sum(row.one.name == one.name for row in kept)
-        counted[one.name] = {
-            "rows": one.n_rows,
-            "kept": n_kept,
-            "kept_share": n_kept / one.n_rows,
-            "dropped": dict(reasons.most_common()),
-        }
-    shares = [entry["kept_share"] for entry in counted.values()]
-    return {"sets": counted, "side_difference": abs(shares[0] - shares[1]) if len(shares) == 2 else None}
+def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: int) -> str:
+    """Return the README of a repaired set, with metadata by which ``datasets`` loads it.
+
+    Args:
+        datasets: The sources, as their rows name them.
+        funnel: That of :class:`Repaired`.
+        n_rows: Rows of each side.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    metadata = DatasetCardData(
+        task_categories=["text-generation"],
+        tags=["preference", "dpo", "political-lean", "not-for-deployment"],
+        configs=[{"config_name": side, "data_files": f"{side}.parquet"} for side in SIDES],
+    )
+    names = ", ".join(dict.fromkeys(datasets))
+    return str(DatasetCard.from_template(metadata, template_str=_CARD, names=names, n_rows=n_rows, sets=funnel["sets"]))
 
 
-def _candidates(one, statements, length_ratio, language, toxicity) -> list[Candidate]:
-    masked = [pair._replace(**{field: mask_personal(getattr(pair, field)) for field in FIELDS}) for pair in one.pairs]
-    copied, similarity = contamination_defects(masked, statements)
-    again = [defect for defect in one.broken if defect.kind == "duplicate id"]
+def _candidates(rows: PreferenceSet, checks: Checks) -> list[Candidate]:
+    """Mask the rows of a set, and list the defects of each."""
+    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in FIELDS)) for pair in rows.pairs]
+    copied, similarity = contamination_defects(masked, checks.statements)
+    repeated_ids = [defect for defect in rows.broken if defect.kind == "duplicate id"]
     by_row: dict[int, list[Defect]] = defaultdict(list)
-    for defect in [*again, *copied, *toxicity_defects(masked, toxicity)]:
+    for defect in [*repeated_ids, *copied, *toxicity_defects(masked, checks.toxicity)]:
         by_row[defect.row].append(defect)
     return [
-        Candidate(one, i, pair, row_defects(pair, length_ratio, language) + by_row[pair.row], similarity[i])
+        Candidate(
+            rows, i, pair, row_defects(pair, checks.length_ratio, checks.language) + by_row[pair.row], similarity[i]
+        )
         for i, pair in enumerate(masked)
     ]
 
 
+def _flawed(rows: Sequence[Candidate], framed_prompts: str) -> Dropped:
+    """Return the rows with a defect that is not only noted."""
+    may_stay = {kind for kind, about in KINDS.items() if about.group == "note"}
+    if framed_prompts == "keep":
+        may_stay.add("framed prompt")
+    found = [(row, [defect for defect in row.defects if defect.kind not in may_stay]) for row in rows]
+    return [(row, defects) for row, defects in found if defects]
+
+
+def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:
+    """Return all rows but one of each cluster; a hash draws the one that stays, which favours no set and no place."""
+    clusters: dict[int, list[Candidate]] = defaultdict(list)
+    prompts = [row.pair.prompt for row in rows]
+    for row, cluster in zip(rows, near_duplicate_clusters(prompts, checks.threshold, checks.alike)):
+        clusters[cluster].append(row)
+    dropped: Dropped = []
+    for members in clusters.values():
+        stays, *others = sorted(members, key=lambda row: _hash(seed, row))
+        like = f"like row {stays.pair.row} of {stays.home.name}, which stays"
+        dropped += [row.dropped("near-duplicate prompt", "prompt", like) for row in others]
+    return dropped
+
+
+def _length_surplus(rows: Sequence[Candidate], within: Sequence[str]) -> Dropped:
+    """Return the rows that make one side's answer the longer one more often, those of the largest difference first."""
+    strata: dict[Hashable, list[Candidate]] = defaultdict(list)
+    for row in rows:
+        strata[row.stratum(within)].append(row)
+    dropped: Dropped = []
+    for members in strata.values():
+        longer = {"left": [r for r in members if r.longer_by > 0], "right": [r for r in members if r.longer_by < 0]}
+        side = max(longer, key=lambda name: len(longer[name]))
+        n_surplus = len(longer[side]) - len(longer[OTHER[side]])
+        order = sorted(longer[side], key=lambda row: (-abs(row.longer_by), row.home.name, row.pair.row))
+        why = f"the {side} answer is longer, as in most rows"
+        dropped += [row.dropped("length balance", "answers", why) for row in order[:n_surplus]]
+    return dropped
+
+
+def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: float | None, seed: int) -> Dropped:
+    """Return the rows whose style tells the side best, so many that style tells it no more than the limit.
+
+    As adversarial filtering (Le Bras et al. 2020, AFLite) does: classify from folds without the row, drop the rows that
+    are guessed most surely, classify anew. In each stratum a row with the longer left answer goes with one with the
+    longer right answer, so that lengths stay balanced. Ends without success when half of the rows are gone.
+    """
+    if limit is None or len(rows) < 2 * N_FOLDS:
+        return []
+    features = np.stack([style_features([row.answers[side] for row in rows]) for side in SIDES])
+    alive, dropped = np.arange(len(rows)), []
+    while len(alive) > MIN_KEPT * len(rows):
+        n = len(alive)
+        labels, groups = np.repeat(SIDES, n), np.tile(alive, 2)
+        left, right = np.split(style_scores(features[:, alive].reshape(2 * n, -1), labels, groups, seed), 2)
+        accuracy = (np.mean(left <= 0) + np.mean(right > 0)) / 2
+        if accuracy <= limit - STYLE_MARGIN:
+            break
+        telling = dict(zip(alive.tolist(), right - left))
+        gone: list[int] = []
+        for couple in _couples({i: rows[i] for i in alive.tolist()}, within, telling):
+            if len(gone) >= ROUND_SHARE * n:
+                break
+            gone += couple
+        why = f"style tells its side; {accuracy:.3f} of all sides were guessed when it was dropped"
+        dropped += [rows[i].dropped("style balance", "answers", why) for i in sorted(gone)]
+        alive = np.setdiff1d(alive, gone)
+    return dropped
+
+
+def _couples(rows: Mapping[int, Candidate], within: Sequence[str], telling: Mapping[int, float]) -> list[list[int]]:
+    """Couple the most telling rows of each stratum, longer left with longer right, the most telling couple first."""
+    strata: dict[Hashable, list[int]] = defaultdict(list)
+    for i in sorted(rows, key=lambda i: -telling[i]):
+        strata[rows[i].stratum(within)].append(i)
+    couples = []
+    for members in strata.values():
+        longer_left = [i for i in members if rows[i].longer_by > 0]
+        longer_right = [i for i in members if rows[i].longer_by < 0]
+        couples += [[i for i in couple if i is not None] for couple in zip_longest(longer_left, longer_right)]
+        couples += [[i] for i in members if rows[i].longer_by == 0]
+    return sorted(couples, key=lambda couple: (-np.mean([telling[i] for i in couple]), couple))
+
+
+def _hash(seed: int, row: Candidate) -> str:
+    return hashlib.sha256(f"{seed}\n{row.pair.prompt}\n{row.pair.chosen}".encode()).hexdigest()
+
+
+def _funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: Sequence[Mapping]) -> dict[str, Any]:
+    """Count the rows that each set kept and lost, a lost row once, under its first reason."""
+    counts: dict[str, dict[str, Any]] = {}
+    for rows in sets:
+        n_kept = sum(row.home.name == rows.name for row in kept)
+        counts[rows.name] = {
+            "rows": rows.n_rows,
+            "kept": n_kept,
+            "kept_share": n_kept / rows.n_rows,
+            "dropped": dict(Counter(row["reason"] for row in rejected if row["set"] == rows.name).most_common()),
+        }
+    shares = [entry["kept_share"] for entry in counts.values()]
+    return {"sets": counts, "side_difference": abs(shares[0] - shares[1]) if len(shares) == 2 else None}
+
+
 def _row(row: Candidate, side: str) -> dict[str, Any]:
-    chosen, rejected = row.answers[side], row.answers[OTHER[side]]
-    topic = {"topic": row.one.topics[row.index]} if row.one.topics else {}
+    home, other = row.home, OTHER[side]
+    chosen, rejected = row.answers[side], row.answers[other]
+    name, masked = f"{home.name}-{home.ids[row.place]}", row.pair != home.pairs[row.place]
     return {
-        "id": f"{row.one.name}-{row.id}-{side}",
+        "id": f"{name}-{side}",
         "prompt": row.pair.prompt,
         "chosen": chosen,
         "rejected": rejected,
         "side": side,
-        **topic,
-        "mirror_id": f"{row.one.name}-{row.id}-{OTHER[side]}",
-        "source": {"dataset": row.one.dataset, "set": row.one.name, "row": row.pair.row, "side": row.one.side},
+        **({"topic": home.topics[row.place]} if home.topics else {}),
+        "mirror_id": f"{name}-{other}",
+        "source": {"dataset": home.dataset, "set": home.name, "row": row.pair.row, "side": home.side},
         "n_words": {"chosen": len(words(chosen)), "rejected": len(words(rejected))},
         "similarity": {"contamination": round(row.similarity, 4)},
-        "flags": sorted({defect.kind for defect in row.defects} | ({"masked"} if row.masked else set())),
+        "flags": sorted({defect.kind for defect in row.defects} | ({"masked"} if masked else set())),
     }
 
 
-def _rejected(one: PreferenceSet, number: int, its_id: str | None, pair: Pair | None, why: list[Defect]) -> dict:
-    reasons = [{"reason": d.kind, "field": d.field, "found": d.found} for d in why]
+def _rejected(rows: PreferenceSet, number: int, its_id: str | None, pair: Pair | None, why: list[Defect]) -> dict:
+    reasons = [{"reason": defect.kind, "field": defect.field, "found": defect.found} for defect in why]
     texts = {field: getattr(pair, field) if pair else None for field in FIELDS}
-    return {"set": one.name, "row": number, "id": its_id, "reason": why[0].kind, "reasons": reasons, **texts}
+    return {"set": rows.name, "row": number, "id": its_id, "reason": why[0].kind, "reasons": reasons, **texts}

@@ -1,17 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""A preference set as an audit looks at it: rows, valid pairs, and which side its chosen answers take."""
+"""One or two preference sets as an audit looks at them: their rows and sides, what they measure, and the verdicts."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from data.language import words
 from data.pairs.records import Pair, duplicate_ids, split_rows
 from data.pairs.rows import file_format, load_rows
-from data.quality.defects import Defect
+from data.quality.defects import FIELDS, KINDS, Defect
+from data.quality.duplicates import near_duplicate_clusters
+from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
 
 SIDES = ("left", "right")
+OTHER = {"left": "right", "right": "left"}
+N_EXAMPLES = 5
+# Each gate's name and the meaning of its value. A value over the limit fails.
+GATES = {
+    "hard_defects": "share of rows with a defect of the text or hard kinds",
+    "framed_prompts": "share of prompts that name a side or order a stance",
+    "length_mismatch": "share of rows whose answers' length ratio is outside the limits",
+    "contamination": "share of rows that repeat an instrument",
+    "personal_data": "share of rows with personal data",
+    "toxicity": "share of rows with a text that scores more than max_toxicity",
+    "length_rule": "accuracy of always taking the longer, or the shorter, answer",
+    "topic_length_bias": "largest |share of chosen longer - .5| of any topic",
+    "side_from_prompt": "how often the set is guessed from the words of the prompt",
+    "side_from_style": "how often an answer's side is guessed from its style",
+    "topic_imbalance": "largest difference between the sides in a topic's share",
+}
 
 
 class PreferenceSet(NamedTuple):
@@ -19,7 +41,7 @@ class PreferenceSet(NamedTuple):
 
     Attributes:
         name: ``left``, ``right``, or ``set`` if the side is not known.
-        side: Which side the chosen answers take, or None.
+        side: The side that the chosen answers take, or None.
         origin: File or repository, as messages should name it.
         n_rows: Rows, invalid ones included.
         pairs: The valid rows; their numbers are those of the whole file.
@@ -41,7 +63,7 @@ class PreferenceSet(NamedTuple):
 
     @property
     def dataset(self) -> str:
-        """What a row should name as its source: the repository, or a file without its folders."""
+        """The source that a row names: the repository, or a file without its folders."""
         return Path(self.origin).name if file_format(self.origin) else self.origin
 
 
@@ -76,37 +98,35 @@ def load_sets(
             raise ValueError(f"source has {', '.join(map(str, source))}; use one path or name, or left and right")
         if side is not None:
             raise ValueError(f"side={side}, but source.left and source.right say the sides; leave side=null")
-        named = [(name, name, str(source[name])) for name in SIDES if name in source]
+        named: list[tuple[str | None, str]] = [(name, str(source[name])) for name in SIDES if name in source]
     else:
-        named = [(side if side in SIDES else "set", side, str(source))]
+        named = [(side, str(source))]
     sets = []
-    for name, its_side, path in named:
+    for side_or_column, path in named:
         kind = file_format(path)
         rows, origin = load_rows(kind, path) if kind else load_rows(path, None, split, revision)
-        if its_side is None or its_side in SIDES:
-            sets.append(_make(name, its_side, origin, list(enumerate(rows, start=1)), column_map, topic_column))
+        numbered = list(enumerate(rows, start=1))
+        if side_or_column is None or side_or_column in SIDES:
+            parts: dict[str | None, list[tuple[int, dict]]] = {side_or_column: numbered}
         else:
-            sets += _by_column(its_side, origin, rows, column_map, topic_column)
+            parts = _by_column(side_or_column, origin, numbered)
+        sets += [_make(name, origin, part, column_map, topic_column) for name, part in parts.items()]
     return sets
 
 
-def _by_column(
-    column: str, origin: str, rows: list[dict], column_map: Mapping[str, str] | None, topic_column: str
-) -> list[PreferenceSet]:
-    parts: dict[str, list[tuple[int, dict]]] = {name: [] for name in SIDES}
-    for number, row in enumerate(rows, start=1):
-        value = row.get(column)
-        if value not in parts:
-            found = f"no column {column}" if column not in row else f"{column}={value!r}"
+def _by_column(column: str, origin: str, numbered: list[tuple[int, dict]]) -> dict[str | None, list[tuple[int, dict]]]:
+    """Part numbered rows by the side that a column names."""
+    for number, row in numbered:
+        if row.get(column) not in SIDES:
+            problem = f"{column}={row[column]!r}" if column in row else f"no column {column}"
             raise ValueError(
-                f"{origin} row {number}: {found}; side must be left, right, or a column that holds one of them"
+                f"{origin} row {number}: {problem}; side must be left, right, or a column that holds one of them"
             )
-        parts[value].append((number, row))
-    return [_make(name, name, origin, part, column_map, topic_column) for name, part in parts.items() if part]
+    parts = {side: [(number, row) for number, row in numbered if row[column] == side] for side in SIDES}
+    return {side: part for side, part in parts.items() if part}
 
 
 def _make(
-    name: str,
     side: str | None,
     origin: str,
     numbered: list[tuple[int, dict]],
@@ -114,15 +134,171 @@ def _make(
     topic_column: str,
 ) -> PreferenceSet:
     numbers, rows = zip(*numbered) if numbered else ((), ())
-    pairs, invalid = split_rows(rows, origin, column_map)
+    valid, invalid = split_rows(rows, origin, column_map)
     broken = [Defect(numbers[row - 1], "invalid row", "row", reason) for row, reason in invalid]
     broken += [
         Defect(numbers[row - 1], "duplicate id", "row", f"id {value!r} is that of row {numbers[first - 1]}")
         for row, first, value in duplicate_ids(rows)
     ]
-    own = [rows[pair.row - 1] for pair in pairs]
-    topics = [str(row[topic_column]) for row in own] if own and all(row.get(topic_column) for row in own) else None
-    ids = [str(row.get("id") or f"{numbers[pair.row - 1]:06d}") for row, pair in zip(own, pairs)]
+    kept = [rows[pair.row - 1] for pair in valid]
+    pairs = [pair._replace(row=numbers[pair.row - 1]) for pair in valid]
+    has_topics = kept and all(row.get(topic_column) for row in kept)
     digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows).encode())
-    pairs = [pair._replace(row=numbers[pair.row - 1]) for pair in pairs]
-    return PreferenceSet(name, side, origin, len(rows), pairs, topics, ids, broken, digest.hexdigest())
+    return PreferenceSet(
+        name=side or "set",
+        side=side,
+        origin=origin,
+        n_rows=len(rows),
+        pairs=pairs,
+        topics=[str(row[topic_column]) for row in kept] if has_topics else None,
+        ids=[str(row.get("id") or f"{pair.row:06d}") for row, pair in zip(kept, pairs)],
+        broken=broken,
+        sha256=digest.hexdigest(),
+    )
+
+
+def measure(
+    sets: Sequence[PreferenceSet],
+    defects: Mapping[str, Sequence[Defect]],
+    seed: int,
+    not_looked_for: Collection[str] = ("toxicity",),
+) -> dict[str, Any]:
+    """Measure sets as a report states them.
+
+    Args:
+        sets: One set, or a left and a right one.
+        defects: Of each set by name, as :func:`data.quality.defects.set_defects` gives them, broken rows included.
+        seed: Of the classifiers' folds.
+        not_looked_for: Kinds of defects that the report leaves out, since nobody looked for them.
+
+    Returns:
+        ``sets`` (rows, lengths), ``defects`` (a class with its rates and examples), ``guesses``, ``topics``,
+        ``shared_prompts``.
+    """
+    prompts = [{" ".join(words(pair.prompt)).lower() for pair in s.pairs} for s in sets]
+    return {
+        "sets": {s.name: _set_facts(s, defects[s.name]) for s in sets},
+        "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in not_looked_for],
+        "guesses": {name: guess and guess._asdict() for name, guess in _guesses(sets, seed).items()},
+        "topics": {s.name: dict(sorted(Counter(s.topics).items())) for s in sets if s.topics},
+        "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
+    }
+
+
+def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged."""
+    values = _gate_values(report)
+    gates = []
+    for name, meaning in GATES.items():
+        value, limit = values[name], limits.get(name)
+        passed = None if value is None or limit is None else bool(value <= limit + 1e-9)
+        gates.append({"gate": name, "meaning": meaning, "value": value, "limit": limit, "passed": passed})
+    return gates
+
+
+def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the value that each gate judges: the worst of all sets."""
+    by_kind = {entry["kind"]: max(entry["share"].values()) for entry in report["defects"]}
+    lengths = [facts["length"] for facts in report["sets"].values()]
+    biases = [abs(topic["chosen_longer"] - 0.5) for length in lengths for topic in length["by_topic"].values()]
+    guesses = report["guesses"]
+    styles = [guess["accuracy"] for name, guess in guesses.items() if name.startswith("style") and guess]
+    return {
+        "hard_defects": max(facts["hard_defects"] for facts in report["sets"].values()),
+        "framed_prompts": by_kind["framed prompt"],
+        "length_mismatch": by_kind["length mismatch"],
+        "contamination": by_kind["contamination"],
+        "personal_data": by_kind["personal data"],
+        "toxicity": by_kind.get("toxicity"),
+        "length_rule": max(length["rule_accuracy"] for length in lengths),
+        "topic_length_bias": max(biases, default=None),
+        "side_from_prompt": (guesses.get("side_from_prompt") or {}).get("accuracy"),
+        "side_from_style": max(styles, default=None),
+        "topic_imbalance": _topic_imbalance(report["topics"]),
+    }
+
+
+def _topic_imbalance(topics: Mapping[str, Mapping[str, int]]) -> float | None:
+    if len(topics) != 2:
+        return None
+    first, second = ({topic: n / sum(counts.values()) for topic, n in counts.items()} for counts in topics.values())
+    return max(abs(first.get(topic, 0) - second.get(topic, 0)) for topic in {*first, *second})
+
+
+def _set_facts(rows: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]:
+    texts = {field: [getattr(pair, field) for pair in rows.pairs] for field in FIELDS}
+    n_words = {field: [len(words(text)) for text in column] for field, column in texts.items()}
+    with_defect: dict[str, set[int]] = defaultdict(set)
+    for defect in defects:
+        with_defect[KINDS[defect.kind].group].add(defect.row)
+    by_topic: dict[str, list[Pair]] = defaultdict(list)
+    for topic, pair in zip(rows.topics or [], rows.pairs):
+        by_topic[topic].append(pair)
+    return {
+        "origin": rows.origin,
+        "dataset": rows.dataset,
+        "side": rows.side,
+        "sha256": rows.sha256,
+        "n_rows": rows.n_rows,
+        "n_valid": len(rows.pairs),
+        "text_defects": len(with_defect["text"]) / rows.n_rows,
+        "hard_defects": len(with_defect["text"] | with_defect["hard"]) / rows.n_rows,
+        "mean_words": {field: float(np.mean(counts)) for field, counts in n_words.items()},
+        "length": {
+            "chosen_longer": float(np.mean(np.array(n_words["chosen"]) > np.array(n_words["rejected"]))),
+            "rule_accuracy": length_rule_accuracy(texts["chosen"], texts["rejected"]),
+            "by_topic": {
+                topic: {
+                    "n": len(pairs),
+                    "chosen_longer": longer_share([p.chosen for p in pairs], [p.rejected for p in pairs]),
+                }
+                for topic, pairs in sorted(by_topic.items())
+            },
+        },
+    }
+
+
+def _class_facts(kind: str, sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect]]) -> dict[str, Any]:
+    counts, shares, examples = {}, {}, []
+    for rows in sets:
+        first: dict[int, Defect] = {}
+        for defect in defects[rows.name]:
+            if defect.kind == kind:
+                first.setdefault(defect.row, defect)
+        counts[rows.name], shares[rows.name] = len(first), len(first) / rows.n_rows
+        pairs = {pair.row: pair for pair in rows.pairs}
+        # evenly over the file, so that they are not all of one kind
+        for defect in list(first.values())[:: max(1, len(first) // N_EXAMPLES)][:N_EXAMPLES]:
+            pair = pairs.get(defect.row)
+            texts = {field: getattr(pair, field) for field in FIELDS} if pair else None
+            examples.append({"set": rows.name, **defect._asdict(), "texts": texts})
+    group, meaning = KINDS[kind]
+    return {"kind": kind, "group": group, "meaning": meaning, "rows": counts, "share": shares, "examples": examples}
+
+
+def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None]:
+    """Guess the set from the prompt and the side from style, the latter in each set and in both."""
+    prompts = [pair.prompt for rows in sets for pair in rows.pairs]
+    names = [rows.name for rows in sets for _ in rows.pairs]
+    groups: Sequence[Hashable] = near_duplicate_clusters(prompts)
+    guesses = {}
+    if len(sets) == 2:
+        guesses["side_from_prompt"] = prompt_guess(prompts, names, groups, seed)
+    # a topic in one fold is the harder test; without topics the near duplicates are
+    topics = [topic for rows in sets for topic in rows.topics or []]
+    if len(set(topics)) > N_FOLDS and all(rows.topics for rows in sets):
+        groups = topics
+    answers: dict[str, list[tuple[str, str, Hashable]]] = defaultdict(list)
+    group = iter(groups)
+    for rows in sets:
+        chosen, rejected = (rows.side, OTHER[rows.side]) if rows.side else ("chosen", "rejected")
+        for pair in rows.pairs:
+            together = next(group)
+            answers[rows.name] += [(pair.chosen, chosen, together), (pair.rejected, rejected, together)]
+    if len(sets) == 2:
+        # an answer of a mirrored set is there twice, with one label
+        answers["both"] = list(dict.fromkeys(answer for of_set in answers.values() for answer in of_set))
+    for name, of_set in answers.items():
+        texts, labels, together = zip(*of_set)
+        guesses[f"style of {name}"] = style_guess(texts, labels, together, seed)
+    return guesses

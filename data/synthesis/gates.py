@@ -9,8 +9,7 @@ from data.language import not_english, words
 from data.pairs.records import Pair
 from data.quality.contamination import shipped_statements
 from data.quality.defects import KINDS, contamination_defects, row_defects, toxicity_defects
-from data.quality.duplicates import EXACT_ROWS, PairsOf, near_duplicate_clusters
-from data.quality.measures import near_duplicates
+from data.quality.duplicates import EXACT_ROWS, PairsOf, highest_similarities, near_duplicate_clusters
 from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep
 from data.synthesis.stages import REJECTED, reject
 from data.text_models import Cap
@@ -103,10 +102,7 @@ class Gates(PipelineStep):
                 reject(documents[index], self.name, "near-duplicate prompt", documents[stays].id)
         if len(prompts) > EXACT_ROWS:
             return
-        highest = [0.0] * len(prompts)
-        for i, j, similarity in near_duplicates(prompts, 0.01):
-            highest[i], highest[j] = max(highest[i], similarity), max(highest[j], similarity)
-        for document, similarity in zip(documents, highest):
+        for document, similarity in zip(documents, highest_similarities(prompts)):
             document.metadata["similarity"]["duplicate"] = round(similarity, 4)
 
     def _split(self, documents: Sequence[Document]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from data.judging.scales import CENTRE, side_of
 from data.language import words
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
-from data.quality.privacy import mask_personal
+from data.quality.phrases import mask_personal
 from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep
 from data.synthesis.stages import REJECTED, reject
 from data.text_models import Cap

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data.quality.classifiers import wilson
+from data.quality.measures import wilson
 from eval.scores.intervals import MeanError, mean_error, t_interval, t_p
 from eval.scores.scoring import rounded
 
