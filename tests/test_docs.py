@@ -67,3 +67,11 @@ def test_the_tree_names_every_module(folder):
     root = REPO / folder
     there = {str(path.relative_to(root)) for path in root.rglob("*.py") if path.name != "__init__.py"}
     assert named == there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPO / "docs")))
+def test_a_page_begins_with_one_sentence_and_one_command(page):
+    title, sentence, block, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ")
+    assert sentence.endswith(".")
+    assert block.startswith("```bash\n")
