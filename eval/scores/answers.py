@@ -39,13 +39,13 @@ class Answers(NamedTuple):
         return self.take([i for i, item in enumerate(self.items) if axis in item.weights])
 
     def take(self, kept: Sequence[int]) -> "Answers":
-        """Return the answers to the items at these places."""
+        """Return the answers to the items at these indices."""
         arrays = {name: getattr(self, name)[list(kept)] for name in ("shares", "chosen", "mass", "missing")}
         return self._replace(items=tuple(self.items[i] for i in kept), **arrays)
 
     def units(self) -> np.ndarray:
-        """Name the couple of twins, or the item, that was sampled as one, ``[I]``."""
-        return np.array([min(item.id, item.twin or item.id) for item in self.items])
+        """Return the name of each item's unit, ``[I]``."""
+        return np.array([unit_of(item) for item in self.items])
 
     def is_balanced(self) -> bool:
         """Return whether the orders show every option equally often in every place."""
@@ -57,7 +57,13 @@ class Answers(NamedTuple):
 
     def is_mirrored(self) -> bool:
         """Return whether every order stands beside its reverse, so that an option is as often kth as kth from below."""
-        return None not in self.orders and {order[::-1] for order in self.orders} == set(self.orders)
+        orders = {order for order in self.orders if order is not None}
+        return None not in self.orders and {order[::-1] for order in orders} == orders
+
+
+def unit_of(item: Item) -> str:
+    """Return the name of what was sampled as one: the couple of twins, or the item."""
+    return min(item.id, item.twin or item.id)
 
 
 def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
@@ -66,25 +72,22 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
     A row is without an answer if its ``choice`` is None. Where it has no ``option_logprobs`` its chosen
     option has probability 1. An option whose log-probability is None (a server did not list it) has probability 0.
     """
-    rows = sorted(rows, key=lambda row: (row["item"], row["sample"], row["prompt_sha256"]))
-    n_options = len(instrument.options)
     known = {item.id for item in instrument.items}
-    rows = [row for row in rows if row["item"] in known]
+    rows = sorted(
+        (row for row in rows if row["item"] in known),
+        key=lambda row: (row["item"], row["sample"], row["prompt_sha256"]),
+    )
     asked = {row["item"] for row in rows}
     items = tuple(item for item in instrument.items if item.id in asked)
-    levels = [
-        [item.id for item in items],
-        _levels(row["template"] for row in rows),
-        _levels(_order(row) for row in rows),
-        _levels(row["labels"] for row in rows),
-    ]
-    index = [{level: k for k, level in enumerate(of)} for of in levels]
+    templates, orders, labels = (_levels(row[key] for row in rows) for key in ("template", "order", "labels"))
+    levels = ([item.id for item in items], templates, orders, labels)
+    index = [{level: k for k, level in enumerate(factor)} for factor in levels]
     shape = tuple(map(len, levels))
-    shares, chosen = np.zeros((*shape, n_options)), np.zeros((*shape, n_options))
+    shares, chosen = (np.zeros((*shape, len(instrument.options))) for _ in range(2))
     mass, n_mass, n_rows, n_answered = (np.zeros(shape) for _ in range(4))
     for row in rows:
-        names = (row["item"], row["template"], _order(row), row["labels"])
-        cell = tuple(of[name] for of, name in zip(index, names))
+        keys = (row["item"], row["template"], _hashable(row["order"]), row["labels"])
+        cell = tuple(factor[key] for factor, key in zip(index, keys))
         n_rows[cell] += 1
         if row["option_mass"] is not None:
             mass[cell] += row["option_mass"]
@@ -100,10 +103,16 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
             p = np.exp(logprobs - logprobs.max())
             shares[cell] += p / p.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares, chosen = shares / n_answered[..., None], chosen / n_answered[..., None]
-        mass, missing = mass / n_mass, 1 - n_answered / n_rows
-    _, templates, orders, labels = map(tuple, levels)
-    return Answers(items, templates, orders, labels, shares, chosen, mass, missing)
+        return Answers(
+            items=items,
+            templates=tuple(templates),
+            orders=tuple(orders),
+            labels=tuple(labels),
+            shares=shares / n_answered[..., None],
+            chosen=chosen / n_answered[..., None],
+            mass=mass / n_mass,
+            missing=1 - n_answered / n_rows,
+        )
 
 
 def collect_leans(rows: Iterable[Row], pairs: Sequence[Pair]) -> np.ndarray:
@@ -118,18 +127,18 @@ def collect_leans(rows: Iterable[Row], pairs: Sequence[Pair]) -> np.ndarray:
     """
     rows = list(rows)
     templates = {name: k for k, name in enumerate(_levels(row["template"] for row in rows))}
-    places = {pair.id: k for k, pair in enumerate(pairs)}
+    index = {pair.id: k for k, pair in enumerate(pairs)}
     leans = np.full((len(pairs), len(templates)), np.nan)
     for row in rows:
-        if row["item"] in places:
-            left, right = (lp / n for lp, n in zip(row["option_logprobs"], row["n_tokens"]))
-            leans[places[row["item"]], templates[row["template"]]] = right - left
+        if row["item"] in index:
+            left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
+            leans[index[row["item"]], templates[row["template"]]] = right - left
     return leans
 
 
-def _order(row: Row) -> tuple[int, ...] | None:
-    return None if row["order"] is None else tuple(row["order"])
+def _hashable(value: Any) -> Hashable:
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _levels(values: Iterable[Hashable]) -> list:
-    return sorted(set(values), key=lambda value: (value is None, value))
+def _levels(values: Iterable[Any]) -> list[Any]:
+    return sorted(set(map(_hashable, values)), key=lambda value: (value is None, value))

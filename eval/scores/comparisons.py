@@ -8,8 +8,8 @@ import numpy as np
 
 from eval.scores.answers import Answers
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_error, t_interval, t_p
-from eval.scores.scoring import Values, item_means, mean_errors, rounded
+from eval.scores.intervals import mean_error, rounded, rounded_ends, t_interval, t_p
+from eval.scores.scoring import Values, item_means, mean_errors
 
 
 def compare(a: Values, b: Values) -> dict[str, Any]:
@@ -22,15 +22,13 @@ def compare(a: Values, b: Values) -> dict[str, Any]:
     change = b.cells - a.cells
     means = item_means(change)
     both = ~np.isnan(means)
-    mean = float(means[both].mean()) if both.any() else None
-    fixed, too = mean_errors(change, a.unit)
-    intervals = [None if mean is None or e is None else t_interval(a.scale * mean, e, a.scale) for e in (too, fixed)]
-    p = None if mean is None else t_p(mean, too)
+    mean, errors = float(means[both].mean()) if both.any() else None, mean_errors(change, a.unit)
+    intervals = [None if mean is None or e is None else t_interval(a.scale * mean, e, a.scale) for e in errors]
     return {
         "difference": None if mean is None else rounded(a.scale * mean),
-        "ci95": None if intervals[0] is None else [rounded(x) for x in intervals[0]],
-        "ci95_items_fixed": None if intervals[1] is None else [rounded(x) for x in intervals[1]],
-        "p": None if p is None else rounded(p),
+        "ci95": rounded_ends(intervals[1]),
+        "ci95_items_fixed": rounded_ends(intervals[0]),
+        "p": None if mean is None else rounded(t_p(mean, errors.sampled)),
         "q": None,
         "n_items": int(both.sum()),
     }
@@ -39,22 +37,20 @@ def compare(a: Values, b: Values) -> dict[str, Any]:
 def compare_items(a: Values, b: Values) -> list[dict[str, Any]]:
     """Return the paired difference of every item that both answered, over its templates and orders."""
     rows = []
-    for k, item in enumerate(a.items):
-        change = (b.cells - a.cells)[k]
+    for item, cells_a, cells_b in zip(a.items, a.cells, b.cells):
+        change = cells_b - cells_a
         if np.isnan(change).all():
             continue
         mean = float(np.nanmean(change))
         # a prompt without an answer in one of both says nothing about this item's error
         error = None if np.isnan(change).any() else mean_error(change, units_first=False)
-        p = t_p(mean, error)
-        of_both = [float(item_means(v.cells[k : k + 1])[0]) for v in (a, b)]
         rows.append(
             {
                 "item": item,
-                "a_value": rounded(of_both[0]),
-                "b_value": rounded(of_both[1]),
+                "a_value": rounded(np.nanmean(cells_a)),
+                "b_value": rounded(np.nanmean(cells_b)),
                 "difference": rounded(mean),
-                "p": None if p is None else rounded(p),
+                "p": rounded(t_p(mean, error)),
                 "q": None,
             }
         )
@@ -76,10 +72,10 @@ def flips(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
         b: The same in another mode, or of another model.
     """
     both = [item for item in a if item in b]
-    found = [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in both if a[item] * b[item] < 0]
+    rows = [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in both if a[item] * b[item] < 0]
     return {
         "n_items": len(both),
-        "n_flipped": len(found),
-        "agree_to_disagree": sum(flip["a_agreement"] > 0 for flip in found),
-        "items": found,
+        "n_flipped": len(rows),
+        "agree_to_disagree": sum(a[row["item"]] > 0 for row in rows),
+        "items": rows,
     }

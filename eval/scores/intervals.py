@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Intervals of means over crossed factors (items, templates, orders), and Student's t; numpy only.
+"""Intervals of means, by the variances of crossed factors or by a bootstrap over units, and false discovery rates.
 
 A coordinate is a mean over items, templates and orders that are crossed: every item is asked in every
 template and order. Its variance is the sum of what each of them and their interactions add, and with few
@@ -9,15 +9,17 @@ do neither: over 1,000 simulations they cover between 65 and 100 % (``benchmarks
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+from scipy import special, stats
 
 # A factor's mean square must exceed its expectation without an effect by this many times 1 / sqrt(df) to count
 # (near the 25 % point of F, as Bancroft 1964, Biometrics 20, advises for pooling). Chosen by simulation.
 POOLING = 1.5
-# Points of the integral of Student's t.
-GRID = 4001
+# Values held at once by the resampling loop; bounds its memory, does not change the draws.
+BLOCK = 1_000_000
 
 
 class MeanError(NamedTuple):
@@ -59,12 +61,11 @@ def mean_error(values: np.ndarray, units_first: bool) -> MeanError | None:
     variance = sum(x for x, _ in terms)
     if variance <= 0:
         return MeanError(0.0, float(df[first]))
-    error = math.sqrt(variance / values.size)
-    return MeanError(error, variance**2 / sum(x * x / d for x, d in terms))
+    return MeanError(math.sqrt(variance / values.size), variance**2 / sum(x * x / d for x, d in terms))
 
 
-def _mean_squares(values: np.ndarray) -> tuple[dict[tuple, float], dict[tuple, int]]:
-    """Mean square and degrees of freedom of every effect, by the axes that it spans."""
+def _mean_squares(values: np.ndarray) -> tuple[dict[tuple[int, ...], float], dict[tuple[int, ...], int]]:
+    """Return mean square and degrees of freedom of every effect, by the axes that it spans."""
     axes = range(values.ndim)
     spans = [s for size in range(values.ndim + 1) for s in itertools.combinations(axes, size)]
     means = {s: values.mean(tuple(k for k in axes if k not in s), keepdims=True) for s in spans}
@@ -80,14 +81,8 @@ def t_interval(center: float, error: MeanError | None, scale: float = 1.0) -> li
     """Return the 95 % interval of ``center``, whose standard error is ``scale`` times the given one."""
     if error is None:
         return None
-    half = t_quantile(error.df) * error.error * abs(scale)
+    half = float(special.stdtrit(error.df, 0.975)) * error.error * abs(scale)
     return [center - half, center + half]
-
-
-def t_quantile(df: float, level: float = 0.95) -> float:
-    """Return x with ``P(|t| <= x) = level`` for Student's t with ``df`` degrees of freedom, also fractional."""
-    angles, share = _t_shares(df)
-    return math.sqrt(_bounded(df)) * math.tan(np.interp(level, share, angles))
 
 
 def t_p(center: float, error: MeanError | None) -> float | None:
@@ -96,18 +91,70 @@ def t_p(center: float, error: MeanError | None) -> float | None:
         return None
     if error.error == 0:
         return 1.0 if center == 0 else 0.0
-    angles, share = _t_shares(error.df)
-    angle = math.atan(abs(center) / error.error / math.sqrt(_bounded(error.df)))
-    return float(1 - np.interp(angle, angles, share))
+    return 2 * float(special.stdtr(error.df, -abs(center) / error.error))
 
 
-def _bounded(df: float) -> float:
-    return min(max(df, 1.0), 1e4)
+def unit_interval(
+    values: np.ndarray,
+    unit: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_bootstrap: int,
+    seed: int,
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval of a statistic of means, whole units drawn; None for fewer than two.
+
+    A unit is what was sampled as one: a couple of twins states one proposition twice. Percentiles are expanded to
+    what Student's t with n - 1 degrees of freedom asks for: with some 15 units the plain percentile interval is
+    about 10 % too short.
+
+    Source: Hesterberg 2015, The American Statistician 69(4), section 5.3 (expanded percentile interval).
+
+    Args:
+        values: One row an item, ``[I, D]``.
+        unit: Name of the unit of each item, ``[I]``.
+        statistic: From means ``[..., D]`` to ``[...]``.
+        n_bootstrap: Number of resamples.
+        seed: Of the draws.
+    """
+    _, index = np.unique(unit, return_inverse=True)
+    sizes = np.bincount(index)
+    n = len(sizes)
+    if n < 2:
+        return None
+    sums = np.zeros((n, values.shape[1]))
+    np.add.at(sums, index, values)
+    tail = special.ndtr(-math.sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.975))
+    rng = np.random.default_rng(seed)
+    resampled = []
+    n_at_once = max(1, BLOCK // (n * values.shape[1]))
+    for start in range(0, n_bootstrap, n_at_once):
+        drawn = rng.integers(n, size=(min(n_at_once, n_bootstrap - start), n))
+        resampled.append(statistic(sums[drawn].sum(1) / sizes[drawn].sum(1)[:, None]))
+    return [float(x) for x in np.quantile(np.concatenate(resampled), [tail, 1 - tail])]
 
 
-def _t_shares(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """``P(|t| <= sqrt(df) tan(angle))``: the density in the angle is proportional to ``cos(angle)^(df - 1)``."""
-    angles = np.linspace(0, math.pi / 2, GRID)
-    density = np.cos(angles) ** (_bounded(df) - 1)
-    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return angles, share / share[-1]
+def false_discovery_rates(p: Sequence[float | None]) -> list[float | None]:
+    """Return Benjamini-Hochberg adjusted p-values; None stays None and is not counted."""
+    known = [x for x in p if x is not None]
+    rates = iter(stats.false_discovery_control(known)) if known else iter(())
+    return [None if x is None else float(next(rates)) for x in p]
+
+
+def add_false_discovery_rates(tests: Sequence[dict[str, Any]]) -> None:
+    """Set the ``q`` of tests from their ``p``."""
+    for test, q in zip(tests, false_discovery_rates([test["p"] for test in tests])):
+        test["q"] = rounded(q)
+
+
+@overload
+def rounded(x: float) -> float: ...
+@overload
+def rounded(x: float | None) -> float | None: ...
+def rounded(x: float | None) -> float | None:
+    """Round to what the files hold, six decimals; None stays None."""
+    return None if x is None else round(float(x), 6)
+
+
+def rounded_ends(interval: Sequence[float] | None) -> list[float] | None:
+    """Round the ends of an interval to what the files hold."""
+    return None if interval is None else [rounded(x) for x in interval]

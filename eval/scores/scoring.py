@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Coordinates with their bounds and two intervals; numpy only, no model.
+"""Coordinates with their bounds and two intervals.
 
 Negative is left / libertarian, positive right / authoritarian. An answer that is missing is never counted
 as one: ``bounds`` say where the coordinate could lie.
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.scores.answers import Answers
-from eval.scores.intervals import MeanError, mean_error, t_interval
+from eval.scores.answers import Answers, unit_of
+from eval.scores.intervals import MeanError, mean_error, rounded, rounded_ends, t_interval
 from eval.statements.instruments import Instrument, Pair
 
 
@@ -36,14 +36,21 @@ class Values(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     unit: np.ndarray
-    scale: float
-    shift: float
-    ends: tuple[float, float] | None
+    scale: float = 1.0
+    shift: float = 0.0
+    ends: tuple[float, float] | None = None
 
     def score(self, values: np.ndarray) -> float | None:
         """Return ``scale * mean + shift``, or None without values or with one that is nan."""
         known = len(values) and not np.isnan(values).any()
         return rounded(self.scale * values.mean() + self.shift) if known else None
+
+
+class MeanErrors(NamedTuple):
+    """Standard errors of one mean: with the items fixed, and with the items sampled too."""
+
+    fixed: MeanError | None
+    sampled: MeanError | None
 
 
 def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
@@ -59,80 +66,89 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     Manski 1989, Journal of Human Resources 24(3)).
     """
     items = [item for item in instrument.items if axis in item.weights]
-    places = {item.id: k for k, item in enumerate(answers.items)}
+    place = {item.id: k for k, item in enumerate(answers.items)}
     cells = np.full((len(items), *answers.shares.shape[1:3]), np.nan)
     hard, low, high = (np.full(len(items), np.nan) for _ in range(3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is nan, as wanted
-        for k, item in enumerate(items):
-            weights = np.array(item.weights[axis], dtype=float)
-            low[k], high[k] = weights.min(), weights.max()
-            if item.id not in places:
-                continue
-            i = places[item.id]
-            expected, missing = answers.shares[i] @ weights, answers.missing[i]  # [T, O, L]
-            cells[k] = np.nanmean(expected, axis=2)
-            hard[k] = np.nanmean(answers.chosen[i] @ weights)
-            known = np.where(missing == 1, 0.0, (1 - missing) * expected)
-            low[k] = np.nanmean(known + missing * weights.min())
-            high[k] = np.nanmean(known + missing * weights.max())
-    unit = np.array([min(item.id, item.twin or item.id) for item in items])
-    divisor, offset = instrument.axes[axis].divisor, instrument.axes[axis].offset
-    ids = tuple(item.id for item in items)
-    ends = instrument.axis_range(axis)
-    return Values(ids, cells, hard, low, high, unit, len(items) / divisor, offset / divisor, ends)
+    for k, item in enumerate(items):
+        weights = np.array(item.weights[axis], dtype=float)
+        low[k], high[k] = weights.min(), weights.max()
+        if item.id not in place:
+            continue
+        i = place[item.id]
+        expected, missing = answers.shares[i] @ weights, answers.missing[i]  # [T, O, L]
+        cells[k] = nan_mean(expected, 2)
+        hard[k] = nan_mean(answers.chosen[i] @ weights)
+        known = np.where(missing == 1, 0.0, (1 - missing) * expected)
+        low[k] = nan_mean(known + missing * weights.min())
+        high[k] = nan_mean(known + missing * weights.max())
+    about = instrument.axes[axis]
+    return Values(
+        items=tuple(item.id for item in items),
+        cells=cells,
+        hard=hard,
+        low=low,
+        high=high,
+        unit=np.array([unit_of(item) for item in items]),
+        scale=len(items) / about.divisor,
+        shift=about.offset / about.divisor,
+        ends=instrument.axis_range(axis),
+    )
 
 
 def pair_values(leans: np.ndarray, pairs: list[Pair]) -> Values:
     """Return leans ``[P, T]`` (``eval.scores.answers.collect_leans``) as values: the score is their mean."""
-    ids = tuple(pair.id for pair in pairs)
-    means = item_means(leans[:, :, None])
-    return Values(ids, leans[:, :, None], None, means, means, np.array(ids), 1.0, 0.0, None)
+    ids, cells = tuple(pair.id for pair in pairs), leans[:, :, None]
+    means = item_means(cells)
+    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=np.array(ids))
+
+
+def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Return the mean of what is not nan; the mean of nothing is nan."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=axis)
 
 
 def item_means(cells: np.ndarray) -> np.ndarray:
     """Average over the cells that have an answer, ``[I, T, O]`` (and seeds) to ``[I]``; nan where none has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(cells, axis=tuple(range(1, cells.ndim)))
+    return nan_mean(cells, tuple(range(1, cells.ndim)))
 
 
-def mean_errors(cells: np.ndarray, unit: np.ndarray) -> tuple[MeanError | None, MeanError | None]:
-    """Return the standard error of the mean with the items fixed, and with the items sampled too.
+def mean_errors(cells: np.ndarray, unit: np.ndarray) -> MeanErrors:
+    """Return the standard errors of the mean of items.
 
     Items fixed: templates and orders are what varies, so it says how far other prompts about *these*
-    statements would move the score. Items too: couples of twins are a third factor, so it says how far other
-    statements of the same kind would.
+    statements would move the score. Items sampled too: couples of twins are a third factor, so it says how far
+    other statements of the same kind would.
 
     A missing cell gets its item's mean, and the errors grow by the square root of asked / answered.
     """
     means = item_means(cells)
-    there = ~np.isnan(means)
-    if not there.any():
-        return None, None
-    cells, unit, means = cells[there], unit[there], means[there]
+    known = ~np.isnan(means)
+    if not known.any():
+        return MeanErrors(None, None)
+    cells, unit, means = cells[known], unit[known], means[known]
     growth = np.sqrt(cells.size / (~np.isnan(cells)).sum())
     cells = np.where(np.isnan(cells), np.expand_dims(means, tuple(range(1, cells.ndim))), cells)
     names, index = np.unique(unit, return_inverse=True)
     # the mean over units of these is the mean over items, also where a unit has one item and another two
-    of_unit = np.zeros((len(names), *cells.shape[1:]))
-    np.add.at(of_unit, index, (cells - means.mean()) * len(names) / len(cells))
-    prompts = mean_error(of_unit.mean(0), units_first=False)
+    by_unit = np.zeros((len(names), *cells.shape[1:]))
+    np.add.at(by_unit, index, (cells - means.mean()) * len(names) / len(cells))
+    fixed = mean_error(by_unit.mean(0), units_first=False)
     # one unit says nothing about others
-    both = mean_error(of_unit, units_first=True) if len(names) > 1 else None
-    return tuple(None if e is None else e._replace(error=float(e.error * growth)) for e in (prompts, both))
+    sampled = mean_error(by_unit, units_first=True) if len(names) > 1 else None
+    return MeanErrors(*(e and e._replace(error=float(e.error * growth)) for e in (fixed, sampled)))
 
 
 def describe(values: Values) -> dict[str, Any]:
     """Return estimate, both intervals, bounds and counts of one model, mode and axis."""
     means = item_means(values.cells)
     answered = ~np.isnan(means)
-    estimate = values.score(means[answered])
-    fixed, too = mean_errors(values.cells, values.unit)
+    estimate, errors = values.score(means[answered]), mean_errors(values.cells, values.unit)
     described = {
         "estimate": estimate,
-        "ci95": _interval(values, estimate, too),
-        "ci95_items_fixed": _interval(values, estimate, fixed),
+        "ci95": _interval(values, estimate, errors.sampled),
+        "ci95_items_fixed": _interval(values, estimate, errors.fixed),
         "bounds": [values.score(values.low), values.score(values.high)],
         "n_items": len(answered),
         "n_answered": int(answered.sum()),
@@ -143,12 +159,5 @@ def describe(values: Values) -> dict[str, Any]:
 
 
 def _interval(values: Values, estimate: float | None, error: MeanError | None) -> list[float] | None:
-    if estimate is None or error is None:
-        return None
-    interval = t_interval(estimate, error, values.scale)
-    return [rounded(x) for x in (np.clip(interval, *values.ends) if values.ends else interval)]
-
-
-def rounded(x: float) -> float:
-    """Round to what the files hold: six decimals."""
-    return round(float(x), 6)
+    interval = None if estimate is None else t_interval(estimate, error, values.scale)
+    return rounded_ends(np.clip(interval, *values.ends) if interval and values.ends else interval)

@@ -3,24 +3,39 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from eval.asking.results import Place
-from eval.scores.answers import Answers, Row, collect_answers, collect_leans
+from eval.scores.answers import Row, collect_answers, collect_leans
 from eval.scores.comparisons import compare, compare_items, flips, item_agreement
-from eval.scores.curves import describe_curves
 from eval.scores.diagnostics import diagnose
-from eval.scores.drift import describe_drift
+from eval.scores.intervals import add_false_discovery_rates
 from eval.scores.mode_agreement import compare_written, count_written
-from eval.scores.replicates import describe_replicates
-from eval.scores.resampling import false_discovery_rates
-from eval.scores.scoring import Values, axis_values, describe, pair_values, rounded
+from eval.scores.places import Groups, describe_curves, describe_drift, describe_replicates
+from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Instrument
 
 PAIRS, OPEN = "pairs", "open"
 # Level of the false discovery rate at which a placebo is said to have moved.
 MOVED = 0.05
+
+
+class Score(NamedTuple):
+    """What ``models`` of a ``summary.json`` says of one model in one mode on one axis."""
+
+    model: str
+    mode: str
+    axis: str
+    value: Mapping[str, Any]
+
+
+def iterate_scores(models: Mapping[str, Any]) -> Iterator[Score]:
+    """Yield every score of the ``models`` of a ``summary.json``."""
+    for model, modes in models.items():
+        for mode, axes in modes.items():
+            for axis, value in axes.items():
+                yield Score(model, mode, axis, value)
 
 
 def summarize(
@@ -37,7 +52,7 @@ def summarize(
         instrument: The instrument that they answer.
         n_bootstrap: Resamples of each diagnostic's interval.
         seed: Of the resamples.
-        places: Where models stand among others, as in ``settings.json``; None: as their names tell.
+        places: Where models stand among those that belong together; None: as their names tell.
 
     Returns:
         ``models``: name, mode, axis (for ``pairs`` also ``lean``, over all pairs) to estimate, both intervals
@@ -53,97 +68,93 @@ def summarize(
     by_model: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_model[row["model"]][row["mode"]].append(row)
-    names = list(by_model)
+    groups = Groups(list(by_model), places)
     modes = sorted({mode for of_model in by_model.values() for mode in of_model} - {OPEN})
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    political = [axis for axis in instrument.axes if axis not in placebo]
     values: dict[tuple[str, str], dict[str, Values]] = {}
     agreements: dict[tuple[str, str], dict[str, float]] = {}
-    models: dict[str, Any] = {name: {} for name in names}
-    diagnostics: dict[str, Any] = {name: {} for name in names}
-    for name, mode in itertools.product(names, modes):
+    models: dict[str, Any] = {name: {} for name in by_model}
+    diagnostics: dict[str, Any] = {name: {} for name in by_model}
+    for name, mode in itertools.product(by_model, modes):
         if mode not in by_model[name]:
             continue
-        flags: list[dict] = []
+        flags: list[dict[str, Any]] = []
         if mode == PAIRS:
-            values[name, mode] = _pair_values(by_model[name][mode], instrument)
+            scores = _pair_values(by_model[name][mode], instrument, placebo)
         else:
             answers = collect_answers(by_model[name][mode], instrument)
             weighed = [axis for axis in instrument.axes if any(axis in item.weights for item in instrument.items)]
-            values[name, mode] = {axis: axis_values(answers, instrument, axis) for axis in weighed}
-            political = _without(answers, placebo)
-            if political.items:
-                of_axis = {axis: v for axis, v in values[name, mode].items() if axis not in placebo}
-                found, flags = diagnose(political, of_axis, n_bootstrap, seed)
-                diagnostics[name][mode] = {**found, "flags": flags}
-                agreements[name, mode] = item_agreement(political)
+            scores = {axis: axis_values(answers, instrument, axis) for axis in weighed}
+            answers = answers.take([i for i, item in enumerate(answers.items) if not set(item.weights) <= placebo])
+            if answers.items:
+                without_placebo = {axis: v for axis, v in scores.items() if axis not in placebo}
+                figures, flags = diagnose(answers, without_placebo, n_bootstrap, seed)
+                diagnostics[name][mode] = {**figures, "flags": flags}
+                agreements[name, mode] = item_agreement(answers)
+        values[name, mode] = scores
         models[name][mode] = {
             axis: describe(v) | {"void": [f["name"] for f in flags if f["void"] and f.get("axis", axis) == axis]}
-            for axis, v in values[name, mode].items()
+            for axis, v in scores.items()
         }
-    comparisons, items = _compare_all(names, modes, values, placebo)
-    replicates = describe_replicates(models, values, placebo)
+    comparisons, items = _compare_all(values, groups.models, modes, placebo)
+    replicates = describe_replicates(groups, models, values, placebo)
     for family in (comparisons, items, replicates["comparisons"]):
-        _add_false_discovery_rates(family)
-    scores = {mode: ["lean"] if mode == PAIRS else [a for a in instrument.axes if a not in placebo] for mode in modes}
+        _add_rates(family)
+    written = {
+        name: compare_written(rows.get("choice", []), rows.get("generate", []), instrument, n_bootstrap, seed)
+        for name, rows in by_model.items()
+    }
     return {
         "models": models,
         "comparisons": comparisons,
         "items": items,
-        "flips": _all_flips(names, agreements),
+        "flips": _all_flips(groups.base, agreements),
         "diagnostics": diagnostics,
-        "written": {name: count_written(of_model) for name, of_model in by_model.items()},
-        "mode_agreement": {
-            name: found
-            for name, of in by_model.items()
-            if (found := compare_written(of.get("choice", []), of.get("generate", []), instrument, n_bootstrap, seed))
-        },
-        "drift": describe_drift(names, comparisons, scores),
-        "curves": describe_curves(models, [*comparisons, *replicates["comparisons"]], placebo) if names else [],
+        "written": {name: count_written(rows) for name, rows in by_model.items()},
+        "mode_agreement": {name: agreed for name, agreed in written.items() if agreed},
+        "drift": describe_drift(groups, comparisons, {m: ["lean"] if m == PAIRS else political for m in modes}),
+        "curves": describe_curves(groups, models, [*comparisons, *replicates["comparisons"]], placebo),
         "replicates": replicates,
     }
 
 
-def _without(answers: Answers, axes: set[str]) -> Answers:
-    return answers.take([i for i, item in enumerate(answers.items) if not set(item.weights) <= axes])
-
-
-def _pair_values(rows: list[Row], instrument: Instrument) -> dict[str, Values]:
-    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
-    groups = {"lean": [p for p in instrument.pairs if p.axis not in placebo]}
-    groups |= {axis: [p for p in instrument.pairs if p.axis == axis] for axis in instrument.axes}
+def _pair_values(rows: Sequence[Row], instrument: Instrument, placebo: set[str]) -> dict[str, Values]:
+    lean = [pair for pair in instrument.pairs if pair.axis not in placebo]
+    groups = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
     # of a bank with one axis that is the lean again: a second test of the same would count twice among all
-    groups = {name: pairs for name, pairs in groups.items() if name == "lean" or pairs != groups["lean"]}
+    groups = {"lean": lean} | {axis: pairs for axis, pairs in groups.items() if pairs != lean}
     return {name: pair_values(collect_leans(rows, pairs), pairs) for name, pairs in groups.items() if pairs}
 
 
 def _compare_all(
-    names: list[str], modes: list[str], values: Mapping[tuple[str, str], dict[str, Values]], placebo: set[str]
-) -> tuple[list[dict], list[dict]]:
-    """Paired comparisons of every two models by axis, and of the first with every other by item."""
+    values: Mapping[tuple[str, str], Mapping[str, Values]], models: list[str], modes: list[str], placebo: set[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compare every two models by axis, and the first with every other by item."""
     comparisons, items = [], []
-    for (a, b), mode in itertools.product(itertools.combinations(names, 2), modes):
-        of_a, of_b = values.get((a, mode), {}), values.get((b, mode), {})
-        for axis in [axis for axis in of_a if axis in of_b]:
-            place = {"a": a, "b": b, "mode": mode, "axis": axis, "placebo": axis in placebo}
-            comparisons.append({**place, **compare(of_a[axis], of_b[axis])})
+    for (a, b), mode in itertools.product(itertools.combinations(models, 2), modes):
+        scores_a, scores_b = values.get((a, mode), {}), values.get((b, mode), {})
+        for axis in [axis for axis in scores_a if axis in scores_b]:
+            test = {"a": a, "b": b, "mode": mode, "axis": axis, "placebo": axis in placebo}
+            comparisons.append({**test, **compare(scores_a[axis], scores_b[axis])})
             # the axes of pairs are parts of "lean": each pair is tested once
-            if a == names[0] and (mode != PAIRS or axis == "lean" or axis in placebo):
-                items += [{**place, **change} for change in compare_items(of_a[axis], of_b[axis])]
+            if a == models[0] and (mode != PAIRS or axis == "lean" or axis in placebo):
+                items += [{**test, **change} for change in compare_items(scores_a[axis], scores_b[axis])]
     return comparisons, items
 
 
-def _add_false_discovery_rates(family: list[dict]) -> None:
-    for is_placebo in (False, True):
-        tests = [test for test in family if test["placebo"] == is_placebo]
-        for test, q in zip(tests, false_discovery_rates([test["p"] for test in tests])):
-            test["q"] = None if q is None else rounded(q)
-            if is_placebo:
-                test["moved"] = q is not None and q < MOVED
+def _add_rates(family: Sequence[dict[str, Any]]) -> None:
+    """Set q, of placebos apart, and say of a placebo whether it moved."""
+    add_false_discovery_rates([test for test in family if not test["placebo"]])
+    placebo = [test for test in family if test["placebo"]]
+    add_false_discovery_rates(placebo)
+    for test in placebo:
+        test["moved"] = test["q"] is not None and test["q"] < MOVED
 
 
-def _all_flips(names: list[str], agreements: Mapping[tuple[str, str], dict[str, float]]) -> list[dict]:
-    between_modes = [pair for pair in itertools.combinations(agreements, 2) if pair[0][0] == pair[1][0]]
-    between_models = [((names[0], mode), (name, mode)) for name, mode in agreements if name != names[0]]
+def _all_flips(base: str, agreements: Mapping[tuple[str, str], Mapping[str, float]]) -> list[dict[str, Any]]:
+    between_modes = [(a, b) for a, b in itertools.combinations(agreements, 2) if a[0] == b[0]]
+    between_models = [((base, mode), (name, mode)) for name, mode in agreements if name != base]
     return [
         {"a": a[0], "a_mode": a[1], "b": b[0], "b_mode": b[1], **flips(agreements[a], agreements[b])}
         for a, b in [*between_modes, *between_models]

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: MIT
+"""Models that belong together: checkpoints of a training, points of a dial, seeds and doses of a study.
+
+Where a model stands is its place (:class:`eval.asking.results.Place`). From the places follow drift, curves, and the
+runs of a study over their seeds.
+"""
+
+import itertools
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from eval.asking.results import Place, read_places
+from eval.scores.comparisons import compare
+from eval.scores.intervals import rounded
+from eval.scores.scoring import Values
+
+# Units of a dose of which a model that was not tuned has had 0.
+AMOUNTS = ("pairs", "steps", "epochs", "tokens")
+# False discovery rate below which a checkpoint is told from the base.
+TOLD_APART = 0.05
+# Least rank correlation, of either sign, that is called monotone.
+MONOTONE = 0.95
+
+Comparisons = Sequence[Mapping[str, Any]]
+
+
+class Point(NamedTuple):
+    """A position on a line, the name of what is compared with the base there, and the models that stand there."""
+
+    x: float
+    name: str
+    models: list[str]
+
+
+class Line(NamedTuple):
+    """Points along a dial, along the steps of a training, or along the doses of a study."""
+
+    kind: str
+    run: str
+    points: list[Point]
+
+
+class Groups:
+    """The models of a run, sorted by their places.
+
+    Args:
+        models: Names, the base first.
+        places: Name to place; None: as the names tell.
+
+    Attributes:
+        steps: Training to step to name of the model, for two or more steps.
+        weights: Adapter to weight to name, the adapter itself at 1 if it is there.
+        seeds: Run of a study to seed to name.
+        lines: Line and unit to dose to run, for two or more doses.
+    """
+
+    def __init__(self, models: Sequence[str], places: Mapping[str, Place] | None = None) -> None:
+        self.models, self.base = list(models), next(iter(models), "")
+        places = read_places(models) if places is None else places
+        self._places = {name: places[name] for name in models[1:] if name in places}
+        self.steps = {run: steps for run, steps in self._sort_by("step").items() if len(steps) > 1}
+        self.weights = self._sort_by("weight")
+        for adapter, weights in self.weights.items():
+            if adapter in models[1:]:
+                self.weights[adapter] = dict(sorted(({1.0: adapter} | weights).items()))
+        self.seeds = self._sort_by("seed")
+        doses: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
+        for run in self.seeds:
+            place = self._place_of_run(run)
+            if place["line"] is not None and place["unit"] is not None and place["dose"] is not None:
+                doses[place["line"], place["unit"]][place["dose"]] = run
+        self.lines = {line: dict(sorted(runs.items())) for line, runs in doses.items() if len(runs) > 1}
+
+    def _sort_by(self, key: str) -> dict[str, dict[Any, str]]:
+        runs: dict[str, dict[Any, str]] = defaultdict(dict)
+        for name, place in self._places.items():
+            position: Any = dict(place)[key]
+            if position is not None:
+                runs[place["run"]][position] = name
+        return {run: dict(sorted(names.items())) for run, names in runs.items()}
+
+    def _place_of_run(self, run: str) -> Place:
+        return self._places[next(iter(self.seeds[run].values()))]
+
+    def dials(self) -> dict[str, dict[float, str]]:
+        """Return dial to position to name of the model, the base at 0.
+
+        Two adapters with weights above 0 are one dial, the first of them on the low side; else each adapter is a dial
+        of its own, and the position is its weight.
+        """
+        zero = {0.0: self.base}
+        if len(self.weights) == 2 and all(weight > 0 for weights in self.weights.values() for weight in weights):
+            (low, low_side), (high, high_side) = self.weights.items()
+            dials = {f"{low} to {high}": {-weight: name for weight, name in low_side.items()} | zero | high_side}
+        else:
+            dials = {f"weight of {adapter}": zero | weights for adapter, weights in self.weights.items()}
+        return {dial: dict(sorted(points.items())) for dial, points in dials.items() if len(points) > 2}
+
+    def all_lines(self) -> Iterator[Line]:
+        """Yield every line that a score is drawn along, the base among its points where it has a position."""
+        for kind, lines in (("dial", self.dials()), ("step", self.steps)):
+            for run, points in lines.items():
+                points = points if kind == "dial" else {0: self.base} | points
+                yield Line(kind, run, [Point(x, name, [name]) for x, name in points.items()])
+        for (run, unit), doses in self.lines.items():
+            start = [Point(0, self.base, [self.base])] if unit in AMOUNTS and 0 not in doses else []
+            points = [Point(x, name, list(self.seeds[name].values())) for x, name in doses.items()]
+            yield Line(unit, run, start + points)
+
+    def paths_from_base(self) -> list[list[str]]:
+        """Return the chains that lead from the base to every other model, through what lies between."""
+        chains = [[self.base, *steps.values()] for steps in self.steps.values()]
+        for weights in self.weights.values():
+            for side in ([w for w in weights if w > 0], [w for w in reversed(weights) if w < 0]):
+                chains += [[self.base, *(weights[w] for w in side)]] if side else []
+        in_chain = {name for chain in chains for name in chain}
+        return chains + [[self.base, name] for name in self.models[1:] if name not in in_chain]
+
+    def group_of_each(self) -> dict[str, str]:
+        """Return the training of a checkpoint, the adapter of a point, the line or run of a seed; else the model."""
+        line_of_run = {run: line for (line, _), doses in self.lines.items() for run in doses.values()}
+        groups = {name: name for name in self.models}
+        for members in (self.steps, self.weights):
+            groups |= {name: run for run, names in members.items() for name in names.values()}
+        return groups | {name: line_of_run.get(run, run) for run, of_run in self.seeds.items() for name in of_run.values()}
+
+    def ends(self) -> list[str]:
+        """Return the models without earlier checkpoints, points of a dial, and the seeds of a study's runs."""
+        earlier = {name for steps in self.steps.values() for name in list(steps.values())[:-1]}
+        within = {name for name, place in self._places.items() if (place["weight"], place["seed"]) != (None, None)}
+        return [name for name in self.models if name not in earlier | within]
+
+    def is_contrast(self, a: str, b: str) -> bool:
+        """Return whether two runs of a study stand at one dose, or at both ends of one line."""
+        for doses in self.lines.values():
+            if {a, b} <= set(doses.values()):
+                return {a, b} == {doses[min(doses)], doses[max(doses)]}
+        first, second = self._place_of_run(a), self._place_of_run(b)
+        return (first["unit"], first["dose"]) == (second["unit"], second["dose"])
+
+
+def read_groups(summary: Mapping[str, Any]) -> Groups:
+    """Return the groups of the models of a ``summary.json``."""
+    return Groups(list(summary["models"]), summary["settings"].get("places"))
+
+
+def describe_drift(
+    groups: Groups, comparisons: Comparisons, scores: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return drift magnitude and drift time of every training and mode.
+
+    Magnitude: the Euclidean distance of a checkpoint from the base over the axes of the mode, from the paired
+    differences. ``half_step``: where it first reaches half of what it has at the last checkpoint, linear between
+    checkpoints, counted from 0 at step 0. ``told_apart_step``: the first checkpoint from which on some axis differs
+    from the base at a false discovery rate of 5 % in every later one; None if there is none. Both definitions are
+    ours: the rise time of a step response.
+
+    Args:
+        groups: The models.
+        comparisons: As in ``summary.json``.
+        scores: The axes (placebo left out; ``lean`` for pairs) of each mode.
+    """
+    by_place = {(c["a"], c["b"], c["mode"], c["axis"]): c for c in comparisons}
+    drifts = []
+    for (run, names), (mode, axes) in itertools.product(groups.steps.items(), scores.items()):
+        known = [[by_place.get((groups.base, name, mode, axis)) for axis in axes] for name in names.values()]
+        changes = [[c for c in change if c is not None and c["difference"] is not None] for change in known]
+        if any(len(change) < len(axes) for change in changes):
+            continue
+        magnitudes = [math.hypot(*(c["difference"] for c in change)) for change in changes]
+        apart = [any(c["q"] is not None and c["q"] < TOLD_APART for c in change) for change in changes]
+        n_until_apart = max((k for k, is_apart in enumerate(apart, start=1) if not is_apart), default=0)
+        steps = list(names)
+        drifts.append(
+            {
+                "run": run,
+                "mode": mode,
+                "steps": steps,
+                "models": list(names.values()),
+                "magnitude": [rounded(x) for x in magnitudes],
+                "half_step": _first_reach([0, *steps], [0.0, *magnitudes], magnitudes[-1] / 2),
+                "told_apart_step": steps[n_until_apart] if n_until_apart < len(steps) else None,
+            }
+        )
+    return drifts
+
+
+def _first_reach(steps: list[int], values: list[float], level: float) -> float | None:
+    if level == 0:
+        return None
+    k = next(k for k, value in enumerate(values) if value >= level)
+    share = (level - values[k - 1]) / (values[k] - values[k - 1])
+    return rounded(steps[k - 1] + share * (steps[k] - steps[k - 1]))
+
+
+def describe_curves(
+    groups: Groups, models: Mapping[str, Any], comparisons: Comparisons, placebo: set[str]
+) -> list[dict[str, Any]]:
+    """Return every score along every dial, every training and every line of a study.
+
+    ``ci95`` and ``ci95_items_fixed`` are those of the paired change from the base, put around the estimate: what the
+    eye compares along a curve is the change, on the same prompts. ``mean`` has each position once, with the mean over
+    what stands there (the seeds of a run) and the intervals of its change. ``rank_correlation`` is Spearman's,
+    of position and mean (None where all means are equal): 1 if the score rises at every step; ``n_up`` and
+    ``n_down`` count the steps.
+
+    Args:
+        groups: The models.
+        models: As in ``summary.json``.
+        comparisons: As there, with those of the runs of a study.
+        placebo: Axes to leave out.
+    """
+    changes = {(c["b"], c["mode"], c["axis"]): c for c in comparisons if c["a"] == groups.base}
+    scores = [(mode, axis) for mode, axes in models.get(groups.base, {}).items() for axis in axes]
+    scores = [(mode, axis) for mode, axis in scores if axis not in placebo]
+    curves = []
+    for line, (mode, axis) in itertools.product(groups.all_lines(), scores):
+        flat = [(point.x, name) for point in line.points for name in point.models]
+        values = {name: models[name].get(mode, {}).get(axis, {}).get("estimate") for _, name in flat}
+        if None in values.values():
+            continue
+        start = models[groups.base][mode][axis]["estimate"]
+
+        def around(
+            names: list[str], mode: str = mode, axis: str = axis, start: float = start
+        ) -> dict[str, list[list[float] | None]]:
+            ends = {
+                key: [changes.get((name, mode, axis), {}).get(key) for name in names]
+                for key in ("ci95", "ci95_items_fixed")
+            }
+            return {key: [end and [rounded(start + x) for x in end] for end in of_key] for key, of_key in ends.items()}
+
+        xs = [point.x for point in line.points]
+        means = [statistics.fmean(values[name] for name in point.models) for point in line.points]
+        curves.append(
+            {
+                "kind": line.kind,
+                "run": line.run,
+                "mode": mode,
+                "axis": axis,
+                "x": [x for x, _ in flat],
+                "models": [name for _, name in flat],
+                "estimate": list(values.values()),
+                **around([name for _, name in flat]),
+                "mean": {
+                    "x": xs,
+                    "estimate": [rounded(mean) for mean in means],
+                    **around([point.name for point in line.points]),
+                },
+                "rank_correlation": rank_correlation(xs, means),
+                "n_up": sum(b > a for a, b in itertools.pairwise(means)),
+                "n_down": sum(b < a for a, b in itertools.pairwise(means)),
+            }
+        )
+    return curves
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation; None if either is constant."""
+    return None if min(len(set(x)), len(set(y))) < 2 else rounded(stats.spearmanr(x, y).statistic)
+
+
+def verdict(curve: Mapping[str, Any]) -> str:
+    """Return in words whether the score is monotone along a curve."""
+    rho, n_up, n_down = (curve[key] for key in ("rank_correlation", "n_up", "n_down"))
+    if rho is None:
+        return "constant"
+    shape = "monotone" if abs(rho) >= MONOTONE else "not monotone"
+    return f"{shape}, rank correlation {rho:+.2f}, {max(n_up, n_down)} of {n_up + n_down} steps one way"
+
+
+def describe_replicates(
+    groups: Groups,
+    models: Mapping[str, Any],
+    values: Mapping[tuple[str, str], Mapping[str, Values]],
+    placebo: set[str],
+) -> dict[str, list[dict[str, Any]]]:
+    """Return every run of a study over its seeds, and the paired differences of runs.
+
+    Seeds are a random factor that is crossed with statements and prompts, as templates are. They add no statement;
+    where the spread between them is more than that within them, it widens the interval.
+
+    Args:
+        groups: The models.
+        models: As in ``summary.json``.
+        values: Of each model and mode by axis.
+        placebo: Axes that must not move.
+
+    Returns:
+        ``runs``: estimates by seed, their mean and range. ``comparisons``: each run with the base, runs at one dose
+        with each other, and the ends of a line; ``by_seed`` has the difference in each seed that both have.
+    """
+    described, comparisons = [], []
+    scores = [(mode, axis) for (name, mode), axes in values.items() for axis in axes if name == groups.base]
+    for mode, axis in scores if groups.seeds else ():
+        score = {"mode": mode, "axis": axis, "placebo": axis in placebo}
+        base = values[groups.base, mode][axis]
+        runs = {
+            run: {seed: values[name, mode][axis] for seed, name in names.items()}
+            for run, names in groups.seeds.items()
+            if all((name, mode) in values for name in names.values())
+        }
+        for run, by_seed in runs.items():
+            names = list(groups.seeds[run].values())
+            estimates = [models[name][mode][axis]["estimate"] for name in names]
+            known = None not in estimates
+            described.append(
+                {
+                    "run": run,
+                    **score,
+                    "seeds": list(by_seed),
+                    "models": names,
+                    "estimates": estimates,
+                    "mean": rounded(statistics.fmean(estimates)) if known else None,
+                    "range": [min(estimates), max(estimates)] if known else None,
+                    "n_items": len(base.items),
+                }
+            )
+            comparisons.append({"a": groups.base, "b": run, **score, **_compare(dict.fromkeys(by_seed, base), by_seed)})
+        for a, b in itertools.combinations(runs, 2):
+            if groups.is_contrast(a, b) and set(runs[a]) & set(runs[b]):
+                comparisons.append({"a": a, "b": b, **score, **_compare(runs[a], runs[b])})
+    return {"runs": described, "comparisons": comparisons}
+
+
+def _compare(a: Mapping[int, Values], b: Mapping[int, Values]) -> dict[str, Any]:
+    """Compare replicates in the seeds that both have, with seeds as one more factor: ``[I, T, O, S]``."""
+    seeds = [seed for seed in a if seed in b]
+    by_seed = [compare(a[seed], b[seed])["difference"] for seed in seeds]
+    together = [
+        v[seeds[0]]._replace(cells=np.stack([v[seed].cells for seed in seeds], axis=-1)) for v in (a, b)
+    ]
+    return {"seeds": seeds, "by_seed": by_seed, **compare(*together)}
