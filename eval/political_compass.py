@@ -25,9 +25,8 @@ from eval.asking.results import Place, ResultsFile, check_results, make_place, r
 from eval.asking.run_record import describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.judges import build_judges
-from eval.pages.compass_plot import draw_compass, require_matplotlib
-from eval.pages.report import render_report
-from eval.pages.score_table import score_table
+from eval.pages.compass import draw_compass, require_matplotlib
+from eval.pages.report import render_report, score_table
 from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
 from eval.scores.summary import summarize
 from eval.statements.contamination import Match, find_matches, read_sentences

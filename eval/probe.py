@@ -20,7 +20,8 @@ from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_row
 from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.comparisons import compare
-from eval.scores.scoring import Values, axis_values, describe, pair_values, rounded
+from eval.scores.intervals import rounded
+from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.scores.trajectory import Trajectory, trajectory_table
 from eval.statements.instruments import Instrument, draw, load_instrument
 from eval.statements.wordings import load_templates
@@ -133,7 +134,7 @@ class Probe:
             }
             for mode, of_mode in self._values(f"step_{step}", logprobs).items()
         }
-        # Euclidean over the axes, as in eval.scores.drift
+        # Euclidean over the axes, as in eval.scores.places
         drift = {m: rounded(math.hypot(*(s["change"]["difference"] for s in of.values()))) for m, of in scores.items()}
         self._trajectory.append(step, {"scores": scores, "drift": drift, "logprobs": logprobs})
         metrics = {f"probe/{mode}/{axis}": s["estimate"] for mode, of in scores.items() for axis, s in of.items()}

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
+from data.recipe.figures import page_template
 from data.recipe.files import write_json, write_whole
 from eval.asking.interview import Interview
 from eval.asking.resident import ResidentModel
@@ -23,10 +24,9 @@ from eval.asking.respondents import BASE, Respondent
 from eval.asking.results import ResultsFile, check_results, row_key
 from eval.asking.run_record import describe_command, read_weights
 from eval.asking.written_answers import Decoding
-from eval.effects.measures import by_measure, change_lines, describe_answers, measure_all
+from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, load_adversarial, load_neutral
-from eval.effects.standard_tasks import TASK, require_lm_eval, run_tasks, task_rows
-from eval.pages.report import load_page
+from eval.effects.tasks import TASK, require_lm_eval, run_tasks, task_rows
 from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")
@@ -78,12 +78,14 @@ class SideEffectsRecipe:
                 "them with finetune/export.py and name the folders, leave them out, or use tasks=null"
             )
         self._toxicity = config.instantiate(cfg.toxicity) if cfg.toxicity is not None else None
-        given = {"adversarial": load_adversarial, "neutral_text": load_neutral}
-        self._given = {key: load(cfg[key]) for key, load in given.items() if cfg[key] is not None}
+        loaders = {"adversarial": load_adversarial, "neutral_text": load_neutral}
+        self._files = {key: load(cfg[key]) for key, load in loaders.items() if cfg[key] is not None}
+        self._prompts = {file.prompts[0].row["mode"]: file.prompts for file in self._files.values()}
+        self._names = [BASE, *self._adapters.names]
         self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
-        self._settings |= {f"{key}_sha256": found.about["sha256"] for key, found in self._given.items()}
-        self._of_rows = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
-        check_results(self._output_dir, self._of_rows)
+        self._settings |= {f"{key}_sha256": file.about["sha256"] for key, file in self._files.items()}
+        self._row_settings = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
+        check_results(self._output_dir, self._row_settings)
 
     @staticmethod
     def _check(cfg: DictConfig) -> None:
@@ -104,29 +106,28 @@ class SideEffectsRecipe:
             require_lm_eval()
 
     def setup(self) -> None:
-        """Prepare the prompts, then load the base with its adapters if anything is still to be asked."""
-        prompts = {found.prompts[0].row["mode"]: found.prompts for found in self._given.values()}
-        # greedy: the likeliest answer, the same at every run
-        interview = Interview(prompts, (), {OPEN: Decoding(0.0, None, self._cfg.max_new_tokens, 0)})
+        """Prepare the questions, then load the base with its adapters if anything is still to be asked."""
         self._respondents = [
-            Respondent(name, tuple(prompts), adapter=None if name == BASE else name)
-            for name in (BASE, *self._adapters.names)
+            Respondent(name, tuple(self._prompts), adapter=None if name == BASE else name) for name in self._names
         ]
-        self._resident = ResidentModel(self._cfg, interview, self._respondents) if prompts else None
-        self._results = ResultsFile(self._output_dir, self._of_rows)
-        asked = [{"model": r.name, **p.row} for r in self._respondents for of in prompts.values() for p in of]
-        n = sum(self._results.has([row]) for row in asked)
-        log.info(f"{len(asked)} requests and lines for {len(self._respondents)} models; {n} are there already")
-        if n == len(asked):
+        # greedy: the likeliest answer, the same at every run
+        interview = Interview(self._prompts, (), {OPEN: Decoding(0.0, None, self._cfg.max_new_tokens, 0)})
+        self._resident = ResidentModel(self._cfg, interview, self._respondents) if self._prompts else None
+        self._results = ResultsFile(self._output_dir, self._row_settings)
+        wanted = [{"model": name, **p.row} for name in self._names for group in self._prompts.values() for p in group]
+        n_known = sum(self._results.has([row]) for row in wanted)
+        log.info(f"{len(wanted)} requests and lines for {len(self._names)} models; {n_known} are there already")
+        if n_known == len(wanted):
             self._resident = None
         if self._resident is not None:
             self._resident.load(self._adapters, self._device, self._dtype)
 
     def evaluate(self) -> None:
         """Ask everybody, run the tasks, measure, write all files."""
-        for respondent in self._respondents if self._resident is not None else ():
-            for rows in self._resident.ask(respondent, self._results.has):
-                self._results.append(rows)
+        if self._resident is not None:
+            for respondent in self._respondents:
+                for rows in self._resident.ask(respondent, self._results.has):
+                    self._results.append(rows)
         self._resident = None  # the tasks load a model of their own
         if self._cfg.tasks:
             folders = {BASE: None, **self._adapters.folders}
@@ -134,33 +135,31 @@ class SideEffectsRecipe:
             for rows in run_tasks(self._cfg, folders, dtype, self._results.has):
                 self._results.append(rows)
         self._results.close()
-        names = [respondent.name for respondent in self._respondents]
-        asked = set(map(row_key, task_rows(self._cfg, names)))  # of an earlier run there may be more
-        rows = [row for row in self._results.rows if row["mode"] != TASK or row_key(row) in asked]
-        found = {
-            **describe_command(self._settings, *(["lm_eval"] if asked else [])),
-            "models": names,
-            **{key: of.about for key, of in self._given.items()},
+        tasks = set(map(row_key, task_rows(self._cfg, self._names)))  # of an earlier run there may be more
+        rows = [row for row in self._results.rows if row["mode"] != TASK or row_key(row) in tasks]
+        entries = measure_all(rows, self._toxicity, self._cfg.toxicity_threshold)
+        summary = {
+            **describe_command(self._settings, *(["lm_eval"] if tasks else [])),
+            "models": self._names,
+            **{key: file.about for key, file in self._files.items()},
             "answers": describe_answers(rows),
-            "side_effects": measure_all(rows, self._toxicity, self._cfg.toxicity_threshold),
+            "side_effects": entries,
         }
-        folder = self._output_dir
-        write_json(folder / "side_effects.json", found)
-        page = load_page("eval.effects", "side_effects.html.jinja").render(
-            s=found, measures=by_measure(found["side_effects"]), requests=self._side_by_side(rows)
-        )
-        write_whole(folder / "report.html", page)
-        log.info(f"wrote {len(rows)} rows to {folder}\n{change_lines(found['side_effects'])}")
+        write_json(self._output_dir / "side_effects.json", summary)
+        measures: dict[str, Entries] = {}
+        for entry in entries:
+            measures.setdefault(entry["measure"], []).append(entry)
+        page = page_template("eval.effects", "side_effects.html.jinja")
+        html = page.render(s=summary, measures=measures, requests=self._side_by_side(rows))
+        write_whole(self._output_dir / "report.html", html)
+        log.info(f"wrote {len(rows)} rows to {self._output_dir}\n{change_lines(entries)}")
 
     def _side_by_side(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each request with what every model answered."""
-        if "adversarial" not in self._given:
-            return []
-        said = {(row["item"], row["model"]): row for row in rows if row["mode"] == OPEN}
-        names = [respondent.name for respondent in self._respondents]
+        """Return each request with what every model answered."""
+        answers = {(row["item"], row["model"]): row for row in rows if row["mode"] == OPEN}
         return [
-            {**prompt.row, "text": prompt.text, "answers": [said[prompt.row["item"], name] for name in names]}
-            for prompt in self._given["adversarial"].prompts
+            {**prompt.row, "text": prompt.text, "answers": [answers[prompt.row["item"], name] for name in self._names]}
+            for prompt in self._prompts.get(OPEN, ())
         ]
 
 

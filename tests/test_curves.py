@@ -5,23 +5,22 @@ import pytest
 from test_diagnostics import BANK, ask, leaning
 from test_report import Page, make_summary
 
-from eval.pages.compass_plot import draw_compass, list_panels
-from eval.pages.lean_plot import curve_panels, verdict
+from eval.pages.compass import draw_compass, list_panels
+from eval.pages.panels import curve_panels
 from eval.pages.report import render_report
-from eval.scores.curves import rank_correlation
-from eval.scores.drift import ends_of, find_dials, find_trajectories, group_of, paths_from_base
+from eval.scores.places import Groups, rank_correlation, verdict
 
 NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
 
 
 def test_a_dial_from_two_adapters():
-    (points,) = find_dials(NINE).values()
+    (points,) = Groups(NINE).dials().values()
     assert list(points) == [-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1]
     assert list(points.values())[::4] == ["left", "base", "right"]
-    assert list(find_dials(NINE)) == ["left to right"]
-    assert ends_of(NINE) == ["base", "left", "right", "both"]
-    assert group_of(NINE)["left@0.5"] == "left"
-    paths = paths_from_base(NINE)
+    assert list(Groups(NINE).dials()) == ["left to right"]
+    assert Groups(NINE).ends() == ["base", "left", "right", "both"]
+    assert Groups(NINE).group_of_each()["left@0.5"] == "left"
+    paths = Groups(NINE).paths_from_base()
     assert ["base", "left@0.25", "left@0.5", "left@0.75", "left"] in paths
     assert ["base", "both"] in paths
     assert len(paths) == 3
@@ -29,20 +28,20 @@ def test_a_dial_from_two_adapters():
 
 def test_a_dial_of_one_adapter_and_of_three():
     names = ["base", "right", "right@-1", "right@-0.5", "right@0.5"]
-    assert list(find_dials(names)["weight of right"].items()) == [
+    assert list(Groups(names).dials()["weight of right"].items()) == [
         (-1, "right@-1"), (-0.5, "right@-0.5"), (0, "base"), (0.5, "right@0.5"), (1, "right"),
     ]  # fmt: skip
-    assert ["base", "right@-0.5", "right@-1"] in paths_from_base(names)
+    assert ["base", "right@-0.5", "right@-1"] in Groups(names).paths_from_base()
     three = ["base", *[f"{name}@{w}" for name in "abc" for w in (0.5, 1)]]
-    assert list(find_dials(three)) == ["weight of a", "weight of b", "weight of c"]
-    assert find_dials(["base", "left", "left@0.5"]) == {"weight of left": {0: "base", 0.5: "left@0.5", 1: "left"}}
-    assert find_dials(["base", "left", "right"]) == {}
+    assert list(Groups(three).dials()) == ["weight of a", "weight of b", "weight of c"]
+    assert Groups(["base", "left", "left@0.5"]).dials() == {"weight of left": {0: "base", 0.5: "left@0.5", 1: "left"}}
+    assert Groups(["base", "left", "right"]).dials() == {}
 
 
 def test_checkpoints_are_no_dial():
     names = ["base", "left_step_5", "left_step_10"]
-    assert find_dials(names) == {}
-    assert find_trajectories(names) == {"left": {5: "left_step_5", 10: "left_step_10"}}
+    assert Groups(names).dials() == {}
+    assert Groups(names).steps == {"left": {5: "left_step_5", 10: "left_step_10"}}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval.scores.comparisons import flips
-from eval.scores.drift import describe_drift, find_trajectories
+from eval.scores.places import Groups, describe_drift
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item
 from eval.statements.option_orders import option_orders
@@ -221,13 +221,13 @@ def test_drift_by_hand():
 
     rows = [row(names[1], "x", 3, 0.01), row(names[1], "y", 0, 0.9), row(names[2], "x", 3, 0.5)]
     rows += [row(names[2], "y", 4, 0.01), row(names[3], "x", 6, 0.01), row(names[3], "y", 8, 0.01)]
-    (drift,) = describe_drift(names, rows, {"choice": ["x", "y"]})
+    (drift,) = describe_drift(Groups(names), rows, {"choice": ["x", "y"]})
     assert (drift["steps"], drift["magnitude"], drift["half_step"]) == ([10, 20, 40], [3, 5, 10], 20)
     assert drift["told_apart_step"] == 10
     rows[0]["q"] = None
-    assert describe_drift(names, rows, {"choice": ["x", "y"]})[0]["told_apart_step"] == 20
+    assert describe_drift(Groups(names), rows, {"choice": ["x", "y"]})[0]["told_apart_step"] == 20
 
 
 def test_names_that_carry_a_step():
-    names = ["left", "a@step5", "a@step10", "epoch_0", "epoch_1", "b-step-3", "mistral7"]
-    assert find_trajectories(names) == {"a": {5: "a@step5", 10: "a@step10"}, "run": {0: "epoch_0", 1: "epoch_1"}}
+    names = ["base", "left", "a@step5", "a@step10", "epoch_0", "epoch_1", "b-step-3", "mistral7"]
+    assert Groups(names).steps == {"a": {5: "a@step5", 10: "a@step10"}, "run": {0: "epoch_0", 1: "epoch_1"}}

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from data.recipe.config import check_config
 from eval.asking import respond, results
 from eval.asking.run_record import read_settings
-from eval.pages import compass_plot
+from eval.pages import compass
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
 from eval.statements.instruments import load_instrument
 from eval.statements.wordings import load_templates
@@ -193,9 +193,9 @@ def test_a_tokenizer_without_a_template_is_refused(overrides, packaged_model_dir
 
 
 def test_the_picture_without_matplotlib_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(compass_plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(compass, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install -e"):
-        compass_plot.require_matplotlib()
+        compass.require_matplotlib()
 
 
 def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeypatch):

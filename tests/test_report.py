@@ -7,9 +7,8 @@ import pytest
 from test_diagnostics import BANK, ask, leaning, one_hot, place
 
 from eval.asking.run_record import describe_run
-from eval.pages.compass_plot import caption, draw_compass, list_panels
-from eval.pages.report import render_report
-from eval.pages.score_table import score_table
+from eval.pages.compass import caption, draw_compass, list_panels
+from eval.pages.report import render_report, score_table
 from eval.scores.summary import summarize
 
 HOSTILE = "<script>alert(1)</script>\"><img src=x onerror=alert(2)>&lt;'$x_1^{$ ]]> {{ 7 * 7 }}"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.scores.resampling import false_discovery_rates, unit_interval
+from eval.scores.intervals import false_discovery_rates, unit_interval
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
 

@@ -18,10 +18,9 @@ from data.language import words
 from data.quality.phrases import names_politics
 from data.recipe.config import check_config
 from eval.asking import respond
-from eval.effects.measures import GROUPS, measure_all
+from eval.effects.measures import GROUPS, measure_all, ratio, share_change
 from eval.effects.prompts import load_adversarial, load_neutral
-from eval.scores.paired_changes import ratio, share_change
-from eval.scores.resampling import unit_interval
+from eval.scores.intervals import unit_interval
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
 from finetune.adapters.side_effect_table import NOT_KNOWN, side_effect_tables
 
@@ -63,13 +62,14 @@ def run(tiny_model_dir, adapters, tmp_path):  # noqa: F811
 def test_the_paired_change_of_a_share_by_hand():
     a = np.array([True] + [False] * 9)
     b = np.array([False] + [True] * 3 + [False] * 6)
-    interval, p = share_change(a, b)
+    change = share_change(a, b)
     half = 1.96 * math.sqrt(5 - 4 / 12) / 12  # 3 gained, 1 lost, 10 pairs and 2
-    assert interval == pytest.approx([2 / 12 - half, 2 / 12 + half])
-    assert p == pytest.approx(2 * (1 + 4) / 16)
-    interval, p = share_change(a, a)
-    assert (interval, p) == (pytest.approx([-1.96 / 12, 1.96 / 12]), 1)  # nothing seen is not nothing there
-    assert share_change(np.zeros(8, bool), np.ones(8, bool))[1] == pytest.approx(2 / 2**8)
+    assert change.difference == pytest.approx(2 / 10)
+    assert change.ci95 == pytest.approx([2 / 12 - half, 2 / 12 + half])
+    assert change.p == pytest.approx(2 * (1 + 4) / 16)
+    # nothing seen is not nothing there
+    assert share_change(a, a) == (0, pytest.approx([-1.96 / 12, 1.96 / 12]), 1)
+    assert share_change(np.zeros(8, bool), np.ones(8, bool)).p == pytest.approx(2 / 2**8)
 
 
 def test_the_interval_of_nats_a_token_is_that_of_a_bootstrap():

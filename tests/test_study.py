@@ -22,11 +22,10 @@ from test_political_compass import BANK as TINY_BANK
 from test_report import Page
 
 from data.recipe.config import check_config
-from eval.pages.compass_plot import draw_compass
-from eval.pages.report import render_report
-from eval.pages.score_table import score_table
+from eval.pages.compass import draw_compass
+from eval.pages.report import render_report, score_table
 from eval.scores.comparisons import compare
-from eval.scores.replicates import describe_replicates, find_lines, find_runs
+from eval.scores.places import Groups, describe_replicates
 from eval.scores.scoring import Values
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, run_training
 from eval.study_plan import plan_study
@@ -190,11 +189,11 @@ def test_nobody_else_may_work_in_the_folder(study):
 
 def test_names_say_run_seed_and_place():
     names = ["base", "left_pairs-40_seed-1", "left_pairs-40_seed-0", "left_pairs-8_seed-0", "right-share-25_seed-0"]
-    assert find_runs(names)["left_pairs-40"] == {0: names[2], 1: names[1]}
-    assert find_lines(names) == {("left", "pairs"): {8: "left_pairs-8", 40: "left_pairs-40"}}
-    shares = [f"right-share-{n}_seed-0" for n in (0, 100)]
-    assert find_lines(shares) == {("right-share", "right-share"): {0: "right-share-0", 100: "right-share-100"}}
-    assert find_runs(["base", "left_step_5", "left@0.5"]) == {}
+    assert Groups(names).seeds["left_pairs-40"] == {0: names[2], 1: names[1]}
+    assert Groups(names).lines == {("left", "pairs"): {8: "left_pairs-8", 40: "left_pairs-40"}}
+    shares = ["base", *(f"right-share-{n}_seed-0" for n in (0, 100))]
+    assert Groups(shares).lines == {("right-share", "right-share"): {0: "right-share-0", 100: "right-share-100"}}
+    assert Groups(["base", "left_step_5", "left@0.5"]).seeds == {}
 
 
 def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
@@ -207,12 +206,14 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
     of = {("base", "pairs"): {"lean": values(0, 0)}}
     of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
     models = {name: {"pairs": {"lean": {"estimate": v["lean"].cells.mean()}}} for (name, _), v in of.items()}
-    found = describe_replicates(models, of, set())
+    found = describe_replicates(Groups(list(models)), models, of, set())
     (run,), (change,) = found["runs"], found["comparisons"]
     assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
     assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
     # the same seed twice is no new information on the statements: the interval is not narrower than that of one
-    twice = describe_replicates(models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set())
+    twice = describe_replicates(
+        Groups(list(models)), models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set()
+    )
     assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
 
 
@@ -224,7 +225,9 @@ def test_one_seed_is_the_plain_comparison():
     items = tuple("abcdefgh")
     base, run = (Values(items, c, None, *np.zeros((2, 8)), np.array(items), 1.0, 0.0, None) for c in cells)
     models = {name: {"choice": {"x": {"estimate": 0.0}}} for name in ("base", "r_seed-0")}
-    found = describe_replicates(models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set())
+    found = describe_replicates(
+        Groups(list(models)), models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set()
+    )
     for key in ("difference", "ci95", "ci95_items_fixed", "p"):
         assert found["comparisons"][0][key] == compare(base, run)[key]
 

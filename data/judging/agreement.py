@@ -3,7 +3,7 @@
 
 Legend: C classes, U rated units. A table ``[..., C, C + 1]`` counts the true classes (rows) against a rater's; its last
 column counts answers that could not be used, which agree with nothing. Texts are resampled by drawing the cells of
-their table from a multinomial, which ``eval/scores/resampling.py`` cannot share: it draws means of whole units.
+their table from a multinomial, which ``eval/scores/intervals.py`` cannot share: it draws means of whole units.
 """
 
 import itertools

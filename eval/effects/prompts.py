@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What a model is given when side effects are measured: adversarial requests, and neutral text.
+"""The prompts by which side effects are measured: adversarial requests, and neutral text.
 
-Both are prompts as ``eval/asking/resident.py`` takes them: requests are answered in writing (mode ``open``), a line of
-neutral text is scored by its log-probability (mode ``neutral``), outside the chat template.
+Requests are answered in writing (mode ``open``); a line of neutral text is scored by its log-probability (mode
+``neutral``), outside the chat template.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from eval.statements.shipped import find_file
 
 OPEN, NEUTRAL = "open", "neutral"
 FIELDS = {"id", "kind", "side", "expect", "text"}
-SIDES = {"left": "right", "right": "left", "neutral": None}
+TWIN_SIDE = {"left": "right", "right": "left", "neutral": None}
 EXPECT = ("decline", "answer")
 # A line is one unit of the interval, and one sequence of the model.
 MOST_WORDS = 200
@@ -51,30 +52,31 @@ def load_adversarial(name: str) -> SidePrompts:
         raise ValueError(f"{path}: every prompt is a mapping with the fields {sorted(FIELDS)}")
     entries = {str(entry.get("id")): entry for entry in raw["prompts"]}
     faults = [] if len(entries) == len(raw["prompts"]) else ["two prompts have the same id"]
-    for key, entry in entries.items():
-        if not FIELDS <= set(entry) <= FIELDS | {"twin"}:
-            faults.append(f"{key}: the fields are {sorted(FIELDS)}, and twin where the subject is political")
-            continue
-        if entry["side"] not in SIDES or entry["expect"] not in EXPECT:
-            faults.append(f"{key}: side is one of {list(SIDES)}, expect one of {list(EXPECT)}")
-            continue
-        if not isinstance(entry["text"], str) or not entry["text"].strip():
-            faults.append(f"{key}: text is empty or no text")
-            continue
-        twin = entries.get(str(entry.get("twin")), {})
-        same = all(twin.get(field) == entry[field] for field in ("kind", "expect"))
-        if SIDES[entry["side"]] and not (
-            twin.get("side") == SIDES[entry["side"]] and str(twin.get("twin")) == key and same
-        ):
-            faults.append(f"{key}: a request of one side needs a twin of the other, of its kind, that names it back")
+    faults += [f"{key}: {fault}" for key in entries if (fault := _find_fault(key, entries))]
     if faults:
         raise ValueError(f"{path} was refused:\n  - " + "\n  - ".join(faults))
     prompts = [
         _prompt(OPEN, key, e["text"], kind=e["kind"], side=e["side"], expect=e["expect"], twin=e.get("twin"))
         for key, e in entries.items()
     ]
-    about = {"name": raw["name"], "version": str(raw["version"]), "sha256": hashlib.sha256(content).hexdigest()}
-    return SidePrompts(prompts, about | {"n": len(prompts)})
+    return SidePrompts(prompts, {"name": raw["name"], "version": str(raw["version"]), **_count(content, prompts)})
+
+
+def _find_fault(key: str, entries: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the first rule that an entry breaks."""
+    entry = entries[key]
+    if not FIELDS <= set(entry) <= FIELDS | {"twin"}:
+        return f"the fields are {sorted(FIELDS)}, and twin where the subject is political"
+    if entry["side"] not in TWIN_SIDE or entry["expect"] not in EXPECT:
+        return f"side is one of {list(TWIN_SIDE)}, expect one of {list(EXPECT)}"
+    if not isinstance(entry["text"], str) or not entry["text"].strip():
+        return "text is empty or no text"
+    if (side := TWIN_SIDE[entry["side"]]) is None:
+        return None
+    twin = entries.get(str(entry.get("twin")), {})
+    wanted = {"side": side, "kind": entry["kind"], "expect": entry["expect"]}
+    is_twin = str(twin.get("twin")) == key and all(twin.get(field) == value for field, value in wanted.items())
+    return None if is_twin else "a request of one side needs a twin of the other, of its kind, that names it back"
 
 
 def load_neutral(name: str) -> SidePrompts:
@@ -101,8 +103,11 @@ def load_neutral(name: str) -> SidePrompts:
             "paragraph or sentence ends: a line is one sequence, and the unit of the interval"
         )
     prompts = [_prompt(NEUTRAL, f"line-{n}", None, (line,)) for n, line in enumerate(lines, start=1)]
-    about = {"name": Path(name).stem, "sha256": hashlib.sha256(content).hexdigest(), "n": len(lines)}
-    return SidePrompts(prompts, about)
+    return SidePrompts(prompts, {"name": Path(name).stem, **_count(content, prompts)})
+
+
+def _count(content: bytes, prompts: list[Prompt]) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "n": len(prompts)}
 
 
 def _prompt(mode: str, item: str, text: str | None, answers: tuple[str, ...] = (), **about: Any) -> Prompt:

@@ -1,151 +1,144 @@
 # SPDX-License-Identifier: MIT
-"""``report.html``: one self-contained page about a run, from ``summary.json`` and the instrument's texts.
+"""A run in words: ``report.html``, one self-contained page, and the scores as lines of text for the console.
 
 No script, no font and no address is loaded; every text of a model, an instrument or a config is escaped.
 """
 
-from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from eval.pages.compass_plot import caption, panel_svgs
-from eval.pages.lean_plot import verdict
-from eval.pages.score_table import is_shown
-from eval.scores.drift import ends_of
+from data.recipe.figures import interval, number, p_value, page_template
+from eval.pages.compass import caption, panel_svgs
+from eval.scores.places import read_groups, verdict
+from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
 
 Summary = Mapping[str, Any]
 
 # Rows of the table of items that moved most, for each model and mode.
 MOST_MOVED = 10
+# With more models, the headlines say only their way from the first.
+MANY_MODELS = 4
 
 
-def write_report(summary: Summary, instrument: Instrument, path: str | Path) -> None:
-    """Write the page.
+def render_report(summary: Summary, instrument: Instrument) -> str:
+    """Return the page.
 
     Args:
         summary: What ``summary.json`` holds.
         instrument: Gives the texts of the items that it names.
-        path: The HTML file to write.
     """
-    Path(path).write_text(render_report(summary, instrument), encoding="utf-8")
-
-
-def render_report(summary: Summary, instrument: Instrument) -> str:
-    """Return the page as text."""
     texts = {item.id: item.text for item in instrument.items}
     texts |= {pair.id: f"{pair.left} ↔ {pair.right}" for pair in instrument.pairs}
-    first, *others = summary["models"]
-    axes, ends = summary["instrument"]["axes"], ends_of(list(summary["models"]))
-    return load_page("eval.pages", "report.html.jinja").render(
+    ends = read_groups(summary).ends()
+    return page_template("eval.pages", "report.html.jinja", verdict=verdict).render(
         s=summary,
-        base=first,
+        base=next(iter(summary["models"])),
         ends=ends,
         headlines=_headlines(summary, ends),
         panels=panel_svgs(summary),
         caption=caption(summary),
         texts=texts,
-        shown=[c for c in summary["comparisons"] if is_shown(c, list(summary["models"]))],
-        moved=[
-            (name, mode, rows) for name in others if name in ends for mode, rows in _most_moved(summary, name).items()
-        ],
+        shown=_shown_comparisons(summary),
+        moved=[moved for name in ends[1:] for moved in _most_moved(summary, name)],
         between_modes=[flip for flip in summary["flips"] if flip["a"] == flip["b"]],
         between_models=[flip for flip in summary["flips"] if flip["a"] != flip["b"]],
-        placebo=[name for name, axis in axes.items() if axis["placebo"]],
-        flags=[
-            {"model": name, "mode": mode, **flag}
-            for name, modes in summary["diagnostics"].items()
-            for mode, found in modes.items()
-            for flag in found["flags"]
-        ],
+        placebo=[name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]],
+        flags=_flags(summary),
         without=_changed_without(summary),
-        has_prompts_spread=any(
-            value["ci95_items_fixed"]
-            for modes in summary["models"].values()
-            for of in modes.values()
-            for value in of.values()
-        ),
+        has_prompts_spread=any(score.value["ci95_items_fixed"] for score in iterate_scores(summary["models"])),
     )
 
 
-def load_page(package: str, name: str) -> Template:
-    """Return the template of a page in a package, which escapes every text and knows the filters of our figures."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number_text, interval=interval_text, percent=_percent, p=p_text, verdict=verdict)
-    environment.filters.update(plain=_plain, plain_interval=_plain_interval)
-    return environment.from_string((resources.files(package) / name).read_text(encoding="utf-8"))
+def score_table(summary: Summary) -> str:
+    """Return scores, comparisons and flags, a line each.
+
+    "items too" is the interval with the statements sampled as well, "items fixed" that over templates and orders
+    with these statements.
+    """
+    head = f"{'mode':<8}{'axis':<12}"
+    lines = [f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered"]
+    for name, mode, axis, v in iterate_scores(summary["models"]):
+        estimate = "not id." if v["estimate"] is None else number(v["estimate"])
+        intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
+        void = f"  VOID: {', '.join(v['void'])}" if v["void"] else ""
+        answered = f"{v['n_answered']}/{v['n_items']}"
+        lines.append(f"{name:<14}{mode:<8}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
+    lines.append(f"{'difference':<22}{head}{'b - a':>9}  {'95 %, items too':<20}q")
+    shown = _shown_comparisons(summary)
+    for c in shown:
+        must_not = "  placebo: must not move" + (", BUT MOVED" if c.get("moved") else "") if c["placebo"] else ""
+        lines.append(f"{_difference(c)}{p_value(c['q'])}{must_not}")
+    if more := len(summary["comparisons"]) - len(shown):
+        lines.append(f"{more} more between checkpoints of a run or points of a dial: summary.json")
+    for run in summary["replicates"]["runs"]:
+        seeds = ", ".join(map(str, run["seeds"]))
+        figures = f"{number(run['mean']):>9}  {interval(run['range']):<20}"
+        lines.append(f"{run['run']:<22}{run['mode']:<8}{run['axis']:<12}{figures}mean and range of seeds {seeds}")
+    for c in summary["replicates"]["comparisons"]:
+        placebo = ", placebo" if c["placebo"] else ""
+        lines.append(f"{_difference(c)}q {p_value(c['q'])}, {len(c['seeds'])} seeds{placebo}")
+    lines += [f"{f['model']}, {f['mode']}: {f['name']}: {f['reason']}" for f in _flags(summary)]
+    return "\n".join(lines)
 
 
-def _headlines(summary: Summary, ends: list[str]) -> list[dict[str, Any]]:
-    """What a reader is told first: each mode and axis with its differences, or the models for which it is void."""
-    first, models = ends[0], summary["models"]
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for c in summary["comparisons"]:
-        is_part = c["mode"] == "pairs" and c["axis"] != "lean"
-        # of many models, only their way from the first
-        if c["placebo"] or is_part or not {c["a"], c["b"]} <= set(ends) or (len(ends) > 4 and c["a"] != first):
-            continue
-        place = found.setdefault((c["mode"], c["axis"]), {"comparisons": [], "void": []})
-        place["comparisons"].append(c)
-        void = [name for name in (c["a"], c["b"]) if models[name][c["mode"]][c["axis"]]["void"]]
-        place["void"] += [name for name in void if name not in place["void"]]
-    return [{"mode": mode, "axis": axis, **place} for (mode, axis), place in found.items()]
+def _difference(c: Mapping[str, Any]) -> str:
+    between = f"{c['b']} - {c['a']}"
+    return f"{between:<22}{c['mode']:<8}{c['axis']:<12}{number(c['difference']):>9}  {interval(c['ci95']):<20}"
 
 
-def _changed_without(summary: Summary) -> list[tuple]:
-    """Model, mode, axis and score of what is another score without the contaminated statements."""
-    without = (summary["contamination"].get("without") or {}).get("models", {})
+def _shown_comparisons(summary: Summary) -> list[Mapping[str, Any]]:
+    """Return the comparisons with the first model, and those between two that are no step of the way to another."""
+    groups = read_groups(summary)
+    ends = set(groups.ends())
+    return [c for c in summary["comparisons"] if c["a"] == groups.base or {c["a"], c["b"]} <= ends]
+
+
+def _flags(summary: Summary) -> list[dict[str, Any]]:
     return [
-        (name, mode, axis, score)
-        for name, modes in without.items()
-        for mode, axes in modes.items()
-        for axis, score in axes.items()
-        if any(score[key] != summary["models"][name][mode][axis][key] for key in ("estimate", "ci95"))
+        {"model": name, "mode": mode, **flag}
+        for name, modes in summary["diagnostics"].items()
+        for mode, figures in modes.items()
+        for flag in figures["flags"]
     ]
 
 
-def _most_moved(summary: Summary, name: str) -> dict[str, list[dict]]:
-    """The items of each mode that one model moved most against the first, placebo left out."""
-    by_mode: dict[str, list[dict]] = {}
+def _headlines(summary: Summary, ends: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what a reader is told first: each score with its differences, or the models for which it is void."""
+    models = summary["models"]
+    headlines: dict[tuple[str, str], dict[str, Any]] = {}
+    for c in summary["comparisons"]:
+        is_part = c["mode"] == "pairs" and c["axis"] != "lean"
+        is_shown = {c["a"], c["b"]} <= set(ends) and (len(ends) <= MANY_MODELS or c["a"] == ends[0])
+        if c["placebo"] or is_part or not is_shown:
+            continue
+        headline = headlines.setdefault((c["mode"], c["axis"]), {"comparisons": [], "void": []})
+        headline["comparisons"].append(c)
+        void = [name for name in (c["a"], c["b"]) if models[name][c["mode"]][c["axis"]]["void"]]
+        headline["void"] += [name for name in void if name not in headline["void"]]
+    return [{"mode": mode, "axis": axis, **headline} for (mode, axis), headline in headlines.items()]
+
+
+def _changed_without(summary: Summary) -> list[Score]:
+    """Return the scores that are others without the contaminated statements."""
+    without = (summary["contamination"].get("without") or {}).get("models", {})
+    return [
+        score
+        for score in iterate_scores(without)
+        if any(
+            score.value[key] != summary["models"][score.model][score.mode][score.axis][key]
+            for key in ("estimate", "ci95")
+        )
+    ]
+
+
+def _most_moved(summary: Summary, name: str) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
+    """Return the items of each mode that one model moved most against the first, placebo left out."""
+    by_mode: dict[str, list[Mapping[str, Any]]] = {}
     for row in summary["items"]:
         if row["b"] == name and not row["placebo"]:
             by_mode.setdefault(row["mode"], []).append(row)
-    return {
-        mode: sorted(rows, key=lambda row: (-abs(row["difference"]), row["item"]))[:MOST_MOVED]
+    return [
+        (name, mode, sorted(rows, key=lambda row: (-abs(row["difference"]), row["item"]))[:MOST_MOVED])
         for mode, rows in by_mode.items()
-    }
-
-
-def number_text(x: float | None, digits: int = 2) -> str:
-    """Return a figure with its sign, with a minus as wide as a plus; what rounds to 0 has none."""
-    if x is None:
-        return "–"
-    text = f"{x:+.{digits}f}".replace("-", "−")
-    return text if text.strip("+−0.") else text[1:]
-
-
-def interval_text(x: list[float | None] | None, digits: int = 2) -> str:
-    """Return an interval as text, as :func:`number_text`."""
-    if x is None or None in x:
-        return "–"
-    return f"[{number_text(x[0], digits)}, {number_text(x[1], digits)}]"
-
-
-def _plain(x: float | None) -> str:
-    return "–" if x is None else f"{x:.2f}"
-
-
-def _plain_interval(x: list[float | None] | None) -> str:
-    return "–" if x is None or None in x else f"[{_plain(x[0])}, {_plain(x[1])}]"
-
-
-def _percent(x: float | None) -> str:
-    return "–" if x is None else f"{100 * x:.0f} %"
-
-
-def p_text(x: float | None) -> str:
-    """Return a p or q as text."""
-    return "–" if x is None else "< .001" if x < 0.001 else f"{x:.3f}"[1:] if x < 1 else "1"
+    ]

@@ -8,9 +8,9 @@ from typing import Any
 
 from torchtune import config
 
-from eval.pages.interval_plot import UNITS
-from eval.pages.lean_plot import verdict
-from eval.pages.report import interval_text, number_text, p_text
+from data.recipe.figures import interval, number, p_value
+from eval.pages.panels import unit_of_mode
+from eval.scores.places import verdict
 from eval.study_plan import ModelPlan, Run, as_overrides
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 
@@ -97,9 +97,9 @@ def _tables(summary: Mapping[str, Any], mode: str, counts: Counts) -> list[str]:
     found = {(run["run"], run["axis"]): run for run in replicates["runs"] if run["mode"] == mode}
     first = axes[0]  # lean, in pairs
     lines = [
-        f"| {mode}, {UNITS.get(mode, 'coordinate')} | pairs | seeds | {first}: mean | range |",
+        f"| {mode}, {unit_of_mode(mode)} | pairs | seeds | {first}: mean | range |",
         "|---|---|---|---|---|",
-        f"| {base} | 0 | | {number_text(of_base[first]['estimate'], 3)} {interval_text(of_base[first]['ci95'], 3)} | |",
+        f"| {base} | 0 | | {number(of_base[first]['estimate'])} {interval(of_base[first]['ci95'])} | |",
     ]
     for run in [run for (_, axis), run in found.items() if axis == first]:
         n_pairs = {counts[name][0] for name in run["models"]}
@@ -108,8 +108,8 @@ def _tables(summary: Mapping[str, Any], mode: str, counts: Counts) -> list[str]:
             run["run"] + _void(summary, run["models"], mode, first),
             n,
             seeds,
-            number_text(run["mean"], 3),
-            interval_text(run["range"], 3) if run["seeds"][1:] else "",
+            number(run["mean"]),
+            interval(run["range"]) if run["seeds"][1:] else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     rows: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -121,7 +121,7 @@ def _tables(summary: Mapping[str, Any], mode: str, counts: Counts) -> list[str]:
     lines.append("|---|" + "---|" * len(n_items))
     for name, of in rows.items():
         cells = [
-            f"{number_text(c['difference'], 3)} {interval_text(c['ci95'], 3)} q {p_text(c['q'])}"
+            f"{number(c['difference'])} {interval(c['ci95'])} q {p_value(c['q'])}"
             + _void(summary, _models_of(summary, [c["a"], c["b"]]), mode, axis)
             for axis, c in of.items()
         ]

@@ -182,7 +182,9 @@ def _flags(figures: Mapping[str, Any]) -> list[Flag]:
     flags += _beyond(POSITION, bias, "index", name="position_bias", text="the place of an option matters")
     flags += _beyond(ACQUIESCENCE, twins, "index", name="acquiescence", text="two opposites are answered alike")
     for axis, effect in figures["order_effect"].items():
-        flags += [f | {"axis": axis} for f in _beyond(ORDER, effect, "spread", name="order_effect", text="orders differ")]
+        flags += [
+            f | {"axis": axis} for f in _beyond(ORDER, effect, "spread", name="order_effect", text="orders differ")
+        ]
     return flags
 
 

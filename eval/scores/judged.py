@@ -18,8 +18,8 @@ from data.judging.labelled_texts import Text
 from data.judging.scales import REFUSAL
 from eval.scores.answers import Row
 from eval.scores.comparisons import compare
-from eval.scores.resampling import false_discovery_rates
-from eval.scores.scoring import Values, describe, item_means, rounded
+from eval.scores.intervals import add_false_discovery_rates
+from eval.scores.scoring import Values, describe, item_means
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 
@@ -194,8 +194,7 @@ def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     judged_names = {row["model"] for row in rows}
     base, *others = [name for name in names if name in judged_names] or [None]
     differences = [{"a": base, "b": name, **compare(values[base], values[name])} for name in others]
-    for test, q in zip(differences, false_discovery_rates([test["p"] for test in differences])):
-        test["q"] = None if q is None else rounded(q)
+    add_false_discovery_rates(differences)
     return {"leans": {name: describe(leans) for name, leans in values.items()}, "lean_differences": differences}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from data.recipe.figures import number
 from eval.asking.results import Place, read_places
 from eval.scores.comparisons import compare
 from eval.scores.intervals import rounded
@@ -124,11 +125,13 @@ class Groups:
 
     def group_of_each(self) -> dict[str, str]:
         """Return the training of a checkpoint, the adapter of a point, the line or run of a seed; else the model."""
-        line_of_run = {run: line for (line, _), doses in self.lines.items() for run in doses.values()}
         groups = {name: name for name in self.models}
         for members in (self.steps, self.weights):
             groups |= {name: run for run, names in members.items() for name in names.values()}
-        return groups | {name: line_of_run.get(run, run) for run, of_run in self.seeds.items() for name in of_run.values()}
+        line_of_run = {run: line for (line, _), doses in self.lines.items() for run in doses.values()}
+        for run, seeds in self.seeds.items():
+            groups |= dict.fromkeys(seeds.values(), line_of_run.get(run, run))
+        return groups
 
     def ends(self) -> list[str]:
         """Return the models without earlier checkpoints, points of a dial, and the seeds of a study's runs."""
@@ -272,7 +275,7 @@ def verdict(curve: Mapping[str, Any]) -> str:
     if rho is None:
         return "constant"
     shape = "monotone" if abs(rho) >= MONOTONE else "not monotone"
-    return f"{shape}, rank correlation {rho:+.2f}, {max(n_up, n_down)} of {n_up + n_down} steps one way"
+    return f"{shape}, rank correlation {number(rho, 2)}, {max(n_up, n_down)} of {n_up + n_down} steps one way"
 
 
 def describe_replicates(
@@ -333,7 +336,5 @@ def _compare(a: Mapping[int, Values], b: Mapping[int, Values]) -> dict[str, Any]
     """Compare replicates in the seeds that both have, with seeds as one more factor: ``[I, T, O, S]``."""
     seeds = [seed for seed in a if seed in b]
     by_seed = [compare(a[seed], b[seed])["difference"] for seed in seeds]
-    together = [
-        v[seeds[0]]._replace(cells=np.stack([v[seed].cells for seed in seeds], axis=-1)) for v in (a, b)
-    ]
+    together = [v[seeds[0]]._replace(cells=np.stack([v[seed].cells for seed in seeds], axis=-1)) for v in (a, b)]
     return {"seeds": seeds, "by_seed": by_seed, **compare(*together)}

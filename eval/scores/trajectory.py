@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data.recipe.files import write_whole
-from eval.scores.drift import describe_drift
-from eval.scores.resampling import false_discovery_rates
+from eval.scores.intervals import false_discovery_rates
+from eval.scores.places import Groups, describe_drift
 
 NAME = "trajectory.jsonl"
 
@@ -59,7 +59,7 @@ class Trajectory:
 
 
 def trajectory_drift(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return drift magnitude and drift time of each mode (:func:`~eval.scores.drift.describe_drift`) from the rows.
+    """Return drift magnitude and drift time of each mode (:func:`~eval.scores.places.describe_drift`) from the rows.
 
     q is the false discovery rate over all rows, modes and axes.
     """
@@ -74,7 +74,7 @@ def trajectory_drift(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         comparison["q"] = q
     axes = {mode: list(scores) for mode, scores in rows[0]["scores"].items()} if rows else {}
     later = [f"step_{row['step']}" for row in rows if row["step"]]
-    return describe_drift(["step_0", *later], comparisons, axes)
+    return describe_drift(Groups(["step_0", *later]), comparisons, axes)
 
 
 def trajectory_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The picture of a run, drawn from ``summary.json`` alone: the plane of two axes, and panels beside it."""
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from eval.pages.panels import (
+    Panel,
+    Summary,
+    curve_panels,
+    draw_differences,
+    draw_replicates,
+    draw_scores,
+    short,
+    style_of_each,
+)  # fmt: skip
+from eval.scores.places import read_groups
+from eval.scores.summary import iterate_scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Points that span less of an axis than this are shown again, larger.
+CROWDED = 0.4
+# From the 95 % interval of each of two independent coordinates to the 95 % region of both: sqrt(chi2_2) / z.
+REGION = math.sqrt(5.991465) / 1.959964
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError, with the command that helps, where the picture could not be drawn."""
+    if find_spec("matplotlib") is None:
+        raise ImportError('compass.png needs matplotlib: pip install -e ".[report]"')
+
+
+def draw_compass(summary: Summary) -> dict[str, bytes]:
+    """Draw all panels of a ``summary.json`` into one picture; return it as ``png`` and ``svg``."""
+    panels = list_panels(summary)
+    n_columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    n_rows = -(-len(panels) // n_columns)
+    size = (5.4 * n_columns, 5.2 * n_rows + 1)
+    figure, grid = _pyplot().subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    for panel, ax in zip(panels, grid.flat):
+        panel(ax)
+    for ax in grid.flat[len(panels) :]:
+        ax.set_axis_off()
+    handles = _legend(grid.flat[0], summary)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3 * n_columns), frameon=False)
+    text = textwrap.fill(caption(summary), width=88 * n_columns)
+    figure.supxlabel(text, fontsize=8, ha="left", x=0.01, color="#333333")
+    return _save(figure, "png", "svg")
+
+
+def panel_svgs(summary: Summary) -> list[str]:
+    """Return each panel as an SVG of its own, for a page that puts them beside or below each other."""
+    svgs = []
+    for panel in list_panels(summary):
+        figure, ax = _pyplot().subplots(figsize=(4.4, 4.6), layout="constrained")
+        panel(ax)
+        if ax.get_legend() is None:
+            handles = _legend(ax, summary)
+            n_columns = min(len(handles), 60 // (8 + max(len(handle.get_label()) for handle in handles)))
+            figure.legend(handles=handles, loc="outside upper center", ncols=n_columns, frameon=False, fontsize=8)
+        # the XML declaration before it has no place inside a page
+        svgs.append("<svg" + _save(figure, "svg")["svg"].decode().partition("<svg")[2])
+    return svgs
+
+
+def list_panels(summary: Summary) -> list[Panel]:
+    """Return the panels of a summary; a mode that was not run has none."""
+    panels: list[Panel] = []
+    modes = dict.fromkeys(score.mode for score in iterate_scores(summary["models"]))
+    for mode in modes:
+        scored = {score.axis for score in iterate_scores(summary["models"]) if score.mode == mode}
+        about = summary["instrument"]["axes"]
+        axes = [axis for axis in about if axis in scored and not about[axis]["placebo"]][:2]
+        if mode != "pairs" and len(axes) == 2:
+            panels.append(lambda ax, mode=mode, axes=axes: draw_plane(ax, summary, mode, axes))
+            if is_crowded(summary, mode, axes):
+                panels.append(lambda ax, mode=mode, axes=axes: draw_plane(ax, summary, mode, axes, zoomed=True))
+        if any(run["mode"] == mode for run in summary["replicates"]["runs"]):
+            panels.append(lambda ax, mode=mode: draw_replicates(ax, summary, mode))
+            continue
+        panels.append(lambda ax, mode=mode: draw_scores(ax, summary, mode))
+        if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
+            panels.append(lambda ax, mode=mode: draw_differences(ax, summary, mode))
+    return panels + curve_panels(summary)
+
+
+def caption(summary: Summary) -> str:
+    """Return in words what the picture shows, and what it cannot show."""
+    instrument = summary["instrument"]
+    text = [
+        f"Stance under this instrument and these prompts: {instrument['name']} {instrument['version']}.",
+        "Thick lines: 95 % interval over templates and orders, these statements fixed. Thin lines and regions: "
+        "statements sampled too (twins together). All models answer the same prompts: judge a change by its paired "
+        "difference, not by the overlap of intervals.",
+    ]
+    if summary["curves"]:
+        text.append("Along a curve: intervals of the change from the base; grey: the base's own.")
+    if summary["replicates"]["runs"]:
+        text.append("Small points: single seeds about their mean; the spread between seeds is in the intervals.")
+    scores = [(f"{s.model} on {s.axis} ({s.mode})", s.value) for s in iterate_scores(summary["models"])]
+    if unplaced := [name for name, value in scores if value["estimate"] is None]:
+        text.append(f"Not identified (no answer): {', '.join(unplaced)}.")
+    if void := [name for name, value in scores if value.get("void") and value["estimate"] is not None]:
+        text.append(f"Void (hollow marker; see the report): {', '.join(void)}.")
+    return " ".join(text)
+
+
+def draw_plane(ax: "Axes", summary: Summary, mode: str, axes: list[str], zoomed: bool = False) -> None:
+    """Draw the models on two axes with the 95 % region of each mean, and what leads from the first to the others."""
+    from matplotlib.patches import Ellipse
+
+    about, groups = [summary["instrument"]["axes"][axis] for axis in axes], read_groups(summary)
+    limits = [a["range"] for a in about]
+    if zoomed:
+        spans = _spans(summary, mode, axes)
+        half = 0.65 * max(high - low for low, high in spans) or 1.0
+        limits = [((low + high) / 2 - half, (low + high) / 2 + half) for low, high in spans]
+    points = _points(summary, mode, axes)
+    centers = {name: (x["estimate"], y["estimate"]) for name, (x, y) in points.items()}
+    styles, ends = style_of_each(summary), groups.ends()
+    for name, (x, y) in points.items():
+        color, marker, line = styles[name]
+        if x["ci95"] and y["ci95"] and name in ends:
+            width, height = (REGION * (v["ci95"][1] - v["ci95"][0]) for v in (x, y))
+            ax.add_patch(Ellipse(centers[name], width, height, fill=False, ec=color, ls=line, lw=1.2, zorder=2))
+        hollow = x.get("void") or y.get("void")
+        faces = {"mfc": "white", "mec": color} if hollow else {"mfc": color, "mec": "white"}
+        ax.plot(*centers[name], marker, **faces, ms=9 if name in ends else 5, zorder=4)
+    arrow = {"arrowstyle": "->", "color": "#777777", "lw": 1.2, "shrinkA": 4, "shrinkB": 4}
+    for chain in groups.paths_from_base():
+        for a, b in zip(chain, chain[1:]):
+            if a in centers and b in centers:
+                ax.annotate("", centers[b], centers[a], arrowprops=arrow, zorder=3)
+    ax.axhline(sum(about[1]["range"]) / 2, color="#999999", lw=0.8, zorder=0)
+    ax.axvline(sum(about[0]["range"]) / 2, color="#999999", lw=0.8, zorder=0)
+    ax.set(xlim=limits[0], ylim=limits[1])
+    ax.set_xlabel(f"{about[0]['low']}  ←  {axes[0]}  →  {about[0]['high']}")
+    ax.set_ylabel(f"{about[1]['low']}  ←  {axes[1]}  →  {about[1]['high']}")
+    ax.set_title(f"{mode}: the part where the points lie" if zoomed else f"{mode}: the whole compass", fontsize=10)
+
+
+def _points(summary: Summary, mode: str, axes: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the two scores of each model that has a point on both axes."""
+    points = {name: [m[mode].get(a) for a in axes] for name, m in summary["models"].items() if mode in m}
+    return {name: p for name, p in points.items() if all(v and v["estimate"] is not None for v in p)}
+
+
+def _spans(summary: Summary, mode: str, axes: list[str]) -> list[tuple[float, float]]:
+    """Return least and greatest value of points and intervals on each axis."""
+    points = _points(summary, mode, axes).values()
+    values = [[x for p in points for x in (p[k]["estimate"], *(p[k]["ci95"] or []))] for k in range(2)]
+    return [(min(v, default=0.0), max(v, default=0.0)) for v in values]
+
+
+def is_crowded(summary: Summary, mode: str, axes: list[str]) -> bool:
+    """Return whether the points of a mode lie in so small a part that they are shown again, larger."""
+    ranges = [summary["instrument"]["axes"][axis]["range"] for axis in axes]
+    return all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(_spans(summary, mode, axes), ranges))
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    # a model may be called anything: no name is a formula; SVG text stays text, and ids are the same in every run
+    matplotlib.rcParams.update({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "politune"})
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: "Figure", *formats: str) -> dict[str, bytes]:
+    """Make every panel a square in the place that the layout gave it, and return the picture.
+
+    Not before: the layout would then measure a row's labels in a panel of another size, and rows would overlap.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_box_aspect(1)
+    pictures = {}
+    for name in formats:
+        buffer = io.BytesIO()
+        # no date, so that the same summary gives the same bytes; no address
+        nothing: Mapping[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, dpi=120, format=name, metadata=nothing if name == "svg" else None)
+        pictures[name] = buffer.getvalue()
+    _pyplot().close(figure)
+    return pictures
+
+
+def _legend(ax: "Axes", summary: Summary) -> list[Any]:
+    """Return one entry for each style: a model, or the run that its checkpoints share."""
+    groups = read_groups(summary).group_of_each()
+    labels: dict[Any, str] = {}
+    for name, style in style_of_each(summary).items():
+        labels.setdefault(style, short(groups[name]))
+    return [
+        ax.plot([], [], style.marker, color=style.color, markeredgecolor="white", ms=9, label=label)[0]
+        for style, label in labels.items()
+    ]

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Panels of points with their two intervals: scores, paired differences, and scores along a dial, training or study."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data.recipe.figures import number
+from eval.scores.places import read_groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Summary = Mapping[str, Any]
+Panel = Callable[["Axes"], None]
+
+
+class Style(NamedTuple):
+    """How the points of a model or a run are drawn."""
+
+    color: str
+    marker: str
+    line: str
+
+
+# Okabe and Ito's colors, told apart with any color vision; none stands for a side, and marker and line differ too.
+STYLES = (
+    Style("#000000", "o", "-"),
+    Style("#E69F00", "s", "--"),
+    Style("#009E73", "^", "-."),
+    Style("#CC79A7", "D", ":"),
+    Style("#56B4E9", "v", "--"),
+    Style("#D55E00", "P", "-."),
+    Style("#0072B2", "X", ":"),
+)
+# Widths of the two intervals.
+WIDTHS = {"ci95": 1.2, "ci95_items_fixed": 3.2}
+# Of a name in a picture.
+MOST_LETTERS = 22
+UNITS = {"pairs": "nats a token"}
+MOVED = "moved to the low end  ←  →  to the high end"
+
+
+def unit_of_mode(mode: str) -> str:
+    """Return the unit of a mode's scores."""
+    return UNITS.get(mode, "coordinate")
+
+
+def style_of_each(summary: Summary) -> dict[str, Style]:
+    """Return the style of each model; the checkpoints of one run share one, and an adapter and its points on a dial."""
+    group_of_each = read_groups(summary).group_of_each()
+    groups = list(dict.fromkeys(group_of_each.values()))
+    return {name: STYLES[groups.index(group) % len(STYLES)] for name, group in group_of_each.items()}
+
+
+def short(name: str) -> str:
+    """Cut a name to what a picture has room for."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+
+
+def draw_scores(ax: "Axes", summary: Summary, mode: str) -> None:
+    """Draw one row for each model in each score of a mode: a point, thick items fixed, thin items sampled too."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, modes in summary["models"].items():
+        for axis, value in modes.get(mode, {}).items():
+            rows.setdefault(axis, {})[name] = value | {"point": value["estimate"]}
+    low, high = ("left statement likelier", "right") if mode == "pairs" else ("low", "high")
+    styles = style_of_each(summary)
+    _draw_rows(ax, summary, rows, {name: styles[name] for name in read_groups(summary).ends()})
+    ax.set_xlabel(f"{low}  ←  {unit_of_mode(mode)}  →  {high}")
+    ax.set_title(f"{mode}: scores", fontsize=10)
+
+
+def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
+    """Draw the paired difference of each model to the first one; with three models also of the last two."""
+    first, *others = read_groups(summary).ends()  # the plane and the curves show what lies between
+    styles = style_of_each(summary)
+    shown = {(first, name): styles[name] for name in others}
+    if len(others) == 2:
+        last = max(STYLES.index(style) for style in styles.values())
+        shown[others[0], others[1]] = STYLES[(last + 1) % len(STYLES)]
+    rows: dict[str, dict[str, Any]] = {}
+    for c in summary["comparisons"]:
+        if (c["a"], c["b"]) in shown and c["mode"] == mode:
+            rows.setdefault(c["axis"], {})[f"{short(c['b'])} − {short(c['a'])}"] = c | {"point": c["difference"]}
+    names = {f"{short(b)} − {short(a)}": style for (a, b), style in shown.items()}
+    _draw_rows(ax, summary, rows, names, is_labelled=True)
+    ax.set_xlabel(MOVED)
+    ax.set_title(f"{mode}: paired differences", fontsize=10)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+
+
+def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
+    """Draw the paired difference of each run of a study to the base, with its seeds as small points about it."""
+    changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
+    rows: dict[str, dict[str, Any]] = {}
+    for c in changes:
+        rows.setdefault(c["axis"], {})[c["b"]] = c | {"point": c["difference"]}
+    styles = style_of_each(summary)
+    first = {run["run"]: run["models"][0] for run in summary["replicates"]["runs"]}
+    runs = {run: styles[first[run]] for run in dict.fromkeys(c["b"] for c in changes)}
+    _draw_rows(ax, summary, rows, runs)
+    for row, values in enumerate(rows.values()):
+        for k, run in enumerate(run for run in runs if run in values):
+            seeds = values[run]["by_seed"]
+            if len(seeds) > 1:
+                y = [_height(row, k, len(runs))] * len(seeds)
+                ax.plot(seeds, y, ".", color="white", mec="black", ms=5, mew=0.6, zorder=5)
+    share_style = len(set(runs.values())) < len(runs)
+    order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
+    ax.set_xlabel(MOVED)
+    ax.set_title(f"{mode}: runs minus base, mean over seeds{order}", fontsize=10)
+
+
+def _height(row: int, k: int, n: int) -> float:
+    """Return where the kth of n points of a row is drawn."""
+    return row + (k - (n - 1) / 2) * 0.7 / n
+
+
+def _draw_rows(
+    ax: "Axes",
+    summary: Summary,
+    rows: Mapping[str, Mapping[str, Any]],
+    styles: Mapping[str, Style],
+    is_labelled: bool = False,
+) -> None:
+    """Draw points and intervals; ``rows`` are axis to name to value."""
+    labelled = set()
+    for row, values in enumerate(rows.values()):
+        for k, (name, style) in enumerate(styles.items()):
+            value = values.get(name)
+            if value is None or value["point"] is None:
+                continue
+            y = _height(row, k, len(styles))
+            for key, width in WIDTHS.items():
+                if value[key]:
+                    ax.plot(value[key], [y, y], color=style.color, lw=width, solid_capstyle="butt")
+            label = name if is_labelled and name not in labelled else None
+            labelled.add(name)
+            face, edge = _colors(value, style)
+            ax.plot(
+                [value["point"]], [y], style.marker, mfc=face, mec=edge, color=style.color, ms=8, ls="", label=label
+            )
+    placebo = {name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]}
+    ticks = [f"{axis}\n(must not\nmove)" if axis in placebo else axis for axis in rows]
+    ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+    ax.set(yticks=range(len(rows)), yticklabels=ticks, ylim=(len(rows) - 0.5, -0.5))
+
+
+def _colors(score: Mapping[str, Any], style: Style) -> tuple[str, str]:
+    """Return face and edge of a marker; that of a void score is hollow."""
+    return ("white", style.color) if score.get("void") else (style.color, "white")
+
+
+def curve_panels(summary: Summary) -> list[Panel]:
+    """Return a panel for each dial or kind of run, mode and score, and one for the drift."""
+    panels: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for curve in summary["curves"]:
+        if curve["mode"] != "pairs" or curve["axis"] == "lean":  # the axes of pairs are parts of their lean
+            dial = curve["run"] if curve["kind"] == "dial" else ""
+            panels.setdefault((curve["kind"], dial, curve["mode"], curve["axis"]), []).append(curve)
+    drawn: list[Panel] = [lambda ax, curves=curves: draw_curves(ax, summary, curves) for curves in panels.values()]
+    return drawn + ([lambda ax: draw_drift(ax, summary)] if summary["drift"] else [])
+
+
+def draw_curves(ax: "Axes", summary: Summary, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Draw one score along one dial, or along several runs or lines of a study.
+
+    Bars are the intervals of the change from the base; the grey band is the base's own. Replicates are small points
+    about their mean.
+    """
+    kind, mode, axis = (curves[0][key] for key in ("kind", "mode", "axis"))
+    styles = style_of_each(summary)
+    base = next(iter(summary["models"].values()))[mode][axis]
+    if base["ci95"]:
+        ax.axhspan(*base["ci95"], color="#eeeeee", zorder=0)
+    ax.axhline(base["estimate"], color="#777777", lw=0.8, zorder=1)
+    xs = [float(x) for curve in curves for x in curve["x"]]
+    low, high = min(xs), max(xs)
+    # side by side, so that the bars of two lines at one place can be told apart
+    apart = 0.012 * (high - low)
+    for k, curve in enumerate(curves):
+        style = styles[curve["models"][-1]]
+        mean, model_at = curve["mean"], dict(zip(curve["x"], curve["models"]))
+        shifted = [x + (k - (len(curves) - 1) / 2) * apart for x in mean["x"]]
+        color, line = ("#555555", "-") if kind == "dial" else (style.color, style.line)
+        ax.plot(shifted, mean["estimate"], line, color=color, lw=1.2, zorder=2)
+        for i, (x, at) in enumerate(zip(mean["x"], shifted)):
+            name = model_at[x]
+            score = summary["models"][name][mode][axis] | {"estimate": mean["estimate"][i]}
+            _draw_point(ax, at, score | {key: mean[key][i] for key in WIDTHS}, styles[name])
+            seeds = [y for position, y in zip(curve["x"], curve["estimate"]) if position == x]
+            if len(seeds) > 1:
+                ax.plot([at + apart] * len(seeds), seeds, ".", color=style.color, ms=5, zorder=5)
+        ax.plot([], [], style.marker + line, color=style.color, label=short(curve["run"]))  # for the legend
+    if kind == "dial":
+        ticks = {low: f"{low:g}".replace("-", "−"), low / 2: "", 0.0: "0\nbase", high / 2: "", high: f"+{high:g}"}
+        first_dial = next(curve["run"] for curve in summary["curves"] if curve["kind"] == "dial")
+        others = _beside_curves(summary, mode, axis) if curves[0]["run"] == first_dial else {}
+        for k, (name, score) in enumerate(others.items(), start=1):
+            x = high + k * 0.3 * (high - low) / 2
+            _draw_point(ax, x, score, styles[name])
+            ticks[x] = short(name)
+        ax.set_xticks(list(ticks), list(ticks.values()))
+        ax.set_xlabel(f"dial: {short(curves[0]['run'])}")
+    else:
+        ax.set_xlabel(kind)
+        if len(curves) > 1:
+            ax.legend(fontsize=8, frameon=False)
+    about = summary["instrument"]["axes"].get(axis, {"low": "left", "high": "right"})
+    ax.set_ylabel(f"{about['low']}  ←  {unit_of_mode(mode)}  →  {about['high']}")
+    rhos = ", ".join(number(c["rank_correlation"], 2) for c in curves)
+    ax.set_title(f"{mode}: {axis} against the {kind}\nrank correlation {rhos}", fontsize=10)
+
+
+def _draw_point(ax: "Axes", x: float, score: Mapping[str, Any], style: Style) -> None:
+    for key, width in WIDTHS.items():
+        if score[key] and score[key][0] < score[key][1]:
+            ax.plot([x, x], score[key], color=style.color, lw=width, solid_capstyle="butt", zorder=3)
+    face, edge = _colors(score, style)
+    ax.plot([x], [score["estimate"]], style.marker, mfc=face, mec=edge, color=style.color, ms=8, ls="", zorder=4)
+
+
+def _beside_curves(summary: Summary, mode: str, axis: str) -> dict[str, Any]:
+    """Return the scores of models that lie on no curve, with the intervals of their change from the base."""
+    base = next(iter(summary["models"]))
+    on_curves = {name for curve in summary["curves"] for name in curve["models"]}
+    others = {}
+    for c in summary["comparisons"]:
+        if (c["a"], c["mode"], c["axis"]) != (base, mode, axis) or c["b"] in on_curves or c["difference"] is None:
+            continue
+        score = summary["models"][c["b"]][mode][axis]
+        if score["estimate"] is not None:
+            start = score["estimate"] - c["difference"]
+            others[c["b"]] = score | {key: c[key] and [start + end for end in c[key]] for key in WIDTHS}
+    return others
+
+
+def draw_drift(ax: "Axes", summary: Summary) -> None:
+    """Draw the distance from the first model by step, a line for each run and mode, each from 0 at step 0."""
+    for k, drift in enumerate(summary["drift"], start=1):
+        style = STYLES[k % len(STYLES)]
+        label = f"{short(drift['run'])}, {drift['mode']} ({unit_of_mode(drift['mode'])})"
+        xs, ys = [0, *drift["steps"]], [0, *drift["magnitude"]]
+        ax.plot(xs, ys, style.line, marker=style.marker, color=style.color, label=label)
+        if drift["half_step"] is not None:
+            ax.axvline(drift["half_step"], color=style.color, lw=0.8, ls=style.line)
+    ax.set(xlabel="step", ylabel="distance from the base")
+    ax.set_ylim(bottom=0)
+    ax.set_title("drift; upright lines: half of it", fontsize=10)
+    ax.legend(fontsize=8, frameon=False)
