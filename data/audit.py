@@ -18,11 +18,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
+from data.pairs.records import SIDES
 from data.quality.contamination import shipped_statements
 from data.quality.defects import Checks, set_defects
 from data.quality.measures import require_sklearn
 from data.quality.repair import Repaired, repair, repaired_card
-from data.quality.sets import GATES, SIDES, PreferenceSet, judge, load_sets, measure
+from data.quality.sets import GATES, PreferenceSet, judge, load_sets, measure
 from data.recipe.config import check_config, component, plain_errors
 from data.recipe.figures import page_template
 from data.recipe.files import to_jsonl, to_parquet, write_files

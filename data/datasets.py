@@ -16,7 +16,7 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from data.mixtures import mirrored, mixture, politune_mixture
 from data.pairs.doses import draw_subset, keep_where
 from data.pairs.prompt_templates import AlpacaInstructTemplate, Template
-from data.pairs.records import read_pairs
+from data.pairs.records import OTHER_SIDE, read_pairs
 from data.pairs.rows import load_rows
 from data.pairs.tokens import ChosenAnswers, PreferencePairs
 
@@ -117,10 +117,9 @@ def _shipped_pairs(
     subset: int | None = None,
     seed: int = 0,
 ) -> PreferencePairs | ChosenAnswers:
-    other = {"left": "right", "right": "left"}[side]
     lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": other}, invalid_rows)
+    pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
     pairs = draw_subset(keep_where(pairs, rows, where, SHIPPED_SET), subset, seed, SHIPPED_SET)
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.pairs.records import Pair, duplicate_ids, read_pairs
+from data.pairs.records import SIDES, Pair, duplicate_ids, read_pairs
 from data.pairs.rows import load_rows
 
-SIDES = ("left", "right")
 _log = logging.getLogger(__name__)
 
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, whatever their number

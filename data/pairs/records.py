@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 COLUMNS = ("prompt", "chosen", "rejected")
+SIDES = ("left", "right")
+OTHER_SIDE = {"left": "right", "right": "left"}
 INVALID_ROWS = ("error", "drop")
 MAX_CHARACTERS = 1_000_000  # a longer text is a file that went into one field
 

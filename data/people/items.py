@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data.pairs.records import split_rows
+from data.pairs.records import SIDES, split_rows
 from data.pairs.rows import file_format, hub_rows, read_records
 
 MODES = ("label", "prefer")
-SIDES = ("left", "right")
 SKIP, REJECT, TIE = "skip", "reject", "tie"
 
 

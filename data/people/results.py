@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data.judging.agreement import describe_agreement
+from data.pairs.records import SIDES
 from data.people.answers import Given, answers_path, by_item, read_answers
-from data.people.items import REJECT, SIDES, SKIP, TIE, Item, Review, digest
+from data.people.items import REJECT, SKIP, TIE, Item, Review, digest
 from data.recipe.files import to_jsonl, write_files
 
 # What judges call a text that is on neither side (data/judging/scales.py).

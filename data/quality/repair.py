@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.language import words
-from data.pairs.records import Pair
+from data.pairs.records import OTHER_SIDE, SIDES, Pair
 from data.quality.defects import FIELDS, KINDS, Checks, Defect, contamination_defects, row_defects, toxicity_defects
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, style_features, style_scores
 from data.quality.phrases import mask_personal
-from data.quality.sets import OTHER, SIDES, PreferenceSet
+from data.quality.sets import PreferenceSet
 
 FRAMED = ("drop", "keep")
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
@@ -74,7 +74,7 @@ class Candidate(NamedTuple):
     def answers(self) -> dict[str, str]:
         """The answers by side."""
         assert self.home.side, "repair refuses sets of unknown sides"
-        return {self.home.side: self.pair.chosen, OTHER[self.home.side]: self.pair.rejected}
+        return {self.home.side: self.pair.chosen, OTHER_SIDE[self.home.side]: self.pair.rejected}
 
     @property
     def longer_by(self) -> float:
@@ -217,7 +217,7 @@ def _length_surplus(rows: Sequence[Candidate], within: Sequence[str]) -> Dropped
     for members in strata.values():
         longer = {"left": [r for r in members if r.longer_by > 0], "right": [r for r in members if r.longer_by < 0]}
         side = max(longer, key=lambda name: len(longer[name]))
-        n_surplus = len(longer[side]) - len(longer[OTHER[side]])
+        n_surplus = len(longer[side]) - len(longer[OTHER_SIDE[side]])
         order = sorted(longer[side], key=lambda row: (-abs(row.longer_by), row.home.name, row.pair.row))
         why = f"the {side} answer is longer, as in most rows"
         dropped += [row.dropped("length balance", "answers", why) for row in order[:n_surplus]]
@@ -288,7 +288,7 @@ def _funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: 
 
 
 def _row(row: Candidate, side: str) -> dict[str, Any]:
-    home, other = row.home, OTHER[side]
+    home, other = row.home, OTHER_SIDE[side]
     chosen, rejected = row.answers[side], row.answers[other]
     name, masked = f"{home.name}-{home.ids[row.place]}", row.pair != home.pairs[row.place]
     return {

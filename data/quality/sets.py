@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.language import words
-from data.pairs.records import Pair, duplicate_ids, split_rows
+from data.pairs.records import OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
 from data.pairs.rows import file_format, load_rows
 from data.quality.defects import FIELDS, KINDS, Defect
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
 
-SIDES = ("left", "right")
-OTHER = {"left": "right", "right": "left"}
 N_EXAMPLES = 5
 # Each gate's name and the meaning of its value. A value over the limit fails.
 GATES = {
@@ -291,7 +289,7 @@ def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None
     answers: dict[str, list[tuple[str, str, Hashable]]] = defaultdict(list)
     group = iter(groups)
     for rows in sets:
-        chosen, rejected = (rows.side, OTHER[rows.side]) if rows.side else ("chosen", "rejected")
+        chosen, rejected = (rows.side, OTHER_SIDE[rows.side]) if rows.side else ("chosen", "rejected")
         for pair in rows.pairs:
             together = next(group)
             answers[rows.name] += [(pair.chosen, chosen, together), (pair.rejected, rejected, together)]

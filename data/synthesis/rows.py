@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from data.judging.scales import side_of
+from data.pairs.records import OTHER_SIDE, SIDES
 from data.quality.measures import length_rule_accuracy
 from data.recipe.files import to_jsonl, to_parquet, write_files, write_whole
 from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep
@@ -16,7 +17,6 @@ from data.synthesis.card import dataset_card
 from data.synthesis.gates import SPLITS
 from data.synthesis.stages import REJECTED, read_documents
 
-OTHER = {"left": "right", "right": "left"}
 AFTER_SELECTION = ("prompts", "answers", "gates")
 
 
@@ -94,7 +94,7 @@ class WriteDataset(PipelineStep):
         if not kept:
             raise RuntimeError(f"no row is left; {where}")
         if found["side_difference"] > self.max_side_difference:
-            shares = {side: found["sides"][side]["kept_share"] for side in OTHER}
+            shares = {side: found["sides"][side]["kept_share"] for side in SIDES}
             raise RuntimeError(
                 f"{shares['left']:.1%} of the selected posts of the left become rows and {shares['right']:.1%} of "
                 f"those of the right; max_side_difference={self.max_side_difference}. {where}: mend what drops one "
@@ -106,7 +106,7 @@ class WriteDataset(PipelineStep):
         if not self.facts["settings"]["toxicity"]:
             return {}
         over = Counter(field for document in documents for field in document.metadata.get("toxic", ()))
-        return {"toxic_answers": {side: over[f"{side} answer"] for side in OTHER}}
+        return {"toxic_answers": {side: over[f"{side} answer"] for side in SIDES}}
 
     def _row(self, document: Document, side: str) -> dict[str, Any]:
         about, n_words = document.metadata, document.metadata["n_words"]
@@ -115,16 +115,16 @@ class WriteDataset(PipelineStep):
             "id": f"{document.id}-{side}",
             "prompt": document.text,
             "chosen": about["answers"][side],
-            "rejected": about["answers"][OTHER[side]],
+            "rejected": about["answers"][OTHER_SIDE[side]],
             **neutral,
             "side": side,
             "axis": about["axis"],
             "topic": about["topic"],
-            "mirror_id": f"{document.id}-{OTHER[side]}",
+            "mirror_id": f"{document.id}-{OTHER_SIDE[side]}",
             "source": {**about["source"], "side": about["side"], "agreement": round(about["agreement"], 4)},
             "judges": about["judges"],
             "generator": {**about["generator"], **self.generator},
-            "n_words": {"prompt": n_words["prompt"], "chosen": n_words[side], "rejected": n_words[OTHER[side]]},
+            "n_words": {"prompt": n_words["prompt"], "chosen": n_words[side], "rejected": n_words[OTHER_SIDE[side]]},
             "similarity": about["similarity"],
             "flags": about["flags"],
             "review": {"status": "unreviewed", "reviewer": None, "time": None, "note": None},

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from data.pairs.records import OTHER_SIDE
 from eval.statements.prompts import Prompt
 from eval.statements.shipped import find_file
 
 OPEN, NEUTRAL = "open", "neutral"
 FIELDS = {"id", "kind", "side", "expect", "text"}
-TWIN_SIDE = {"left": "right", "right": "left", "neutral": None}
+TWIN_SIDE: dict[str, str | None] = {**OTHER_SIDE, "neutral": None}
 EXPECT = ("decline", "answer")
 # A line is one unit of the interval, and one sequence of the model.
 MOST_WORDS = 200
