@@ -5,11 +5,12 @@
     tune run data/review.py --config configs/review.yaml source=pairs.jsonl mode=prefer "reviewers=[a]"
 
 Every answer is on the disk before the next text is shown, so the same command goes on where it was. When all reviewers
-are done, or with ``serve=False``, what they agree on is written (``data/people/results.py``).
+are done, or with ``serve=False``, the items on which they agree are written.
 """
 
 import re
 import sys
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ from omegaconf import DictConfig
 from torchtune import config, utils
 
 from data.pairs.records import row_list
-from data.people.answers import AnswerFile
 from data.people.items import Review, read_items
 from data.people.page import ReviewServer
-from data.people.results import read_given, write_results
+from data.people.results import AnswerFile, read_given, write_results
 from data.recipe.config import check_config, plain_errors
 
 log = utils.get_logger("INFO")
@@ -43,12 +43,7 @@ OPTIONAL: dict[str, Any] = {
 
 
 def load_review(cfg: DictConfig) -> Review:
-    """Read the source and say what of it is not shown.
-
-    Raises:
-        FileNotFoundError: If there is no such source.
-        ValueError: If the source or a setting is not as asked.
-    """
+    """Read the source, and log which rows of it are not shown."""
     if cfg.source is None:
         raise ValueError("source is null; give source=FILE or source=owner/name")
     reviewers = [str(name) for name in cfg.reviewers]
@@ -66,46 +61,34 @@ def load_review(cfg: DictConfig) -> Review:
     return Review(cfg.mode, items, left_out, reviewers, cfg.accept, cfg.seed)
 
 
-def build_server(cfg: DictConfig, review: Review) -> ReviewServer:
-    """Open the answers of those who review here, and the port.
-
-    Raises:
-        OSError: If the port is in use.
-        RuntimeError: If another run has the answers open.
-        ValueError: If they answer another question.
-    """
-    names = review.reviewers if cfg.reviewer is None else [str(cfg.reviewer)]
+def build_server(cfg: DictConfig, review: Review, stack: ExitStack) -> ReviewServer:
+    """Open the answers of those who review here, and the port; the stack closes both."""
     answers: dict[str, AnswerFile] = {}
-    try:
-        for name in names:
-            answers[name] = AnswerFile(cfg.output_dir, name)
-            if n_elsewhere := read_given(review, cfg.output_dir, name)[1]:
-                log.warning(f"{name} has answered {n_elsewhere} texts that {cfg.source} does not have; they are kept")
-        return ReviewServer(review, answers, cfg.port, partial(_settle_if_done, cfg, review))
-    except Exception:
-        for opened in answers.values():
-            opened.close()
-        raise
+    for name in review.reviewers if cfg.reviewer is None else [str(cfg.reviewer)]:
+        answers[name] = stack.enter_context(closing(AnswerFile(cfg.output_dir, name)))
+        if n_elsewhere := read_given(review, cfg.output_dir, name).n_elsewhere:
+            log.warning(f"{name} has answered {n_elsewhere} texts that {cfg.source} does not have; they are kept")
+    return stack.enter_context(ReviewServer(review, answers, cfg.port, partial(_settle_if_done, cfg, review)))
 
 
 def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
-    """Write what the reviewers agree on, and log how far they do."""
-    found = write_results(review, cfg.output_dir, cfg.source, cfg.n_bootstrap)
-    outcomes = ", ".join(f"{reason} {n}" for reason, n in found["outcomes"].items())
-    log.info(f"wrote {' and '.join(found['files'])} into {cfg.output_dir}; {found['n_items']} items: {outcomes}")
-    for pair, questions in found["agreement"].items():
+    """Write the items on which the reviewers agree, and log how far they do."""
+    manifest = write_results(review, cfg.output_dir, cfg.source, cfg.n_bootstrap)
+    outcomes = ", ".join(f"{reason} {n}" for reason, n in manifest["outcomes"].items())
+    log.info(f"wrote {' and '.join(manifest['files'])} into {cfg.output_dir}; {manifest['n_items']} items: {outcomes}")
+    for pair, questions in manifest["agreement"].items():
         for question, figures in questions.items():
             kappa = "nothing answered by both"
             if figures:
                 kappa = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
             log.info(f"{pair}, {question}: {kappa}")
-    return found
+    return manifest
 
 
 def _settle_if_done(cfg: DictConfig, review: Review) -> None:
     """Settle when nobody has anything left, and again when an answer that was settled is taken back."""
-    given = [read_given(review, cfg.output_dir, name)[0] for name in review.reviewers]
-    is_done = all(sum(map(review.is_done, found.values())) == len(review.items) for found in given)
+    given = [read_given(review, cfg.output_dir, name).given for name in review.reviewers]
+    is_done = all(sum(map(review.is_done, answers.values())) == len(review.items) for answers in given)
     if is_done or (Path(cfg.output_dir) / "manifest.json").exists():
         settle(cfg, review)
 
@@ -120,7 +103,8 @@ def recipe_main(cfg: DictConfig) -> None:
     if not cfg.serve:
         settle(cfg, review)
         return
-    with build_server(cfg, review) as server:
+    with ExitStack() as stack:
+        server = build_server(cfg, review, stack)
         log.info(f"{len(review.items)} items; open {server.url} in a browser, end with Ctrl-C")
         try:
             server.serve_forever()

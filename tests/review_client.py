@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -32,36 +33,28 @@ def write(path: Path, rows) -> Path:
 @pytest.fixture
 def serve(tmp_path):
     """Return a function that serves rows as the recipe does, and one call for each request to it."""
-    servers = []
+    with ExitStack() as servers:
 
-    def start(rows=None, **changed):
-        source = tmp_path / "rows.jsonl"
-        if rows is not None:
-            write(source, rows)
-        settings = {"source": str(source), "output_dir": str(tmp_path / "out"), "port": 0, "n_bootstrap": 100}
-        cfg = OmegaConf.create(review.OPTIONAL | settings | changed)
-        server = review.build_server(cfg, review.load_review(cfg))
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return Client(server.port, server)
+        def start(rows=None, **changed):
+            source = tmp_path / "rows.jsonl"
+            if rows is not None:
+                write(source, rows)
+            settings = {"source": str(source), "output_dir": str(tmp_path / "out"), "port": 0, "n_bootstrap": 100}
+            cfg = OmegaConf.create(review.OPTIONAL | settings | changed)
+            with ExitStack() as stack:
+                server = review.build_server(cfg, review.load_review(cfg), stack)
+                stop = servers.enter_context(stack.pop_all()).close
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return Client(server.port, stop)
 
-    def stop(client):
-        servers.remove(client.server)
-        client.server.end()
-        for answers in client.server.answers.values():
-            answers.close()
-
-    start.stop = stop
-    yield start
-    for server in list(servers):
-        stop(SimpleNamespace(server=server))
+        yield start
 
 
 class Client:
     """What a browser would send."""
 
-    def __init__(self, port, server=None):
-        self.port, self.server = port, server
+    def __init__(self, port, stop=None):
+        self.port, self.stop = port, stop
 
     def ask(self, method, path, form=None, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from benchmarks.synthesis_kill import make_config, run_recipe
 from data import review
 from data.judging.judges import reaches_floor
-from data.people.answers import Answer, AnswerFile
 from data.people.items import read_items
+from data.people.results import Answer, AnswerFile
 
 SIDES = {"left": "More of it should be owned together", "right": "Less of it should be taxed", "neither": "Tea is hot"}
 TEXTS = [(f"{text}, as I said on day {day}.", side) for day in range(14) for side, text in SIDES.items()]

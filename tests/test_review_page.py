@@ -10,7 +10,7 @@ from chromium import BINARY, Chromium
 from markupsafe import escape
 from review_client import EVIL, LEANS, Page, labels, lines
 
-from data.people.answers import answers_path
+from data.people.results import answers_path
 
 
 def test_a_reviewer_sees_neither_side_nor_source_nor_other_answers(serve):
@@ -90,7 +90,7 @@ def test_texts_are_shown_as_text_and_nothing_is_loaded(serve):
 def test_the_page_asks_who_reviews_unless_the_config_says(serve):
     client = serve([{"text": "x"}])
     assert re.findall(r'href="(/\w+)"', client.ask("GET", "/").text) == ["/a", "/b"]
-    serve.stop(client)
+    client.stop()
     one = serve(reviewer="b")
     assert one.ask("GET", "/").headers["Location"] == "/b"
     assert one.ask("GET", "/a").status == 404

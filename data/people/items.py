@@ -1,38 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""What people are shown and may answer, blinded: the order of texts, of two answers and of the sides is drawn.
+"""The texts that people are shown and the answers that they may give, blinded.
 
-Every draw is a hash of the seed, the reviewer and the text, so it is the same in every run and does not move when rows
-are added. The two sides change places from one reviewer to the next.
+The order of texts, of two answers and of the sides is drawn by a hash of the seed, the reviewer and the text: it is the
+same in every run and does not move when rows are added. The two sides change places from one reviewer to the next.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.records import SIDES, split_rows
 from data.pairs.rows import file_format, hub_rows, read_records
 
 MODES = ("label", "prefer")
-SKIP, REJECT, TIE = "skip", "reject", "tie"
+NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
 
 
 class Item(NamedTuple):
-    """One text, or a prompt and two answers.
+    """One text, or a prompt and two answers."""
 
-    Attributes:
-        id: Of its texts alone, whichever answer comes first.
-        row: Of the source, from 1.
-        texts: ``(text,)``, or ``(prompt, chosen, rejected)`` as the columns have them.
-    """
-
-    id: str
-    row: int
-    texts: tuple[str, ...]
+    id: str  # a hash of the texts, whichever answer comes first
+    row: int  # of the source, from 1
+    texts: tuple[str, ...]  # (text,), or (prompt, chosen, rejected) as the columns have them
 
 
 class Button(NamedTuple):
-    """One possible answer: the question that it answers, its value, what the page calls it, and its key."""
+    """One possible answer to a question, and the key to press for it."""
 
     question: str
     value: str
@@ -41,18 +35,10 @@ class Button(NamedTuple):
 
 
 class Review:
-    """The items of a source, and what may be answered to each.
+    """The items of a source by id, the rows left out by reason, and the answers that each reviewer may give.
 
-    Args:
-        mode: ``label`` (left, right or neither) or ``prefer`` (one of two answers).
-        items: By id, in file order.
-        left_out: Reason to the rows of the source that are not shown.
-        reviewers: All of them; the sides change places by the place in this list.
-        accept: Whether ``label`` also asks if a text may be used.
-        seed: Of every draw.
-
-    Raises:
-        ValueError: If there is no such mode, or no item is left.
+    The mode ``label`` asks for the side of a text and, with ``accept``, whether it may be used; ``prefer`` asks for the
+    better of two answers.
     """
 
     def __init__(
@@ -75,7 +61,7 @@ class Review:
         return sorted(self.items, key=lambda item: self._draw("order", reviewer, item))
 
     def shown(self, item: Item, reviewer: str) -> list[tuple[str, str]]:
-        """Return heading and text of what a reviewer sees of an item; A and B in the order drawn."""
+        """Return heading and text of each part of an item; A and B in the order drawn."""
         if self.mode == "label":
             return [("Text", item.texts[0])]
         prompt, *answers = item.texts
@@ -91,12 +77,12 @@ class Review:
         """Return all answers that a reviewer may give to an item, in the order of the page."""
         skip = Button(SKIP, SKIP, "Skip", "s")
         if self.mode == "prefer":
-            texts = dict(self.shown(item, reviewer))
+            _, *answers = self.shown(item, reviewer)
             # a value tells neither the column nor the place: it means the same in every tab and under every seed
-            sides = [Button("prefer", digest(texts[name]), name, name.lower()) for name in "AB"]
-            return [*sides, Button("prefer", TIE, "Tie", "t"), skip]
-        turn = (self._draw("sides") + self.reviewers.index(reviewer)) % 2
-        sides = [*SIDES, "neither"] if turn == 0 else [*SIDES[::-1], "neither"]
+            either = [Button("prefer", digest(text), name, name.lower()) for name, text in answers]
+            return [*either, Button("prefer", TIE, "Tie", "t"), skip]
+        is_turned = (self._draw("sides") + self.reviewers.index(reviewer)) % 2
+        sides = [*(reversed(SIDES) if is_turned else SIDES), NEITHER]
         buttons = [Button("side", side, side.capitalize(), str(n)) for n, side in enumerate(sides, start=1)]
         if "accept" in self.questions:
             buttons += [Button("accept", "accept", "Accept", "a"), Button("accept", REJECT, "Reject", "r")]
@@ -122,37 +108,28 @@ def read_items(
     split: str = "train",
     revision: str | None = None,
 ) -> tuple[dict[str, Item], dict[str, list[int]]]:
-    """Read a source; each text is shown once, however often it occurs.
+    """Read a file, or a repository of the Hub, and return the items by id in file order, and the rows left out.
 
-    Args:
-        source: CSV, TSV, JSON, JSON Lines or parquet, or a repository of the Hub.
-        mode: ``label`` reads the column ``text``, ``prefer`` reads ``prompt``, ``chosen`` and ``rejected``.
-        column_map: From these names to the columns'.
-        split: Split of a Hub repository.
-        revision: Branch, tag or commit of a Hub repository.
-
-    Returns:
-        Items by id in file order, and reason to the rows left out.
-
-    Raises:
-        ConnectionError: If the Hub cannot be reached.
-        FileNotFoundError: If there is no such file or repository.
-        ValueError: If the source cannot be read or lacks a column; names file and row.
+    Each text becomes one item, however often it occurs. ``column_map`` leads from ``text``, or ``prompt``, ``chosen``
+    and ``rejected``, to the columns' names.
     """
     if mode not in MODES:
         raise ValueError(f"mode={mode}; use one of {', '.join(MODES)}")
     kind = file_format(source)
-    rows = [row for _, row in read_records(source, kind)] if kind else list(hub_rows(source, split, revision))
-    left_out: dict[str, list[int]] = {}
+    rows: list[Any] = (
+        [columns for _, columns in read_records(source, kind)] if kind else list(hub_rows(source, split, revision))
+    )
+    texts_by_row: dict[int, tuple[str, ...]]
     if mode == "prefer":
         pairs, invalid = split_rows(rows, source, column_map)
-        found: Iterable[tuple[int, tuple[str, ...]]] = ((p.row, (p.prompt, p.chosen, p.rejected)) for p in pairs)
-        for row, reason in invalid:
-            left_out.setdefault(reason, []).append(row)
+        texts_by_row = {pair.row: (pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
     else:
-        found = _texts(rows, source, column_map or {}, left_out)
+        texts_by_row, invalid = _read_texts(rows, source, column_map or {})
+    left_out: dict[str, list[int]] = {}
+    for row, reason in invalid:
+        left_out.setdefault(reason, []).append(row)
     items: dict[str, Item] = {}
-    for row, texts in found:
+    for row, texts in texts_by_row.items():
         first, *answers = texts
         item = Item(digest(first, *sorted(answers)), row, texts)
         if any(0xD800 <= ord(sign) < 0xE000 for text in texts for sign in text):
@@ -162,20 +139,25 @@ def read_items(
     return items, left_out
 
 
-def _texts(
-    rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str], left_out: dict[str, list[int]]
-) -> Iterable[tuple[int, tuple[str]]]:
+def _read_texts(
+    rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str]
+) -> tuple[dict[int, tuple[str, ...]], list[tuple[int, str]]]:
+    """Return the texts by row, and row and reason of the others."""
     column = column_map.get("text", "text")
     if unknown := sorted({*column_map} - {"text"}):
         raise ValueError(f"column_map names {', '.join(unknown)}; mode=label reads one column, text")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if column not in columns:
-        found = ", ".join(columns) or "none"
-        raise ValueError(f"{source}: no column {column}; found {found}. Name it with column_map.text=NAME")
+        raise ValueError(
+            f"{source}: no column {column}; found {', '.join(columns) or 'none'}. Name it with column_map.text=NAME"
+        )
+    texts: dict[int, tuple[str, ...]] = {}
+    invalid = []
     for number, row in enumerate(rows, start=1):
         value = row.get(column)
         if isinstance(value, str) and value.strip():
-            yield number, (value,)
+            texts[number] = (value,)
         else:
-            kind = "is empty" if value is None or isinstance(value, str) else f"is {type(value).__name__}, not text"
-            left_out.setdefault(f"{column} {kind}", []).append(number)
+            reason = "is empty" if value is None or isinstance(value, str) else f"is {type(value).__name__}, not text"
+            invalid.append((number, f"{column} {reason}"))
+    return texts, invalid

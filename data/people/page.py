@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The page of a review, on the loopback address: every answer on the disk before the next text."""
+"""The page of a review, on the loopback address: every answer is on the disk before the next text is shown."""
 
 import logging
 import threading
@@ -8,84 +8,31 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
-from data.people.answers import Answer, AnswerFile
 from data.people.items import SKIP, Review
+from data.people.results import Answer, AnswerFile
 from data.recipe.pages import LocalServer, Reply
 
 _log = logging.getLogger(__name__)
 
 
 class ReviewServer(LocalServer):
-    """Serves a review to its reviewers.
+    """Serves a review to those reviewers whose answers are open here.
 
-    Args:
-        review: What is asked.
-        answers: The open file of each reviewer who may answer here.
-        port: Of the loopback address; 0 takes any that is free.
-        when_done: Called when a reviewer has answered everything, or has taken such an answer back.
-
-    Raises:
-        OSError: If the port cannot be had.
+    ``when_done`` is called when a reviewer has answered everything, or has taken back an answer after that.
     """
 
     def __init__(
         self, review: Review, answers: Mapping[str, AnswerFile], port: int, when_done: Callable[[], None]
     ) -> None:
-        self.review, self.answers, self.when_done, self.lock = review, dict(answers), when_done, threading.Lock()
-        self.orders = {name: review.order(name) for name in answers}
+        self.review, self.answers = review, dict(answers)
+        self._when_done, self._lock = when_done, threading.Lock()
+        self._orders = {name: review.order(name) for name in answers}
         super().__init__(port, "data.people", "review.html.jinja")
 
     def n_done(self, reviewer: str) -> int:
         """Return how many items a reviewer is done with."""
         given = self.answers[reviewer].given
         return sum(self.review.is_done(given.get(item, {})) for item in self.review.items)
-
-    def _shown(self, reviewer: str) -> dict[str, Any]:
-        """Return the fields of a reviewer's page: the first item that is not done, and nobody else's answers."""
-        with self.lock:
-            own = self.answers[reviewer]
-            todo = (x for x in self.orders[reviewer] if not self.review.is_done(own.given.get(x, {})))
-            item = self.review.items.get(next(todo, ""))
-            return {
-                "reviewer": reviewer,
-                "n_items": len(self.review.items),
-                "n_done": self.n_done(reviewer),
-                "n_skipped": sum(SKIP in own.given.get(x, {}) for x in self.review.items),
-                "item": item and item.id,
-                "texts": self.review.shown(item, reviewer) if item else [],
-                "buttons": self.review.buttons(item, reviewer) if item else [],
-                "given": own.given.get(item.id, {}) if item else {},
-                "undo": own.n_lines if own.answers else None,
-            }
-
-    def _note(self, reviewer: str, form: Mapping[str, str]) -> str:
-        """Take an answer, or the last one back; return the name of a note for the next page.
-
-        Raises:
-            OSError: If the answer cannot be written; it then does not count.
-            ValueError: If the form holds no possible answer.
-        """
-        with self.lock:
-            own, before = self.answers[reviewer], self.n_done(reviewer)
-            if "undo" in form:
-                if form["undo"] != str(own.n_lines):
-                    return "moved"
-                note = "undone"
-                own.undo()
-            else:
-                item = self.review.items.get(form.get("item", ""))
-                question, _, value = form.get("answer", "").partition("=")
-                known = self.review.buttons(item, reviewer) if item else []
-                if not any((button.question, button.value) == (question, value) for button in known):
-                    raise ValueError("This is no answer to a text of this review. Load the page again.")
-                given = own.given.get(item.id, {})
-                if question in given or self.review.is_done(given):
-                    return "again"
-                own.append(Answer(item.id, question, value))
-                note = ""
-            if len(self.review.items) in (before, self.n_done(reviewer)):
-                self.when_done()
-            return note
 
     def show(self, path: str, query: Mapping[str, str]) -> Reply:
         """Show a reviewer's page; at ``/`` ask who reviews."""
@@ -99,13 +46,18 @@ class ReviewServer(LocalServer):
         return self._page(HTTPStatus.OK, reviewer=None, names=list(self.answers))
 
     def take(self, path: str, sent: bytes) -> Reply:
-        """Take an answer and go on to the next text."""
+        """Take an answer, or the last one back, and go on to the next text."""
         form = {name: values[0] for name, values in parse_qs(sent.decode("ascii", "replace")).items()}
         reviewer = path.strip("/")
         if reviewer not in self.answers:
             return self._unknown(reviewer)
         try:
-            note = self._note(reviewer, form)
+            with self._lock:
+                n_lines, n_done = self.answers[reviewer].n_lines, self.n_done(reviewer)
+                note = self._undo(reviewer, form["undo"]) if "undo" in form else self._answer(reviewer, form)
+                is_written = self.answers[reviewer].n_lines > n_lines
+                if is_written and len(self.review.items) in (n_done, self.n_done(reviewer)):
+                    self._when_done()
         except ValueError as error:
             return self.problem(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
@@ -116,6 +68,45 @@ class ReviewServer(LocalServer):
     def problem(self, status: HTTPStatus, problem: str) -> Reply:
         """Show a page that says what is wrong."""
         return self._page(status, reviewer=None, names=[], problem=problem)
+
+    def _shown(self, reviewer: str) -> dict[str, Any]:
+        """Return the fields of a reviewer's page: the first item that is not done, and nobody else's answers."""
+        with self._lock:
+            answers, given = self.answers[reviewer], self.answers[reviewer].given
+            todo = (item for item in self._orders[reviewer] if not self.review.is_done(given.get(item, {})))
+            item = self.review.items.get(next(todo, ""))
+            return {
+                "reviewer": reviewer,
+                "n_items": len(self.review.items),
+                "n_done": self.n_done(reviewer),
+                "n_skipped": sum(SKIP in given.get(item, {}) for item in self.review.items),
+                "item": item and item.id,
+                "texts": self.review.shown(item, reviewer) if item else [],
+                "buttons": self.review.buttons(item, reviewer) if item else [],
+                "given": given.get(item.id, {}) if item else {},
+                "undo": answers.n_lines if answers.answers else None,
+            }
+
+    def _undo(self, reviewer: str, n_lines: str) -> str:
+        """Take the last answer back, if the page that asks for it is the newest; return the next page's note."""
+        answers = self.answers[reviewer]
+        if n_lines != str(answers.n_lines):
+            return "moved"
+        answers.undo()
+        return "undone"
+
+    def _answer(self, reviewer: str, form: Mapping[str, str]) -> str:
+        """Write an answer, if there is none yet; return the next page's note."""
+        answers, item = self.answers[reviewer], self.review.items.get(form.get("item", ""))
+        question, _, value = form.get("answer", "").partition("=")
+        buttons = self.review.buttons(item, reviewer) if item else []
+        if item is None or (question, value) not in {(button.question, button.value) for button in buttons}:
+            raise ValueError("This is no answer to a text of this review. Load the page again.")
+        given = answers.given.get(item.id, {})
+        if question in given or self.review.is_done(given):
+            return "again"
+        answers.append(Answer(item.id, question, value))
+        return ""
 
     def _unknown(self, reviewer: str) -> Reply:
         known = ", ".join(self.answers)

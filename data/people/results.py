@@ -1,45 +1,149 @@
 # SPDX-License-Identifier: MIT
-"""What reviewers agree on, how far they agree, and what they do not agree on, apart and counted."""
+"""The reviewers' answers on the disk, the items on which all agree, and how far they agree on the others."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.judging.agreement import describe_agreement
 from data.pairs.records import SIDES
-from data.people.answers import Given, answers_path, by_item, read_answers
-from data.people.items import REJECT, SKIP, TIE, Item, Review, digest
-from data.recipe.files import to_jsonl, write_files
+from data.people.items import NEITHER, REJECT, SKIP, TIE, Item, Review, digest
+from data.recipe.files import AppendLog, read_log, to_jsonl, write_files
 
-# What judges call a text that is on neither side (data/judging/scales.py).
-NEITHER = {"neither": "centre"}
-CLASSES = {"side": (*SIDES, "neither"), "accept": ("accept", REJECT), "prefer": ("chosen", "rejected", TIE)}
+# The name that judges give to a text on neither side (data/judging/scales.py).
+CENTRE = "centre"
+CLASSES = {"side": (*SIDES, NEITHER), "accept": ("accept", REJECT), "prefer": ("chosen", "rejected", TIE)}
+
+Given = dict[str, dict[str, str]]  # item to question to answer
+
+
+class Answer(NamedTuple):
+    """One key pressed: an answer to a question about an item."""
+
+    item: str
+    question: str
+    answer: str
+
+
+class AnswerFile:
+    """The answers of one reviewer: a log that this process alone appends to, on the disk before the next text."""
+
+    def __init__(self, folder: str | Path, reviewer: str) -> None:
+        self.reviewer = reviewer
+        path = answers_path(folder, reviewer)
+        try:
+            self._log = AppendLog(path, synced=True)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{path}: another run has it open; end that one, or give reviewer=NAME to both"
+            ) from error
+        try:
+            self.answers = _standing(path, self._log.rows)
+        except ValueError:
+            self._log.close()
+            raise
+
+    @property
+    def n_lines(self) -> int:
+        """The number of keys pressed so far: it tells an old page from the newest."""
+        return len(self._log.rows)
+
+    @property
+    def given(self) -> Given:
+        """Item to question to answer."""
+        return _by_item(self.answers)
+
+    def append(self, answer: Answer) -> None:
+        """Write an answer; if it cannot be written, OSError is raised and the file is as before."""
+        self._write(answer._asdict())
+        self.answers.append(answer)
+
+    def undo(self) -> None:
+        """Take back the last answer, if there is one."""
+        if self.answers:
+            self._write({"undo": True})
+            self.answers.pop()
+
+    def close(self) -> None:
+        """Let another process have the file."""
+        self._log.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        self._log.append([{**row, "reviewer": self.reviewer, "time": time}])
+
+
+def answers_path(folder: str | Path, reviewer: str) -> Path:
+    """Return where the answers of a reviewer lie."""
+    return Path(folder) / "answers" / f"{reviewer}.jsonl"
+
+
+def _standing(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Answer]:
+    """Return the answers in the order given, without those that were undone."""
+    answers: list[Answer] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            if row.get("undo"):
+                answers.pop()
+            else:
+                answers.append(Answer(row["item"], row["question"], row["answer"]))
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{path} line {number}: no answer of a reviewer ({error!r}); restore the file") from error
+    return answers
+
+
+def _by_item(answers: Iterable[Answer]) -> Given:
+    given: Given = {}
+    for item, question, answer in answers:
+        given.setdefault(item, {})[question] = answer
+    return given
+
+
+class Judgements(NamedTuple):
+    """A reviewer's answers from the disk, A and B as columns of the source, and the number of texts not in it."""
+
+    given: Given
+    n_elsewhere: int
+
+
+def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
+    """Read the answers of a reviewer; an answer that this review does not ask for is an error."""
+    path = answers_path(folder, reviewer)
+    given = _by_item(_standing(path, read_log(path)))
+    translated: Given = {}
+    for item in (review.items[key] for key in given if key in review.items):
+        possible = {(button.question, button.value) for button in review.buttons(item, reviewer)}
+        if unknown := set(given[item.id].items()) - possible:
+            raise ValueError(
+                f"{path}: {sorted(unknown)} answers nothing that is asked about row {item.row}; mode={review.mode} "
+                f"asks for {', '.join(review.questions)}. Set mode and accept as they were, or change output_dir"
+            )
+        columns = {digest(text): name for text, name in zip(item.texts[1:], ("chosen", "rejected"))}
+        translated[item.id] = {question: columns.get(value, value) for question, value in given[item.id].items()}
+    return Judgements(translated, len(given) - len(translated))
 
 
 def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: int) -> dict[str, Any]:
-    """Write what all reviewers agree on, and everything else with the reason, from the answers on the disk.
+    """Write the items on which all reviewers agree, and every other one with the reason, from the answers on the disk.
 
     Writes ``gold.jsonl`` (``text, label, row``) or ``preferences.jsonl`` (``prompt, chosen, rejected, row``),
-    ``apart.jsonl`` and ``manifest.json`` into ``folder``; the same answers give the same bytes.
-
-    Returns:
-        The manifest: counts by reviewer and by outcome, and the agreement of every two reviewers.
-
-    Raises:
-        ValueError: If a file of answers holds what this review does not ask for.
+    ``apart.jsonl`` and ``manifest.json`` into ``folder``; the same answers give the same bytes. Returns the manifest:
+    counts by reviewer and by outcome, and the agreement of every two reviewers.
     """
-    read = {name: read_given(review, folder, name) for name in review.reviewers}
-    given = {name: found for name, (found, _) in read.items()}
-    agreed, apart, outcomes = [], [], Counter()
+    judgements = {name: read_given(review, folder, name) for name in review.reviewers}
+    given = {name: judgement.given for name, judgement in judgements.items()}
+    agreed, apart = [], []
+    outcomes: Counter[str] = Counter()
     for item in review.items.values():
-        answers = {name: found.get(item.id, {}) for name, found in given.items()}
+        answers = {name: of_reviewer.get(item.id, {}) for name, of_reviewer in given.items()}
         reason = _reason(review, list(answers.values()))
         outcomes[reason or "agreed"] += 1
         if reason:
-            named = dict(zip(("prompt", "chosen", "rejected") if len(item.texts) > 1 else ("text",), item.texts))
-            apart.append({**named, "row": item.row, "reason": reason, "answers": answers})
+            columns = ("prompt", "chosen", "rejected") if review.mode == "prefer" else ("text",)
+            apart.append({**dict(zip(columns, item.texts)), "row": item.row, "reason": reason, "answers": answers})
         else:
             agreed.append(_settled(item, next(iter(answers.values()))))
     facts = {
@@ -49,7 +153,7 @@ def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: 
         "n_items": len(review.items),
         "left_out": {reason: {"n": len(rows), "rows": rows} for reason, rows in sorted(review.left_out.items())},
         "outcomes": dict(sorted(outcomes.items())),
-        "reviewers": {name: _counts(review, name, *found) for name, found in read.items()},
+        "reviewers": {name: _counts(review, name, judgement) for name, judgement in judgements.items()},
         "agreement": {
             f"{a}, {b}": {
                 question: _agreement(given[a], given[b], question, n_bootstrap, review.seed)
@@ -62,78 +166,51 @@ def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: 
     return write_files(folder, {name: to_jsonl(agreed), "apart.jsonl": to_jsonl(apart)}, facts)
 
 
-def read_given(review: Review, folder: str | Path, reviewer: str) -> tuple[Given, int]:
-    """Return a reviewer's answers by item and question, A and B as columns of the source.
-
-    Returns:
-        The answers, and the number of texts answered that the source does not have (any more).
-
-    Raises:
-        ValueError: If the file holds answers that this review does not ask for; names it and the row.
-    """
-    path = answers_path(folder, reviewer)
-    answered = by_item(read_answers(path)[0])
-    found: Given = {}
-    for item in (review.items[x] for x in answered if x in review.items):
-        known = {(button.question, button.value) for button in review.buttons(item, reviewer)}
-        if unknown := set(answered[item.id].items()) - known:
-            raise ValueError(
-                f"{path}: {sorted(unknown)} answers nothing that is asked about row {item.row}; mode={review.mode} "
-                f"asks for {', '.join(review.questions)}. Set mode and accept as they were, or change output_dir"
-            )
-        found[item.id] = {question: _column(item, value) for question, value in answered[item.id].items()}
-    return found, len(answered) - len(found)
-
-
-def _column(item: Item, value: str) -> str:
-    columns = {digest(text): name for text, name in zip(item.texts[1:], ("chosen", "rejected"))}
-    return columns.get(value, value)
-
-
 def _reason(review: Review, answers: Sequence[Mapping[str, str]]) -> str | None:
     """Return why an item is not settled; None if all reviewers say the same."""
     if not all(review.is_done(given) for given in answers):
         return "unanswered"
     if any(SKIP in given for given in answers):
         return "skipped"
-    use = {given.get("accept") for given in answers}
-    if len(use) > 1:
+    uses = {given.get("accept") for given in answers}
+    if len(uses) > 1:
         return "accept or reject differs"
-    if use == {REJECT}:
+    if uses == {REJECT}:
         return "rejected"
-    said = {given[review.questions[0]] for given in answers}
-    if len(said) > 1:
+    values = {given[review.questions[0]] for given in answers}
+    if len(values) > 1:
         return "answers differ"
-    return "tie" if said == {TIE} else None
+    return "tie" if values == {TIE} else None
 
 
 def _settled(item: Item, given: Mapping[str, str]) -> dict[str, Any]:
     if "side" in given:
-        return {"text": item.texts[0], "label": NEITHER.get(given["side"], given["side"]), "row": item.row}
+        label = CENTRE if given["side"] == NEITHER else given["side"]
+        return {"text": item.texts[0], "label": label, "row": item.row}
     prompt, chosen, rejected = item.texts
     if given["prefer"] == "rejected":
         chosen, rejected = rejected, chosen
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "row": item.row}
 
 
-def _counts(review: Review, reviewer: str, found: Given, n_elsewhere: int) -> dict[str, Any]:
-    counts = {"done": sum(map(review.is_done, found.values())), SKIP: sum(SKIP in given for given in found.values())}
+def _counts(review: Review, reviewer: str, judgement: Judgements) -> dict[str, int]:
+    given = judgement.given
+    counts = {"done": sum(map(review.is_done, given.values())), SKIP: sum(SKIP in each for each in given.values())}
     for question in review.questions:
-        said = Counter(given[question] for given in found.values() if question in given)
-        counts |= {name: said[name] for name in CLASSES[question]}
+        values = Counter(each[question] for each in given.values() if question in each)
+        counts |= {name: values[name] for name in CLASSES[question]}
     if review.mode == "prefer":  # far from half of all choices: the place is preferred, not the answer
-        first = {True: "rejected", False: "chosen"}
-        counts["shown as A"] = sum(
-            given.get("prefer") == first[review.is_exchanged(review.items[item], reviewer)]
-            for item, given in found.items()
-        )
-    return counts | {"not in the source": n_elsewhere}
+        exchanged = {item for item in given if review.is_exchanged(review.items[item], reviewer)}
+        shown_first = {item: "rejected" if item in exchanged else "chosen" for item in given}
+        counts["shown as A"] = sum(each.get("prefer") == shown_first[item] for item, each in given.items())
+    return counts | {"not in the source": judgement.n_elsewhere}
 
 
 def _agreement(a: Given, b: Given, question: str, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
-    """Compare two reviewers on what both answered; None if that is nothing."""
-    both = [(a[item][question], b[item][question]) for item in a if question in a[item] and question in b.get(item, {})]
+    """Compare two reviewers on the items that both answered; None if there are none."""
+    both = [item for item in a if question in a[item] and question in b.get(item, {})]
     if not both:
         return None
-    figures = describe_agreement(*zip(*both), CLASSES[question], n_bootstrap, seed)
+    answers_a, answers_b = ([given[item][question] for item in both] for given in (a, b))
+    figures = describe_agreement(answers_a, answers_b, CLASSES[question], n_bootstrap, seed)
     return {name: figures[name] for name in ("n", "kappa", "accuracy", "confusion")}
