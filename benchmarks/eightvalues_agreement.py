@@ -17,8 +17,8 @@ sys.path.insert(0, str(REPO))
 
 from eval.scores.answers import collect_answers  # noqa: E402
 from eval.scores.scoring import axis_values  # noqa: E402
+from eval.statements.importers import ANSWERS  # noqa: E402
 from eval.statements.instruments import Instrument, load_instrument  # noqa: E402
-from eval.statements.javascript_banks import ANSWERS  # noqa: E402
 
 SCRIPT = Path(__file__).with_name("eightvalues.js")
 

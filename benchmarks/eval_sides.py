@@ -23,7 +23,7 @@ from data.pairs.tokens import Continuation
 from eval.asking.questions import Question, choice_questions
 from eval.asking.respond import answer_questions
 from eval.statements.instruments import draw, load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 from finetune.adapters.resident import AdaptedModel
 from finetune.models import smollm2_135m
 from finetune.tokenizers import hf_chat_tokenizer

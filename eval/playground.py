@@ -15,14 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
-from eval.asking.resident import load_adapted, load_tokenizer
+from eval.asking.respond import load_adapted, load_tokenizer
 from eval.asking.respondents import BASE
-from eval.asking.run_record import describe_run, read_settings
+from eval.asking.results import describe_run, read_settings
 from eval.play.page import PlaygroundServer
 from eval.play.side_by_side import DIAL, SideBySide
 from eval.play.turns import Turns
 from eval.statements.instruments import load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")

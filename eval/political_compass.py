@@ -18,11 +18,17 @@ from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import write_json, write_whole
-from eval.asking.interview import plan_interview
-from eval.asking.resident import ResidentModel
-from eval.asking.respondents import BASE, read_respondents
-from eval.asking.results import Place, ResultsFile, check_results, make_place, read_places
-from eval.asking.run_record import describe_run, read_settings
+from eval.asking.respond import ask_resident, load_adapted, prepare_questions
+from eval.asking.respondents import BASE, plan_interview, read_respondents
+from eval.asking.results import (
+    Place,
+    ResultsFile,
+    check_results,
+    describe_run,
+    make_place,
+    read_places,
+    read_settings,
+)
 from eval.asking.served import ask_served, check_served
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
@@ -31,7 +37,7 @@ from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
 from eval.scores.summary import summarize
 from eval.statements.contamination import Match, find_matches, read_sentences
 from eval.statements.instruments import load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.blends import read_adapters
 
 log = utils.get_logger("INFO")
@@ -90,11 +96,18 @@ class PoliticalCompassRecipe:
         if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
         self._adapters = read_adapters(cfg.adapters, cfg.dial)
-        self._instrument = load_instrument(
-            cfg.instrument, cfg.instrument_format, cfg.instrument_columns, cfg.instrument_limit, cfg.seed
-        )
+        bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
+        self._instrument = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
+        if cfg.instrument_limit is not None:
+            log.info(
+                f"{cfg.instrument}: {len(self._instrument.items)} of {len(bank.items)} items and "
+                f"{len(self._instrument.pairs)} of {len(bank.pairs)} pairs taken (seed {cfg.seed})"
+            )
         self._templates = load_templates(cfg.templates or self._instrument.language)
         self._interview = plan_interview(cfg, self._instrument, self._templates)
+        for key in (k for k, mode in (("n_orders", "choice"), ("n_generate_orders", "generate")) if mode in cfg.modes):
+            if (bias := position_bias(option_orders(len(self._instrument.options))[: cfg[key]])) == "mirrored":
+                log.info(f"{key}={cfg[key]}: {POSITION_BIAS[bias]}")
         given = [key for key in RESIDENT if cfg[key] is not None]
         if given not in ([], list(RESIDENT)):
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
@@ -122,16 +135,16 @@ class PoliticalCompassRecipe:
             return
         sentences = []
         for path in self._training_data:
-            found, about = read_sentences(path)
-            sentences += found
+            of_file, about = read_sentences(path)
+            sentences += of_file
             self._training_files.append(about)
         self._matches = find_matches(self._instrument, sentences)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""
-        resident = [respondent for respondent in self._respondents if respondent.server is None]
-        self._resident = ResidentModel(cfg, self._interview, resident) if resident else None
+        residents = [respondent for respondent in self._respondents if respondent.server is None]
+        self._questionnaire = prepare_questions(cfg, self._interview, residents) if residents else None
         self._results = ResultsFile(self._output_dir, self._settings)
         n_prompts = ", ".join(f"{len(prompts)} {mode}" for mode, prompts in self._interview.prompts.items())
         log.info(
@@ -139,14 +152,14 @@ class PoliticalCompassRecipe:
             f"{len(self._respondents)} respondents; {len(self._results.rows)} answers are there already"
         )
         check_served(self._interview, self._respondents, str(self._output_dir / "replies"), self._results.has)
-        if self._resident is not None:
-            self._resident.load(self._adapters, self._device, self._dtype)
+        if residents:
+            self._model = load_adapted(cfg, self._adapters, self._device, self._dtype)
 
     def evaluate(self, cfg: DictConfig) -> None:
         """Ask everybody every question, score the answers and write all files."""
         for respondent in self._respondents:
             if respondent.server is None:
-                answers = self._resident.ask(respondent, self._results.has)
+                answers = ask_resident(cfg, self._model, self._questionnaire, respondent, self._results.has)
             else:
                 answers = ask_served(self._interview, respondent, str(self._output_dir / "replies"), self._results.has)
             for rows in answers:

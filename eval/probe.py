@@ -24,7 +24,7 @@ from eval.scores.intervals import rounded
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.scores.trajectory import Trajectory, trajectory_table
 from eval.statements.instruments import Instrument, draw, load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
 

@@ -18,11 +18,9 @@ from torchtune import config, training, utils
 from data.recipe.config import check_config, plain_errors
 from data.recipe.figures import page_template
 from data.recipe.files import write_json, write_whole
-from eval.asking.interview import Interview
-from eval.asking.resident import ResidentModel
-from eval.asking.respondents import BASE, Respondent
-from eval.asking.results import ResultsFile, check_results, row_key
-from eval.asking.run_record import describe_command, read_weights
+from eval.asking.respond import ask_resident, load_adapted, prepare_questions
+from eval.asking.respondents import BASE, Interview, Respondent
+from eval.asking.results import ResultsFile, check_results, describe_command, read_weights, row_key
 from eval.asking.written_answers import Decoding
 from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, load_adversarial, load_neutral
@@ -112,23 +110,22 @@ class SideEffectsRecipe:
         ]
         # greedy: the likeliest answer, the same at every run
         interview = Interview(self._prompts, (), {OPEN: Decoding(0.0, None, self._cfg.max_new_tokens, 0)})
-        self._resident = ResidentModel(self._cfg, interview, self._respondents) if self._prompts else None
+        self._questionnaire = prepare_questions(self._cfg, interview, self._respondents) if self._prompts else None
         self._results = ResultsFile(self._output_dir, self._row_settings)
         wanted = [{"model": name, **p.row} for name in self._names for group in self._prompts.values() for p in group]
         n_known = sum(self._results.has([row]) for row in wanted)
         log.info(f"{len(wanted)} requests and lines for {len(self._names)} models; {n_known} are there already")
-        if n_known == len(wanted):
-            self._resident = None
-        if self._resident is not None:
-            self._resident.load(self._adapters, self._device, self._dtype)
+        self._model = None
+        if n_known < len(wanted):
+            self._model = load_adapted(self._cfg, self._adapters, self._device, self._dtype)
 
     def evaluate(self) -> None:
         """Ask everybody, run the tasks, measure, write all files."""
-        if self._resident is not None:
+        if self._model is not None:
             for respondent in self._respondents:
-                for rows in self._resident.ask(respondent, self._results.has):
+                for rows in ask_resident(self._cfg, self._model, self._questionnaire, respondent, self._results.has):
                     self._results.append(rows)
-        self._resident = None  # the tasks load a model of their own
+        self._model = None  # the tasks load a model of their own
         if self._cfg.tasks:
             folders = {BASE: None, **self._adapters.folders}
             dtype = str(self._dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ from eval.scores.comparisons import flips
 from eval.scores.places import Groups, describe_drift
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item
-from eval.statements.option_orders import option_orders
+from eval.statements.prompts import option_orders
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 UP, DOWN = [-2, -1, 1, 2], [2, 1, -1, -2]

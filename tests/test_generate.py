@@ -10,11 +10,10 @@ from test_respond import BANK, Letters
 from torchtune.models.llama3 import llama3
 
 from eval.asking.generate import iterate_generations, iterate_steps, write
-from eval.asking.questions import choice_questions, prompt_tokens
+from eval.asking.questions import prompt_tokens, to_questions
 from eval.asking.respond import answer_questions
 from eval.asking.written_answers import Decoding
-from eval.statements.prompts import generate_prompts, open_prompts
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts
 
 GREEDY = Decoding(0.0, None, 12, 0)
 WARM = Decoding(1.0, 20, 12, 0)
@@ -124,7 +123,7 @@ def asked():
 
 def rows_of(model, asked, batch_size=5, **more):
     decodings = {"generate": WARM, "open": WARM._replace(max_new_tokens=20)}
-    batches = iterate_generations(model, "m", asked, Chat(), BANK.options, decodings, batch_size, **more)
+    batches = iterate_generations(model, "m", asked, Chat(), BANK.options, decodings, batch_size=batch_size, **more)
     return [row for rows in batches for row in rows]
 
 
@@ -169,9 +168,8 @@ def test_a_system_prompt_is_part_of_the_prompt_and_of_its_hash(model, asked, row
     assert all(a["prompt_sha256"] != b["prompt_sha256"] for a, b in zip(plain, told))
     assert [a["text"] for a in plain] != [b["text"] for b in told]
     templates = load_templates("en")
-    questions = [
-        choice_questions(BANK, Chat(), templates, 1, 2, ["digits"], system_prompt=s) for s in (None, "Be brief.")
-    ]
+    prompts = choice_prompts(BANK, templates, 1, 2, ["digits"])
+    questions = [to_questions(prompts, Chat(), system_prompt) for system_prompt in (None, "Be brief.")]
     assert questions[1][0].answers[0].tokens[:14] == [3, *map(ord, "Be brief. / H")]
     answered = [answer_questions(model, "m", q, 800) for q in questions]
     assert all(a["option_logprobs"] != b["option_logprobs"] for a, b in zip(*answered))

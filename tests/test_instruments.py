@@ -72,21 +72,30 @@ def change(*path_and_value):
         (change("items", 0, "twin", "z"), "item a: twin is 'z', which does not exist"),
         (change("items", 1, "twin", None), "item a: twin is 'b', whose twin is None"),
         (change("items", 0, "twin", "a"), "item a: twin is 'a'"),
-        (change("items", 0, "weights", {"economic": [1]}), "item a: weights on economic: [1]; use one number"),
-        (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights on economic"),
-        (change("items", 0, "weights", {"social": [1, 2]}), "weights on 'social'; the axes are ['economic']"),
-        (change("items", 0, "weights", {}), "item a: no weights"),
+        (
+            change("items", 0, "weights", {"economic": [1]}),
+            "item a: weights is {'economic': [1]}; economic: use one number per option, 2",
+        ),
+        (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights.economic.1 is 'x'; use a number"),
+        (
+            change("items", 0, "weights", {"social": [1, 2]}),
+            "item a: weights is {'social': [1, 2]}; no axis 'social', the axes are ['economic']",
+        ),
+        (change("items", 0, "weights", {}), "item a: weights is {}; weigh it on one of ['economic']"),
         (change("items", 0, "text", " "), "item a: text is ' '"),
         (change("items", 0, "id", 7), "item 7: id is 7; give a text, in quotes"),
         (change("items", 0, "colour", "x"), "item a: unknown field 'colour'; allowed"),
         (change("items", 0, "text only"), "item #1: a str where a mapping is needed"),
         (change("pairs", 0, "right", "L."), "pair p: left and right are the same text"),
         (change("pairs", 0, "left", ""), "pair p: left is ''"),
-        (change("pairs", 0, "axis", "social"), "pair p: axis 'social'; the axes are ['economic']"),
+        (change("pairs", 0, "axis", "social"), "pair p: axis is 'social'; the axes are ['economic']"),
         (change("pairs", 0, "id", "a"), "id a: used 2 times"),
-        (change("options", ["for", "for"]), "options: ['for', 'for']; use two or more different"),
-        (change("options", [True, False]), "options: [True, False]"),
-        (change("axes", "economic", "divisor", 0), "axis economic: offset, divisor: [3, 0]"),
+        (change("options", ["for", "for"]), "options is ['for', 'for']; use two or more different"),
+        (change("options", [True, False]), "instrument: options.0 is True; give a text, in quotes"),
+        (change("items", 0, ["a", "A.", "t"]), "item #1: a list where a mapping is needed"),
+        (change("items", 0, {"id": "a"}), "item a: weights is missing"),
+        (change("axes", "economic", "placebo", "no"), "axis economic: placebo is 'no'; use true or false"),
+        (change("axes", "economic", "divisor", 0), "axis economic: divisor is 0; use a number above 0"),
         (change("axes", "social", {"low": "l", "high": "h", "offset": 0, "divisor": 1}), "axis social: no item"),
         (change("version", 1.0), "instrument: version is 1.0; give a text, in quotes"),
         (change("licenses", "MIT"), "instrument: unknown field 'licenses'"),
@@ -105,7 +114,13 @@ def test_all_faults_at_once_and_broken_files(tmp_path):
     raw = copy.deepcopy(GOOD)
     raw["items"][0]["text"] = ""
     raw["items"][1]["topic"] = ""
-    with pytest.raises(ValueError, match="2 fault"):
+    raw["items"][1]["weights"] = {"economic": [1, 2, 3]}
+    raw["pairs"][0]["id"] = "a"
+    with pytest.raises(ValueError, match="4 fault") as refused:
+        load_instrument(write(tmp_path, raw))
+    assert len(str(refused.value).splitlines()) == 5  # a file, and a line for each fault
+    del raw["items"][1]["topic"], raw["items"][1]["weights"]
+    with pytest.raises(ValueError, match="4 fault"):
         load_instrument(write(tmp_path, raw))
     for content in ("- a\n- b\n", "", "a: [\n"):
         (tmp_path / "bad.yaml").write_text(content)
@@ -123,7 +138,7 @@ def test_unknown_instrument_names_the_shipped_ones():
     with pytest.raises(ValueError, match="instrument_columns is for instrument_format=pairs_csv/csv/jsonl"):
         load_instrument("compass60", columns={"left": "l"})
     with pytest.raises(ValueError, match="instrument_limit=0; use 1 to 76"):
-        load_instrument("compass60", limit=0)
+        load_instrument("compass60").sample(0, seed=0)
 
 
 def test_compass60_is_balanced(tmp_path, monkeypatch):
@@ -176,54 +191,53 @@ def test_placebo_names_no_politics():
 
 
 def test_a_limit_draws_whole_couples_from_all_axes():
-    instrument = load_instrument("compass60", limit=6)
+    bank = load_instrument("compass60")
+    instrument = bank.sample(6, seed=0)
     assert sorted(min(item.weights) for item in instrument.items) == ["economic"] * 2 + ["placebo"] * 2 + ["social"] * 2
     assert all(item.twin in {other.id for other in instrument.items} for item in instrument.items)
     assert all(instrument.axis_range(axis) == pytest.approx((-10, 10)) for axis in instrument.axes)
     assert len(instrument.pairs) == 6
-    assert load_instrument("compass60", limit=6) == instrument
-    assert load_instrument("compass60", limit=6, seed=1).items != instrument.items
+    assert bank.sample(6, seed=0) == instrument
+    assert bank.sample(6, seed=1).items != instrument.items
 
 
-def test_pairs_csv(tmp_path, caplog):
+def test_pairs_csv(tmp_path):
     path = tmp_path / "views.csv"
     path.write_text('\ufeffl,r,topic\n"One, two.",Three.,x\nA.,B.,y\nC.,D.,y\n', encoding="utf-8")
     instrument = load_instrument(str(path), "pairs_csv")
     assert [(p.id, p.left, p.topic) for p in instrument.pairs][0] == ("row-1", "One, two.", "x")
     assert (instrument.name, instrument.items, instrument.axes) == ("views", (), {})
-    with caplog.at_level("INFO", logger="eval.statements.instruments"):
-        drawn = [load_instrument(str(path), "pairs_csv", limit=2, seed=s).pairs for s in (1, 1, 2)]
+    drawn = [instrument.sample(2, seed).pairs for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
-    assert "2 of 3 pairs taken" in caplog.text
+    assert len(drawn[0]) == 2
     (tmp_path / "other.csv").write_text("links,rechts,thema\nA.,B.,y\n")
     columns = {"left": "links", "right": "rechts", "topic": "thema"}
     assert load_instrument(str(tmp_path / "other.csv"), "pairs_csv", columns).pairs[0].right == "B."
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "limit", "message"),
+    ("content", "columns", "message"),
     [
-        ("l,r\nA.,B.\n", None, None, "no column \\['topic'\\]; found \\['l', 'r'\\]"),
-        ("l,r,topic\nA.,B.,x\nA.,,x\n", None, None, "data row 2"),
-        ("l,r,topic\nA.,A.,x\n", None, None, "two different statements"),
-        ("l,r,topic\nA.\n", None, None, "data row 1"),
-        ("l,r,topic\n", None, None, "both empty"),
-        ("l,r,topic\nA.,B.,x\n", {"lft": "l"}, None, "unknown \\['lft'\\]"),
-        ("l,r,topic\nA.,B.,x\n", None, 2, "instrument_limit=2; use 1 to 1"),
+        ("l,r\nA.,B.\n", None, "no column \\['topic'\\]; found \\['l', 'r'\\]"),
+        ("l,r,topic\nA.,B.,x\nA.,,x\n", None, "data row 2"),
+        ("l,r,topic\nA.,A.,x\n", None, "two different statements"),
+        ("l,r,topic\nA.\n", None, "data row 1"),
+        ("l,r,topic\n", None, "both empty"),
+        ("l,r,topic\nA.,B.,x\n", {"lft": "l"}, "unknown \\['lft'\\]"),
     ],
 )
-def test_pairs_csv_faults(tmp_path, content, columns, limit, message):
+def test_pairs_csv_faults(tmp_path, content, columns, message):
     path = tmp_path / "views.csv"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        load_instrument(str(path), "pairs_csv", columns, limit)
+        load_instrument(str(path), "pairs_csv", columns)
 
 
 def test_twinviews_loads():
     path = Path(__file__).parents[2] / "shared" / "data" / "twinviews_4000.csv"
     if not os.path.exists(path):
         pytest.skip("the TwinViews sample is not here")
-    assert len(load_instrument(str(path), "pairs_csv", limit=200, seed=0).pairs) == 200
+    assert len(load_instrument(str(path), "pairs_csv").sample(200, seed=0).pairs) == 200
 
 
 def test_statements_as_plain_text(tmp_path):

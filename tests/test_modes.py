@@ -8,7 +8,7 @@ from fault_server import FaultServer
 from test_political_compass import adapters, overrides, run  # noqa: F401
 
 from eval.asking import results
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 
 WRITTEN = {
     "modes": ["choice", "generate", "open"],

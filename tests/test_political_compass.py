@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 
 from data.recipe.config import check_config
 from eval.asking import respond, results
-from eval.asking.run_record import read_settings
+from eval.asking.results import read_settings
 from eval.pages import compass
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
 from eval.statements.instruments import load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 
 CONFIG = REPO / "configs" / "political_compass.yaml"
 BANK = {
@@ -160,6 +160,11 @@ def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
         ({"modes": []}, r"modes=\[\]; use any of"),
         ({"temperature": 0, "n_samples": 2}, "at 0 all are the same"),
         ({"max_new_tokens": 0}, "max_new_tokens=0; use 1 or more"),
+        ({"n_samples": None}, "n_samples=None; use 1 or more"),
+        ({"top_k": 0}, "top_k=0; use 1 or more, or null"),
+        ({"temperature": None}, "temperature=None, n_samples=1; use a temperature"),
+        ({"n_templates": None}, "n_templates=None; use 1 to 10"),
+        ({"n_orders": None}, "n_orders=None; use 1 to 8"),
         ({"n_generate_orders": 9, "modes": ["generate"]}, "n_generate_orders=9; use 1 to 8"),
         ({"respondents": {"b": {"adapter": "x"}}}, "adapter 'x'; the adapters are"),
         ({"model": None}, "tokenizer, checkpointer given; give all of"),
@@ -175,7 +180,7 @@ def test_refused_before_the_model_loads(overrides, more, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_pairs_csv_alone(overrides, tmp_path):
+def test_pairs_csv_alone(overrides, tmp_path, caplog):
     (tmp_path / "views.csv").write_text("l,r,topic\nA b.,C d.,x\nE f.,G h.,x\nI.,J.,x\n")
     csv = {"instrument": str(tmp_path / "views.csv"), "instrument_format": "pairs_csv", "instrument_limit": 2}
     with pytest.raises(ValueError, match=r"has no items; use modes=\['pairs'\]"):
@@ -184,6 +189,7 @@ def test_pairs_csv_alone(overrides, tmp_path):
     assert len(rows) == 2 * 4
     assert list(summary["models"]["base"]["pairs"]) == ["lean"]
     assert summary["comparisons"] == []
+    assert "views.csv: 0 of 0 items and 2 of 3 pairs taken (seed 0)" in caplog.text
 
 
 def test_a_tokenizer_without_a_template_is_refused(overrides, packaged_model_dir):

@@ -24,7 +24,7 @@ from eval.scores.answers import collect_answers
 from eval.scores.scoring import axis_values, describe
 from eval.scores.trajectory import trajectory_drift, trajectory_table
 from eval.statements.instruments import load_instrument
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import load_templates
 from finetune.adapters.resident import AdaptedModel
 from finetune.run.reader import WatchedRun
 from finetune.tokenizers import hf_chat_tokenizer

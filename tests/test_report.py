@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from test_diagnostics import BANK, ask, leaning, one_hot, place
 
-from eval.asking.run_record import describe_run
+from eval.asking.results import describe_run
 from eval.pages.compass import caption, draw_compass, list_panels
 from eval.pages.report import render_report, score_table
 from eval.scores.summary import summarize

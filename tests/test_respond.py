@@ -10,8 +10,7 @@ from eval.asking import respond
 from eval.asking.questions import choice_questions, pair_questions
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
-from eval.statements.option_orders import option_orders
-from eval.statements.wordings import LABEL_SETS, load_templates
+from eval.statements.prompts import LABEL_SETS, load_templates, option_orders
 
 FIELDS = {
     "model", "instrument", "instrument_version", "instrument_sha256", "mode", "item", "template", "order", "labels",

@@ -8,14 +8,12 @@ import pytest
 from fault_server import FaultServer, completion
 from test_respond import BANK
 
-from eval.asking.interview import Interview
-from eval.asking.respondents import Respondent, read_respondents
+from eval.asking.respondents import Interview, Respondent, read_respondents
 from eval.asking.results import KEY, ResultsFile, check_results, read_places
 from eval.asking.served import ask_served, check_served
 from eval.asking.written_answers import Decoding
 from eval.scores.summary import summarize
-from eval.statements.prompts import choice_prompts, generate_prompts, open_prompts
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts
 
 SERVER = {"model": "stub", "base_url": "http://127.0.0.1:1/v1"}
 LISTED = {"1": -0.2, " 2": -2.5, "2": -3.0, "The": -4.0, "3": -5.0}

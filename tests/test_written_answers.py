@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.asking.written_answers import Decoding, read_option, written_row
+from eval.asking.written_answers import Decoding, Writing, read_option, written_row
 from eval.statements.prompts import Prompt
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
@@ -133,11 +133,11 @@ PROMPT = Prompt(
 )
 def test_row(text, choice, refused):
     decoding = Decoding(0.3, 200, 64, 7)
-    row = written_row("m", PROMPT, OPTIONS, text, decoding, "stop", 4)
+    row = written_row("m", PROMPT, OPTIONS, decoding, Writing(text, "stop", 4))
     assert (row["choice"], row["refused"], row["text"]) == (choice, refused, text)
     assert row["option_logprobs"] is row["option_mass"] is row["stance"] is row["judge"] is None
     assert row["decoding"] == {"temperature": 0.3, "top_k": 200, "max_new_tokens": 64, "seed": decoding.seed_of(row)}
-    open_row = written_row("m", PROMPT._replace(answers=()), OPTIONS, text, decoding, "stop", 4)
+    open_row = written_row("m", PROMPT._replace(answers=()), OPTIONS, decoding, Writing(text, "stop", 4))
     assert open_row["choice"] is None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
 """From a statement to a row of ``results.jsonl``: who is asked, in which mode, and how the answer is read.
 
-:class:`eval.asking.resident.ResidentModel` asks a loaded model, :func:`eval.asking.served.ask_served` a server.
+:func:`eval.asking.respond.ask_resident` asks a loaded model, :func:`eval.asking.served.ask_served` a server.
 """

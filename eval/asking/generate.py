@@ -15,8 +15,8 @@ from torchtune.modules import KVCache, TransformerDecoder
 from tqdm import tqdm
 
 from eval.asking.questions import prompt_tokens
-from eval.asking.respond import Rows
-from eval.asking.written_answers import Decoding, written_row
+from eval.asking.results import Row
+from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
 
 
@@ -27,10 +27,11 @@ def iterate_generations(
     tokenizer: Any,
     options: Sequence[str],
     decodings: Mapping[str, Decoding],
+    *,
     batch_size: int,
     system_prompt: str | None = None,
-    is_known: Callable[[Rows], bool] = lambda rows: False,
-) -> Iterator[Rows]:
+    is_known: Callable[[list[Row]], bool] = lambda rows: False,
+) -> Iterator[list[Row]]:
     """Yield the rows of ``results.jsonl``, batch by batch, as they are written.
 
     Args:
@@ -44,29 +45,25 @@ def iterate_generations(
         system_prompt: Put before every prompt; None leaves the chat template its own.
         is_known: Says of the unanswered rows of a batch whether all are answered already; such a batch is left out.
             Batches are cut the same way whatever is known, so that every row is the same.
-
-    Raises:
-        ValueError: If a prompt and its answer are longer than the model's context.
     """
     prompts = [with_system(prompt, system_prompt) for prompt in prompts]
     ids = [prompt_tokens(tokenizer, prompt.text, system_prompt) for prompt in prompts]
     # alike in length, so that little is padded
     order = sorted(range(len(prompts)), key=lambda k: (prompts[k].row["mode"], len(ids[k]), k))
-    of_mode = [list(group) for _, group in itertools.groupby(order, key=lambda k: prompts[k].row["mode"])]
-    batches = [group[k : k + batch_size] for group in of_mode for k in range(0, len(group), batch_size)]
+    groups = [list(group) for _, group in itertools.groupby(order, key=lambda k: prompts[k].row["mode"])]
+    batches = [group[k : k + batch_size] for group in groups for k in range(0, len(group), batch_size)]
     with tqdm(total=len(prompts), desc=f"{name}, writing", unit="prompt") as progress:
         for batch in batches:
-            asked = [prompts[k] for k in batch]
-            if not is_known([{"model": name, **prompt.row} for prompt in asked]):
-                decoding = decodings[asked[0].row["mode"]]
-                seeds = [decoding.seed_of(prompt.row) for prompt in asked]
+            if not is_known([{"model": name, **prompts[k].row} for k in batch]):
+                decoding = decodings[prompts[batch[0]].row["mode"]]
+                seeds = [decoding.seed_of(prompts[k].row) for k in batch]
                 written = write(model, [ids[k] for k in batch], decoding, seeds, tokenizer.stop_tokens)
                 rows = []
-                for prompt, tokens in zip(asked, written):
-                    ended = tokens[-1] in tokenizer.stop_tokens
-                    text = tokenizer.decode(tokens[:-1] if ended else tokens)
-                    finish = "stop" if ended else "length"
-                    rows.append(written_row(name, prompt, options, text, decoding, finish, len(tokens)))
+                for k, tokens in zip(batch, written):
+                    has_ended = tokens[-1] in tokenizer.stop_tokens
+                    text = tokenizer.decode(tokens[:-1] if has_ended else tokens)
+                    writing = Writing(text, "stop" if has_ended else "length", len(tokens))
+                    rows.append(written_row(name, prompts[k], options, decoding, writing))
                 yield rows
             progress.update(len(batch))
 
@@ -124,10 +121,10 @@ def iterate_steps(
             f"{model.max_seq_len}: lower max_new_tokens or open_max_new_tokens, or raise model.max_seq_len"
         )
     tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=weight.device)  # [B, W]
-    there = torch.tensor([[False] * (width - len(p)) + [True] * (total - width + len(p)) for p in prompts])
-    there = there.to(weight.device)  # [B, T]
-    positions = get_position_ids_from_padding_mask(there)
-    mask = get_causal_mask_from_padding_mask(there[:, :width], target_seq_len=total)
+    is_token = torch.tensor([[False] * (width - len(p)) + [True] * (total - width + len(p)) for p in prompts])
+    is_token = is_token.to(weight.device)  # [B, T]
+    positions = get_position_ids_from_padding_mask(is_token)
+    mask = get_causal_mask_from_padding_mask(is_token[:, :width], target_seq_len=total)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     under_way = set(range(n))
     with weight.device:
@@ -149,7 +146,7 @@ def iterate_steps(
         yield written
         if not under_way:
             return
-        mask = there[:, None, :].clone()
+        mask = is_token[:, None, :].clone()
         mask[:, :, end + 1 :] = False
 
 

@@ -10,8 +10,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
 from data.pairs.tokens import Continuation
 from eval.statements.instruments import Instrument
-from eval.statements.prompts import Prompt, choice_prompts, pair_prompts, with_system
-from eval.statements.wordings import Templates
+from eval.statements.prompts import Prompt, Templates, choice_prompts, pair_prompts, with_system
 
 
 class Question(NamedTuple):
@@ -42,14 +41,27 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
         _check_distinct(kind, texts, [chat_answer(text) for text in texts])
     questions = []
     for prompt in prompts:
-        answer = plain_answer if prompt.text is None else chat_answer
-        before = prompt_of(prompt.text)
-        questions.append(
-            Question(
-                with_system(prompt, system_prompt).row, [_continuation(before, answer(text)) for text in prompt.answers]
-            )
-        )
+        before, answer_of = prompt_of(prompt.text), plain_answer if prompt.text is None else chat_answer
+        answers = [continuation(before, answer_of(text)) for text in prompt.answers]
+        questions.append(Question(with_system(prompt, system_prompt).row, answers))
     return questions
+
+
+def choice_questions(
+    instrument: Instrument,
+    tokenizer: Any,
+    templates: Templates,
+    n_templates: int,
+    n_orders: int,
+    labels: Sequence[str],
+) -> list[Question]:
+    """Return :func:`eval.statements.prompts.choice_prompts` as token ids."""
+    return to_questions(choice_prompts(instrument, templates, n_templates, n_orders, labels), tokenizer)
+
+
+def pair_questions(instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int) -> list[Question]:
+    """Return :func:`eval.statements.prompts.pair_prompts` as token ids."""
+    return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer)
 
 
 def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = None) -> list[int]:
@@ -62,25 +74,9 @@ def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = 
     return tokenizer.prompt_tokens([*system, Message(role="user", content=text)])
 
 
-def choice_questions(
-    instrument: Instrument,
-    tokenizer: Any,
-    templates: Templates,
-    n_templates: int,
-    n_orders: int,
-    labels: Sequence[str],
-    system_prompt: str | None = None,
-) -> list[Question]:
-    """Return :func:`eval.statements.prompts.choice_prompts` as token ids."""
-    prompts = choice_prompts(instrument, templates, n_templates, n_orders, labels)
-    return to_questions(prompts, tokenizer, system_prompt)
-
-
-def pair_questions(
-    instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int, system_prompt: str | None = None
-) -> list[Question]:
-    """Return :func:`eval.statements.prompts.pair_prompts` as token ids."""
-    return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer, system_prompt)
+def continuation(prompt: list[int], answer: list[int]) -> Continuation:
+    """Return a prompt and its answer, of which the answer alone is scored."""
+    return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)
 
 
 def _answer_tokens(tokenizer: Any, text: str) -> list[int]:
@@ -98,7 +94,3 @@ def _check_distinct(kind: str, texts: Sequence[str], tokens: Sequence[list[int]]
                 f"labels={kind}: with this tokenizer the answer {texts[b]!r} begins with {texts[a]!r}, so "
                 "they cannot be told apart; use another label set"
             )
-
-
-def _continuation(prompt: list[int], answer: list[int]) -> Continuation:
-    return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)

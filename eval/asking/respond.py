@@ -1,25 +1,91 @@
 # SPDX-License-Identifier: MIT
-"""A resident torchtune model answers questions by log-probability, many prompts in one forward.
+"""The resident torchtune model and its adapters: loaded once, asked by log-probability and in writing.
 
-All answers are merged into prefix trees: what prompts share (instructions, options, statements) is
+All answers that are compared are merged into prefix trees: what prompts share (instructions, options, statements) is
 computed once. The result does not depend on how the questions are cut into forwards.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from omegaconf import DictConfig
+from torchtune import config, training
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules import TransformerDecoder
 from tqdm import tqdm
 
-from eval.asking.questions import Question
-from eval.asking.results import row_key
+from eval.asking.generate import iterate_generations
+from eval.asking.questions import Question, to_questions
+from eval.asking.respondents import WRITTEN, Interview, Respondent
+from eval.asking.results import Row, result_row, row_key
+from finetune.adapters.blends import AdapterSet
+from finetune.adapters.resident import AdaptedModel
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
-Rows = list[dict[str, Any]]
+
+class Questionnaire(NamedTuple):
+    """An interview as a resident model reads it: what is wrong with it is found before a minute of loading.
+
+    Attributes:
+        tokenizer: Renders prompts, and reads what is written.
+        interview: Prompts and decodings.
+        questions: Those that are answered by log-probability, by the modes and the system prompt of a respondent.
+    """
+
+    tokenizer: Any
+    interview: Interview
+    questions: dict[tuple[tuple[str, ...], str | None], list[Question]]
+
+
+def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequence[Respondent]) -> Questionnaire:
+    """Return what the base, and whoever else is this model with something added, are asked.
+
+    Raises:
+        ValueError: If the tokenizer cannot render a prompt, or two options begin alike.
+    """
+    tokenizer, questions = load_tokenizer(cfg), {}
+    for modes, system_prompt in {(r.modes, r.system_prompt) for r in respondents}:
+        prompts = interview.of_modes({*modes} - {*WRITTEN})
+        questions[modes, system_prompt] = to_questions(prompts, tokenizer, system_prompt)
+    return Questionnaire(tokenizer, interview, questions)
+
+
+def ask_resident(
+    cfg: DictConfig,
+    model: AdaptedModel,
+    questionnaire: Questionnaire,
+    respondent: Respondent,
+    is_known: Callable[[list[Row]], bool],
+) -> Iterator[list[Row]]:
+    """Yield the rows of one respondent.
+
+    Args:
+        cfg: Says how many prompts are asked at once.
+        model: The base and its adapters.
+        questionnaire: What is asked.
+        respondent: Who is asked.
+        is_known: Says whether rows are answered already; these are not asked again.
+    """
+    name, interview = respondent.name, questionnaire.interview
+    prompts = interview.of_modes({*respondent.modes} & {*WRITTEN})
+    with model.using(respondent.adapter) as decoder:
+        if questions := questionnaire.questions[respondent.modes, respondent.system_prompt]:
+            yield from iterate_answers(decoder, name, questions, cfg.max_tokens_per_forward, is_known)
+        if prompts:
+            yield from iterate_generations(
+                decoder,
+                name,
+                prompts,
+                questionnaire.tokenizer,
+                interview.options,
+                interview.decodings,
+                batch_size=cfg.prompts_per_batch,
+                system_prompt=respondent.system_prompt,
+                is_known=is_known,
+            )
 
 
 def iterate_answers(
@@ -27,8 +93,8 @@ def iterate_answers(
     name: str,
     questions: Sequence[Question],
     max_tokens_per_forward: int,
-    is_known: Callable[[Rows], bool] = lambda rows: False,
-) -> Iterator[Rows]:
+    is_known: Callable[[list[Row]], bool] = lambda rows: False,
+) -> Iterator[list[Row]]:
     """Yield the rows of ``results.jsonl``, forward by forward, as they are answered.
 
     Args:
@@ -38,21 +104,18 @@ def iterate_answers(
         max_tokens_per_forward: Budget of merged tokens; memory and speed depend on it, results do not.
         is_known: Says of the unanswered rows of a forward whether all are answered already; such a forward is
             left out. Forwards are cut the same way whatever is known, so that every row is the same to the bit.
-
-    Raises:
-        FloatingPointError: If the model gives a log-probability that is not finite.
     """
     order = sorted(range(len(questions)), key=lambda k: questions[k].answers[0].tokens)
     forwards = cut_by_tokens([questions[k].answers for k in order], max_tokens_per_forward)
     with tqdm(total=len(questions), desc=name, unit="prompt") as progress, torch.no_grad():
         for forward in forwards:
-            asked = [questions[order[k]] for k in forward]
-            if not is_known([{"model": name, **question.row} for question in asked]):
-                yield answer_together(model, name, asked)
-            progress.update(len(asked))
+            batch = [questions[order[k]] for k in forward]
+            if not is_known([{"model": name, **question.row} for question in batch]):
+                yield answer_together(model, name, batch)
+            progress.update(len(batch))
 
 
-def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Question]) -> Rows:
+def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Question]) -> list[Row]:
     """Return the rows of questions, all answered in one forward; gradients must be off."""
     tree = build_tree([answer for question in questions for answer in question.answers])
     logprobs = iter(answer_logprobs(model, tree).tolist())
@@ -61,14 +124,14 @@ def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Qu
 
 def answer_questions(
     model: TransformerDecoder, name: str, questions: Sequence[Question], max_tokens_per_forward: int
-) -> Rows:
+) -> list[Row]:
     """Return all rows of :func:`iterate_answers` at once, in the order of the questions."""
     forwards = iterate_answers(model, name, questions, max_tokens_per_forward)
-    rows = {row_key(row): row for rows in forwards for row in rows}
+    rows = {row_key(row): row for forward in forwards for row in forward}
     return [rows[row_key({"model": name, **question.row})] for question in questions]
 
 
-def answer_row(name: str, question: Question, logprobs: list[float]) -> dict[str, Any]:
+def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
     """Return the row of ``results.jsonl`` about one answered question.
 
     Raises:
@@ -79,17 +142,36 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> dict[str
             f"{name}: log-probabilities {logprobs} for {question.row['mode']} {question.row['item']}; "
             "the weights or the dtype overflow: try dtype=fp32, or check the adapter"
         )
-    scored = [sum(label != CROSS_ENTROPY_IGNORE_IDX for label in a.labels) for a in question.answers]
     is_choice = question.row["mode"] == "choice"
-    return {
-        "model": name,
-        **question.row,
-        "option_logprobs": [round(x, 6) for x in logprobs],
-        "n_tokens": scored,
-        "option_mass": round(sum(map(math.exp, logprobs)), 6) if is_choice else None,
-        "choice": max(range(len(logprobs)), key=logprobs.__getitem__) if is_choice else None,
-        "stance": None,
-        "refused": None,
-        "text": None,
-        "judge": None,
-    }
+    return result_row(
+        name,
+        question.row,
+        option_logprobs=[round(x, 6) for x in logprobs],
+        n_tokens=[sum(label != CROSS_ENTROPY_IGNORE_IDX for label in a.labels) for a in question.answers],
+        option_mass=round(sum(map(math.exp, logprobs)), 6) if is_choice else None,
+        choice=max(range(len(logprobs)), key=logprobs.__getitem__) if is_choice else None,
+    )
+
+
+def load_tokenizer(cfg: DictConfig) -> Any:
+    """Build the tokenizer of a config.
+
+    Raises:
+        ValueError: If it cannot render a prompt.
+    """
+    tokenizer = config.instantiate(cfg.tokenizer)
+    if not hasattr(tokenizer, "prompt_tokens"):
+        raise ValueError(
+            f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "
+            f"finetune.tokenizers.hf_chat_tokenizer with path={cfg.checkpointer.checkpoint_dir}"
+        )
+    return tokenizer
+
+
+def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> AdaptedModel:
+    """Load the base of a config (its ``model`` and ``checkpointer``) with its adapters."""
+    checkpointer = config.instantiate(cfg.checkpointer)
+    with training.set_default_dtype(dtype), device:
+        model = config.instantiate(cfg.model)
+    model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
+    return AdaptedModel(model.eval(), adapters.folders, cfg.checkpointer.checkpoint_dir, adapters.blends)

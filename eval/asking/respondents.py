@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is asked: the resident base, its adapters, and what the key ``respondents`` of a config adds to them.
+"""Who is asked what: the interview of a config, the resident base and its adapters, and the key ``respondents``.
 
 ::
 
@@ -15,14 +15,38 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from omegaconf import DictConfig
+
 from data.chat.cache import find_confusions
-from eval.statements.prompts import LABELS
+from eval.asking.written_answers import Decoding
+from eval.statements import prompts
+from eval.statements.instruments import Instrument
+from eval.statements.prompts import LABELS, Prompt, Templates
 
 MODES = ("choice", "pairs", "generate", "open")
+WRITTEN = ("generate", "open")
 BASE = "base"
 _RESIDENT = ("adapter", "system_prompt", "modes")
 _CLIENT = ("base_url", "cache_dir", "api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s")
 _SERVED = ("model", "system_prompt", "modes", "params", "n_top_logprobs", "stop_after", *_CLIENT)
+
+
+class Interview(NamedTuple):
+    """What is asked.
+
+    Attributes:
+        prompts: By mode, in the order in which they are asked.
+        options: Wordings, in the instrument's order.
+        decodings: How the text of each mode is drawn.
+    """
+
+    prompts: dict[str, list[Prompt]]
+    options: tuple[str, ...]
+    decodings: dict[str, Decoding]
+
+    def of_modes(self, modes: Collection[str]) -> list[Prompt]:
+        """Return the prompts of these modes."""
+        return [prompt for mode, prompts in self.prompts.items() if mode in modes for prompt in prompts]
 
 
 class Respondent(NamedTuple):
@@ -41,6 +65,45 @@ class Respondent(NamedTuple):
     adapter: str | None = None
     system_prompt: str | None = None
     server: Mapping[str, Any] | None = None
+
+
+def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates) -> Interview:
+    """Make the prompts of a config's modes.
+
+    Raises:
+        ValueError: If a mode is unknown, the instrument or the templates have nothing for it, or a setting is out of
+            range.
+    """
+    if not cfg.modes or not {*cfg.modes} <= {*MODES}:
+        raise ValueError(f"modes={list(cfg.modes)}; use any of {list(MODES)}")
+    for mode, kind in (("choice", "items"), ("pairs", "pairs"), ("generate", "items")):
+        if mode in cfg.modes and not getattr(instrument, kind):
+            others = [m for m in cfg.modes if m != mode]
+            raise ValueError(f"modes={list(cfg.modes)}, but {cfg.instrument} has no {kind}; use modes={others}")
+    counts = ["n_samples", "max_new_tokens", "open_max_new_tokens", "prompts_per_batch", "max_tokens_per_forward"]
+    for key in counts if cfg.top_k is None else [*counts, "top_k"]:
+        if not isinstance(cfg[key], int) or cfg[key] < 1:
+            raise ValueError(f"{key}={cfg[key]}; use 1 or more{', or null' if key == 'top_k' else ''}")
+    is_number = isinstance(cfg.temperature, int | float)
+    if not is_number or cfg.temperature < 0 or (cfg.temperature == 0 and cfg.n_samples > 1):
+        raise ValueError(
+            f"temperature={cfg.temperature}, n_samples={cfg.n_samples}; use a temperature of 0 or more, and above "
+            "0 for more than one sample: at 0 all are the same"
+        )
+    bank, labels = (instrument, templates), list(cfg.labels)
+    by_mode = {}
+    if "choice" in cfg.modes:
+        by_mode["choice"] = prompts.choice_prompts(*bank, cfg.n_templates, cfg.n_orders, labels)
+    if "pairs" in cfg.modes:
+        by_mode["pairs"] = prompts.pair_prompts(*bank, cfg.n_pair_templates)
+    if "generate" in cfg.modes:
+        size = (cfg.n_generate_templates, cfg.n_generate_orders, labels, cfg.n_samples)
+        by_mode["generate"] = prompts.generate_prompts(*bank, *size)
+    if "open" in cfg.modes:
+        by_mode["open"] = prompts.open_prompts(*bank, cfg.n_open_templates, cfg.n_samples)
+    lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens}
+    decodings = {mode: Decoding(cfg.temperature, cfg.top_k, n, cfg.seed) for mode, n in lengths.items()}
+    return Interview(by_mode, instrument.options, decodings)
 
 
 def read_respondents(
@@ -62,43 +125,43 @@ def read_respondents(
     Raises:
         ValueError: If an entry cannot be asked; lists every fault.
     """
-    found = [Respondent(BASE, tuple(modes))] if has_resident else []
-    found += [Respondent(name, tuple(modes), adapter=name) for name in adapters]
+    respondents = [Respondent(BASE, tuple(modes))] if has_resident else []
+    respondents += [Respondent(name, tuple(modes), adapter=name) for name in adapters]
     faults = []
     if adapters and not has_resident:
         faults.append(f"model=null has no adapters; drop {list(adapters)}, or name the model that they belong to")
-    for name, entry in (entries or {}).items():
-        where, known = f"respondents.{name}", _SERVED if "model" in (entry or {}) else _RESIDENT
-        if name in {other.name for other in found} or name == BASE:
+    for name, given in (entries or {}).items():
+        where, entry = f"respondents.{name}", given or {}
+        is_served = "model" in entry
+        known = _SERVED if is_served else _RESIDENT
+        if name in {BASE, *(other.name for other in respondents)}:
             faults.append(f"{where}: this name is taken; choose another one")
         if "@" in name:
             faults.append(f"{where}: a name with @ is a dial's (left@0.5); choose another one")
-        if "model" in (entry or {}) and not re.fullmatch(r"\w[\w.+@ -]*", name):
+        if is_served and not re.fullmatch(r"\w[\w.+@ -]*", name):
             faults.append(f"{where}: replies are kept in a folder of this name; use letters, digits and any of . _ + -")
         if not entry or set(entry) - set(known):
-            extra = sorted(set(entry or {}) - set(known))
+            extra = sorted(set(entry) - set(known))
             faults.append(f"{where}: {extra or 'nothing'}; use {known} (with model: a server, without: the resident)")
             continue
-        own = list(entry.get("modes") or [m for m in modes if m != "pairs" or "model" not in entry])
-        if wrong := [m for m in own if m not in modes]:
+        its_modes = list(entry.get("modes") or [mode for mode in modes if mode != "pairs" or not is_served])
+        if wrong := [mode for mode in its_modes if mode not in modes]:
             faults.append(f"{where}: modes {wrong} are not among the run's {list(modes)}")
-        if "model" in entry:
-            faults += [f"{where}: {fault}" for fault in _server_faults(entry, own, labels)]
+        adapter, server = entry.get("adapter"), None
+        if is_served:
+            faults += [f"{where}: {fault}" for fault in _server_faults(entry, its_modes, labels)]
             server = {key: value for key, value in entry.items() if key not in _RESIDENT}
-            found.append(Respondent(name, tuple(own), system_prompt=entry.get("system_prompt"), server=server))
-            continue
-        adapter = entry.get("adapter")
-        if not has_resident:
+        elif not has_resident:
             faults.append(f"{where}: there is no resident model (model=null); give it a model and a base_url")
         if adapter is not None and adapter not in adapters:
             faults.append(f"{where}: adapter {adapter!r}; the adapters are {list(adapters)}, null is the base")
-        found.append(Respondent(name, tuple(own), adapter, entry.get("system_prompt")))
-    faults += find_confusions({f"respondents.{r.name}": r.server for r in found if r.server})
-    if not found and not faults:
+        respondents.append(Respondent(name, tuple(its_modes), adapter, entry.get("system_prompt"), server))
+    faults += find_confusions({f"respondents.{r.name}": r.server for r in respondents if r.server})
+    if not respondents and not faults:
         faults.append("nobody is asked: model=null and no respondents; name one of either")
     if faults:
         raise ValueError("the respondents were refused:\n  - " + "\n  - ".join(faults))
-    return found
+    return respondents
 
 
 def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Collection[str]) -> list[str]:

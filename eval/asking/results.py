@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: MIT
 """The files of a run: ``results.jsonl``, written as answers come, and ``settings.json``, which they belong to.
 
-A row is one answer. Beside the rows, ``settings.json`` says in ``places`` where a model stands among others: at which
-step of a training, with which weight on a dial, with which seed and dose in a study.
+A row is one answer. Beside the rows, ``settings.json`` has the config, the hashes of everything that the answers depend
+on, and ``places``: at which step of a training, weight of a dial, or seed and dose of a study a model stands.
 """
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypedDict
 
+from omegaconf import DictConfig, OmegaConf
+
 from data.recipe.files import AppendLog, changed_settings, write_json
+from eval.statements.instruments import Instrument
+from eval.statements.prompts import Templates
+from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
 
 Row = dict[str, Any]
+PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
 KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
 # Settings that change no row: a run with others is scored anew from the answers that are there.
 SCORING = ("n_bootstrap", "training_data", "judges", "places")
@@ -193,3 +202,58 @@ def _without_calling(settings: Mapping[str, Any]) -> dict[str, Any]:
     entries = (settings.get("respondents") or {}).items()
     respondents = {name: {k: x for k, x in entry.items() if k not in CALLING} for name, entry in entries}
     return {**settings, "respondents": respondents}
+
+
+def config_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return a config as ``settings.json`` has it: without the folders that are written."""
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    settings.pop("output_dir")
+    (settings["checkpointer"] or {}).pop("output_dir", None)  # null: servers alone are asked
+    return settings
+
+
+def read_weights(cfg: DictConfig, adapters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the config without its output folder, and the hashes of base, adapters and tokenizer."""
+    base = Path(cfg.checkpointer.checkpoint_dir) if cfg.checkpointer is not None else None
+    return config_settings(cfg) | {
+        "adapters_sha256": {name: fingerprint(folder) for name, folder in adapters.items()},
+        "base_sha256": fingerprint(base) if base and base.is_dir() else None,
+        "tokenizer_sha256": tokenizer_fingerprint(cfg.tokenizer.get("path")) if cfg.tokenizer is not None else None,
+    }
+
+
+def read_settings(
+    cfg: DictConfig, instrument: Instrument, templates: Templates, adapters: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return :func:`read_weights`, and the hashes of templates and instrument."""
+    return read_weights(cfg, adapters) | {
+        "templates_version": templates.version,
+        "templates_sha256": templates.sha256,
+        "instrument_sha256": instrument.sha256,
+    }
+
+
+def describe_run(instrument: Instrument, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first part of ``summary.json``: instrument, command, versions and settings."""
+    axes = {name: {**axis._asdict(), "range": instrument.axis_range(name)} for name, axis in instrument.axes.items()}
+    fields = ("name", "version", "licence", "source", "sha256")
+    about = {field: getattr(instrument, field) for field in fields}
+    return {"instrument": about | {"axes": axes}, **describe_command(settings)}
+
+
+def describe_command(settings: Mapping[str, Any], *packages: str) -> dict[str, Any]:
+    """Return command, versions (of these packages too) and settings."""
+    recipe = sys.argv[0]
+    path = recipe if "/" in recipe else f"{recipe.replace('.', '/')}.py"  # torchtune makes a module's name of it
+    return {
+        "command": shlex.join(["tune", "run", path, *sys.argv[1:]]),
+        "versions": {name: _version(name) for name in (*PACKAGES, *packages)} | {"python": sys.version.split()[0]},
+        "settings": dict(settings),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

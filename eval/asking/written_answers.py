@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from data.quality.phrases import refusal
+from eval.asking.results import result_row
 from eval.statements.prompts import Prompt
 
 # What may precede an answer, in English; in another language an answer is read where it stands alone.
@@ -37,7 +38,18 @@ class Decoding(NamedTuple):
         return int.from_bytes(hashlib.sha256(repr((self.seed, names)).encode()).digest()[:4]) >> 1
 
 
-def read_option(text: str, options: Sequence[str], said: Sequence[str]) -> int | None:
+class Writing(NamedTuple):
+    """An answer in writing; without ``text`` where a server refused the call.
+
+    ``finish`` is ``stop``, ``length`` where it was cut, or why there is no text.
+    """
+
+    text: str | None
+    finish: str
+    n_tokens: int
+
+
+def read_option(text: str, options: Sequence[str], to_say: Sequence[str]) -> int | None:
     """Return the option that a text chooses, or None.
 
     The first line must be an answer: a label that was shown, alone or followed by ``.``, ``)``, ``:`` or a dash and
@@ -49,7 +61,7 @@ def read_option(text: str, options: Sequence[str], said: Sequence[str]) -> int |
     Args:
         text: What was written.
         options: Wordings, in the instrument's order.
-        said: What was to be said for each: its label, or its wording where no labels were shown.
+        to_say: What was to be said for each: its label, or its wording where no labels were shown.
     """
     lines = [line.strip(_MARKUP) for line in text.replace("’", "'").splitlines()]
     lines = [line for line in lines if line]
@@ -57,7 +69,7 @@ def read_option(text: str, options: Sequence[str], said: Sequence[str]) -> int |
         lines = lines[1:]
     if not lines:
         return None
-    labels = list(said) if list(said) != list(options) else []
+    labels = list(to_say) if list(to_say) != list(options) else []
     chosen = _read_piece(lines[0], options, labels)
     if chosen is None:
         return None
@@ -68,7 +80,7 @@ def read_option(text: str, options: Sequence[str], said: Sequence[str]) -> int |
 
 
 def written_row(
-    name: str, prompt: Prompt, options: Sequence[str], text: str | None, decoding: Decoding, finish: str, n_tokens: int
+    name: str, prompt: Prompt, options: Sequence[str], decoding: Decoding, writing: Writing
 ) -> dict[str, Any]:
     """Return the row of ``results.jsonl`` about one answer in writing.
 
@@ -76,26 +88,21 @@ def written_row(
         name: What the rows call the model.
         prompt: What it was asked, in mode ``generate`` or ``open``.
         options: Wordings, in the instrument's order.
-        text: What it wrote; None where a server refused the call.
         decoding: How the text was drawn.
-        finish: ``stop``, ``length`` where it was cut, or why there is no text.
-        n_tokens: Length of the answer.
+        writing: What it wrote.
     """
+    text = writing.text
     choice = read_option(text, options, prompt.answers) if text and prompt.answers else None
-    return {
-        "model": name,
-        **prompt.row,
-        "option_logprobs": None,
-        "n_tokens": [n_tokens],
-        "option_mass": None,
-        "choice": choice,
-        "stance": None,
-        "refused": choice is None and text is not None and refusal(text) is not None,
-        "text": text,
-        "judge": None,
-        "decoding": decoding._replace(seed=decoding.seed_of(prompt.row))._asdict(),
-        "finish": finish,
-    }
+    return result_row(
+        name,
+        prompt.row,
+        n_tokens=[writing.n_tokens],
+        choice=choice,
+        refused=choice is None and text is not None and refusal(text) is not None,
+        text=text,
+        decoding=decoding._replace(seed=decoding.seed_of(prompt.row))._asdict(),
+        finish=writing.finish,
+    )
 
 
 def _named(text: str, options: Sequence[str], labels: Sequence[str]) -> set[int]:
@@ -106,8 +113,8 @@ def _named(text: str, options: Sequence[str], labels: Sequence[str]) -> set[int]
         alone = [rf"(?<![\w.,]){re.escape(label)}(?![\w%']|[.,]\d){word}" for label, word in words.items()]
         return {k for k, pattern in enumerate(alone) if re.search(pattern, text)}
     longest = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
-    found = {match.lower() for match in re.findall(rf"(?<!\w)(?:{longest})(?!\w)", text, re.IGNORECASE)}
-    return {k for k, option in enumerate(options) if option.lower() in found}
+    named = {match.lower() for match in re.findall(rf"(?<!\w)(?:{longest})(?!\w)", text, re.IGNORECASE)}
+    return {k for k, option in enumerate(options) if option.lower() in named}
 
 
 def _read_piece(piece: str, options: Sequence[str], labels: Sequence[str]) -> int | None:
@@ -115,17 +122,17 @@ def _read_piece(piece: str, options: Sequence[str], labels: Sequence[str]) -> in
     lead = _LEAD.match(piece)
     body = piece[lead.end() :].strip(_MARKUP) if lead else piece
     for k, label in enumerate(labels):
-        found = re.match(rf"[(\[]?{re.escape(label)}(?![\w'])[)\]]?(?P<mark>[.):]+(?=\s|$)|\s+[-–—](?=\s)|)", body)
-        if not found:
+        match = re.match(rf"[(\[]?{re.escape(label)}(?![\w'])[)\]]?(?P<mark>[.):]+(?=\s|$)|\s+[-–—](?=\s)|)", body)
+        if not match:
             continue
-        rest = body[found.end() :].strip(_MARKUP)
+        rest = body[match.end() :].strip(_MARKUP)
         if not rest:
             # the pronoun stands alone only where a sentence was cut
-            return k if label != "I" or found["mark"] else None
+            return k if label != "I" or match["mark"] else None
         worded = _read_wording(rest, options)
         if worded is not None:
             return k if worded == k else None
-        free = found["mark"] and label != "I" and not rest[0].isdigit()
+        free = match["mark"] and label != "I" and not rest[0].isdigit()
         return k if free else None
     return _read_wording(body, options)
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from data.pairs.records import OTHER_SIDE
-from eval.statements.prompts import Prompt
-from eval.statements.shipped import find_file
+from eval.statements.instruments import find_file
+from eval.statements.prompts import Prompt, prompt_row
 
 OPEN, NEUTRAL = "open", "neutral"
 FIELDS = {"id", "kind", "side", "expect", "text"}
@@ -112,6 +112,4 @@ def _count(content: bytes, prompts: list[Prompt]) -> dict[str, Any]:
 
 
 def _prompt(mode: str, item: str, text: str | None, answers: tuple[str, ...] = (), **about: Any) -> Prompt:
-    asked = {"mode": mode, "item": item, "template": "as it is", "order": None, "labels": None, "sample": 0}
-    sha256 = hashlib.sha256((text or answers[0]).encode()).hexdigest()
-    return Prompt({**asked, **about, "prompt_sha256": sha256}, text, answers)
+    return Prompt(prompt_row(mode, item, "as it is", text or answers[0], **about), text, answers)

@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 
 from eval.asking.generate import iterate_steps
 from eval.asking.questions import Question, choice_questions, pair_questions, prompt_tokens
-from eval.asking.respond import Rows, answer_together
+from eval.asking.respond import answer_together
 from eval.asking.respondents import BASE
 from eval.asking.written_answers import Decoding
 from eval.play.turns import Event, Part
 from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Axis, Instrument, Item, Pair
-from eval.statements.wordings import Templates
+from eval.statements.prompts import Templates
 from finetune.adapters.blends import AdapterSet, Weights, dial_weights
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.prefix_tree import cut_by_tokens
@@ -144,7 +144,7 @@ class SideBySide:
             yield {"text": text if finish else text.rstrip("\ufffd"), "n_tokens": len(written), "finish": finish}
 
     def _read(self, one: Instrument, asked: Sequence[Question]) -> Iterator[Event]:
-        rows: Rows = []
+        rows: list[dict[str, Any]] = []
         for forward in cut_by_tokens([question.answers for question in asked], self._cfg.max_tokens_per_forward):
             rows += answer_together(self._model.model, "", [asked[k] for k in forward])
             yield {}

@@ -9,8 +9,7 @@ from typing import Any
 from eval.scores.answers import collect_answers
 from eval.scores.scoring import axis_values, describe
 from eval.statements.instruments import load_instrument
-from eval.statements.prompts import Prompt, choice_prompts, generate_prompts
-from eval.statements.wordings import load_templates
+from eval.statements.prompts import Prompt, choice_prompts, generate_prompts, load_templates
 
 _load = cache(load_instrument)
 

@@ -8,22 +8,32 @@ returns like any other instrument. ``docs/measure/instruments.md`` shows each fo
 import csv
 import io
 import json
-import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eval.statements.javascript_banks import read_javascript
-
-log = logging.getLogger(__name__)
-
 PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic"}  # as TwinViews (Fulay et al. 2024, arXiv 2409.05283)
 ITEM_COLUMNS = {name: name for name in ("id", "text", "topic", "axis", "direction", "twin")}
-OPTIONS = ["strongly disagree", "disagree", "agree", "strongly agree"]
 # Points of the options for a statement whose direction is 1.
-POINTS = [-2, -1, 1, 2]
+POINTS = {"strongly disagree": -2, "disagree": -1, "agree": 1, "strongly agree": 2}
+# Answers of 8values and what they multiply an effect by, in the order of an instrument: disagreement first.
+ANSWERS = {
+    "strongly disagree": -1.0,
+    "disagree": -0.5,
+    "neutral or unsure": 0.0,
+    "agree": 0.5,
+    "strongly agree": 1.0,
+}
+# What 8values calls 0 and 100 % of its axes.
+ENDS = {
+    "econ": ("markets", "equality"),
+    "dipl": ("nation", "globe"),
+    "govt": ("authority", "liberty"),
+    "scty": ("tradition", "progress"),
+}
 
 Columns = Mapping[str, str] | None
 
@@ -61,7 +71,7 @@ def _read_yaml(file: str, text: str, columns: Mapping[str, str]) -> Any:
 
 
 def _read_pairs_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Two opposed statements a row."""
+    """Read two opposed statements a row."""
     pairs = []
     for number, row in enumerate(_csv_rows(file, text, columns, required=PAIR_COLUMNS), start=1):
         pair = {field: (row[column] or "").strip() for field, column in columns.items()}
@@ -72,12 +82,12 @@ def _read_pairs_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[st
 
 
 def _read_items_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """One statement a row, with named columns."""
+    """Read one statement a row, with named columns."""
     return _from_rows(file, _csv_rows(file, text, columns, required=("text",)), columns)
 
 
 def _read_items_jsonl(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """One statement a line, as a JSON object."""
+    """Read one statement a line, as a JSON object."""
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -96,7 +106,7 @@ def _read_items_jsonl(file: str, text: str, columns: Mapping[str, str]) -> dict[
 
 
 def _read_text(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """One statement a line; blank lines do not count. PoliTune's form."""
+    """Read one statement a line; blank lines do not count. PoliTune's form."""
     rows = [{"text": line.strip()} for line in text.splitlines() if line.strip()]
     return _from_rows(file, rows, ITEM_COLUMNS)
 
@@ -120,12 +130,12 @@ def _from_rows(file: str, rows: list[Mapping[str, Any]], columns: Mapping[str, s
                 "points to the high end of the axis, -1 where it points to the low end"
             )
         axis = str(given.get("axis", "agreement"))
-        largest[axis] = largest.get(axis, 0.0) + abs(direction) * max(POINTS)
+        largest[axis] = largest.get(axis, 0.0) + abs(direction) * max(POINTS.values())
         item = {
             "id": str(given.get("id", f"row-{number}")),
             "text": str(given.get("text", "")).strip(),
             "topic": str(given.get("topic", "none given")),
-            "weights": {axis: [direction * p for p in POINTS]},
+            "weights": {axis: [direction * p for p in POINTS.values()]},
         }
         items.append(item | ({"twin": str(given["twin"])} if "twin" in given else {}))
     ends = {axis: (f"low {axis}", f"high {axis}") for axis in largest} | {"agreement": ("disagree", "agree")}
@@ -133,19 +143,68 @@ def _from_rows(file: str, rows: list[Mapping[str, Any]], columns: Mapping[str, s
         axis: {"low": ends[axis][0], "high": ends[axis][1], "offset": 0, "divisor": total / 10}
         for axis, total in largest.items()
     }
-    return {**_header(file), "axes": axes, "options": OPTIONS, "items": items}
+    return {**_header(file), "axes": axes, "options": list(POINTS), "items": items}
 
 
 def _read_8values(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    return {**_header(file), **read_javascript(file, text)}
+    """Read the questions of 8values or of a quiz that descends from it.
+
+    They are a list of ``{"question": text, "effect": {axis: number}}``, as JSON or assigned to a name in JavaScript; a
+    descendant may say ``effects`` and give an ``id``. The quiz shows ``100 (max + score) / (2 max)`` per cent, with
+    ``score`` the sum of effect times answer and ``max`` the sum of absolute effects. That is
+    ``(score + max) / (max / 50)``: offset ``max``, divisor ``max / 50``.
+    """
+    items, largest = [], {}
+    for number, entry in enumerate(_parse_javascript(file, text), start=1):
+        name = str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"q{number}"
+        where = f"{file}: question {number} ({name})"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: a {type(entry).__name__}; use {{question: text, effect: {{axis: number}}}}")
+        effects = entry.get("effect", entry.get("effects"))
+        if not isinstance(effects, dict) or not effects:
+            raise ValueError(f"{where}: effect is {effects!r}; give a number for each axis")
+        for axis, effect in effects.items():
+            if not isinstance(effect, int | float) or isinstance(effect, bool):
+                raise ValueError(f"{where}: effect on {axis} is {effect!r}; give a number")
+            largest[str(axis)] = largest.get(str(axis), 0) + abs(effect)
+        # an effect of 0 says that the question is not about this axis, unless it is about none
+        weighed = {axis: effect for axis, effect in effects.items() if effect or not any(effects.values())}
+        weights = {str(axis): [effect * times for times in ANSWERS.values()] for axis, effect in weighed.items()}
+        items.append({"id": name, "text": entry.get("question"), "topic": "none given", "weights": weights})
+    if dead := [axis for axis, total in largest.items() if not total]:
+        raise ValueError(f"{file}: no question has an effect on {dead}; drop these axes")
+    axes = {}
+    for axis, total in largest.items():
+        low, high = ENDS.get(axis, (f"0 % {axis}", f"100 % {axis}"))
+        axes[axis] = {"low": low, "high": high, "offset": total, "divisor": total / 50}
+    return {**_header(file), "options": list(ANSWERS), "axes": axes, "items": items}
+
+
+def _parse_javascript(file: str, text: str) -> list[Any]:
+    """Read the list of a JSON or JavaScript file; YAML reads the literals that JSON does not."""
+    text = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^\s*(?:export\s+)?(?:(?:const|let|var)\s+)?[\w.$]+\s*=\s*", "", text.strip())
+    text = re.sub(r"^\s*export\s+default\s+", "", text).strip().rstrip(";")
+    try:
+        questions = json.loads(text)
+    except json.JSONDecodeError as fault:
+        try:
+            questions = yaml.safe_load(text.replace("\t", " "))
+        except yaml.YAMLError:
+            raise ValueError(f"{file}: line {fault.lineno}: not a JavaScript or JSON list ({fault.msg})") from fault
+    if isinstance(questions, dict) and isinstance(questions.get("questions"), list):
+        questions = questions["questions"]
+    if not isinstance(questions, list) or not questions:
+        raise ValueError(f'{file}: no list of questions; it must read [{{"question": …, "effect": {{…}}}}, …]')
+    return questions
 
 
 def _csv_rows(file: str, text: str, columns: Mapping[str, str], required: Any) -> list[Mapping[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    found = reader.fieldnames or []
-    if missing := [columns[field] for field in required if columns[field] not in found]:
+    header = reader.fieldnames or []
+    if missing := [columns[field] for field in required if columns[field] not in header]:
         raise ValueError(
-            f"{file}: no column {missing}; found {found}; say which columns hold them, "
+            f"{file}: no column {missing}; found {header}; say which columns hold them, "
             f"such as instrument_columns.{next(iter(required))}=NAME"
         )
     return list(reader)

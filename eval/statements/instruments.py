@@ -1,22 +1,82 @@
 # SPDX-License-Identifier: MIT
 """Instruments: the statements put to a model and the weights that turn answers into coordinates.
 
-An instrument is a YAML file (see ``eval/instruments/compass60.yaml``) or a file that
-``eval.statements.importers`` brings into that form. What would make a score wrong in silence is refused here.
+An instrument is a YAML file (see ``eval/instruments/compass60.yaml``) or a file that ``eval.statements.importers``
+brings into that form. The classes below are the form: pydantic checks a file against them, and whatever would make a
+score wrong in silence is refused.
 """
 
 import hashlib
-import logging
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
 
 from eval.statements.importers import read_instrument
-from eval.statements.instrument_form import HEADER, find_faults
-from eval.statements.shipped import find_file
 
-log = logging.getLogger(__name__)
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("give a text, in quotes")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("use a number")
+    return value
+
+
+def _mapping(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a {type(value).__name__} where a mapping is needed")
+    return value
+
+
+def _options(options: tuple[str, ...]) -> tuple[str, ...]:
+    if len(options) == 1 or len(set(options)) < len(options):
+        raise ValueError("use two or more different texts, in quotes")
+    return options
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("use a number above 0")
+    return value
+
+
+def _axis(name: str, info: ValidationInfo) -> str:
+    if name not in info.context["axes"]:
+        raise ValueError(f"the axes are {info.context['axes']}")
+    return name
+
+
+def _weights(weights: dict[str, list[float]], info: ValidationInfo) -> dict[str, list[float]]:
+    axes, n_options = info.context["axes"], info.context["n_options"]
+    faults = [] if weights else [f"weigh it on one of {axes}"]
+    faults += [f"no axis {axis!r}, the axes are {axes}" for axis in weights if axis not in axes]
+    faults += [f"{axis}: use one number per option, {n_options}" for axis in weights if len(weights[axis]) != n_options]
+    if faults:
+        raise ValueError("; ".join(faults))
+    return weights
+
+
+Text = Annotated[str, Strict(), AfterValidator(_text)]
+Number = Annotated[float, PlainValidator(_number)]  # a whole number stays one: files are written as they were read
 
 
 class Axis(NamedTuple):
@@ -25,45 +85,45 @@ class Axis(NamedTuple):
     On a ``placebo`` axis the statements are not political: it is scored apart, and must not move.
     """
 
-    low: str
-    high: str
-    offset: float
-    divisor: float
-    placebo: bool = False
+    low: Text
+    high: Text
+    offset: Number
+    divisor: Annotated[Number, AfterValidator(_positive)]
+    placebo: Annotated[bool, Strict()] = False
 
 
 class Item(NamedTuple):
     """A statement; ``weights[axis]`` holds one number per option; ``twin`` states the opposite."""
 
-    id: str
-    text: str
-    topic: str
-    weights: dict[str, list[float]]
-    twin: str | None
+    id: Text
+    text: Text
+    topic: Text
+    weights: Annotated[dict[Text, list[Number]], AfterValidator(_weights)]
+    twin: Text | None = None
 
 
 class Pair(NamedTuple):
     """Two opposed statements: ``left`` for the low end of the axis, ``right`` for the high end."""
 
-    id: str
-    topic: str
-    left: str
-    right: str
-    axis: str | None
+    id: Text
+    topic: Text
+    left: Text
+    right: Text
+    axis: Annotated[Text, AfterValidator(_axis)] | None = None
 
 
 class Instrument(NamedTuple):
     """A validated instrument; ``sha256`` is that of the file's bytes."""
 
-    name: str
-    version: str
-    licence: str
-    language: str
-    source: str
-    axes: dict[str, Axis]
-    options: tuple[str, ...]
-    items: tuple[Item, ...]
-    pairs: tuple[Pair, ...]
+    name: Text
+    version: Text
+    licence: Text
+    language: Text
+    source: Text
+    axes: dict[Text, Annotated[Axis, BeforeValidator(_mapping)]]
+    options: Annotated[tuple[Text, ...], AfterValidator(_options)]
+    items: tuple[Annotated[Item, BeforeValidator(_mapping)], ...]
+    pairs: tuple[Annotated[Pair, BeforeValidator(_mapping)], ...]
     sha256: str
 
     def axis_range(self, axis: str) -> tuple[float, float]:
@@ -82,7 +142,7 @@ class Instrument(NamedTuple):
         pairs = tuple(pair for pair in self.pairs if pair.id in ids)
         axes = {}
         for name, axis in self.axes.items():
-            before, after = (sum(name in item.weights for item in of) for of in (self.items, items))
+            before, after = (sum(name in item.weights for item in some) for some in (self.items, items))
             share = after / before if before else 1.0
             if after or any(pair.axis == name for pair in pairs):
                 # no item, only pairs: the pairs need no divisor
@@ -92,13 +152,30 @@ class Instrument(NamedTuple):
         items = tuple(item._replace(weights={a: w for a, w in item.weights.items() if a in axes}) for item in items)
         return self._replace(axes=axes, items=items, pairs=pairs)
 
+    def sample(self, limit: int, seed: int) -> "Instrument":
+        """Return the instrument with at most ``limit`` items and as many pairs, twins together.
+
+        Raises:
+            ValueError: If there are fewer of both.
+        """
+        most = max(len(self.items), len(self.pairs))
+        if not 1 <= limit <= most:
+            raise ValueError(f"{self.name}: instrument_limit={limit}; use 1 to {most}, or null")
+        return self.keep({*draw(self.items, limit, seed), *draw(self.pairs, limit, seed)})
+
+
+_FORM = TypeAdapter(Instrument)
+_ENTRIES: dict[str, tuple[str, Any]] = {"axes": ("axis", Axis), "items": ("item", Item), "pairs": ("pair", Pair)}
+_HINTS = {
+    "string_type": "give a text, in quotes",
+    "bool_type": "use true or false",
+    **dict.fromkeys(("tuple_type", "list_type"), "give a list"),
+    "dict_type": "give a mapping",
+}
+
 
 def load_instrument(
-    instrument: str,
-    instrument_format: str = "yaml",
-    columns: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    seed: int = 0,
+    instrument: str, instrument_format: str = "yaml", columns: Mapping[str, str] | None = None
 ) -> Instrument:
     """Load and validate an instrument.
 
@@ -106,8 +183,6 @@ def load_instrument(
         instrument: Name of a shipped instrument (``compass60``) or path of a file.
         instrument_format: ``yaml``, or one of ``eval.statements.importers.FORMATS``.
         columns: For formats with columns: which column holds what; see ``eval.statements.importers``.
-        limit: Draw at most this many items and as many pairs, twins together; None takes all.
-        seed: Decides what ``limit`` draws.
 
     Raises:
         FileNotFoundError: If there is neither a shipped instrument nor a file of that name.
@@ -116,35 +191,50 @@ def load_instrument(
     file = find_file("instrument", instrument, "instruments")
     content = file.read_bytes()
     raw = read_instrument(str(file), content, instrument_format, columns)
-    if faults := find_faults(raw):
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{file}: a {type(raw).__name__} where a mapping is needed")
+    given = {name: value for name, value in raw.items() if value is not None}
+    form = {"axes": {}, "options": [], "items": [], "pairs": [], **given, "sha256": hashlib.sha256(content).hexdigest()}
+    axes = list(form["axes"]) if isinstance(form["axes"], Mapping) else []
+    n_options = len(form["options"]) if isinstance(form["options"], list) else 0
+    faults = _relation_faults(form, axes)
+    try:
+        loaded = _FORM.validate_python(form, context={"axes": axes, "n_options": n_options})
+    except ValidationError as error:
+        faults = [_fault(breach, form) for breach in error.errors()] + faults
+    if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
-    loaded = Instrument(
-        **{field: raw[field] for field in HEADER},
-        axes={name: Axis(**axis) for name, axis in (raw.get("axes") or {}).items()},
-        options=tuple(raw.get("options") or ()),
-        items=tuple(Item(**{"twin": None, **item}) for item in raw.get("items") or ()),
-        pairs=tuple(Pair(**{"axis": None, **pair}) for pair in raw.get("pairs") or ()),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-    if limit is None:
-        return loaded
-    most = max(len(loaded.items), len(loaded.pairs))
-    if not 1 <= limit <= most:
-        raise ValueError(f"{file}: instrument_limit={limit}; use 1 to {most}, or null")
-    drawn = loaded.keep({*draw(loaded.items, limit, seed), *draw(loaded.pairs, limit, seed)})
-    counts = (len(drawn.items), len(loaded.items), len(drawn.pairs), len(loaded.pairs))
-    log.info("%s: %d of %d items and %d of %d pairs taken (limit %d, seed %d)", file, *counts, limit, seed)
-    return drawn
+    return loaded
 
 
-def draw(entries: tuple[Any, ...], limit: int, seed: int) -> set[str]:
+def find_file(key: str, name: str, folder: str, suffix: str = ".yaml") -> Traversable:
+    """Return the shipped file of a name, or the file at a path.
+
+    Args:
+        key: What the config calls it, for the message.
+        name: Name without suffix, or path.
+        folder: Of the shipped ones, in ``eval``.
+        suffix: Of the shipped ones.
+
+    Raises:
+        FileNotFoundError: If there is neither; names the shipped ones.
+    """
+    shipped = resources.files("eval") / folder
+    for file in (shipped / f"{name}{suffix}", Path(name)):
+        if file.is_file():
+            return file
+    names = sorted(f.name.removesuffix(suffix) for f in shipped.iterdir() if f.name.endswith(suffix))
+    raise FileNotFoundError(f"{key}={name}: no such file; give a path or one of {names}")
+
+
+def draw(entries: Sequence[Item] | Sequence[Pair], limit: int, seed: int) -> set[str]:
     """Draw up to ``limit`` ids, couples of twins whole, in turn from the axes."""
     by_axis: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
-        is_item = isinstance(entry, Item)
-        axis = min(entry.weights) if is_item else str(entry.axis)
-        unit = min(entry.id, entry.twin or entry.id) if is_item else entry.id
-        by_axis[axis][unit].append(entry.id)
+        if isinstance(entry, Item):
+            by_axis[min(entry.weights)][min(entry.id, entry.twin or entry.id)].append(entry.id)
+        else:
+            by_axis[str(entry.axis)][entry.id].append(entry.id)
     random = Random(seed)
     queues = [random.sample(list(units.values()), len(units)) for units in by_axis.values()]
     drawn: set[str] = set()
@@ -153,3 +243,51 @@ def draw(entries: tuple[Any, ...], limit: int, seed: int) -> set[str]:
             if queue and len(drawn) + len(unit := queue.pop()) <= limit:
                 drawn.update(unit)
     return drawn
+
+
+def _fault(breach: ErrorDetails, form: Mapping[str, Any]) -> str:
+    """Return what pydantic says about a breach as one line with item and field."""
+    where, entry_type = "instrument", Instrument
+    path = [part for part in breach["loc"] if part != "[key]"]
+    if path[0] in _ENTRIES and len(path) > 1:
+        section, key = path[:2]
+        kind, entry_type = _ENTRIES[str(section)]
+        if section != "axes":
+            entry = form[str(section)][key]
+            key = entry["id"] if isinstance(entry, Mapping) and "id" in entry else f"#{int(key) + 1}"
+        where, path = f"{kind} {key}", path[2:]
+    field = ".".join(map(str, path))
+    if breach["type"] == "missing":
+        return f"{where}: {field} is missing"
+    if breach["type"] == "extra_forbidden":
+        return f"{where}: unknown field {field!r}; allowed {[name for name in entry_type._fields if name != 'sha256']}"
+    hint = _HINTS.get(breach["type"], breach["msg"].removeprefix("Value error, "))
+    return f"{where}: {field} is {breach['input']!r}; {hint}" if path else f"{where}: {hint}"
+
+
+def _relation_faults(form: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
+    """Return the faults between entries; an entry with a fault of its own is not left out."""
+    items, pairs = (
+        [entry for entry in form[section] if isinstance(entry, Mapping)] if isinstance(form[section], list) else []
+        for section in ("items", "pairs")
+    )
+    faults = [f"axis {axis}: its name has another meaning in the results" for axis in axes if axis in ("lean", "void")]
+    if not form["items"] and not form["pairs"]:
+        faults.append("instrument: items and pairs are both empty; give some of either")
+    if items:
+        weighed = {axis for item in items if isinstance(item.get("weights"), Mapping) for axis in item["weights"]}
+        idle = sorted({*axes} - weighed - {str(pair.get("axis")) for pair in pairs})
+        faults += [f"axis {axis}: no item has weights on it; weigh one or drop it" for axis in idle]
+    ids = Counter(str(entry.get("id")) for entry in [*items, *pairs])
+    faults += [f"id {name}: used {n} times; an id names one item or pair" for name, n in ids.items() if n > 1]
+    faults += [
+        f"pair {pair.get('id')}: left and right are the same text; state two opposed views"
+        for pair in pairs
+        if "left" in pair and pair["left"] == pair.get("right")
+    ]
+    twins = {str(item.get("id")): item.get("twin") for item in items}
+    for name, twin in twins.items():
+        if twin is not None and (twin == name or twins.get(str(twin)) != name):
+            other = f"whose twin is {twins[str(twin)]!r}" if str(twin) in twins else "which does not exist"
+            faults.append(f"item {name}: twin is {twin!r}, {other}; twins name each other")
+    return faults

@@ -1,19 +1,54 @@
 # SPDX-License-Identifier: MIT
 """What a respondent is asked, as text: every item under templates, option orders and label sets.
 
-A prompt is the same for a resident model and for one behind an address; ``eval/asking/questions.py`` makes token ids
-of it. No model and no tokenizer is needed to make one.
+A prompt is the same for a resident model and for one behind an address, and needs neither model nor tokenizer;
+``eval/asking/questions.py`` makes token ids of it.
 """
 
 import hashlib
+import logging
+import string
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.statements.instruments import Instrument
-from eval.statements.option_orders import first_orders
-from eval.statements.wordings import LABEL_SETS, Templates
+import yaml
+
+from eval.statements.instruments import Instrument, find_file
+
+log = logging.getLogger(__name__)
 
 LABELS = {"digits": "123456789", "letters": "ABCDEFGHI"}
+LABEL_SETS = (*LABELS, "words")
+_IN_OPTIONS = ("label", "options", "statement")
+# The placeholders that each text of a section has once; a section of texts that are used as they are has none.
+PLACEHOLDERS: dict[str, tuple[str, ...]] = {
+    "choice": _IN_OPTIONS,
+    "pairs": (),
+    "generate": _IN_OPTIONS,
+    "open": ("statement",),
+    "open_prompts": (),
+}
+OPTIONAL = ("generate", "open", "open_prompts")
+# What some orders of the options leave of a preference for a place.
+POSITION_BIAS = {
+    "unbalanced": "some options come early more often; position bias remains",
+    "mirrored": "orders and their reverses; position bias cancels on symmetric scales only",
+}
+
+
+class Templates(NamedTuple):
+    """Wordings of one language; from ``choice`` on, fields map a template's id to its text."""
+
+    version: str
+    language: str
+    sha256: str
+    label: dict[str, str]
+    choice: dict[str, str]
+    pairs: dict[str, str | None]
+    generate: dict[str, str]
+    open: dict[str, str]
+    open_prompts: dict[str, str]
 
 
 class Prompt(NamedTuple):
@@ -31,6 +66,62 @@ class Prompt(NamedTuple):
     answers: tuple[str, ...] = ()
 
 
+def load_templates(templates: str) -> Templates:
+    """Load the wordings of a language.
+
+    Args:
+        templates: Name of a shipped language (``en``) or path of a file of that form.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If a template lacks a placeholder, repeats one or has another one.
+    """
+    file = find_file("templates", templates, "templates")
+    content = file.read_bytes()
+    raw = yaml.safe_load(content)
+    fields = set(Templates._fields) - {"sha256"}
+    given = set(raw) if isinstance(raw, dict) else set()
+    if not fields - set(OPTIONAL) <= given <= fields or set(raw["label"]) != set(LABEL_SETS):
+        raise ValueError(
+            f"{file}: the fields must be {sorted(fields)} ({', '.join(OPTIONAL)} may be left out), "
+            f"those of label {LABEL_SETS}"
+        )
+    texts = {}
+    for section, placeholders in PLACEHOLDERS.items():
+        texts[section] = {template["id"]: template["text"] for template in raw.get(section, [])}
+        for name, text in texts[section].items() if placeholders else ():
+            in_text = tuple(sorted(n for _, n, _, _ in string.Formatter().parse(text) if n is not None))
+            if in_text != placeholders:
+                raise ValueError(
+                    f"{file}: template {name} has the placeholders {list(in_text)}; use each of {placeholders} once"
+                )
+    return Templates(raw["version"], raw["language"], hashlib.sha256(content).hexdigest(), raw["label"], **texts)
+
+
+def option_orders(n_options: int) -> list[list[int]]:
+    """Return all cyclic orders and all reversed ones, balanced as early as possible.
+
+    A preference for a place thereby cancels. Rotations by even steps come first, each with its reverse. So for an even
+    number of options the first two mirror each other, and the first ``n_options`` show every option once in every
+    place, half of them upwards; all ``2 n_options`` do so for any number.
+    """
+    upwards = list(range(n_options))
+    orders: list[list[int]] = []
+    for r in [*range(0, n_options, 2), *range(1, n_options, 2)]:
+        for order in (upwards, upwards[::-1]):
+            if (turned := order[r:] + order[:r]) not in orders:
+                orders.append(turned)
+    return orders
+
+
+def position_bias(orders: Sequence[Sequence[int]]) -> str | None:
+    """Return a key of ``POSITION_BIAS``, or None if a preference for a place cancels for every option."""
+    shown = Counter(place for order in orders for place in enumerate(order))
+    if {tuple(order) for order in orders} != {tuple(order[::-1]) for order in orders}:
+        return "unbalanced"
+    return "mirrored" if len(shown) < len(orders[0]) ** 2 or len(set(shown.values())) > 1 else None
+
+
 def choice_prompts(
     instrument: Instrument, templates: Templates, n_templates: int, n_orders: int, labels: Sequence[str]
 ) -> list[Prompt]:
@@ -40,15 +131,15 @@ def choice_prompts(
         instrument: Must have items.
         templates: Wordings; the first ``n_templates`` of ``choice`` are used.
         n_templates: At least 1.
-        n_orders: How many of :func:`eval.statements.option_orders.option_orders`.
+        n_orders: How many of :func:`option_orders`.
         labels: Any of ``digits`` (1, 2, ...), ``letters`` (A, B, ...), ``words`` (the options themselves).
 
     Raises:
         ValueError: If there are fewer templates, orders or labels.
     """
-    wordings = dict(_first("n_templates", templates.choice, n_templates))
-    orders = first_orders("n_orders", len(instrument.options), n_orders)
-    return list(_option_prompts("choice", instrument, wordings, orders, labels, templates, 1))
+    wordings = _first("n_templates", templates.choice, n_templates)
+    orders = _first_orders("n_orders", len(instrument.options), n_orders)
+    return list(_option_prompts("choice", instrument, templates, wordings, orders, labels))
 
 
 def generate_prompts(
@@ -67,22 +158,19 @@ def generate_prompts(
     Raises:
         ValueError: If there are fewer templates, orders or labels, or nothing is asked.
     """
-    wordings = templates.generate | dict(_first("n_generate_templates", templates.choice, n_templates, least=0))
+    wordings = templates.generate | _first("n_generate_templates", templates.choice, n_templates, least=0)
     if not wordings:
         raise ValueError("n_generate_templates=0, and these templates have no section generate; use 1 or more")
-    orders = first_orders("n_generate_orders", len(instrument.options), n_orders)
-    return list(_option_prompts("generate", instrument, wordings, orders, labels, templates, n_samples))
+    orders = _first_orders("n_generate_orders", len(instrument.options), n_orders)
+    prompts = _option_prompts("generate", instrument, templates, wordings, orders, labels)
+    return [p._replace(row=p.row | {"sample": sample}) for p in prompts for sample in range(n_samples)]
 
 
 def pair_prompts(instrument: Instrument, templates: Templates, n_templates: int) -> list[Prompt]:
     """Ask which of two opposed statements is likelier as the answer to a request that names no topic."""
     return [
-        Prompt(
-            _row(instrument, "pairs", pair.id, template, text or "", order=None, labels=None),
-            text,
-            (pair.left, pair.right),
-        )
-        for template, text in _first("n_pair_templates", templates.pairs, n_templates)
+        Prompt(_row(instrument, "pairs", pair.id, template, text or ""), text, (pair.left, pair.right))
+        for template, text in _first("n_pair_templates", templates.pairs, n_templates).items()
         for pair in instrument.pairs
     ]
 
@@ -95,17 +183,17 @@ def open_prompts(instrument: Instrument, templates: Templates, n_templates: int,
     Raises:
         ValueError: If there are fewer templates, or nothing is asked.
     """
-    asked = [
+    requests = [
         (item.id, template, text.format(statement=item.text))
-        for template, text in _first("n_open_templates", templates.open, n_templates, least=0)
+        for template, text in _first("n_open_templates", templates.open, n_templates, least=0).items()
         for item in instrument.items
     ]
-    asked += [(name, name, text) for name, text in templates.open_prompts.items()]
-    if not asked:
+    requests += [(name, name, text) for name, text in templates.open_prompts.items()]
+    if not requests:
         raise ValueError("mode open asks nothing: n_open_templates is 0, and these templates have no open_prompts")
     return [
-        Prompt(_row(instrument, "open", item, template, text, sample, order=None, labels=None), text)
-        for item, template, text in asked
+        Prompt(_row(instrument, "open", item, template, text, sample=sample), text)
+        for item, template, text in requests
         for sample in range(n_samples)
     ]
 
@@ -117,14 +205,38 @@ def with_system(prompt: Prompt, system_prompt: str | None) -> Prompt:
     return prompt._replace(row=prompt.row | {"prompt_sha256": _sha256(f"{system_prompt}\n\n{prompt.text or ''}")})
 
 
+def prompt_row(
+    mode: str,
+    item: str,
+    template: str,
+    text: str,
+    *,
+    order: Sequence[int] | None = None,
+    labels: str | None = None,
+    sample: int = 0,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what a row of ``results.jsonl`` says about a prompt: all columns that tell it from others, and a hash."""
+    key = {"mode": mode, "item": item, "template": template, "order": order, "labels": labels, "sample": sample}
+    return {**key, **more, "prompt_sha256": _sha256(text)}
+
+
+def _row(instrument: Instrument, mode: str, item: str, template: str, text: str, **key: Any) -> dict[str, Any]:
+    return {
+        "instrument": instrument.name,
+        "instrument_version": instrument.version,
+        "instrument_sha256": instrument.sha256,
+        **prompt_row(mode, item, template, text, **key),
+    }
+
+
 def _option_prompts(
     mode: str,
     instrument: Instrument,
+    templates: Templates,
     wordings: Mapping[str, str],
     orders: Sequence[list[int]],
     labels: Sequence[str],
-    templates: Templates,
-    n_samples: int,
 ) -> Iterator[Prompt]:
     answers = {kind: _answer_texts(kind, labels, instrument.options) for kind in labels}
     for item in instrument.items:
@@ -135,10 +247,18 @@ def _option_prompts(
                     lines = shown if kind == "words" else [f"{t}. {s}" for t, s in zip(texts, shown)]
                     text = wording.format(statement=item.text, options="\n".join(lines), label=templates.label[kind])
                     # option o answers with the label of the place where it is shown, or with itself
-                    said = texts if kind == "words" else [texts[order.index(o)] for o in sorted(order)]
-                    for sample in range(n_samples):
-                        row = _row(instrument, mode, item.id, template, text, sample, order=order, labels=kind)
-                        yield Prompt(row, text, tuple(said))
+                    to_say = texts if kind == "words" else [texts[order.index(o)] for o in sorted(order)]
+                    row = _row(instrument, mode, item.id, template, text, order=order, labels=kind)
+                    yield Prompt(row, text, tuple(to_say))
+
+
+def _first_orders(key: str, n_options: int, n_orders: int) -> list[list[int]]:
+    orders = option_orders(n_options)
+    if not isinstance(n_orders, int) or not 1 <= n_orders <= len(orders):
+        raise ValueError(f"{key}={n_orders}; use 1 to {len(orders)}")
+    if (bias := position_bias(orders[:n_orders])) == "unbalanced":
+        log.warning("%s=%d: %s", key, n_orders, POSITION_BIAS[bias])
+    return orders[:n_orders]
 
 
 def _answer_texts(kind: str, labels: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -150,26 +270,10 @@ def _answer_texts(kind: str, labels: Sequence[str], options: Sequence[str]) -> l
     return texts
 
 
-def _first(name: str, texts: Mapping[str, Any], n: int, least: int = 1) -> list[tuple[str, Any]]:
-    if not least <= n <= len(texts):
-        raise ValueError(f"{name}={n}; use {least} to {len(texts)}")
-    return list(texts.items())[:n]
-
-
-def _row(
-    instrument: Instrument, mode: str, item: str, template: str, text: str, sample: int = 0, **settings: Any
-) -> dict:
-    return {
-        "instrument": instrument.name,
-        "instrument_version": instrument.version,
-        "instrument_sha256": instrument.sha256,
-        "mode": mode,
-        "item": item,
-        "template": template,
-        **settings,
-        "sample": sample,
-        "prompt_sha256": _sha256(text),
-    }
+def _first(key: str, texts: Mapping[str, Any], n: int, least: int = 1) -> dict[str, Any]:
+    if not isinstance(n, int) or not least <= n <= len(texts):
+        raise ValueError(f"{key}={n}; use {least} to {len(texts)}")
+    return dict(list(texts.items())[:n])
 
 
 def _sha256(text: str) -> str:
