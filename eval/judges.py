@@ -7,6 +7,7 @@ Recorded answers are those of a language model, word by word, or people's labels
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config
@@ -19,13 +20,8 @@ from data.recipe.config import check_config
 
 
 def build_judges(cfg: DictConfig) -> list[Judge]:
-    """Build the judges of a config: name to component.
-
-    Raises:
-        ValueError: If a component does not exist or is given an argument that it does not take, or two judges would
-            share replies; lists all of them.
-    """
-    entries = OmegaConf.to_container(cfg, resolve=True)  # alone: ${...} may point outside it
+    """Build the judges of a config: name to component; a ValueError lists all that is wrong with them."""
+    entries: Any = OmegaConf.to_container(cfg, resolve=True)  # alone: ${...} may point outside it
     clients = {f"judges.{name}": (entry or {}).get("client") or {} for name, entry in entries.items()}
     if faults := find_confusions(clients):
         raise ValueError("; ".join(faults))

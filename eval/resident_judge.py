@@ -71,7 +71,7 @@ def resident_judge(
             logprobs = dict(zip(judge_scale.labels, row["option_logprobs"]))
             yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, weights)
 
-    tokenizer_settings = OmegaConf.to_container(parts.tokenizer, resolve=True)
+    tokenizer_settings: Any = OmegaConf.to_container(parts.tokenizer, resolve=True)
     about = {
         "weights": fingerprint(weights),
         "dtype": dtype,
@@ -83,17 +83,17 @@ def resident_judge(
 
 
 def _label_questions(scale: JudgeScale, tokenizer: Any, texts: Sequence[Text]) -> list[Question]:
+    answers = []
+    for label in scale.labels:
+        # with the end of the turn: without it 1 would be the beginning of 12
+        turns = [Message(role="user", content="."), Message(role="assistant", content=label)]
+        tokens, masked = tokenizer.tokenize_messages(turns)
+        answers.append([token for token, is_masked in zip(tokens, masked) if not is_masked])
     questions = []
     for k, text in enumerate(texts):
         messages = [Message(role=m["role"], content=m["content"]) for m in scale.request(*text).messages]
         prompt = tokenizer.prompt_tokens(messages)
-        answers = []
-        for label in scale.labels:
-            # with the end of the turn: without it 1 would be the beginning of 12
-            turns = [Message(role="user", content="."), Message(role="assistant", content=label)]
-            tokens, masked = tokenizer.tokenize_messages(turns)
-            answer = [token for token, is_masked in zip(tokens, masked) if not is_masked]
-            answers.append(Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer))
+        unscored = [CROSS_ENTROPY_IGNORE_IDX] * len(prompt)
         row = {"mode": "judge", "item": str(k), "template": scale.name, "order": None, "labels": None, "sample": 0}
-        questions.append(Question(row, answers))
+        questions.append(Question(row, [Continuation([*prompt, *answer], unscored + answer) for answer in answers]))
     return questions

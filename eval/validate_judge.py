@@ -67,7 +67,8 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         FileNotFoundError: If the labelled file or an instruction is not there.
         ValueError: If the labels are not of the scale, or a judge is of another scale.
     """
-    scale, columns = load_scale(cfg.scale), check_config(cfg.columns, {"text", "label"}, {"target": None})
+    scale = load_scale(cfg.scale)
+    columns: Any = check_config(cfg.columns, {"text", "label"}, {"target": None})
     labelled = read_labelled(cfg.source, scale, **columns, raters=list(cfg.raters), label_map=cfg.label_map)
     texts, truth = labelled.texts, labelled.truth
     judges = build_judges(cfg.judges)
@@ -80,6 +81,7 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     judgements = {judge.name: list(judge.ask(texts)) for judge in judges}
     labels = {name: [judgement.label for judgement in given] for name, given in judgements.items()}
     resampling = (cfg.n_bootstrap, cfg.seed)
+    cues = cfg.cue_words or CUES
     validation = {
         "source": cfg.source,
         "scale": scale.name,
@@ -91,9 +93,7 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
                 "identity": judge.identity,
                 "about": judge.about,
                 **measure_judge(truth, judgements[judge.name], scale, cfg.min_kappa, *resampling),
-                "cue_swap": measure_cue_swap(judge, texts, labels[judge.name], cfg.cue_words or CUES)
-                if cfg.cue_swap
-                else None,
+                "cue_swap": measure_cue_swap(judge, texts, labels[judge.name], cues) if cfg.cue_swap else None,
             }
             for judge in judges
         },
@@ -120,11 +120,11 @@ def measure_cue_swap(
     """
     if judge.kind == "recorded":
         return {"measured": False, "reason": "recorded answers say nothing about a changed text"}
-    swapped = [(k, *swap_cues(text.text, cues)) for k, text in enumerate(texts)]
-    swapped = [(k, new, moved) for k, new, moved in swapped if new != texts[k].text]
-    again = judge.ask([texts[k]._replace(text=new) for k, new, _ in swapped])
+    swaps = [swap_cues(text.text, cues) for text in texts]
+    with_cues = [k for k, text in enumerate(texts) if swaps[k][0] != text.text]
+    again = judge.ask([texts[k]._replace(text=swaps[k][0]) for k in with_cues])
     shifts, towards, changes = [], [], []
-    for (k, _, moved), judgement in zip(swapped, again):
+    for k, judgement in zip(with_cues, again):
         before, after = labels[k], judgement.label
         if before is None or after is None:
             continue
@@ -132,10 +132,10 @@ def measure_cue_swap(
         a, b = judge.scale.value(before), judge.scale.value(after)
         if a is not None and b is not None:
             shifts.append(abs(b - a))
-            towards.append((b - a) * ((moved > 0) - (moved < 0)))
+            towards.append((b - a) * max(-1, min(1, swaps[k][1])))
     return {
         "measured": bool(changes),
-        "n_texts_with_cues": len(swapped),
+        "n_texts_with_cues": len(with_cues),
         "n_judged_twice": len(changes),
         "changed_class": _mean(changes),
         "mean_shift": _mean(shifts),
@@ -148,38 +148,32 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int]:
-    """Exchange the cue words of a text.
+    """Return a text with each cue word exchanged for its counterpart, and how many more left cues than right it had.
 
-    Args:
-        text: Any text.
-        cues: Pairs of a left and a right word; capitals count where a word has them here.
-
-    Returns:
-        The text with each cue replaced by its counterpart, in its case, and how many more left cues than right ones it
-        had: a positive number means that the new text names the right more often than the old one did.
-
-    Raises:
-        ValueError: If a word stands in two pairs, so that exchanging twice would not give the text again.
+    A positive number means that the new text names the right more often than the old one did. No word may stand in two
+    pairs, so that exchanging twice gives the text again.
     """
     words = [word.lower() for pair in cues for word in pair]
     twice = sorted({word for word in words if words.count(word) > 1})
     if twice or any(len(pair) != 2 for pair in cues):
         raise ValueError(f"cue words: want pairs of a left and a right word, each word once; twice: {twice}")
-    exchanges = {left.lower(): (left, right, 1) for left, right in cues}
-    exchanges |= {right.lower(): (right, left, -1) for left, right in cues}
+    spelled = {word.lower(): word for pair in cues for word in pair}
+    to_right = {left.lower(): right for left, right in cues}
+    to_left = {right.lower(): left for left, right in cues}
     moved = 0
 
     def exchange(match: re.Match[str]) -> str:
         nonlocal moved
-        cue, other, step = exchanges[match[0].lower()]
-        if any(a[0].isupper() and b[0].islower() for a, b in zip(cue.split(), match[0].split())):
+        cue = match[0].lower()
+        if any(a[0].isupper() and b[0].islower() for a, b in zip(spelled[cue].split(), match[0].split())):
             return match[0]
-        moved += step
+        moved += 1 if cue in to_right else -1
+        other = to_right[cue] if cue in to_right else to_left[cue]
         if match[0].isupper():
             return other.upper()
         return other[0].upper() + other[1:] if match[0][0].isupper() else other
 
-    longest_first = "|".join(re.escape(word) for word in sorted(exchanges, key=len, reverse=True))
+    longest_first = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
     return re.sub(rf"(?<![\w-])(?:{longest_first})(?![\w-])", exchange, text, flags=re.IGNORECASE), moved
 
 

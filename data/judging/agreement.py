@@ -7,7 +7,7 @@ their table from a multinomial, which ``eval/scores/intervals.py`` cannot share:
 """
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,45 +25,24 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
 def describe_agreement(
     truth: Sequence[str], answers: Sequence[str | None], classes: Sequence[str], n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """Compare a rater's answers with the truth.
+    """Compare a rater's answers with the truth; an answer that is None could not be used, and counts as a wrong one.
 
-    An answer that is None counts as a wrong one. The interval is the percentile bootstrap over texts (Efron and
-    Tibshirani 1993, chapter 13).
-
-    Args:
-        truth: One of ``classes`` for each text.
-        answers: The same, or None where the answer could not be used.
-        classes: All of them, in the order of the tables.
-        n_bootstrap: Resamples; 0 gives no interval.
-        seed: Of the draws.
-
-    Returns:
-        ``n``, ``unparsed``, then ``kappa``, ``macro_f1`` and ``accuracy``, each ``{"estimate", "ci95"}``, ``classes``
-        (class to ``n``, ``said``, ``precision``, ``recall``, ``f1``) and ``confusion`` (class to the answers for it).
+    Kappa, macro-F1 and accuracy are ``{"estimate", "ci95"}``, the interval being the percentile bootstrap over texts
+    (Efron and Tibshirani 1993, chapter 13). ``confusion`` has for each class the answers to its texts.
     """
     table = _count(truth, answers, classes)
     n = int(table.sum())
     resamples = np.random.default_rng(seed).multinomial(n, table.ravel() / n, n_bootstrap)
     tables = resamples.reshape(-1, *table.shape).astype(float)
     figures: dict[str, Any] = {"n": n, "unparsed": int(table[:, -1].sum())}
-    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "kappa": _kappa,
-        "macro_f1": _macro_f1,
-        "accuracy": _accuracy,
-    }
-    for name, measure in measures.items():
+    for name, measure in (("kappa", _kappa), ("macro_f1", _macro_f1), ("accuracy", _accuracy)):
         ci95 = _percentiles(measure(tables)) if n_bootstrap else None
         figures[name] = {"estimate": _rounded(measure(table)), "ci95": ci95}
-    precision, recall, f1 = _by_class(table)
+    shares = zip(classes, *_by_class(table))
     figures["classes"] = {
-        name: {
-            "n": int(table[k].sum()),
-            "said": int(table[:, k].sum()),
-            "precision": _rounded(precision[k]),
-            "recall": _rounded(recall[k]),
-            "f1": _rounded(f1[k]),
-        }
-        for k, name in enumerate(classes)
+        name: {"n": int(table[k].sum()), "said": int(table[:, k].sum())}
+        | {"precision": _rounded(precision), "recall": _rounded(recall), "f1": _rounded(f1)}
+        for k, (name, precision, recall, f1) in enumerate(shares)
     }
     names = [*classes, "unparsed"]
     figures["confusion"] = {a: {b: int(x) for b, x in zip(names, row) if x} for a, row in zip(classes, table)}
@@ -75,18 +54,9 @@ def describe_panel(
 ) -> dict[str, Any] | None:
     """Return the agreement of two raters or more, judges and people alike; None for fewer than two.
 
-    A rater's gap is no disagreement here: two are compared on the texts that both have rated, and Krippendorff's alpha
-    is made for gaps. How much a judge leaves unrated is said where it is compared with the truth.
-
-    Args:
-        labels: Rater to label or class of each text, None where there is none.
-        scale: The one on which all of them rated.
-        n_bootstrap: Resamples of an interval.
-        seed: Of the draws.
-
-    Returns:
-        ``kappa`` (every two: ``a``, ``b``, ``n``, ``estimate``, ``ci95``), ``alpha`` of the classes (nominal) and
-        ``alpha_values``: of the five steps without refusals (ordinal), or of the lean (interval).
+    ``labels`` has the label or class of each text by rater. A gap (None) is no disagreement: ``kappa`` compares every
+    two on the texts that both have rated. ``alpha`` is Krippendorff's of the classes (nominal), ``alpha_values`` that
+    of the five steps without refusals (ordinal) or of the lean (interval).
     """
     if len(labels) < 2:
         return None
@@ -115,29 +85,18 @@ def describe_panel(
 def krippendorff_alpha(
     ratings: Sequence[Sequence[float | str | None]], level: str, n_bootstrap: int = 0, seed: int = 0
 ) -> dict[str, Any]:
-    """Return Krippendorff's alpha of any number of raters, who may leave units out.
+    """Return Krippendorff's alpha of raters who may leave units out (None), with an interval over units.
 
-    Args:
-        ratings: For each rater a value for each unit, None where there is none.
-        level: ``nominal``, ``ordinal`` (values are sorted) or ``interval`` (values are numbers).
-        n_bootstrap: Resamples of units for the interval; 0 gives none.
-        seed: Of the draws.
-
-    Returns:
-        ``estimate`` (None if no two ratings of a unit exist, or all ratings are the same), ``ci95``, ``n_units``
-        with two or more ratings, ``n_raters``, ``level``.
-
-    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania.
+    The estimate is None if no two ratings of a unit exist, or all ratings are the same. ``n_units`` counts the units
+    with two or more ratings. Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", University of
+    Pennsylvania.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level}; use one of {LEVELS}")
-    values = sorted({value for rater in ratings for value in rater if value is not None})
-    place = {value: k for k, value in enumerate(values)}
-    counts = np.zeros((len(ratings[0]) if ratings else 0, len(values)))  # [U, C]
-    for rater in ratings:
-        for u, value in enumerate(rater):
-            if value is not None:
-                counts[u, place[value]] += 1
+    units = list(zip(*ratings, strict=True))
+    values: list[Any] = sorted({value for unit in units for value in unit if value is not None})
+    counts = np.array([[unit.count(value) for value in values] for unit in units], dtype=float)
+    counts = counts.reshape(len(units), len(values))  # [U, C], also where there are none
     counts = counts[counts.sum(1) > 1]
     n_units = len(counts)
     # coincidences of a unit: its pairs of ratings by different raters, each rating with a weight of one

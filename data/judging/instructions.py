@@ -24,14 +24,9 @@ class Instruction(NamedTuple):
 
 @cache
 def load_instruction(name: str) -> Instruction:
-    """Load a shipped instruction (``judge``, ``instruction``, ``answer``, ``stance``, ``lean``) or one of your own.
+    """Load a shipped instruction by its name, or one of your own by its path.
 
-    Args:
-        name: Shipped name, or path of a text file: system message, a line ``---``, user message.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the line between the messages is missing.
+    The file holds the system message, a line ``---`` and the user message.
     """
     text = _read(name)
     system, line, user = text.partition("\n---\n")
@@ -42,12 +37,7 @@ def load_instruction(name: str) -> Instruction:
 
 @cache
 def load_views(name: str = "views") -> tuple[str, dict[tuple[str, str], str]]:
-    """Load what each side stands for on each axis: the file's hash, and text by axis and side.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line is not of the form ``axis side: text``.
-    """
+    """Load the view of each side on each axis: the file's hash, and the text by axis and side."""
     text = _read(name)
     views = {}
     for number, line in enumerate(text.splitlines(), start=1):

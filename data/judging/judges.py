@@ -23,13 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class Judgement(NamedTuple):
-    """A judge's answer about one text.
+    """A judge's answer about one text: a label of the scale, or a problem that says why there is none.
 
-    Attributes:
-        label: One of the scale's labels, or None.
-        raw: The text that it wrote, or for a resident model the log-probability of each label in nats.
-        problem: Why there is no label; None if there is one.
-        model: Name and revision of the model, as far as they are known.
+    ``raw`` is the text that it wrote, or for a resident model the log-probability of each label in nats. ``model`` has
+    its name and revision, as far as they are known.
     """
 
     label: str | None
@@ -82,11 +79,7 @@ def make_judge(
     about: Mapping[str, Any],
     validation: str | None,
 ) -> Judge:
-    """Return a judge that is known by everything that its judgements depend on, with the validation of just this one.
-
-    Raises:
-        FileNotFoundError: If there is no file of validations under the path that is given.
-    """
+    """Return a judge that is known by all that its judgements depend on, with what was found about just this one."""
     instruction = load_instruction(scale.instruction).sha256 if kind != "recorded" else None
     about = {"kind": kind, "scale": scale.name, "labels": scale.labels, "instruction": instruction, **about}
     judge = Judge(name, kind, scale, ask, json.loads(json.dumps(about, default=str)), None)
@@ -100,16 +93,14 @@ def make_judge(
     validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
     figures = next((entry for entry in validated.values() if entry["identity"] == judge.identity), None)
     if figures is None:
-        others = "; ".join(f"{other}: {_differences(judge.about, entry)}" for other, entry in validated.items())
+        others = "; ".join(
+            f"{other}: {_differences(judge.about, entry['about'])}" for other, entry in validated.items()
+        )
         log.warning("judge %s is not validated: %s is about other judges (%s)", name, validation, others)
     return judge._replace(validation=figures)
 
 
-def _differences(about: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """Say in what a judge differs from one that was validated."""
-    other = entry.get("about")
-    if other is None:
-        return "it does not say of what"
+def _differences(about: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     differ = [key for key in sorted({*about, *other}) if about.get(key) != other.get(key)]
     return ", ".join(f"{key} is {about.get(key)!s:.80}, there {other.get(key)!s:.80}" for key in differ)
 
@@ -153,13 +144,7 @@ def measure_judge(
 ) -> dict[str, Any]:
     """Return the figures of one judge against the truth, and whether it is believed.
 
-    Args:
-        truth: Class of each text.
-        judgements: The judge's, in the same order; one without a label counts as wrong.
-        scale: Of both.
-        min_kappa: The floor.
-        n_bootstrap: Resamples of an interval.
-        seed: Of the draws.
+    A judgement without a label counts as a wrong one.
     """
     figures = measure_labels(truth, [judgement.label for judgement in judgements], scale, n_bootstrap, seed)
     problems = Counter(judgement.problem.partition(":")[0] for judgement in judgements if judgement.problem)
@@ -181,19 +166,10 @@ def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
 
 
 def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, min_kappa: float) -> dict[str, Any]:
-    """Compare a judge of posts with people's labels of the lean, and refuse one that agrees too little.
-
-    Args:
-        client: The judge.
-        scale: How it is asked.
-        labelled: Texts whose lean people have labelled.
-        min_kappa: The whole 95 % interval of Cohen's kappa must lie at or above it.
-
-    Returns:
-        ``n``, ``kappa``, its ``ci95``, ``agreement``, ``unusable``, and ``confusion`` as ``label said as answer``.
+    """Return how far a judge of posts agrees with people's labels of the lean.
 
     Raises:
-        ValueError: If the judge is under the floor; with its figures.
+        ValueError: If it is under the floor; with its figures.
     """
     requests = (scale.request(text.text) for text in labelled.texts)
     answers = ask_client(client, requests, len(labelled.texts), "labelled texts", lambda scores: str(scores["lean"]))

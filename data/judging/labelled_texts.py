@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.judging.scales import JudgeScale
-from data.pairs.rows import file_format, read_records
+from data.pairs.rows import read_records
 
 
 class Text(NamedTuple):
@@ -16,13 +16,7 @@ class Text(NamedTuple):
 
 
 class LabelledTexts(NamedTuple):
-    """Texts with the classes that people gave them.
-
-    Attributes:
-        texts: All of them.
-        truth: The class of each.
-        raters: Name of a further human rater to his classes, None where he gave none.
-    """
+    """Texts with their true classes, and the classes by further human raters (None where one gave none)."""
 
     texts: list[Text]
     truth: list[str]
@@ -39,20 +33,10 @@ def read_labelled(
     raters: Sequence[str] = (),
     label_map: Mapping[str, str] | None = None,
 ) -> LabelledTexts:
-    """Read a file of labelled texts.
+    """Read labelled texts from a CSV, TSV, JSONL or parquet file; an error names file and row.
 
-    Args:
-        source: CSV, TSV, JSONL or parquet.
-        scale: Says which labels there are.
-        text: Column of the texts.
-        label: Column of the labels that a judge is compared with.
-        target: Column of what each text is about; None: no such column.
-        raters: Columns of single people's labels, which may have gaps.
-        label_map: Labels as the file has them to labels of the scale; None: they are the scale's.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty, or a column, text or label is missing or unknown; names file and row.
+    Columns are named by ``text``, ``label``, ``target`` (what a text is about) and ``raters`` (single people's labels,
+    which may have gaps). ``label_map`` says which label of the scale is meant by one of the file.
     """
     if scale.name == "stance" and target is None:
         raise ValueError(f"{source}: a stance is one towards something; name its column in columns.target")
@@ -72,12 +56,7 @@ def read_labelled(
 
 
 def read_labels(source: str, column: str, text: str, target: str | None) -> dict[Text, str]:
-    """Return the answers of one column, found by the text (and what it is about) that they answer.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, or one text has two answers.
-    """
+    """Return the answers of one column by the text, and what it is about, that they answer."""
     answers: dict[Text, str] = {}
     for where, cells in _rows(source, [name for name in (text, column, target) if name]):
         if column not in cells:
@@ -103,10 +82,7 @@ def _class_in(
 
 def _rows(source: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield file and row number for messages, and the text of each cell that is not empty."""
-    kind = file_format(source)
-    if kind is None:
-        raise FileNotFoundError(f"{source}: no such file; give a CSV, TSV, JSONL or parquet file")
-    for number, row in read_records(source, kind):
+    for number, row in read_records(source):
         values = _flat(row)
         where = f"{source} row {number}"
         if missing := [name for name in columns if name not in values]:
@@ -114,9 +90,12 @@ def _rows(source: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str
         yield where, {name: str(x) for name, x in values.items() if x is not None and str(x).strip()}
 
 
-def _flat(row: Mapping[str, Any], folder: str = "") -> dict[str, Any]:
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a row by column; ``a/b`` is the field ``b`` of the column ``a``."""
     values: dict[str, Any] = {}
-    for key, value in row.items():
-        values |= _flat(value, f"{folder}{key}/") if isinstance(value, Mapping) else {f"{folder}{key}": value}
+    for column, value in row.items():
+        if isinstance(value, Mapping):
+            values |= {f"{column}/{field}": inner for field, inner in _flat(value).items()}
+        else:
+            values[column] = value
     return values

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from data.chat.replies import Request, object_format, object_parser
+from data.chat.replies import Request, Rule, object_format, object_parser
 from data.judging.instructions import load_instruction
 
 REFUSAL = "refusal"
@@ -30,7 +30,7 @@ def side_of(lean: float) -> str:
 
 
 class JudgeScale(NamedTuple):
-    """The question that a judge is asked, and what its labels mean.
+    """The question that a judge is asked, the labels that it may write, and what they mean.
 
     Attributes:
         name: ``stance`` or ``lean``.
@@ -51,14 +51,11 @@ class JudgeScale(NamedTuple):
         return Request(load_instruction(self.instruction).messages(text=text, target=target), self.read)
 
     def read(self, text: str) -> str:
-        """Read one label at the beginning of an answer.
+        """Read the one label that an answer begins with; anything else is a ValueError.
 
         ``3``, ``"3"``, ``3.``, ``**3**``, ``Label: 3`` and ``3/5`` on a scale that ends at 5 are 3. An explanation may
         follow in brackets or on the next line, if no other label stands alone in it. ``1-5``, ``3 or 4``, ``2.5``,
         ``3/10``, ``1220``, ``III`` and a sentence are errors.
-
-        Raises:
-            ValueError: If the text cannot be read as exactly one of the labels.
         """
         first, _, below = text.strip().partition("\n")
         head, _, beside = first.partition(" (")
@@ -74,11 +71,7 @@ class JudgeScale(NamedTuple):
         return label
 
     def class_of(self, label: str) -> str:
-        """Return the class of a label that a judge or a person gave.
-
-        Raises:
-            ValueError: If it is neither a label nor a class of this scale.
-        """
+        """Return the class of a label; a ValueError if it is neither a label nor a class of this scale."""
         if label in self.classes:
             return label
         if label not in self.labels:
@@ -86,10 +79,7 @@ class JudgeScale(NamedTuple):
         return side_of(int(label))
 
     def value(self, label: str) -> float | None:
-        """Return the number that a label means; None for a refusal.
-
-        ``stance``: from -1 (against the statement) to 1 (for it). ``lean``: PoliTune's 0 (left) to 20 (right).
-        """
+        """Return a stance from -1 (against the statement) to 1 (for it), or a lean from 0 to 20; None for a refusal."""
         if label == REFUSAL:
             return None
         return float(label) if self.name == "lean" else (3 - int(label)) / 2
@@ -109,12 +99,7 @@ SCALES = {scale.name: scale for scale in (STANCE, LEAN_SCALE)}
 
 
 def load_scale(name: str, instruction: str | None = None) -> JudgeScale:
-    """Return a scale, asked with a text of your own if one is given.
-
-    Raises:
-        FileNotFoundError: If there is no such instruction.
-        ValueError: If there is no such scale.
-    """
+    """Return the scale of this name, asked with an instruction of your own if one is given."""
     if name not in SCALES:
         raise ValueError(f"scale={name}; use one of {sorted(SCALES)}")
     scale = SCALES[name]._replace(instruction=instruction or SCALES[name].instruction)
@@ -125,10 +110,7 @@ def load_scale(name: str, instruction: str | None = None) -> JudgeScale:
 class PostScale(NamedTuple):
     """The question that a judge of posts is asked: relevance, lean and topic in one JSON object.
 
-    Attributes:
-        topics: Topic to its axis.
-        instruction: Shipped name or path.
-        structured: Whether the server is told the form of the answer (``response_format``).
+    ``topics`` has the axis of each topic. If ``structured``, the server is told the form of the answer.
     """
 
     topics: Mapping[str, str]
@@ -137,7 +119,7 @@ class PostScale(NamedTuple):
 
     def request(self, text: str) -> Request:
         """Return the question about one post."""
-        rules = {"relevance": RELEVANCE, "lean": LEAN, "topic": tuple(self.topics)}
+        rules: dict[str, Rule] = {"relevance": RELEVANCE, "lean": LEAN, "topic": tuple(self.topics)}
         messages = load_instruction(self.instruction).messages(
             text=text, topics=", ".join(self.topics), example=next(iter(self.topics))
         )

@@ -23,6 +23,7 @@ from eval.scores.scoring import Values, describe, item_means
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 
+_Key = tuple[str, str]  # item and template of a prompt
 OPEN = "open"
 # Judged examples that the report shows.
 N_EXAMPLES = 6
@@ -34,19 +35,10 @@ def mode_of(judge: str) -> str:
 
 
 def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Instrument) -> list[dict[str, Any]]:
-    """Return a row for each answer in free text and judge.
+    """Return a row for each answer in free text and judge, with ``stance``, ``lean``, ``refused`` and ``judgement``.
 
-    A stance is one towards a statement, so prompts that are about no item are judged for their lean alone.
-
-    Args:
-        rows: Rows of ``results.jsonl``; those of other modes are left out.
-        judges: Any number.
-        instrument: Gives the statements.
-
-    Returns:
-        The rows with ``stance`` (-1 against the statement to 1 for it), ``lean`` (0 left to 20 right), ``refused``,
-        ``judge``, and ``judgement`` (label, raw, problem, model). What a scale does not give, and what could not be
-        read, is None.
+    A stance (-1 against the statement to 1 for it) is one towards a statement, so prompts that are about no item are
+    judged for their lean (0 left to 20 right) alone. Values that a scale does not give or that cannot be read are None.
     """
     statements = {item.id: item.text for item in instrument.items}
     judged = []
@@ -87,15 +79,12 @@ def option_rows(judged: Sequence[Row], judges: Sequence[Judge], instrument: Inst
             choice = min(int(place), last)
             shares = {choice: 1 - (place - choice), choice + 1: place - choice}
             logprobs = [math.log(shares[k]) if shares.get(k) else None for k in range(last + 1)]
-        scored.append(row | {"mode": mode_of(row["judge"]), "choice": choice, "option_logprobs": logprobs})
+        scored.append({**row, "mode": mode_of(row["judge"]), "choice": choice, "option_logprobs": logprobs})
     return scored
 
 
 def distrust(summary: dict[str, Any], judges: Sequence[Judge]) -> dict[str, Any]:
-    """Void the scores of each judge that is not believed, and say why; drop ``hard``, which a stance does not have.
-
-    The summary is changed in place, and returned.
-    """
+    """Void the scores of judges that are not believed, in place; drop ``hard``, which a stance does not have."""
     for judge in judges:
         mode, reason = mode_of(judge.name), judge.why_not_believed
         for name, modes in summary["models"].items():
@@ -118,13 +107,7 @@ def add_judges(
 ) -> dict[str, Any]:
     """Return the summary with ``judging``: the judges' figures and whether to believe them; None without judges.
 
-    Args:
-        summary: Scores of the rows and of :func:`option_rows`.
-        judged: Rows of :func:`judge_answers`.
-        judges: Those that gave them.
-        prompts: Of the mode ``open``.
-        n_bootstrap: Resamples of an interval.
-        seed: Of the draws.
+    The summary scores the rows and :func:`option_rows`; ``judged`` is from :func:`judge_answers`.
     """
     if not judges:
         return {**summary, "judging": None}
@@ -134,9 +117,8 @@ def add_judges(
             _recount(modes[OPEN], [row for row in judged if row["model"] == name])
     names = list(summary["models"])
     prompt_texts = {(prompt.row["item"], prompt.row["template"]): prompt.text for prompt in prompts}
-    scales = {judge.scale.name: judge.scale for judge in judges}
     panels = {}
-    for scale in scales.values():
+    for scale in {judge.scale.name: judge.scale for judge in judges}.values():
         labels = _labels(judged, [judge.name for judge in judges if judge.scale.name == scale.name])
         if panel := describe_panel(labels, scale, n_bootstrap, seed):
             panels[scale.name] = panel
@@ -191,9 +173,9 @@ def _describe_judge(judge: Judge, judged: Sequence[Row], names: Sequence[str]) -
 def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     """Describe the mean lean of each model, prompts as units, and compare every other model with the first."""
     values = {name: _lean_values(rows, name) for name in names}
-    judged_names = {row["model"] for row in rows}
-    base, *others = [name for name in names if name in judged_names] or [None]
-    differences = [{"a": base, "b": name, **compare(values[base], values[name])} for name in others]
+    judged_models = {row["model"] for row in rows}
+    compared = [name for name in names if name in judged_models]
+    differences = [{"a": compared[0], "b": name, **compare(values[compared[0]], values[name])} for name in compared[1:]]
     add_false_discovery_rates(differences)
     return {"leans": {name: describe(leans) for name, leans in values.items()}, "lean_differences": differences}
 
@@ -213,12 +195,10 @@ def _lean_values(rows: Sequence[Row], model: str) -> Values:
     return Values(tuple(items), cells, None, low, high, np.array(items), 1.0, 0.0, (0.0, 20.0))
 
 
-def _examples(
-    judged: Sequence[Row], names: Sequence[str], prompts: Mapping[tuple[str, str], str | None]
-) -> list[dict[str, Any]]:
+def _examples(judged: Sequence[Row], names: Sequence[str], prompts: Mapping[_Key, str | None]) -> list[dict[str, Any]]:
     """Return the prompts whose answers the judges set furthest apart, each model's first answer beside the others'."""
-    answers: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-    values: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    answers: dict[_Key, dict[str, dict[str, Any]]] = defaultdict(dict)
+    values: dict[str, dict[_Key, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in judged:
         if row["sample"] != 0 or row["model"] not in names:
             continue
@@ -228,16 +208,17 @@ def _examples(
         value = row["stance"] if row["lean"] is None else row["lean"]
         values[row["judge"]][key] += [] if value is None else [value]
     # in turn from the judges, so that each scale has its say
-    furthest = [
-        sorted(leans, key=lambda key, leans=leans: (min(leans[key], default=0) - max(leans[key], default=0), key))
-        for leans in values.values()
-    ]
-    in_turn = [key for turn in itertools.zip_longest(*furthest) for key in turn if key is not None]
+    turns = itertools.zip_longest(*map(_furthest_first, values.values()))
+    keys = list(dict.fromkeys(key for turn in turns for key in turn if key is not None))[:N_EXAMPLES]
     return [
         {
             "item": key[0],
             "prompt": prompts.get(key, key[0]),
             "answers": [answers[key][name] for name in names if name in answers[key]],
         }
-        for key in list(dict.fromkeys(in_turn))[:N_EXAMPLES]
+        for key in keys
     ]
+
+
+def _furthest_first(values: Mapping[_Key, Sequence[float]]) -> list[_Key]:
+    return sorted(values, key=lambda key: (min(values[key], default=0) - max(values[key], default=0), key))
