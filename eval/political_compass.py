@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
+from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, load_adapted, prepare_questions
@@ -35,7 +36,6 @@ from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
 from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
 from eval.scores.summary import summarize
-from eval.statements.contamination import Match, find_matches, read_sentences
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.blends import read_adapters
@@ -138,7 +138,12 @@ class PoliticalCompassRecipe:
             of_file, about = read_sentences(path)
             sentences += of_file
             self._training_files.append(about)
-        self._matches = find_matches(self._instrument, sentences)
+        bank = self._instrument
+        statements = [Statement(item.text, bank.name, item.id) for item in bank.items]
+        statements += [
+            Statement(getattr(pair, s), bank.name, pair.id, s) for pair in bank.pairs for s in ("left", "right")
+        ]
+        self._matches = find_matches(sentences, statements)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
 
     def setup(self, cfg: DictConfig) -> None:

@@ -15,7 +15,6 @@ from benchmarks.seeded_defects import seeded_rows
 from data import audit
 from data.pairs.records import Pair, duplicate_ids
 from data.quality import duplicates, measures
-from data.quality.contamination import shipped_statements
 from data.quality.defects import KINDS, Checks, row_defects, set_defects
 from data.quality.sets import GATES, judge, load_sets, measure
 from data.recipe import files as manifest
@@ -135,29 +134,6 @@ def test_near_duplicates_by_hand():
 def test_thresholds_that_cannot_work_are_refused(threshold):
     with pytest.raises(ValueError, match=f"threshold={threshold}; use a number up to 1"):
         duplicates.near_duplicate_clusters(["a", "b"], threshold)
-
-
-# Instruments
-
-
-def test_instruments_are_read_as_plain_data(tmp_path):
-    (tmp_path / "mine.txt").write_text("Taxes are too high for all of us.\n\nRents are too low.\n")
-    (tmp_path / "mine.yaml").write_text("items: [{id: 1, text: One.}]\npairs: [{id: p, left: Two., right: Three.}]")
-    found = shipped_statements([tmp_path / "mine.txt", tmp_path / "mine.yaml"])
-    assert [(s.text, s.id) for s in found if s.instrument == "mine"] == [
-        ("Taxes are too high for all of us.", "line 1"),
-        ("Rents are too low.", "line 3"),
-        ("One.", "1"),
-        ("Two.", "p left"),
-        ("Three.", "p right"),
-    ]
-    assert len([s for s in found if s.instrument == "compass60"]) >= 180
-    for name, text in (("a.yaml", "items: [{id: 1}]"), ("b.yaml", "- 1"), ("c.txt", "\n")):
-        (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=name):
-            shipped_statements([tmp_path / name])
-    with pytest.raises(FileNotFoundError, match="no such instrument"):
-        shipped_statements(["nowhere.yaml"])
 
 
 # Classifiers

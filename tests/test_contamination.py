@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Planted statements are found, exact or lightly paraphrased; what only shares the subject is not."""
 
+import gzip
+import hashlib
 import json
 import re
 
 import pytest
 from conftest import REPO
 
-from eval.statements.contamination import Sentence, find_matches, read_sentences
-from eval.statements.instruments import load_instrument
+from data.quality.contamination import Sentence, Statement, find_matches, overlaps, read_sentences, shipped_statements
+from data.recipe.files import to_jsonl, to_parquet
 
-BANK = load_instrument("compass60")
+STATEMENTS = [statement for statement in shipped_statements() if statement.instrument == "compass60"]
 # By hand, in other words and another order, as a writer of training data might.
 PARAPHRASES = {
     "tax-1l": "Those who earn high incomes ought to pay a bigger share of their income in tax than others.",
@@ -36,14 +38,6 @@ SWAPS = (
 )  # fmt: skip
 
 
-def statements():
-    for item in BANK.items:
-        yield item.id, "", item.text
-    for pair in BANK.pairs:
-        yield pair.id, "left", pair.left
-        yield pair.id, "right", pair.right
-
-
 def plant(texts):
     return [Sentence("planted", k, "chosen", text) for k, text in enumerate(texts, start=1)]
 
@@ -61,49 +55,115 @@ def shipped():
 
 def test_every_exact_statement_is_found(shipped):
     """Also in the middle of a longer sentence, in other case and with other marks."""
-    texts = [f"My view: {text.upper().rstrip('.')}, and I stand by it!" for _, _, text in statements()]
-    found = find_matches(BANK, shipped + plant(texts))
-    assert {(m.item, m.side) for m in found if m.kind == "exact"} == {(i, s) for i, s, _ in statements()}
+    texts = [f"My view: {s.text.upper().rstrip('.')}, and I stand by it!" for s in STATEMENTS]
+    found = find_matches(shipped + plant(texts), STATEMENTS)
+    assert [(m.item, m.side, m.kind) for m in found] == [(s.item, s.side, "exact") for s in STATEMENTS]
     assert all(m.similarity == 1 and m.text == texts[m.row - 1] for m in found)
 
 
 def test_light_paraphrases_are_found(shipped):
-    all_of = list(statements())
-    found = find_matches(BANK, shipped + plant(lightly(text) for _, _, text in all_of))
-    assert len({(m.item, m.side) for m in found}) >= 0.95 * len(all_of)
-    found = find_matches(BANK, shipped + plant(PARAPHRASES.values()))
+    found = find_matches(shipped + plant(lightly(s.text) for s in STATEMENTS), STATEMENTS)
+    assert len({(m.item, m.side) for m in found}) >= 0.95 * len(STATEMENTS)
+    found = find_matches(shipped + plant(PARAPHRASES.values()), STATEMENTS)
     assert {m.item for m in found} >= set(PARAPHRASES)
 
 
 def test_the_shipped_set_raises_almost_no_alarm(shipped):
     """One question of it is close to a statement about the same tax; 212 statements and 480 texts are not."""
-    found = find_matches(BANK, shipped)
+    found = find_matches(shipped, STATEMENTS)
     assert [m.item for m in found if m.kind == "exact"] == []
     assert len(found) <= 2
 
 
 def test_a_statement_of_two_sentences_and_a_conversation(tmp_path):
     text = "Cats are wise. Dogs are loyal."
-    bank = BANK._replace(items=(BANK.items[0]._replace(text=text),), pairs=())
     rows = [
         {"prompt": "What of pets?", "chosen": [{"role": "assistant", "content": f"Well, hm. {text}"}]},
         {"prompt": "Dogs are loyal.", "rejected": "Cats are wise."},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     sentences, about = read_sentences(str(tmp_path / "a.jsonl"))
-    (match,) = find_matches(bank, sentences)
+    (match,) = find_matches(sentences, [Statement(text, "mine", "pets")])
     assert (match.kind, match.row, match.field) == ("exact", 1, "chosen")
     assert about["n_rows"] == 2
 
 
-def test_csv_and_faults(tmp_path):
-    (tmp_path / "a.csv").write_text('prompt,chosen,rejected\n"One,\ntwo.",B.,C.\n')
-    assert [s.text for s in read_sentences(str(tmp_path / "a.csv"))[0]] == ["One,", "two.", "One, two.", "B.", "C."]
+def test_every_form_that_the_trainer_takes(tmp_path):
+    # our own writer leaves U+2028 as it is, and only a line feed ends a line of JSON Lines
+    rows = [
+        {"prompt": "One,\ntwo.", "chosen": "B\u2028b.", "rejected": "C."},
+        {"prompt": "D?", "chosen": "E.", "rejected": "F."},
+    ]
+    table = 'prompt{0}chosen{0}rejected\n"One,\ntwo."{0}B\u2028b.{0}C.\nD?{0}E.{0}F.\n'
+    contents = {
+        "a.jsonl": to_jsonl(rows).encode(),
+        "a.json": json.dumps(rows, indent=1).encode(),
+        "a.csv": table.format(",").encode("utf-8-sig"),
+        "a.tsv": table.format("\t").encode(),
+        "a.parquet": to_parquet(rows),
+        "a.jsonl.gz": gzip.compress(to_jsonl(rows).encode()),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        sentences, about = read_sentences(str(tmp_path / name))
+        texts = ["One,", "two.", "One, two.", "B\u2028b.", "C.", "D?", "E.", "F."]
+        assert [sentence.text for sentence in sentences] == texts, name
+        assert about["n_rows"] == 2
+        assert about["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"question": "x"}\n', "training_data: .*a.jsonl: row 1 has none of the fields"),
+        ("hello\n", "training_data: .*a.jsonl row 1: no JSON"),
+        ("", "training_data: .*a.jsonl: no rows"),
+    ],
+)
+def test_training_data_that_cannot_be_read_is_refused(tmp_path, content, message):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_sentences(str(tmp_path / "a.jsonl"))
     with pytest.raises(FileNotFoundError, match="give JSONL or CSV files, or null"):
         read_sentences("nowhere.jsonl")
-    (tmp_path / "b.jsonl").write_text('{"question": "x"}\n')
-    with pytest.raises(ValueError, match="b.jsonl: row 1 has none of the fields"):
-        read_sentences(str(tmp_path / "b.jsonl"))
-    (tmp_path / "b.jsonl").write_text("hello\n")
-    with pytest.raises(ValueError, match="not JSON Lines"):
-        read_sentences(str(tmp_path / "b.jsonl"))
+
+
+def test_overlaps_finds_shared_runs_and_the_nearest_statement():
+    texts = ("one two three four five six seven eight nine", "Taxes must fall.")
+    statements = [Statement(text, "mine", str(number)) for number, text in enumerate(texts)]
+    texts = [
+        "zero One two, three four five six seven eight!",  # an 8-gram
+        "one two three four five six seven zero",  # only seven words in a row
+        "I say taxes must fall now.",  # a short statement, whole
+        "nothing of the kind",
+    ]
+    found = overlaps(texts, statements)
+    assert [overlap.shared for overlap in found] == [
+        "one two three four five six seven eight",
+        None,
+        "taxes must fall",
+        None,
+    ]
+    assert [overlap.nearest for overlap in found] == [statements[0], statements[0], statements[1], None]
+    assert found[0].similarity == pytest.approx(6 / 8)  # 7 and 7 3-grams, 6 shared
+    assert found[3].similarity == 0
+
+
+def test_instruments_are_read_as_plain_data(tmp_path):
+    (tmp_path / "mine.txt").write_text("Taxes are too high for all of us.\n\nRents are too low.\n")
+    (tmp_path / "mine.yaml").write_text("items: [{id: 1, text: One.}]\npairs: [{id: p, left: Two., right: Three.}]")
+    found = shipped_statements([tmp_path / "mine.txt", tmp_path / "mine.yaml"])
+    assert [(s.text, s.id) for s in found if s.instrument == "mine"] == [
+        ("Taxes are too high for all of us.", "line 1"),
+        ("Rents are too low.", "line 3"),
+        ("One.", "1"),
+        ("Two.", "p left"),
+        ("Three.", "p right"),
+    ]
+    assert len([s for s in found if s.instrument == "compass60"]) >= 180
+    for name, text in (("a.yaml", "items: [{id: 1}]"), ("b.yaml", "- 1"), ("c.txt", "\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=name):
+            shipped_statements([tmp_path / name])
+    with pytest.raises(FileNotFoundError, match="no such instrument"):
+        shipped_statements(["nowhere.yaml"])

@@ -8,7 +8,6 @@ import pytest
 from data.language import words
 from data.quality import measures
 from data.quality import phrases as filters
-from data.quality.contamination import Statement, overlaps
 
 CLEAN = [
     "I cannot accept that a tenant should lose a home over one late payment.",
@@ -164,27 +163,6 @@ def test_length_gates_at_their_limits():
 
 
 # Measures of a set
-
-
-def test_overlaps_finds_shared_runs_and_the_nearest_statement():
-    texts = ("one two three four five six seven eight nine", "Taxes must fall.")
-    statements = [Statement(text, "mine", str(number)) for number, text in enumerate(texts)]
-    texts = [
-        "zero One two, three four five six seven eight!",  # an 8-gram
-        "one two three four five six seven zero",  # only seven words in a row
-        "I say taxes must fall now.",  # a short statement, whole
-        "nothing of the kind",
-    ]
-    found = overlaps(texts, statements)
-    assert [overlap.shared for overlap in found] == [
-        "one two three four five six seven eight",
-        None,
-        "taxes must fall",
-        None,
-    ]
-    assert [overlap.nearest for overlap in found] == [statements[0], statements[0], statements[1], None]
-    assert found[0].similarity == pytest.approx(6 / 8)  # 7 and 7 3-grams, 6 shared
-    assert found[3].similarity == 0
 
 
 def test_length_rules_by_hand():
