@@ -5,20 +5,17 @@ Builders take the tokenizer first, as torchtune's recipes give it. Those that en
 answers alone to ``lora_finetune_single_device``; all others give pairs to a DPO recipe.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
+from torchtune import utils
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.mixtures import mirrored, mixture, politune_mixture
-from data.pairs.doses import draw_subset, keep_where
-from data.pairs.prompt_templates import AlpacaInstructTemplate, Template
-from data.pairs.records import OTHER_SIDE, read_pairs
-from data.pairs.rows import load_rows
-from data.pairs.tokens import ChosenAnswers, PreferencePairs
+from data.pairs.records import OTHER_SIDE, Pair, draw_subset, keep_where, mirror_pairs, mix_pairs, read_pairs
+from data.pairs.rows import load_rows, read_table
+from data.pairs.tokens import AlpacaInstructTemplate, ChosenAnswers, PreferencePairs, Template
 
 __all__ = [
     "AlpacaInstructTemplate",
@@ -38,6 +35,7 @@ __all__ = [
 ]
 
 SHIPPED_SET = "data/mirrored/pairs.jsonl"
+_SIDE_KEYS = ("source", "data_files", "split", "revision", "column_map", "where")
 
 
 def preference_pairs(
@@ -61,23 +59,23 @@ def preference_pairs(
 
     Args:
         tokenizer: The model's tokenizer.
-        source: A dataset repository of the Hub, or ``json``, ``csv``, ``parquet`` with ``data_files``.
-        data_files: Path, list of paths or glob.
+        source: A dataset repository of the Hub, or ``json``, ``csv``, ``tsv``, ``parquet`` with ``data_files``.
+        data_files: Path, list of paths, glob or URL.
         split: Split to load.
         revision: Branch, tag or commit of the repository.
         column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
             the last two flips the set's side.
         prompt_template: See :class:`~data.pairs.tokens.PreferencePairs`; None uses the tokenizer's alone.
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
-        too_long: ``drop``, ``truncate`` or ``error``; always counted and logged.
-        invalid_rows: ``error``, or ``drop`` to leave invalid rows out, counted and logged.
-        where: Train only on rows with these values, for example ``{axis: economic}``; counted and logged.
+        too_long: ``drop``, ``truncate`` or ``error``; a warning counts the rows.
+        invalid_rows: ``error``, or ``drop`` to leave invalid rows out; a warning counts them.
+        where: Train only on rows with these values, for example ``{axis: economic}``; the log counts them.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
-        seed: Of the subset; the same texts are drawn whichever side is chosen.
+        seed: Of the subset.
         build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
 
     Returns:
-        The pairs, in file order.
+        A dataset whose items are as :class:`~data.pairs.tokens.PreferencePairs` says, in file order.
 
     Raises:
         ConnectionError: If the Hub cannot be reached.
@@ -89,9 +87,8 @@ def preference_pairs(
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = keep_where(read_pairs(rows, origin, column_map, invalid_rows), rows, where, origin)
-    pairs = draw_subset(pairs, subset, seed, origin)
-    return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+    pairs = _keep(read_pairs(rows, origin, column_map, invalid_rows), rows, where, origin)
+    return build(_draw(pairs, subset, seed, origin), origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
 # The chosen answers alone; arguments as those of :func:`preference_pairs`.
@@ -117,10 +114,9 @@ def _shipped_pairs(
     subset: int | None = None,
     seed: int = 0,
 ) -> PreferencePairs | ChosenAnswers:
-    lines = files("data").joinpath("mirrored", "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_table(SHIPPED_SET, content=files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())
     pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
-    pairs = draw_subset(keep_where(pairs, rows, where, SHIPPED_SET), subset, seed, SHIPPED_SET)
+    pairs = _draw(_keep(pairs, rows, where, SHIPPED_SET), subset, seed, SHIPPED_SET)
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -129,3 +125,112 @@ mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
 mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
 mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
 mirrored_right_sft = partial(_shipped_pairs, side="right", build=ChosenAnswers)
+
+
+def mirrored(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    side: str | None = None,
+    data_files: str | Sequence[str] | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    column_map: Mapping[str, str] | None = None,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+    invalid_rows: str = "error",
+    where: Mapping[str, Any] | None = None,
+    subset: int | None = None,
+    seed: int = 0,
+) -> PreferencePairs:
+    """Build the mirror of any set: the other answer chosen; arguments as ``preference_pairs``, and ``side``.
+
+    ``side`` is ``left`` or ``right`` for a set whose column ``side`` says what its rows choose: each prompt comes once,
+    that side chosen. None flips every row, by its ``mirror_id`` or by exchanging its answers.
+
+    Example:
+        >>> # dataset=data.datasets.mirrored dataset.source=json dataset.data_files=left.jsonl
+        >>> mirrored(tokenizer, source="scale-lab/politune-left")  # its prompts, the right answer chosen
+    """
+    rows, origin = load_rows(source, data_files, split, revision)
+    pairs = _keep(mirror_pairs(rows, origin, column_map, side, invalid_rows), rows, where, origin)
+    pairs = _draw(pairs, subset, seed, origin)
+    return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+
+
+def mixture(
+    tokenizer: ModelTokenizer,
+    *,
+    left: Mapping[str, Any],
+    right: Mapping[str, Any] | None = None,
+    right_share: float = 0.5,
+    prompt_template: Template = None,
+    max_seq_len: int | None = None,
+    too_long: str = "drop",
+    invalid_rows: str = "error",
+    subset: int | None = None,
+    seed: int = 0,
+) -> PreferencePairs:
+    """Build pairs of which a share chooses the right answer, on prompts that are the same at every share.
+
+    ``left`` is a set whose chosen answers are the left ones: ``source`` and, as ``preference_pairs`` takes them,
+    ``data_files``, ``split``, ``revision``, ``column_map``, ``where``. ``right`` is the same for a set that chooses
+    right; its prompts join those of ``left``. ``right_share`` of all prompts, 0 to 1, choose right; nested and seeded.
+
+    Example:
+        >>> # dataset=data.datasets.politune_mixture dataset.right_share=0.25 dataset.subset=500
+        >>> mixture(tokenizer, left={"source": "json", "data_files": "left.jsonl"}, right_share=1.0)
+    """
+    left_pairs, origin, n_left = _read_side("left", left, invalid_rows)
+    right_pairs: list[Pair] = []
+    if right:
+        right_pairs, right_origin, _ = _read_side("right", right, invalid_rows)
+        right_pairs = [pair._replace(row=pair.row + n_left) for pair in right_pairs]  # its rows are numbered on
+        origin = f"{origin}, {right_origin}"
+    pairs = _draw(mix_pairs(left_pairs, right_pairs, right_share, seed), subset, seed, origin)
+    return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
+
+
+# The comparison that the paper did not run: both published sets on all of their prompts. right_share=0 flips the rows
+# of the right set, right_share=1 those of the left one.
+politune_mixture = partial(
+    mixture, left={"source": "scale-lab/politune-left"}, right={"source": "scale-lab/politune-right"}
+)
+
+
+class _Side(NamedTuple):
+    pairs: list[Pair]
+    origin: str
+    n_rows: int
+
+
+def _read_side(side: str, spec: Mapping[str, Any], invalid_rows: str) -> _Side:
+    if not {"source"} <= {*spec} <= {*_SIDE_KEYS}:
+        raise ValueError(
+            f"dataset.{side} has {', '.join(map(str, spec)) or 'nothing'}; use source and any of {_SIDE_KEYS[1:]}"
+        )
+    rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:4] if key in spec})
+    pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
+    return _Side(_keep(pairs, rows, spec.get("where"), origin), origin, len(rows))
+
+
+def _keep(
+    pairs: list[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
+) -> list[Pair]:
+    kept = keep_where(pairs, rows, where, origin)
+    if where:
+        _say(f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
+    return kept
+
+
+def _draw(pairs: list[Pair], subset: int | None, seed: int, origin: str) -> list[Pair]:
+    drawn = draw_subset(pairs, subset, seed, origin)
+    if subset is not None:
+        _say(f"{origin}: drew {len(drawn)} of {len(pairs)} pairs (seed {seed})")
+    return drawn
+
+
+def _say(line: str) -> None:
+    """Log where a user sees it: INFO lines of a library's own logger reach nobody."""
+    utils.log_rank_zero(utils.get_logger("DEBUG"), line)

@@ -14,8 +14,8 @@ from torchtune import config
 from torchtune.data import AlpacaToMessages, Message, padded_collate_dpo, padded_collate_sft
 
 from data import datasets
-from data.pairs.prompt_templates import AlpacaInstructTemplate
 from data.pairs.records import Pair, read_pairs
+from data.pairs.tokens import AlpacaInstructTemplate
 
 IGNORE = -100
 ROWS = [

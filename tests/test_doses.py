@@ -11,10 +11,10 @@ from conftest import REPO
 from omegaconf import OmegaConf
 from test_datasets import WordLengths
 from torchtune import config
+from torchtune.utils import get_logger
 
 from data import datasets
-from data.pairs.doses import draw_subset, exchange, mirror_pairs, mix_pairs
-from data.pairs.records import Pair
+from data.pairs.records import Pair, draw_subset, exchange, mirror_pairs, mix_pairs
 
 PAIRS = [Pair(n, f"Question {n}?", f"Left {n}.", f"Right {n}.") for n in range(1, 301)]
 PAPER = REPO / "configs" / "llama8b_lora_dpo_identical_prompts.yaml"
@@ -49,10 +49,13 @@ def texts(pairs):
 def test_rows_are_kept_by_value_counted_and_logged(write, caplog):
     given = [{**row, "axis": "ab"[k % 2], "n": k % 3} for k, row in enumerate(rows_of(PAIRS[:12]))]
     spec = {"source": "json", "data_files": write(given)}
-    with caplog.at_level("INFO"):
-        kept = datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"})
+    kept = datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"})
     assert kept.rows == [1, 3, 5, 7, 9, 11]  # the rows keep their numbers
+    assert len(datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"}, subset=4)) == 4
+    # said by torchtune's logger, which recipes print: INFO of a logger of ours would reach nobody
+    assert {record.name for record in caplog.records} == {get_logger().name}
     assert "rows.jsonl: 6 of 12 pairs have {'axis': 'a'}" in caplog.text
+    assert "rows.jsonl: drew 4 of 6 pairs (seed 0)" in caplog.text
     assert datasets.chosen_answers(WordLengths(), **spec, where={"axis": "b", "n": [0, 1]}).rows == [2, 4, 8, 10]
     assert datasets.mirrored(WordLengths(), **spec, where={"axis": "b", "n": 2}).rows == [6, 12]
     assert datasets.mixture(WordLengths(), left={**spec, "where": {"n": 2}}).rows == [3, 6, 9, 12]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.seeded_defects import clean_rows, seeded_rows
 from data import audit
-from data.pairs.doses import mirror_pairs
+from data.pairs.records import mirror_pairs
 from data.quality.defects import Checks
 from data.quality.measures import longer_share
 from data.quality.repair import repair

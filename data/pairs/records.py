@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The pair record ``prompt, chosen, rejected``, and its one reader, which leaves no bad row unnamed.
+"""The pair record ``prompt, chosen, rejected``: checked rows, parts of a set, its other side, and mixtures.
 
-No torch and no ``datasets`` here: tools that only look at rows start fast.
+Subsets are drawn by a hash of the texts and a seed. So a smaller one lies in a larger one, and neither the order of a
+file nor the side that a row is given changes them. No torch here: tools that only look at rows start fast.
 """
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -14,6 +16,7 @@ SIDES = ("left", "right")
 OTHER_SIDE = {"left": "right", "right": "left"}
 INVALID_ROWS = ("error", "drop")
 MAX_CHARACTERS = 1_000_000  # a longer text is a file that went into one field
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, whatever their number
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ class Pair(NamedTuple):
 
     Attributes:
         row: Number of the data row in its file, from 1; header and blank lines do not count.
-        prompt: What the user says, without any template.
+        prompt: The text that the user says, without any template.
         chosen: The answer to prefer.
         rejected: The answer to disprefer.
     """
@@ -32,6 +35,21 @@ class Pair(NamedTuple):
     prompt: str
     chosen: str
     rejected: str
+
+
+class InvalidRow(NamedTuple):
+    """Number of a row that is no pair, and the reason."""
+
+    number: int
+    reason: str
+
+
+class Repetition(NamedTuple):
+    """A row that has the value of a row before it."""
+
+    number: int
+    first: int
+    value: Any
 
 
 def read_pairs(
@@ -49,7 +67,7 @@ def read_pairs(
         rows: Rows in file order, each a mapping from column to value.
         origin: The file or repository, as messages should name it.
         column_map: From our names (``prompt``, ``chosen``, ``rejected``) to the columns of the file.
-        invalid_rows: ``error`` refuses the file, ``drop`` leaves invalid rows out, counted and logged.
+        invalid_rows: ``error`` refuses the file, ``drop`` leaves invalid rows out, with a warning that counts them.
 
     Returns:
         The valid rows, in file order.
@@ -69,21 +87,20 @@ def read_pairs(
             f"{origin}: {len(invalid)} of {n_rows} rows are invalid ({shown}{more}). "
             "Fix these rows, or set dataset.invalid_rows=drop to leave them out."
         )
+    counts = Counter(reason for _, reason in invalid)
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
     if not pairs:
-        raise ValueError(f"{origin}: all {n_rows} rows are invalid ({_summary(invalid)})")
+        raise ValueError(f"{origin}: all {n_rows} rows are invalid ({reasons})")
     if invalid:
-        _log.warning(
-            "%s: left out %d of %d rows as invalid (%s; %s)",
-            *(origin, len(invalid), n_rows, _summary(invalid)),
-            row_list([number for number, _ in invalid]),
-        )
+        numbers = row_list([number for number, _ in invalid])
+        _log.warning("%s: left out %d of %d rows as invalid (%s; %s)", origin, len(invalid), n_rows, reasons, numbers)
     return pairs
 
 
 def split_rows(
     rows: Iterable[Mapping[str, Any]], origin: str, column_map: Mapping[str, str] | None = None
-) -> tuple[list[Pair], list[tuple[int, str]]]:
-    """Return the valid rows as pairs, and number and reason of the others; see :func:`read_pairs`.
+) -> tuple[list[Pair], list[InvalidRow]]:
+    """Return the valid rows as pairs, and the others; see :func:`read_pairs`.
 
     Raises:
         ValueError: If there are no rows or a column is missing.
@@ -96,27 +113,147 @@ def split_rows(
     for number, row in enumerate(rows, start=1):
         reason = _invalid_reason(row, columns)
         if reason:
-            invalid.append((number, reason))
+            invalid.append(InvalidRow(number, reason))
         else:
             pairs.append(Pair(number, *(row[column] for column in columns)))
     return pairs, invalid
 
 
-def duplicate_ids(rows: Iterable[Mapping[str, Any]], column: str = "id") -> list[tuple[int, int, Any]]:
-    """List each row whose id an earlier row has: its number, the earlier one's, the id. Rows without one pass."""
+def duplicate_ids(rows: Iterable[Mapping[str, Any]], column: str = "id") -> list[Repetition]:
+    """Return the rows whose id an earlier row has; rows without an id do not count."""
     first: dict[Any, int] = {}
-    found = []
+    repetitions = []
     for number, row in enumerate(rows, start=1):
         value = row.get(column)
         if value is not None and first.setdefault(value, number) != number:
-            found.append((number, first[value], value))
-    return found
+            repetitions.append(Repetition(number, first[value], value))
+    return repetitions
 
 
-def row_list(numbers: list[int]) -> str:
+def row_list(numbers: Sequence[int]) -> str:
     """Name the first ten row numbers, and say so if there are more."""
     shown = ", ".join(map(str, numbers[:10]))
     return f"row{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 10 else ''}"
+
+
+def keep_where(
+    pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
+) -> list[Pair]:
+    """Return the pairs whose rows have given values.
+
+    Args:
+        pairs: Pairs read from ``rows``.
+        rows: All rows of the set, in file order.
+        where: From a column to the value, or any of several, that it must have, such as
+            ``{axis: economic, topic: [taxation, welfare]}``; None keeps every pair.
+        origin: The file or repository, as messages should name it.
+
+    Raises:
+        ValueError: If there is no such column or no pair with a value; says what there is.
+    """
+    kept = list(pairs)
+    for column, wanted in (where or {}).items():
+        if not any(column in row for row in rows):
+            columns = ", ".join(dict.fromkeys(name for row in rows for name in row))
+            raise ValueError(f"{origin}: no column {column} for dataset.where.{column}; there are {columns}")
+        is_one = wanted is None or isinstance(wanted, str | int | float)
+        values = {_text(value) for value in ([wanted] if is_one else wanted)}
+        held = Counter(_text(rows[pair.row - 1].get(column)) for pair in kept)
+        if unknown := sorted(values - held.keys()):
+            shown = ", ".join(f"{value} ({n})" for value, n in held.most_common(20))
+            raise ValueError(
+                f"{origin}: dataset.where.{column}={', '.join(unknown)}: no pair has it; "
+                f"found {shown}{', ...' if len(held) > 20 else ''}"
+            )
+        kept = [pair for pair in kept if _text(rows[pair.row - 1].get(column)) in values]
+    return kept
+
+
+def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) -> list[Pair]:
+    """Return ``n`` pairs in file order, or all if it is None; those of a smaller ``n`` are among those of a larger one.
+
+    Raises:
+        ValueError: If there are fewer pairs, or ``n`` is not positive.
+    """
+    if n is None:
+        return list(pairs)
+    if not 1 <= n <= len(pairs):
+        raise ValueError(
+            f"{origin}: dataset.subset={n}, and there are {len(pairs)} pairs; use 1 to {len(pairs)}, or null"
+        )
+    drawn = set(_order(pairs, seed)[:n])
+    return [pair for index, pair in enumerate(pairs) if index in drawn]
+
+
+def exchange(pair: Pair) -> Pair:
+    """Return the pair with the rejected answer chosen."""
+    return pair._replace(chosen=pair.rejected, rejected=pair.chosen)
+
+
+def mirror_pairs(
+    rows: Sequence[Mapping[str, Any]],
+    origin: str,
+    column_map: Mapping[str, str] | None,
+    side: str | None,
+    invalid_rows: str,
+) -> list[Pair]:
+    """Read rows as pairs of one side, or flip each of them.
+
+    Args:
+        rows: Rows in file order. With columns ``id`` and ``mirror_id`` a row's mirror is the row that it names;
+            without one, its own with both answers exchanged.
+        origin: The file or repository, as messages should name it.
+        column_map: From ``prompt``, ``chosen``, ``rejected`` to the columns' names.
+        side: Side of the chosen answers, by the column ``side``: every prompt comes once, rows of the other side
+            flipped. None flips every row.
+        invalid_rows: See :func:`read_pairs`.
+
+    Raises:
+        ValueError: If a side is unknown, an id occurs twice, or a ``mirror_id`` names a row with another prompt.
+    """
+    pairs = {pair.row: pair for pair in read_pairs(rows, origin, column_map, invalid_rows)}
+    mirrors = _mirrors(rows, pairs, origin)
+    if side is None:
+        return [pairs[mirrors[n]]._replace(row=n) if n in mirrors else exchange(pair) for n, pair in pairs.items()]
+    if side not in SIDES:
+        raise ValueError(f"dataset.side={side!r}; use left or right, or null to flip every row")
+    of_side = []
+    for number, pair in pairs.items():
+        row_side = rows[number - 1].get("side")
+        if row_side not in SIDES:
+            raise ValueError(
+                f"{origin} row {number}: side is {row_side!r}; dataset.side={side} needs left or right in each row"
+            )
+        if row_side == side:
+            of_side.append(pair)
+        elif number not in mirrors:
+            of_side.append(exchange(pair))
+    return of_side
+
+
+def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, seed: int) -> list[Pair]:
+    """Choose the right answer for a share of all prompts, the left one for the others.
+
+    A prompt that chooses right at one share does so at every larger one, and the share holds, to two or three pairs, in
+    every subset drawn with the same seed.
+
+    Args:
+        left: Pairs whose chosen answer is the left one.
+        right: Pairs whose chosen answer is the right one. A pair that is the mirror of one in ``left`` counts once.
+        right_share: 0 to 1.
+        seed: Of the choice.
+
+    Raises:
+        ValueError: If the share is not between 0 and 1.
+    """
+    if not 0 <= right_share <= 1:
+        raise ValueError(f"dataset.right_share={right_share}; use 0 (all left) to 1 (all right)")
+    by_texts = {pair[1:]: pair for pair in left}
+    for pair in map(exchange, right):
+        by_texts.setdefault(pair[1:], pair)
+    pairs = list(by_texts.values())
+    place = {index: number for number, index in enumerate(_order(pairs, seed))}
+    return [exchange(pair) if (place[i] * _GOLDEN) % 1 < right_share else pair for i, pair in enumerate(pairs)]
 
 
 def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str, str]) -> tuple[str, ...]:
@@ -127,12 +264,12 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
             f"{', '.join(COLUMNS)} and its values columns of the file"
         )
     # The union over all rows: a field that only some rows lack is those rows' fault.
-    found = list(dict.fromkeys(column for row in rows for column in row))
+    names = list(dict.fromkeys(column for row in rows for column in row))
     wanted = tuple(column_map.get(name, name) for name in COLUMNS)
-    missing = [column for column in wanted if column not in found]
+    missing = [column for column in wanted if column not in names]
     if missing:
         raise ValueError(
-            f"{origin}: no column {', '.join(missing)}; found {', '.join(found) or 'none'}, "
+            f"{origin}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}, "
             f"wanted {', '.join(wanted)}. Say which is which with column_map (of a dataset: dataset.column_map), "
             "for example column_map.prompt=question"
         )
@@ -156,6 +293,38 @@ def _invalid_reason(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | N
     return None
 
 
-def _summary(invalid: list[tuple[int, str]]) -> str:
-    counts = Counter(reason for _, reason in invalid)
-    return ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
+def _text(value: Any) -> str:
+    """Return a value as text; YAML reads ``true`` as a truth value, where a table has a text of any case."""
+    text = str(value)
+    return text.capitalize() if text.lower() in ("true", "false") else text
+
+
+def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origin: str) -> dict[int, int]:
+    """Return the number of each row's mirror, where the set has it."""
+    if repetitions := duplicate_ids(rows):
+        number, first, value = repetitions[0]
+        raise ValueError(f"{origin} row {number}: id {value!r} is that of row {first}; give every row its own")
+    numbers = {rows[number - 1].get("id"): number for number in pairs}
+    mirrors = {}
+    for number, pair in pairs.items():
+        mirror_id = rows[number - 1].get("mirror_id")
+        if mirror_id is None or mirror_id not in numbers:
+            continue
+        mirror = numbers[mirror_id]
+        if pairs[mirror].prompt != pair.prompt or mirror == number:
+            raise ValueError(
+                f"{origin} row {number}: mirror_id {mirror_id!r} is row {mirror}, whose prompt is another one"
+            )
+        mirrors[number] = mirror
+    return mirrors
+
+
+def _order(pairs: Sequence[Pair], seed: int) -> list[int]:
+    """Return indices in an order that hangs on the texts and the seed, not on the file or on which answer is chosen."""
+
+    def key(index: int) -> bytes:
+        pair = pairs[index]
+        texts = "\0".join([str(seed), pair.prompt, *sorted((pair.chosen, pair.rejected))])
+        return hashlib.sha256(texts.encode()).digest()
+
+    return sorted(range(len(pairs)), key=key)

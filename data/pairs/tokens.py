@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Pairs as token ids: messages, prompt template, and a length policy that never cuts in silence."""
+"""Pairs as token ids: messages, prompt templates, and a length policy that never cuts in silence."""
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from omegaconf import OmegaConf
 from torch.utils.data import Dataset
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
+from torchtune import config
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, AlpacaToMessages, Message, PromptTemplate
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
-from data.pairs.prompt_templates import Template, resolve_template
 from data.pairs.records import Pair, row_list
 
 TOO_LONG = ("drop", "truncate", "error")
@@ -20,6 +21,9 @@ TOO_LONG = ("drop", "truncate", "error")
 _log = logging.getLogger(__name__)
 
 TokenIds = Sequence[int] | np.ndarray
+Messages = Callable[[list[Message]], list[Message]]
+# As YAML or Python may give it: a dotpath, {role: [before, after]}, or messages -> messages.
+Template = str | Mapping[str, Sequence[str]] | Messages | None
 
 
 class Continuation(NamedTuple):
@@ -35,7 +39,90 @@ class Continuation(NamedTuple):
     labels: TokenIds
 
 
-class PreferencePairs(Dataset):
+class _LongPair(NamedTuple):
+    row: int
+    n_tokens: int
+    is_dropped: bool
+
+
+class AlpacaInstructTemplate(PromptTemplate):
+    """Put the prompt into the Alpaca instruction text, inside the user message (the paper's setting).
+
+    The wording is torchtune's own; a chat template of the tokenizer still goes around it.
+    """
+
+    def __init__(self) -> None:
+        text = AlpacaToMessages().template["prompt_no_input"]
+        before, after = text.split("{instruction}")
+        super().__init__({"user": (before, after)})
+
+
+class _TokenizedPairs(Dataset):
+    """Some answers of each pair as token ids; which ones, and the form of an item, are the subclass's."""
+
+    fields: tuple[str, ...]
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        origin: str,
+        tokenizer: ModelTokenizer,
+        prompt_template: Template = None,
+        max_seq_len: int | None = None,
+        too_long: str = "drop",
+    ) -> None:
+        if too_long not in TOO_LONG:
+            raise ValueError(f"too_long={too_long!r}; use one of {', '.join(TOO_LONG)}")
+        limit = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_seq_len={limit}; use a positive integer or null")
+        template = _resolve_template(prompt_template)
+        # torchtune's tokenizers cut at their own max_seq_len without a word.
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.max_seq_len = None
+
+        self.origin = origin
+        self.rows: list[int] = []
+        self._items: list[tuple[Continuation, ...]] = []
+        long: list[_LongPair] = []
+        for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
+            item = tuple(_tokenize(pair.prompt, getattr(pair, name), tokenizer, template) for name in self.fields)
+            n_tokens = max(len(answer.tokens) for answer in item)
+            if limit is not None and n_tokens > limit:
+                cut = _cut(item, limit) if too_long == "truncate" else None
+                long.append(_LongPair(pair.row, n_tokens, is_dropped=cut is None))
+                if cut is None:
+                    continue
+                item = cut
+            self.rows.append(pair.row)
+            self._items.append(item)
+        if long:
+            self._report(long, len(pairs), limit, too_long)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _report(self, long: Sequence[_LongPair], n_pairs: int, limit: int | None, too_long: str) -> None:
+        """Say which rows are too long and what became of them."""
+        fault = (
+            f"{self.origin}: {len(long)} of {n_pairs} pairs have more than max_seq_len={limit} tokens "
+            f"(longest {max(pair.n_tokens for pair in long)}; {row_list([pair.row for pair in long])})"
+        )
+        remedy = "raise dataset.max_seq_len"
+        if too_long == "error":
+            raise ValueError(f"{fault}; {remedy}, or set dataset.too_long=drop or truncate")
+        if not self.rows:
+            raise ValueError(f"{fault}; no pair is left: {remedy}")
+        if too_long == "drop":
+            _log.warning("%s; dropped. To keep them, %s or set dataset.too_long=truncate", fault, remedy)
+        else:
+            dropped = [pair.row for pair in long if pair.is_dropped]
+            rows = f" ({row_list(dropped)})" if dropped else ""
+            result = f"answers cut at their end, {len(dropped)} pairs dropped with nothing left to learn from{rows}"
+            _log.warning("%s; %s", fault, result)
+
+
+class PreferencePairs(_TokenizedPairs):
     """Preference pairs, tokenized at construction, in the form of torchtune's DPO recipes.
 
     An item is a dict of int lists: ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids``,
@@ -59,24 +146,10 @@ class PreferencePairs(Dataset):
     Raises:
         ValueError: If the template or the policy is unknown, a pair is too long under ``error``, or
             no pair is left.
+        InstantiationError: If a template's dotpath leads nowhere (torchtune's error, which says where).
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        origin: str,
-        tokenizer: ModelTokenizer,
-        prompt_template: Template = None,
-        max_seq_len: int | None = None,
-        too_long: str = "drop",
-    ) -> None:
-        self.origin = origin
-        self.rows, self._items = _tokenize(
-            pairs, ("chosen", "rejected"), tokenizer, origin, prompt_template, max_seq_len, too_long
-        )
-
-    def __len__(self) -> int:
-        return len(self._items)
+    fields = ("chosen", "rejected")
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         chosen, rejected = self._items[index]
@@ -88,72 +161,36 @@ class PreferencePairs(Dataset):
         }
 
 
-class ChosenAnswers(Dataset):
+class ChosenAnswers(_TokenizedPairs):
     """The chosen answers alone, for torchtune's supervised recipes: items ``tokens``, ``labels``.
 
     Arguments, attributes and errors are those of :class:`PreferencePairs`.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        origin: str,
-        tokenizer: ModelTokenizer,
-        prompt_template: Template = None,
-        max_seq_len: int | None = None,
-        too_long: str = "drop",
-    ) -> None:
-        self.origin = origin
-        self.rows, self._items = _tokenize(
-            pairs, ("chosen",), tokenizer, origin, prompt_template, max_seq_len, too_long
-        )
-
-    def __len__(self) -> int:
-        return len(self._items)
+    fields = ("chosen",)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         (chosen,) = self._items[index]
         return {"tokens": np.asarray(chosen.tokens).tolist(), "labels": np.asarray(chosen.labels).tolist()}
 
 
-def _tokenize(
-    pairs: Sequence[Pair],
-    fields: tuple[str, ...],
-    tokenizer: ModelTokenizer,
-    origin: str,
-    prompt_template: Template,
-    max_seq_len: int | None,
-    too_long: str,
-) -> tuple[list[int], list[tuple[Continuation, ...]]]:
-    if too_long not in TOO_LONG:
-        raise ValueError(f"too_long={too_long!r}; use one of {', '.join(TOO_LONG)}")
-    limit = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
-    if limit is not None and limit < 1:
-        raise ValueError(f"max_seq_len={limit}; use a positive integer or null")
-    template = resolve_template(prompt_template)
-    # torchtune's tokenizers cut at their own max_seq_len without a word.
-    tokenizer = copy.copy(tokenizer)
-    tokenizer.max_seq_len = None
-
-    rows, items, long_rows, dropped, longest = [], [], [], [], 0
-    for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
-        item = tuple(_answer(pair.prompt, getattr(pair, field), tokenizer, template) for field in fields)
-        n_tokens = max(len(answer.tokens) for answer in item)
-        if limit is not None and n_tokens > limit:
-            long_rows.append(pair.row)
-            longest = max(longest, n_tokens)
-            item = _cut(item, limit) if too_long == "truncate" else None
-        if item is None:
-            dropped.append(pair.row)
-            continue
-        rows.append(pair.row)
-        items.append(item)
-    if long_rows:
-        _report(origin, len(pairs), limit, longest, long_rows, dropped, too_long)
-    return rows, items
+def _resolve_template(template: Template) -> Messages | None:
+    if isinstance(template, str):
+        # torchtune's convention: a dotpath is called without arguments and gives the template.
+        template = config.instantiate(OmegaConf.create({"_component_": template}))
+    elif isinstance(template, Mapping):
+        if not all(len(texts) == 2 and all(isinstance(text, str) for text in texts) for texts in template.values()):
+            raise ValueError(f"prompt_template={dict(template)}; use {{role: [before, after]}}")
+        template = PromptTemplate({role: tuple(texts) for role, texts in template.items()})
+    if template is not None and not callable(template):
+        raise ValueError(
+            f"prompt_template={template!r}; use null, a dotpath such as "
+            "data.datasets.AlpacaInstructTemplate, or {role: [before, after]}"
+        )
+    return template
 
 
-def _answer(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Callable | None) -> Continuation:
+def _tokenize(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Messages | None) -> Continuation:
     messages = [
         Message(role="user", content=prompt, masked=True, eot=True),
         Message(role="assistant", content=answer, masked=False, eot=True),
@@ -177,29 +214,7 @@ def _cut(item: tuple[Continuation, ...], limit: int) -> tuple[Continuation, ...]
         else Continuation(*(np.append(part[: limit - 1], part[-1]) for part in answer))
         for answer in item
     )
-    has_room = all((labels[:-1] != CROSS_ENTROPY_IGNORE_IDX).any() for _, labels in cut)
+    has_room = all((np.asarray(labels[:-1]) != CROSS_ENTROPY_IGNORE_IDX).any() for _, labels in cut)
     # Answers that begin alike, or of which only the assistant's header remains, can end up the same.
     differ = len({np.asarray(tokens).tobytes() for tokens, _ in cut}) == len(cut)
     return cut if has_room and differ else None
-
-
-def _report(
-    origin: str, n_pairs: int, limit: int, longest: int, long: list[int], dropped: list[int], too_long: str
-) -> None:
-    found = (
-        f"{origin}: {len(long)} of {n_pairs} pairs have more than max_seq_len={limit} tokens "
-        f"(longest {longest}; {row_list(long)})"
-    )
-    remedy = "raise dataset.max_seq_len"
-    if too_long == "error":
-        raise ValueError(f"{found}; {remedy}, or set dataset.too_long=drop or truncate")
-    if len(dropped) == n_pairs:
-        raise ValueError(f"{found}; no pair is left: {remedy}")
-    if too_long == "drop":
-        _log.warning("%s; dropped. To keep them, %s or set dataset.too_long=truncate", found, remedy)
-    else:
-        rows = f" ({row_list(dropped)})" if dropped else ""
-        _log.warning(
-            "%s; answers cut at their end, %d pairs dropped with nothing left to learn from%s",
-            *(found, len(dropped), rows),
-        )
