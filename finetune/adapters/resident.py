@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchtune.modules import TransformerDecoder
 
-from finetune.tree.lora_linear import accumulate_when_reading
+from finetune.tree.layers import accumulate_when_reading
 
 ADAPTER_FILE = "adapter_model.safetensors"
 

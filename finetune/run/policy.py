@@ -16,8 +16,7 @@ from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune import config, modules, training
 from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
 
-from finetune.tree.attention import can_attend, cut_tree
-from finetune.tree.block_attention import block_mask
+from finetune.tree.attention import block_mask, can_attend, cut_tree
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import PrefixTree

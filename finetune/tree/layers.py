@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""torchtune's layers with less memory traffic: same parameters, same names, same values but for rounding.
+"""torchtune's and peft's layers with less memory traffic: same parameters, same names, same values but for rounding.
 
 Frozen weights need no gradient, so each function here keeps only what its own backward pass must have, and sweeps over
-memory as seldom as it can.
+memory as seldom as it can. A LoRA layer computes ``x W^T + s (x A^T) B^T``; torchtune makes three tensors of the
+output's size for it, to scale and to add them. Here the second product accumulates into the first one's result.
 
-Legend: T tokens, D embedding, I width of the MLP.
+Legend: T tokens, D embedding, I inputs, O outputs, R LoRA rank.
 """
 
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from peft.tuners import lora
 from torch import Tensor, nn
+from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm
+from torchtune.modules.peft import LoRALinear
 
 from finetune.tree.attention import attend, can_attend
-from finetune.tree.lora_linear import accumulate_lora_products
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
@@ -66,13 +69,79 @@ def _feed_forward(module: FeedForward, x: Tensor) -> Tensor:
     return module.w2(_SwiGLU.apply(module.w1(x), module.w3(x)))
 
 
+class _LoRAProduct(torch.autograd.Function):
+    """``x W^T + s (z A^T) B^T`` for a frozen W; z is x, or x after dropout."""
+
+    @staticmethod
+    def forward(ctx, x, z, weight, lora_a, lora_b, scale):
+        # x, z: [T, I]; weight: [O, I]; lora_a: [R, I]; lora_b: [O, R]. z is None where it is x.
+        low = (x if z is None else z) @ lora_a.T
+        ctx.save_for_backward(x, z, weight, lora_a, lora_b, low)
+        ctx.scale = scale
+        return (x @ weight.T).addmm_(low, lora_b.T, alpha=scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, z, weight, lora_a, lora_b, low = ctx.saved_tensors
+        d_low = ctx.scale * (grad @ lora_b)  # [T, R]
+        d_b = ctx.scale * (grad.T @ low) if ctx.needs_input_grad[4] else None
+        d_a = d_low.T @ (x if z is None else z) if ctx.needs_input_grad[3] else None
+        d_x = d_z = None
+        if ctx.needs_input_grad[0]:
+            d_x = grad @ weight
+            if z is None:
+                d_x.addmm_(d_low, lora_a)
+        if z is not None and ctx.needs_input_grad[1]:
+            d_z = d_low @ lora_a
+        return d_x, d_z, None, d_a, d_b, None
+
+
+def _lora(module: LoRALinear, x: Tensor) -> Tensor:
+    """Return the layer's output, ``[..., O]`` for ``x [..., I]``."""
+    if module.disabled:
+        return F.linear(x, module.weight)
+    flat = x.reshape(-1, x.shape[-1])
+    dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
+    scale = module.alpha / module.rank
+    out = _LoRAProduct.apply(flat, dropped, module.weight, module.lora_a.weight, module.lora_b.weight, scale)
+    return out.view(*x.shape[:-1], -1)
+
+
 def use_fast_layers(decoder: nn.Module) -> None:
-    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is."""
-    accumulate_lora_products(decoder)
+    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is.
+
+    LoRA on a quantized weight or beside a bias is of another kind.
+    """
     for module in decoder.modules():
         if type(module) is RMSNorm and not module.scale.requires_grad:
             module.forward = partial(_norm, module)
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:
             module.forward = partial(_feed_forward, module)
+        elif type(module) is LoRALinear and not isinstance(module.weight, NF4Tensor) and not module.use_bias:
+            module.forward = partial(_lora, module)
         elif isinstance(module, MultiHeadAttention) and can_attend(module):
             module.forward = partial(attend, module)
+
+
+def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
+    """Return peft's output, ``[..., O]`` for ``x [..., I]``, where no gradient will be asked for."""
+    names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+    only_read = not (module.training or module.merged or torch.is_grad_enabled())
+    plain = all(
+        name not in module.lora_variant and not module.lora_bias[name] and module.lora_A[name].weight.dtype == x.dtype
+        for name in names
+    )
+    if not (only_read and plain):
+        return type(module).forward(module, x)
+    out = module.base_layer(x)
+    for name in names:
+        low = x.flatten(0, -2) @ module.lora_A[name].weight.T
+        out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.T, alpha=module.scaling[name])
+    return out
+
+
+def accumulate_when_reading(decoder: nn.Module) -> None:
+    """Let peft's LoRA layers on plain linear ones compute so while a model is only read; others stay as they are."""
+    for module in decoder.modules():
+        if type(module) is lora.Linear and type(module.base_layer) is nn.Linear:
+            module.forward = partial(_read_lora, module)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Log-probabilities of answers, with the vocabulary head applied to scored tokens only.
 
-Preference losses depend on the model only through one sum of log-probabilities an answer. So the
-gradient of every sum with respect to the hidden states can be taken in the forward pass, chunk by chunk,
-and merely scaled in the backward pass: two matrix products in all, and no ``[S, V]`` tensor outlives
-its chunk. The log-softmax is taken in float32 also for a bf16 model (in float64 for a float64 one).
+Preference losses depend on the model only through one sum of log-probabilities an answer. So the gradient of every sum
+with respect to the hidden states is taken in the forward pass, chunk by chunk, and merely scaled in the backward pass:
+two matrix products in all, and no ``[S, V]`` tensor outlives its chunk. The log-softmax is taken in float32 also for a
+bf16 model (in float64 for a float64 one).
 
 Legend: T tokens of the tree, S scored tokens, N answers, D embedding, V vocabulary, R LoRA rank.
 """
@@ -35,11 +35,7 @@ class Head(NamedTuple):
 
 
 def get_head(model: TransformerDecoder) -> Head:
-    """Return the output projection of a plain, tied or adapted (torchtune's or peft's LoRA) decoder.
-
-    Raises:
-        ValueError: If the output module, or what adapts it, is of a kind that is not known here.
-    """
+    """Return the output projection of a plain, tied or adapted (torchtune's or peft's LoRA) decoder."""
     output = model.output
     if isinstance(output, LoRALinear) and not output.disabled:
         scale = output.alpha / output.rank
@@ -115,7 +111,7 @@ class _AnswerSums(torch.autograd.Function):
                         continue
                     grad_a[n] += d_low[part].T @ adapted[lo:hi][part]
                     grad_b[n] += d_logits[part].T @ (factor * low)[part]
-        ctx.lengths = _lengths(answer_ends)
+        ctx.lengths = [end - start for start, end in zip((0, *answer_ends), answer_ends)]
         ctx.save_for_backward(grad_hidden, grad_adapted, grad_a, grad_b)
         return torch.stack([part.sum() for part in logprobs.split(ctx.lengths)])
 
@@ -131,11 +127,6 @@ class _AnswerSums(torch.autograd.Function):
             d_a = torch.einsum("n,nrd->rd", grad_sums.to(grad_a.dtype), grad_a)
             d_b = torch.einsum("n,nvr->vr", grad_sums.to(grad_b.dtype), grad_b)
         return d_hidden, d_adapted, None, d_a, d_b, None, None, None
-
-
-def _lengths(answer_ends: tuple[int, ...]) -> list[int]:
-    """Scored tokens of each answer."""
-    return [end - start for start, end in zip((0, *answer_ends), answer_ends)]
 
 
 def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = None) -> Tensor:
@@ -168,7 +159,8 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = Non
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
     scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]
     adapted = head.dropout(scored) if head.dropout is not None else None
-    lora = (head.lora_a, head.lora_b)
-    if not torch.is_grad_enabled() and head.lora_a is not None:
-        lora = tuple(x.detach() for x in lora)  # a Function cannot see that nobody will ask for their gradients
-    return _AnswerSums.apply(scored, adapted, head.weight, *lora, head.scale, tree.target, tree.answer_ends)
+    lora_a, lora_b = head.lora_a, head.lora_b
+    if lora_a is not None and lora_b is not None and not torch.is_grad_enabled():
+        # a Function cannot see that nobody will ask for their gradients
+        lora_a, lora_b = lora_a.detach(), lora_b.detach()
+    return _AnswerSums.apply(scored, adapted, head.weight, lora_a, lora_b, head.scale, tree.target, tree.answer_ends)

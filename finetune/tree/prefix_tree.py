@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Many continuations of shared prefixes as one row of tokens.
 
-DPO scores two answers to one prompt, the compass scores four options under many templates. Both are
-log-probabilities of sequences that share prefixes. Here the sequences are merged on their exact common
-prefixes, by token id, and laid out depth first, so that every shared token is computed once and nothing
-is padded. A token's position is its depth in the tree; it attends to its ancestors only. In depth-first
-order the subtree of token ``j`` is the contiguous range ``[j, subtree_end[j])``, so the whole mask is
-``j <= i < subtree_end[j]``.
+The sequences are merged on their exact common prefixes, by token id, and laid out depth first, so that every shared
+token is computed once and nothing is padded. A token's position is its depth in the tree; it attends to its ancestors
+only. The subtree of token ``j`` is the range ``[j, subtree_end[j])``, so the whole mask is ``j <= i < subtree_end[j]``.
 
-Legend: T tokens of the tree, S scored tokens, N answers.
+Legend: T tokens of the tree, S scored tokens, N continuations.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +16,7 @@ import torch
 from torch import Tensor
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
-from data.pairs.tokens import Continuation
+from data.pairs.tokens import Continuation, TokenIds
 
 
 class PrefixTree(NamedTuple):
@@ -31,7 +28,7 @@ class PrefixTree(NamedTuple):
         subtree_end: One past the last descendant of each token, int64 ``[T]``.
         predictor: For each scored token the index of the hidden state that predicts it, int64 ``[S]``.
         target: Token id of each scored token, int64 ``[S]``.
-        answer_ends: Scored tokens are sorted by answer; the end of each answer's run, length N.
+        answer_ends: Scored tokens are sorted by continuation; the end of each one's run, length N.
     """
 
     tokens: Tensor
@@ -56,29 +53,23 @@ class PrefixTree(NamedTuple):
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the tree with its tensors on ``device``."""
-        return PrefixTree(*(x.to(device) if isinstance(x, Tensor) else x for x in self))
+        return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)})
 
 
 def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the longest common prefix of two id arrays."""
+    """Return the length of the longest common prefix of two id arrays."""
     n = min(len(a), len(b))
     different = np.flatnonzero(a[:n] != b[:n])
     return int(different[0]) if len(different) else n
 
 
-def _inputs(ids: Sequence[int]) -> Sequence[int]:
-    """What the model must see: all but the last token, whose hidden state predicts nothing that is scored."""
+def _inputs(ids: TokenIds) -> TokenIds:
+    """Return what the model must see: all but the last token, whose hidden state predicts nothing that is scored."""
     return ids[: max(len(ids) - 1, 1)]
 
 
 def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
-    """Merge continuations on their common prefixes.
-
-    Args:
-        continuations: N sequences in any order; the order of the answers is kept, the layout is sorted.
-
-    Returns:
-        The tree of all of them.
+    """Merge N continuations on their common prefixes; the order of their scores is kept, the layout is sorted.
 
     Raises:
         ValueError: If there is no continuation, or tokens and labels of one differ in length.
@@ -87,25 +78,21 @@ def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
         raise ValueError("build_tree: no continuations; give at least one")
     sequences = [np.asarray(c.tokens, dtype=np.int64) for c in continuations]
     labels = [np.asarray(c.labels, dtype=np.int64) for c in continuations]
-    for k, (ids, lab) in enumerate(zip(sequences, labels)):
-        if len(ids) != len(lab) or len(ids) == 0:
+    for k, (ids, label) in enumerate(zip(sequences, labels)):
+        if len(ids) != len(label) or len(ids) == 0:
             raise ValueError(
-                f"build_tree: continuation {k} has {len(ids)} tokens and {len(lab)} labels; "
+                f"build_tree: continuation {k} has {len(ids)} tokens and {len(label)} labels; "
                 "both must have the same length, at least 1"
             )
 
-    inputs = [_inputs(ids) for ids in sequences]
-    # Lexicographic order puts sequences that share a prefix next to each other, so that the overlap
-    # with the previous sequence alone decides what is new.
+    inputs = [np.asarray(_inputs(ids)) for ids in sequences]
+    # Sequences that share a prefix lie next to each other in lexicographic order, so the overlap with the previous one
+    # alone decides what is new.
     order = sorted(range(len(inputs)), key=lambda k: tuple(inputs[k]))
-    n_slots = sum(map(len, inputs))
-    tokens = np.empty(n_slots, dtype=np.int64)
-    depth = np.empty(n_slots, dtype=np.int64)
-    subtree_end = np.empty(n_slots, dtype=np.int64)
+    tokens, depth, subtree_end = np.empty((3, sum(map(len, inputs))), dtype=np.int64)
     paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(inputs)
     n = 0
-    path = np.empty(0, dtype=np.int64)  # tree index of each token of the previous sequence
-    previous = np.empty(0, dtype=np.int64)
+    path = previous = np.empty(0, dtype=np.int64)  # of the previous sequence: tree index of each token, and its tokens
     for k in order:
         ids = inputs[k]
         shared = _common_prefix(previous, ids)
@@ -117,24 +104,18 @@ def build_tree(continuations: Sequence[Continuation]) -> PrefixTree:
         paths[k], previous, n = path, ids, n + len(new)
     subtree_end[path] = n
 
-    predictor, target, answer_ends, n_scored = [], [], [], 0
-    for path, ids, lab in zip(paths, sequences, labels):
-        scored = np.flatnonzero(lab[1:] != CROSS_ENTROPY_IGNORE_IDX) + 1
-        predictor.append(path[scored - 1])
-        target.append(ids[scored])
-        n_scored += len(scored)
-        answer_ends.append(n_scored)
+    scored = [np.flatnonzero(label[1:] != CROSS_ENTROPY_IGNORE_IDX) + 1 for label in labels]
     return PrefixTree(
         tokens=torch.from_numpy(tokens[:n])[None],
         input_pos=torch.from_numpy(depth[:n])[None],
         subtree_end=torch.from_numpy(subtree_end[:n]),
-        predictor=torch.from_numpy(np.concatenate(predictor)),
-        target=torch.from_numpy(np.concatenate(target)),
-        answer_ends=tuple(answer_ends),
+        predictor=torch.from_numpy(np.concatenate([path[index - 1] for path, index in zip(paths, scored)])),
+        target=torch.from_numpy(np.concatenate([ids[index] for ids, index in zip(sequences, scored)])),
+        answer_ends=tuple(np.cumsum([len(index) for index in scored]).tolist()),
     )
 
 
-def count_tokens(sequences: Iterable[Sequence[int]]) -> int:
+def count_tokens(sequences: Iterable[TokenIds]) -> int:
     """Return how many tokens the merged tree of ``sequences`` has (their last tokens are not run)."""
     total, previous = 0, np.empty(0, dtype=np.int64)
     for ids in sorted(tuple(_inputs(sequence)) for sequence in sequences):
@@ -147,8 +128,8 @@ def count_tokens(sequences: Iterable[Sequence[int]]) -> int:
 def cut_by_tokens(groups: Sequence[Sequence[Continuation]], max_tokens: int) -> list[list[int]]:
     """Cut consecutive groups into forwards of at most ``max_tokens`` tree tokens.
 
-    A group (the two answers of a pair, the options of a question) is never split; one that is larger
-    than the budget by itself gets a forward of its own.
+    A group (the two answers of a pair, the options of a question) is never split; one that is larger than the budget
+    by itself gets a forward of its own.
 
     Args:
         groups: Groups of continuations, in the order in which they are to run.
@@ -166,7 +147,7 @@ def cut_by_tokens(groups: Sequence[Sequence[Continuation]], max_tokens: int) -> 
         sequences = [c.tokens for c in group]
         cost = alone = count_tokens(sequences)
         if current:
-            # What the group shares with its neighbor is counted once. Further sharing only makes the
+            # The tokens that the group shares with its neighbor are counted once. Further sharing only makes the
             # forward smaller than this estimate.
             before = [c.tokens for c in groups[current[-1]]]
             cost = count_tokens([*before, *sequences]) - count_tokens(before)

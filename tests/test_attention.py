@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Attention along branches against torchtune's own layer under the tree's dense mask."""
+"""Attention along branches, and in blocks, against torchtune's own layer under the tree's dense mask."""
 
 import copy
 from functools import partial
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from torchtune.models.llama3 import llama3
 from torchtune.models.llama3_1 import llama3_1
 from torchtune.models.qwen2 import qwen2
 
 from data.pairs.tokens import Continuation
+from finetune.tree import attention
 from finetune.tree.attention import LONGEST_PIECE, TreePieces, attend, can_attend, cut_tree
 from finetune.tree.prefix_tree import build_tree
 
@@ -114,3 +116,21 @@ def test_layers_of_another_kind_are_recognized():
     assert can_attend(layer())
     assert not can_attend(layer(qwen2))  # turns halves, not neighbors
     assert not can_attend(layer(attn_dropout=0.1))
+
+
+# FlexAttention runs uncompiled on a CPU
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("changes", [{}, {"num_kv_heads": 6}], ids=str)
+def test_output_in_blocks_equals_torchtunes(changes, monkeypatch):
+    monkeypatch.setattr(attention, "_compiled_flex_attention", lambda: flex_attention)
+    attn = layer(embed_dim=96, **changes)
+    tree = random_tree(1, 10, 2, 40, 90)
+    x = torch.randn(1, tree.tokens.numel(), 96, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        plain = attn(x, x, mask=tree.attention_bias(x.dtype), input_pos=tree.input_pos)
+        ours = attend(attn, x, x, mask=attention.mask_of(tree.subtree_end), input_pos=tree.input_pos)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_on_a_cpu_there_is_no_block_mask():
+    assert attention.block_mask(random_tree(1, 10, 8, 40, 90)) is None
