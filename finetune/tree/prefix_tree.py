@@ -53,7 +53,8 @@ class PrefixTree(NamedTuple):
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the tree with its tensors on ``device``."""
-        return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if isinstance(x, Tensor)})
+        *tensors, answer_ends = self
+        return PrefixTree(*(x.to(device) for x in tensors), answer_ends=answer_ends)
 
 
 def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
