@@ -23,7 +23,7 @@ from eval.play.side_by_side import DIAL, SideBySide
 from eval.play.turns import Turns
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
-from finetune.adapters.blends import read_adapters
+from finetune.adapters.folders import read_adapters
 
 log = utils.get_logger("INFO")
 

@@ -38,7 +38,7 @@ from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
-from finetune.adapters.blends import read_adapters
+from finetune.adapters.folders import read_adapters
 
 log = utils.get_logger("INFO")
 

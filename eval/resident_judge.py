@@ -17,7 +17,7 @@ from data.pairs.tokens import Continuation
 from data.recipe.config import check_config
 from eval.asking.questions import Question
 from eval.asking.respond import answer_questions
-from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
+from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
 
 
 def resident_judge(

@@ -25,7 +25,7 @@ from eval.asking.written_answers import Decoding
 from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, load_adversarial, load_neutral
 from eval.effects.tasks import TASK, require_lm_eval, run_tasks, task_rows
-from finetune.adapters.blends import read_adapters
+from finetune.adapters.folders import read_adapters
 
 log = utils.get_logger("INFO")
 

@@ -14,28 +14,28 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from signal import Signals
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torchtune import config, training, utils
+from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
 from data.recipe.config import check_config, plain_errors
 from finetune.adapters.cards import write_card
-from finetune.adapters.folders import complete_adapter_config, write_adapter
-from finetune.run.batches import PairBatches, load_pairs, split_by_prompt
-from finetune.run.checkpoints import RunCheckpoints, read_progress
-from finetune.run.interrupts import StopRequest
-from finetune.run.metrics import peak_memory, total
-from finetune.run.pair_losses import PairLosses
+from finetune.adapters.folders import write_adapter
+from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
+from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
+from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
 from finetune.run.policy import Policy, build_policy, load_weights
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.run.reference_cache import ReferenceCache, hash_base
-from finetune.run.run_state import RunState
 from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
 
 log = utils.get_logger("INFO")
@@ -80,13 +80,19 @@ class DPORecipe(FTRecipeInterface):
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
         # Data first: a wrong file is found before gigabytes of weights are read.
-        self._setup_data(cfg)
+        tokenizer = config.instantiate(cfg.tokenizer)
+        pairs, self._validation = self._load_pairs(cfg, tokenizer)
+        self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+        log.info(self._batches.describe())
+        if self._validation is not None:
+            self._describe_validation(pairs, self._validation)
+        self._probe = None if cfg.probe is None else config.instantiate(cfg.probe, self._watched(cfg, tokenizer))
         loss_fn = config.instantiate(cfg.loss)
         self._checkpointer = config.instantiate(
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
         )
         base = self._checkpointer.load_checkpoint()[training.MODEL_KEY]  # mapped from disk, read as it is used
-        self._base_hash = self._processes.from_first(self._hash_base(base) if self._processes.first else None)
+        self._base_hash = self._processes.from_first(self._hash_base(base) if self._processes.first else "")
         resumed = None
         if self._newest is not None:
             resumed = self._checkpoints.load(self._newest, self._identity())
@@ -96,77 +102,75 @@ class DPORecipe(FTRecipeInterface):
         del base
         self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
-        self._lr_scheduler = None
-        if cfg.lr_scheduler is not None:
-            self._lr_scheduler = self._setup_lr_scheduler(cfg.lr_scheduler)
-        self._state = RunState(self._policy, self._optimizer, self._lr_scheduler, self._processes, self._device)
+        self._lr_scheduler = self._setup_lr_scheduler(cfg) if cfg.lr_scheduler is not None else None
+        self._state = RunState(self._policy, self._optimizer, self._lr_scheduler, self._processes)
         if resumed is not None:
-            self._resume(resumed, self._newest)
+            self._state.restore(resumed, has_dropout=bool(cfg.model.get("lora_dropout", 0.0)))
+            self.global_step, self._start_epoch, self._start_step = (
+                resumed["global_step"], resumed["epoch"], resumed["step"],
+            )  # fmt: skip
+            log.info(f"resumed from {self._newest}: step {self.global_step}")
         self._losses = PairLosses(
             self._policy,
             loss_fn,
             ReferenceCache(cfg.reference_cache_dir if self._processes.first else None, self._base_hash),
             cfg.max_tokens_per_forward,
             self._processes,
-            self._device,
             training.get_act_offloading_ctx_manager(self._policy.decoder, cfg.enable_activation_offloading),
         )
-        self._reader = PolicyReader(self._policy, self._processes, self._device, compiled=cfg.compile)
+        self._reader = PolicyReader(self._policy, self._processes, compiled=cfg.compile)
         self._metric_logger = None
         if self._processes.first:
             self._metric_logger = config.instantiate(cfg.metric_logger)
             self._metric_logger.log_config(cfg)
 
-    def _setup_data(self, cfg: DictConfig) -> None:
-        tokenizer = config.instantiate(cfg.tokenizer)
-        pairs, self._validation = load_pairs(cfg.dataset, tokenizer), None
+    def _load_pairs(self, cfg: DictConfig, tokenizer: ModelTokenizer) -> tuple[PairSet, PairSet | None]:
+        """Return the pairs to train on and those to validate on."""
+        pairs, validation = load_pairs(cfg.dataset, tokenizer), None
         if cfg.validation_share is not None:
-            pairs, self._validation = split_by_prompt(pairs, cfg.validation_share)
+            pairs, validation = split_by_prompt(pairs, cfg.validation_share)
         elif cfg.validation_dataset is not None:
-            self._validation = load_pairs(cfg.validation_dataset, tokenizer)
-        self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+            validation = load_pairs(cfg.validation_dataset, tokenizer)
         self._processes.agree("training pairs", pairs.fingerprint())
-        self._processes.agree("validation pairs", self._validation and self._validation.fingerprint())
-        log.info(self._batches.describe())
-        if self._validation is not None:
-            known = set(pairs.prompts())
-            n_known = sum(prompt in known for prompt in self._validation.prompts())
-            log.info(f"validation on {len(self._validation.pairs)} pairs from {self._validation.origin}")
-            if n_known:
-                log.warning(
-                    f"{n_known} of them have a prompt that is trained on: not a measure of unseen prompts; "
-                    "validation_share=0.1 instead of validation_dataset holds prompts out"
-                )
-        self._probe = None
-        if cfg.probe is not None:
-            run = WatchedRun(
-                output_dir=Path(cfg.output_dir),
-                writes=self._processes.first,
-                tokenizer=tokenizer,
-                n_steps=cfg.epochs * self._batches.steps_per_epoch,
-                n_tokens=cfg.epochs * self._batches.count_tokens(),
-                first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
+        self._processes.agree("validation pairs", validation and validation.fingerprint())
+        return pairs, validation
+
+    @staticmethod
+    def _describe_validation(pairs: PairSet, validation: PairSet) -> None:
+        log.info(f"validation on {len(validation.pairs)} pairs from {validation.origin}")
+        trained = set(pairs.prompts())
+        if n_trained := sum(prompt in trained for prompt in validation.prompts()):
+            log.warning(
+                f"{n_trained} of them have a prompt that is trained on: not a measure of unseen prompts; "
+                "validation_share=0.1 instead of validation_dataset holds prompts out"
             )
-            self._probe = config.instantiate(cfg.probe, run)
+
+    def _watched(self, cfg: DictConfig, tokenizer: ModelTokenizer) -> WatchedRun:
+        return WatchedRun(
+            output_dir=Path(cfg.output_dir),
+            writes=self._processes.first,
+            tokenizer=tokenizer,
+            n_steps=cfg.epochs * self._batches.steps_per_epoch,
+            n_tokens=cfg.epochs * self._batches.count_tokens(),
+            first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
+        )
 
     def _hash_base(self, base: dict[str, Tensor]) -> str:
-        settings = OmegaConf.to_container(self._cfg.model, resolve=True)
-        builder = {k: v for k, v in settings.items() if "lora" not in k or k == "_component_"}
+        builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
         return hash_base(base, {**builder, "dtype": str(self._dtype), "device": self._device.type})
 
     def _identity(self) -> dict[str, Any]:
-        """What must not change between a run and its continuation. The number of devices may."""
-        cfg = OmegaConf.to_container(self._cfg, resolve=True)
-        settings = ("model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward")
+        """Return what must not change between a run and its continuation. The number of devices may."""
+        cfg = plain(self._cfg)
         return {
-            **{name: str(cfg[name]) for name in (*settings, "compile", "device")},
+            **{name: cfg[name] for name in DECIDING},
             "base": self._base_hash,
             "data": self._batches.set.fingerprint(),
             "pairs_per_step": self._pairs_per_step,
             "steps_per_epoch": self._batches.steps_per_epoch,
-            "epochs": self._cfg.epochs,
+            "epochs": cfg["epochs"],
             "seed": self.seed,
-            "shuffle": bool(self._cfg.shuffle),
+            "shuffle": bool(cfg["shuffle"]),
             "dtype": str(self._dtype),
         }
 
@@ -179,22 +183,15 @@ class DPORecipe(FTRecipeInterface):
             policy.along_branches = False
         return policy
 
-    def _setup_lr_scheduler(self, cfg_lr_scheduler: DictConfig):
-        n_steps = self._cfg.epochs * self._batches.steps_per_epoch
-        warmup = cfg_lr_scheduler.get("num_warmup_steps", 0)
+    def _setup_lr_scheduler(self, cfg: DictConfig) -> LRScheduler:
+        n_steps = cfg.epochs * self._batches.steps_per_epoch
+        warmup = cfg.lr_scheduler.get("num_warmup_steps", 0)
         if warmup >= n_steps:
             log.warning(
                 f"num_warmup_steps={warmup} but the run has only {n_steps} steps: the full learning rate is "
                 f"never reached; lower it, for example lr_scheduler.num_warmup_steps={n_steps // 10}"
             )
-        return config.instantiate(cfg_lr_scheduler, self._optimizer, num_training_steps=n_steps)
-
-    def _resume(self, state: dict[str, Any], folder: Path) -> None:
-        self._state.restore(state, has_dropout=bool(self._cfg.model.get("lora_dropout", 0.0)))
-        self.global_step, self._start_epoch, self._start_step = (
-            state["global_step"], state["epoch"], state["step"],
-        )  # fmt: skip
-        log.info(f"resumed from {folder}: step {self.global_step}")
+        return config.instantiate(cfg.lr_scheduler, self._optimizer, num_training_steps=n_steps)
 
     def save_checkpoint(self, epoch: int, step: int) -> Path | None:
         """Save everything that going on from here needs, as ``epoch_N`` at an epoch's end, else ``step_N``.
@@ -213,7 +210,7 @@ class DPORecipe(FTRecipeInterface):
                 f"{self._advice()}"
             )
         only_adapter = self._cfg.save_adapter_weights_only
-        model = None if only_adapter else whole_model(self._policy.decoder, self._processes, self._device)
+        model = None if only_adapter else whole_model(self._policy.decoder, self._processes)
         epoch_done = step == self._batches.steps_per_epoch
         position = {
             "global_step": self.global_step,
@@ -223,23 +220,19 @@ class DPORecipe(FTRecipeInterface):
         state = {"expected": self._identity(), **self._state.capture(), **position}
 
         def write(staging: Path) -> Path:
-            write_adapter(self._checkpointer, self._cfg, epoch, adapter, model)
             folder = staging / f"epoch_{epoch}"
-            base = Path(self._cfg.checkpointer.checkpoint_dir)
-            complete_adapter_config(folder, base, self._cfg.model.get("lora_dropout", 0.0))
+            write_adapter(self._checkpointer, self._cfg, folder, adapter, model)
             write_card(folder, self._cfg, self._batches.describe(), self.global_step)
             return folder
 
         if not self._processes.first:
             return None
-        return self._checkpoints.save(
-            f"epoch_{epoch}" if epoch_done else f"step_{self.global_step}",
-            write,
-            state,
-            {**position, "seed": self.seed},
-        )
+        name = f"epoch_{epoch}" if epoch_done else f"step_{self.global_step}"
+        saved = self._checkpoints.save(name, write, state, {**position, "seed": self.seed})
+        log.info(f"saved {saved}")
+        return saved
 
-    def _train_step(self, epoch: int, step: int, signal: int | None) -> tuple[dict[str, float], int | None]:
+    def _train_step(self, epoch: int, step: int, signal: Signals | None) -> tuple[dict[str, float], Signals | None]:
         """Run one optimizer step and log it.
 
         Args:
@@ -255,9 +248,9 @@ class DPORecipe(FTRecipeInterface):
         """
         started = time.perf_counter()
         rows = self._batches.rows(epoch, step)
-        own = self._losses.accumulate([self._batches.set.pairs[row] for row in rows])
-        parts, signals = zip(*self._processes.gather((own, signal)))
-        values = total(parts)
+        metrics = self._losses.accumulate([self._batches.set.pairs[row] for row in rows])
+        parts, signals = zip(*self._processes.gather((metrics, signal)))
+        values = mean_metrics(parts)
         norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm or math.inf)
         values["grad_norm"] = whole(norm).item()
         for name in ("loss", "grad_norm"):
@@ -277,7 +270,7 @@ class DPORecipe(FTRecipeInterface):
         every = self._cfg.validate_every_n_steps
         last = step + 1 == self._batches.steps_per_epoch
         if self._validation is not None and (last or (every and self.global_step % every == 0)):
-            values |= self._validate()
+            values |= self._validate(self._validation)
         probed = {} if self._probe is None else self._probe.measure(self.global_step, self._reader)
         values |= probed
         due = self.global_step % self._cfg.log_every_n_steps == 0 or probed or "validation/loss" in values
@@ -287,12 +280,10 @@ class DPORecipe(FTRecipeInterface):
             self._metric_logger.log_dict(values, step=self.global_step)
         return values, next((signal for signal in signals if signal), None)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, validation: PairSet) -> dict[str, float]:
         """Measure the held-out pairs; training is the same with and without it."""
-        parts = self._processes.gather(self._losses.accumulate(self._validation.pairs, train=False))
-        names = ("loss", "rewards/accuracies", "rewards/margins")
-        values = total(parts)
-        return {f"validation/{name}": values[name] for name in names}
+        values = mean_metrics(self._processes.gather(self._losses.accumulate(validation.pairs, train=False)))
+        return {f"validation/{name}": values[name] for name in ("loss", "rewards/accuracies", "rewards/margins")}
 
     def _advice(self) -> str:
         return (
@@ -340,6 +331,11 @@ class DPORecipe(FTRecipeInterface):
         if self._metric_logger:
             self._metric_logger.close()
         self._processes.close()
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return a config as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 @config.parse

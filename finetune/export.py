@@ -19,8 +19,8 @@ from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import push_folder, require_token
-from finetune.adapters.blends import AdapterSet, read_adapters
 from finetune.adapters.cards import write_derived_card
+from finetune.adapters.folders import AdapterSet, read_adapters
 from finetune.adapters.lean_table import lean_tables
 from finetune.adapters.serving import convert_to_gguf, find_converters, serving_commands
 from finetune.adapters.side_effect_table import side_effect_tables

@@ -9,7 +9,7 @@ from peft import PeftModel
 from test_adapters import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM
 
-from finetune.adapters.blends import find_checkpoints, read_adapters
+from finetune.adapters.folders import find_checkpoints, read_adapters
 from finetune.adapters.resident import AdaptedModel
 
 

@@ -27,7 +27,7 @@ from torchtune.training import FullModelHFCheckpointer
 from data.datasets import preference_pairs
 from finetune.models import lora_smollm2_135m
 from finetune.run.batches import PairBatches, tokenize_pairs
-from finetune.run.interrupts import StopRequest
+from finetune.run.checkpoints import RunCheckpoints, StopRequest
 from finetune.tokenizers import hf_chat_tokenizer
 
 RECIPE = "finetune/dpo_finetune.py"
@@ -400,8 +400,6 @@ def test_full_disk_is_said_and_loses_nothing(train, tmp_path, kind):
 
     def full(*_args, **_kwargs):
         raise error
-
-    from finetune.run.checkpoints import RunCheckpoints
 
     with pytest.raises(OSError, match=r"(?s)could not be written.*No space left.*epoch_0"):
         RunCheckpoints(tmp_path / "run", 2).save("step_9", full, {}, {"global_step": 9, "epoch": 1, "step": 0})

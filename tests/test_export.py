@@ -17,8 +17,7 @@ from test_blends import folders  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.recipe.config import check_config
-from finetune.adapters.blends import read_adapters
-from finetune.adapters.fingerprint import fingerprint
+from finetune.adapters.folders import fingerprint, read_adapters
 from finetune.adapters.lean_table import lean_tables
 from finetune.adapters.resident import AdaptedModel
 from finetune.export import OPTIONAL, REQUIRED, ExportRecipe

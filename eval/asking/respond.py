@@ -20,7 +20,7 @@ from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
-from finetune.adapters.blends import AdapterSet
+from finetune.adapters.folders import AdapterSet
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens

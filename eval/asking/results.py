@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from data.recipe.files import AppendLog, changed_settings, write_json
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Templates
-from finetune.adapters.fingerprint import fingerprint, tokenizer_fingerprint
+from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
 
 Row = dict[str, Any]
 PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")

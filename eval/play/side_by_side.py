@@ -22,7 +22,7 @@ from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Axis, Instrument, Item, Pair
 from eval.statements.prompts import Templates
-from finetune.adapters.blends import AdapterSet, Weights, dial_weights
+from finetune.adapters.folders import AdapterSet, Weights, dial_weights
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.prefix_tree import cut_by_tokens
 

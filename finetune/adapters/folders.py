@@ -1,52 +1,71 @@
 # SPDX-License-Identifier: MIT
-"""The folder of a PEFT adapter: what torchtune's checkpointer writes, completed."""
+"""Folders of PEFT adapters: how they are written and read, their fingerprints, and the ``adapters`` of a config.
 
+::
+
+    adapters:
+      left: outputs/left/epoch_0            # a PEFT folder
+      right: outputs/right/*                # a glob: every checkpoint of a run, as right_step_5, right_step_10, ...
+      both: {left: 1, other: 0.5}           # the sum of the updates of adapters named here, each times its weight
+    dial: {low: left, high: other, n_points: 9}
+
+The updates of LoRA adapters add up, so a blend is exact; a dial is a row of blends of one or two adapters.
+"""
+
+import glob
+import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
+from peft import LoraConfig, PeftConfig
 from torch import Tensor
-from torchtune import training
+from torchtune import training, utils
 from torchtune.modules.peft import get_lora_module_names, get_merged_lora_ckpt
 
-LLAMA_LIKE = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
+from finetune.run.checkpoints import PROGRESS_FILE, read_progress
 
+log = utils.get_logger()  # of the recipe, which sets its level
 
-def check_adapter_settings(cfg: DictConfig) -> None:
-    """Refuse what would fail, or be written wrongly, only when the first checkpoint is saved.
+ADAPTER_FILE = "adapter_model.safetensors"
+# Hugging Face's names of the projections -> torchtune's. The reverse of torchtune's own table.
+TORCHTUNE_NAMES = {
+    "q_proj": "q_proj",
+    "k_proj": "k_proj",
+    "v_proj": "v_proj",
+    "o_proj": "output_proj",
+    "gate_proj": "w1",
+    "down_proj": "w2",
+    "up_proj": "w3",
+    "lm_head": "output",
+}
 
-    Raises:
-        ValueError: If no PEFT adapter can come out of these settings; says what to change.
-    """
-    if cfg.checkpointer["_component_"].rpartition(".")[2] != "FullModelHFCheckpointer":
-        raise ValueError(
-            f"checkpointer._component_={cfg.checkpointer['_component_']} writes no PEFT adapter; use "
-            "torchtune.training.FullModelHFCheckpointer on a folder in Hugging Face format"
-        )
-    # torchtune permutes the query and key rows of every adapter as Llama's must be: wrong for other families
-    if cfg.checkpointer.model_type not in LLAMA_LIKE:
-        raise ValueError(f"checkpointer.model_type={cfg.checkpointer.model_type}; supported: {LLAMA_LIKE}")
-    missing = [k for k in ("lora_rank", "lora_alpha", "lora_attn_modules") if k not in cfg.model]
-    if missing:
-        raise ValueError(f"give model.{', model.'.join(missing)}: the adapter's config is written from them")
-    if cfg.model.get("use_dora", False):
-        raise ValueError("model.use_dora=True is not supported (torchtune leaves its magnitudes empty); use LoRA")
+END = 1 << 20
+WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
+# The same weights are another model under another rank, alpha or rotary base.
+SETTINGS = ("adapter_config.json", "config.json")
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
+
+Weights = dict[str, float]
 
 
 def write_adapter(
     checkpointer: training.FullModelHFCheckpointer,
     cfg: DictConfig,
-    epoch: int,
+    folder: Path,
     adapter: Mapping[str, Tensor],
     model: Mapping[str, Tensor] | None,
 ) -> None:
-    """Let torchtune's checkpointer write an adapter, and the merged model if asked, into its ``epoch_N`` folder.
+    """Let torchtune's checkpointer write an adapter, and the merged model if asked; complete the adapter's config.
 
     Args:
-        checkpointer: Has loaded the base.
+        checkpointer: Has loaded the base; its own folder holds ``folder``.
         cfg: The run's config.
-        epoch: The folder's number.
+        folder: ``epoch_N``.
         adapter: LoRA tensors under torchtune's names, on the CPU.
         model: All weights, base and adapter, to be merged and written too; None writes the adapter alone.
     """
@@ -66,18 +85,221 @@ def write_adapter(
     }
     if model is not None:
         checkpoint[training.MODEL_KEY] = get_merged_lora_ckpt(dict(model), rank=lora.lora_rank, alpha=lora.lora_alpha)
+    epoch = int(folder.name.removeprefix("epoch_"))
     checkpointer.save_checkpoint(checkpoint, epoch=epoch, adapter_only=model is None)
-
-
-def complete_adapter_config(folder: Path, checkpoint_dir: Path, lora_dropout: float) -> None:
-    """Add what torchtune 0.6.1 leaves out of ``adapter_config.json`` and peft, vLLM and others expect."""
+    # torchtune 0.6.1 leaves out what peft, vLLM and others expect
     path = folder / "adapter_config.json"
     settings = json.loads(path.read_text())
-    settings.setdefault("base_model_name_or_path", str(checkpoint_dir.resolve()))
+    settings.setdefault("base_model_name_or_path", str(Path(cfg.checkpointer.checkpoint_dir).resolve()))
     settings |= {
         "task_type": "CAUSAL_LM",
-        "lora_dropout": lora_dropout,
+        "lora_dropout": lora.get("lora_dropout", 0.0),
         "bias": "none",
         "inference_mode": True,
     }
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def read_adapter_config(folder: str | Path) -> LoraConfig:
+    """Read and check the ``adapter_config.json`` of a PEFT LoRA adapter.
+
+    Raises:
+        FileNotFoundError: If the folder holds no complete adapter.
+        ValueError: If it is not a LoRA on the linear layers of a Llama-like model.
+    """
+    folder = Path(folder)
+    for name in ("adapter_config.json", ADAPTER_FILE):
+        if not (folder / name).is_file():
+            files = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else "no such folder"
+            raise FileNotFoundError(
+                f"{folder}: {name} not found ({files}); give a PEFT adapter folder, "
+                "for a run of ours output_dir/epoch_N"
+            )
+    settings = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(settings, LoraConfig):
+        raise ValueError(f"{folder}: a {settings.peft_type} adapter; only LoRA can be switched on here")
+    targets, allowed = settings.target_modules, set(TORCHTUNE_NAMES)
+    if not isinstance(targets, (list, set)) or not set(targets) <= allowed:
+        raise ValueError(f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}")
+    patterns = {**settings.rank_pattern, **settings.alpha_pattern}
+    if set(patterns) - allowed or settings.exclude_modules or settings.layers_to_transform:
+        raise ValueError(
+            f"{folder}: rank_pattern, alpha_pattern, exclude_modules or layers_to_transform names more than whole "
+            f"projections ({sorted(allowed)}); such an adapter can be merged with peft and scored as a base"
+        )
+    if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
+        raise ValueError(
+            f"{folder}: modules_to_save={settings.modules_to_save}, bias={settings.bias!r}, trainable_token_indices="
+            f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
+            "adapter can be merged with peft and scored as a base"
+        )
+    return settings
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Return a SHA-256 over the weights and settings of a folder: names, sizes, first and last mebibyte of every file.
+
+    Reading 16 GB whole would take a minute; an edit in the middle that keeps the size is missed.
+    """
+    paths = Path(folder).iterdir()
+    return _digest(path for path in paths if path.suffix in WEIGHTS or path.name in SETTINGS)
+
+
+def tokenizer_fingerprint(path: str | Path | None) -> str | None:
+    """Return a SHA-256 over a tokenizer's files, the chat template among them, as :func:`fingerprint` does.
+
+    Args:
+        path: Its folder, or one file of it; None, or a path that is not there, gives None.
+    """
+    folder = Path(path) if path else None
+    if folder is not None and folder.is_file():
+        return _digest([folder])
+    if folder is None or not folder.is_dir():
+        return None
+    return _digest({file for pattern in TOKENIZER for file in folder.glob(pattern) if file.is_file()})
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(END))
+            file.seek(max(0, size - END))
+            digest.update(file.read(END))
+    return digest.hexdigest()
+
+
+class AdapterSet(NamedTuple):
+    """The adapters that are loaded, and the blends that are made of them.
+
+    Attributes:
+        folders: Name to PEFT folder, each to be loaded once.
+        blends: Name to weight of each adapter in it.
+        names: All of both, in the order in which they are to be asked.
+        places: ``run`` and ``step`` of each checkpoint of a glob, ``run`` and ``weight`` of each point of a dial.
+    """
+
+    folders: dict[str, str]
+    blends: dict[str, Weights]
+    names: tuple[str, ...]
+    places: dict[str, dict[str, Any]]
+
+
+def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | None = None) -> AdapterSet:
+    """Resolve the ``adapters`` and the ``dial`` of a config and check every file and weight.
+
+    Args:
+        adapters: Name to folder, glob, or weights by name; null leaves one of a config's out.
+        dial: ``low`` and ``high``: adapters at -1 and at +1, with the base at 0 (``low`` null: -1 is the other one
+            with weight -1); ``n_points``: how many, odd, and between two adapters 5 or more. The ends are the
+            adapters themselves and 0 is the base, so only the points between are added, as ``left@0.75``: the
+            adapter ``left`` with weight 0.75.
+
+    Raises:
+        FileNotFoundError: If a folder holds no complete adapter, or a glob matches none.
+        ValueError: If a name or a weight cannot be used; says what is allowed.
+    """
+    folders: dict[str, str] = {}
+    blends: dict[str, Weights] = {}
+    names: list[str] = []
+    places: dict[str, dict[str, Any]] = {}
+    adapters = {name: given for name, given in (adapters or {}).items() if given is not None}  # null: left out
+    for name, given in adapters.items():
+        if isinstance(given, Mapping):
+            blends[name] = dict(given)
+            names.append(name)
+            continue
+        resolved = {name: str(given)}
+        if set("*?[") & set(str(given)) and not Path(given).is_dir():
+            steps = find_checkpoints(str(given))
+            resolved = {f"{name}_step_{step}": str(path) for step, path in steps.items()}
+            places |= {f"{name}_step_{step}": {"run": name, "step": step} for step in steps}
+        if taken := sorted(resolved.keys() & {*names, *(adapters.keys() - {name})}):
+            raise ValueError(f"adapters.{name}: {taken} is the name of another adapter too; rename one of them")
+        folders |= resolved
+        names += resolved
+    if dotted := [name for name in folders if "." in name]:
+        raise ValueError(f"adapters: {dotted}: a name may have no dot (it becomes part of a weight's name)")
+    settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
+    for name, weights in (_dial_blends(dial, folders) if dial else {}).items():
+        if blends.setdefault(name, weights) != weights:
+            raise ValueError(f"adapters.{name}: {blends[name]}, but the dial calls {weights} so; choose another name")
+        names += [] if name in names else [name]
+        ((adapter, weight),) = weights.items()
+        places[name] = {"run": adapter, "weight": weight}
+    for name, weights in blends.items():
+        _check_blend(name, weights, settings)
+    return AdapterSet(folders, blends, tuple(names), places)
+
+
+def find_checkpoints(pattern: str) -> dict[int, Path]:
+    """Return the adapters of one run by optimizer step, in order.
+
+    A checkpoint of ours says its step itself (``progress.json``); of other runs (``checkpoint-500``) it is the number
+    that ends the folder's name.
+
+    Raises:
+        FileNotFoundError: If nothing that matches is an adapter.
+        ValueError: If the pattern matches several runs, or a folder that gives no step.
+    """
+    # a folder that a later save replaced goes when that is done; if a run was killed in between, it is still there
+    matches = [path for path in sorted(map(Path, glob.glob(pattern))) if ".replaced_" not in path.name]
+    folders = [path for path in matches if (path / "adapter_config.json").is_file()]
+    if not folders:
+        seen = f"{[p.name for p in matches[:5]]}, none with an adapter_config.json" if matches else "nothing"
+        raise FileNotFoundError(f"{pattern} matches {seen}; give the checkpoints of a run, for example outputs/run/*")
+    if len(runs := {str(path.parent) for path in folders}) > 1:
+        raise ValueError(
+            f"{pattern} matches checkpoints of {len(runs)} runs ({sorted(runs)[:3]}); name each run by itself"
+        )
+    checkpoints: dict[int, Path] = {}
+    for path in folders:
+        number = re.search(r"\d+$", path.name)
+        if (path / PROGRESS_FILE).is_file():
+            step = read_progress(path)["global_step"]
+        elif number is not None:
+            step = int(number[0])
+        else:
+            raise ValueError(f"{path}: neither {PROGRESS_FILE} nor its name gives a step; name it like checkpoint-500")
+        if step in checkpoints:  # after the last step of an epoch there are two, alike
+            log.info(f"{path} is at step {step} as {checkpoints[step]} is: left out")
+        checkpoints.setdefault(step, path)
+    return dict(sorted(checkpoints.items()))
+
+
+def _dial_blends(dial: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Weights]:
+    """Return the points of a dial that are neither an adapter nor the base, in order."""
+    if unknown := set(dial) ^ {"low", "high", "n_points"}:
+        raise ValueError(f"dial: {sorted(unknown)} unknown or missing; it has low, high and n_points")
+    low, high, n_points = dial["low"], dial["high"], dial["n_points"]
+    if wrong := [name for name in (low, high) if name not in folders and not (name is None and high)]:
+        raise ValueError(f"dial: no adapter {wrong} with a folder of its own; there are {sorted(folders)}")
+    least = 3 if low is None else 5  # of three points two are the adapters and one the base: no dial
+    if low == high or not isinstance(n_points, int) or n_points < least or n_points % 2 == 0:
+        raise ValueError(f"dial: {dict(dial)}; low and high must differ, n_points be odd and at least {least}")
+    half = n_points // 2
+    points = [dial_weights(low, high, round(k / half, 4)) for k in range(-half, half + 1)]
+    # the ends are the adapters themselves, and 0 is the base
+    return {f"{name}@{w:g}": {name: w} for weights in points for name, w in weights.items() if w not in (0, 1)}
+
+
+def dial_weights(low: str | None, high: str, position: float) -> Weights:
+    """Return what is added to the base at a position of a dial, -1 to 1."""
+    return {low: -float(position)} if position < 0 and low is not None else {high: float(position)}
+
+
+def _check_blend(name: str, weights: Mapping[str, Any], settings: Mapping[str, LoraConfig]) -> None:
+    if not weights or (unknown := [key for key in weights if key not in settings]):
+        what = f"no adapter {unknown}" if weights else "no adapter named"
+        raise ValueError(
+            f"adapters.{name}: {what}; a blend gives weights to adapters with a folder: {sorted(settings)}"
+        )
+    wrong = {k: w for k, w in weights.items() if isinstance(w, bool) or not isinstance(w, (int, float))}
+    if wrong or not all(map(math.isfinite, weights.values())):
+        raise ValueError(f"adapters.{name}: weights {dict(weights)}; use finite numbers of any sign")
+    if dora := [key for key in weights if settings[key].use_dora]:
+        raise ValueError(
+            f"adapters.{name}: {dora} uses DoRA, whose updates do not add up; only plain LoRA can be blended"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.adapters.fingerprint import fingerprint
+from finetune.adapters.folders import fingerprint
 
 NOT_MEASURED = """Not measured yet. `tune run eval/political_compass.py` measures it, and `tune run finetune/export.py`
 with `summaries=[that run's summary.json]` writes the figures here."""

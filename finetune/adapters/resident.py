@@ -1,81 +1,34 @@
 # SPDX-License-Identifier: MIT
 """PEFT adapters on a resident torchtune model: any number, one or a blend of them switched on at a time.
 
-The base is loaded once, as a plain torchtune decoder. peft's own LoRA layers are put around its linear
-layers, so whatever ``adapter_config.json`` asks for (rank, alpha, patterns, rsLoRA, DoRA) is peft's
-business; only the names and the rotary layout of the tensors differ from the Hugging Face model's.
+The base is loaded once, as a plain torchtune decoder. peft's own LoRA layers are put around its linear layers, so
+whatever ``adapter_config.json`` asks for (rank, alpha, patterns, rsLoRA, DoRA) is peft's business; only the names and
+the rotary layout of the tensors differ from the Hugging Face model's.
 """
 
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from torchtune.modules import TransformerDecoder
 
+from finetune.adapters.folders import ADAPTER_FILE, TORCHTUNE_NAMES, read_adapter_config
 from finetune.tree.layers import accumulate_when_reading
-
-ADAPTER_FILE = "adapter_model.safetensors"
-
-# Hugging Face's names of the projections -> torchtune's. The reverse of what torchtune writes.
-_MODULES = {
-    "q_proj": "q_proj",
-    "k_proj": "k_proj",
-    "v_proj": "v_proj",
-    "o_proj": "output_proj",
-    "gate_proj": "w1",
-    "down_proj": "w2",
-    "up_proj": "w3",
-    "lm_head": "output",
-}
-
-
-def read_adapter_config(folder: str | Path) -> LoraConfig:
-    """Read and check the ``adapter_config.json`` of a PEFT LoRA adapter.
-
-    Raises:
-        FileNotFoundError: If the folder holds no complete adapter.
-        ValueError: If it is not a LoRA on the linear layers of a Llama-like model.
-    """
-    folder = Path(folder)
-    for name in ("adapter_config.json", ADAPTER_FILE):
-        if not (folder / name).is_file():
-            found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else "no such folder"
-            raise FileNotFoundError(
-                f"{folder}: {name} not found ({found}); give a PEFT adapter folder, "
-                "for a run of ours output_dir/epoch_N"
-            )
-    settings = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(settings, LoraConfig):
-        raise ValueError(f"{folder}: a {settings.peft_type} adapter; only LoRA can be switched on here")
-    if not isinstance(settings.target_modules, (list, set)) or not set(settings.target_modules) <= set(_MODULES):
-        raise ValueError(f"{folder}: target_modules {settings.target_modules}; allowed: a list of {sorted(_MODULES)}")
-    patterns = {**settings.rank_pattern, **settings.alpha_pattern}
-    if set(patterns) - set(_MODULES) or settings.exclude_modules or settings.layers_to_transform:
-        raise ValueError(
-            f"{folder}: rank_pattern, alpha_pattern, exclude_modules or layers_to_transform names more than whole "
-            f"projections ({sorted(_MODULES)}); such an adapter can be merged with peft and scored as a base"
-        )
-    if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
-        raise ValueError(
-            f"{folder}: modules_to_save={settings.modules_to_save}, bias={settings.bias!r}, trainable_token_indices="
-            f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
-            "adapter can be merged with peft and scored as a base"
-        )
-    return settings
 
 
 def _rename_modules(settings: LoraConfig) -> LoraConfig:
     """Give every projection that a config names its torchtune name."""
-    settings.target_modules = {_MODULES[m] for m in settings.target_modules}
-    settings.rank_pattern = {_MODULES[m]: r for m, r in settings.rank_pattern.items()}
-    settings.alpha_pattern = {_MODULES[m]: a for m, a in settings.alpha_pattern.items()}
+    settings.target_modules = {TORCHTUNE_NAMES[m] for m in settings.target_modules}
+    settings.rank_pattern = {TORCHTUNE_NAMES[m]: r for m, r in settings.rank_pattern.items()}
+    settings.alpha_pattern = {TORCHTUNE_NAMES[m]: a for m, a in settings.alpha_pattern.items()}
     return settings
 
 
@@ -84,13 +37,13 @@ def _torchtune_name(hf_name: str) -> tuple[str, str]:
     module, _, part = hf_name.removeprefix("base_model.model.").partition(".lora_")
     parent, _, projection = module.rpartition(".")
     parent = parent.removeprefix("model.").replace("self_attn", "attn")
-    name = _MODULES.get(projection)
+    name = TORCHTUNE_NAMES.get(projection)
     if name is None or not part:
-        raise ValueError(f"unknown adapter tensor {hf_name}; allowed are LoRA tensors on {sorted(_MODULES)}")
+        raise ValueError(f"unknown adapter tensor {hf_name}; allowed are LoRA tensors on {sorted(TORCHTUNE_NAMES)}")
     return (f"{parent}.{name}" if parent else name), f"lora_{part}"
 
 
-def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, int]) -> dict[str, Tensor]:
+def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[str, Tensor]:
     """Rename adapter tensors and give query and key rows torchtune's interleaved rotary layout."""
     n_heads = {"q_proj": base["num_attention_heads"]}
     n_heads["k_proj"] = base.get("num_key_value_heads") or n_heads["q_proj"]
@@ -107,7 +60,7 @@ def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, int]) -> dict[
 
 
 def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder: str | Path) -> None:
-    """Take out the base's own head, which peft saves beside an adapter of ``lm_head`` whatever is in it."""
+    """Take out the base's own head, which peft always saves beside an adapter of ``lm_head``."""
     saved = state.pop("base_model.model.lm_head.base_layer.weight", None)
     if saved is None:
         return
@@ -116,6 +69,28 @@ def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder:
     # one of them may have been rounded to the other's dtype
     if not (torch.equal(saved.to(head.dtype), head) or torch.equal(saved, head.to(saved.dtype))):
         raise ValueError(f"{folder}: it holds an lm_head of its own, which is not this base's: the base is another one")
+
+
+def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[str, Any]) -> None:
+    """Put peft's layers of one adapter around a model's and fill them with the adapter's weights."""
+    settings = _rename_modules(read_adapter_config(folder))
+    state = load_file(folder / ADAPTER_FILE)
+    if "output" in settings.target_modules:
+        if not isinstance(model.output, torch.nn.Module):
+            raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
+        _drop_base_head(state, model, folder)
+    state = _to_torchtune(state, base)
+    inject_adapter_in_model(settings, model, adapter_name=name)
+    try:
+        outcome = set_peft_model_state_dict(model, state, adapter_name=name)
+    except RuntimeError as error:  # a tensor of another shape
+        raise ValueError(f"{folder}: the adapter does not fit this base model: {error}") from error
+    missing = [k for k in outcome.missing_keys if f".{name}." in k]
+    if missing or outcome.unexpected_keys:
+        raise ValueError(
+            f"{folder}: the adapter does not fit this base model: {len(missing)} tensors missing "
+            f"({missing[:3]}), {len(outcome.unexpected_keys)} unknown ({outcome.unexpected_keys[:3]})"
+        )
 
 
 class AdaptedModel:
@@ -128,7 +103,7 @@ class AdaptedModel:
         model: Plain torchtune decoder with the base weights loaded; changed in place.
         adapters: Name to PEFT folder.
         checkpoint_dir: The base model's Hugging Face folder; its ``config.json`` gives the head counts.
-        blends: Name to weight of each of the adapters in it, as ``finetune.adapters.blends.read_adapters`` checks them.
+        blends: Name to weight of each adapter in it, checked by ``finetune.adapters.folders.read_adapters``.
 
     Raises:
         FileNotFoundError: If a folder holds no complete adapter.
@@ -148,24 +123,7 @@ class AdaptedModel:
         if base["model_type"] not in ("llama", "mistral"):
             raise ValueError(f"{checkpoint_dir}: a {base['model_type']} model; supported: llama, mistral")
         for name, folder in adapters.items():
-            settings = _rename_modules(read_adapter_config(folder))
-            if "output" in settings.target_modules and not isinstance(model.output, torch.nn.Module):
-                raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
-            state = load_file(Path(folder) / ADAPTER_FILE)
-            if "output" in settings.target_modules:
-                _drop_base_head(state, model, folder)
-            state = _to_torchtune(state, base)
-            inject_adapter_in_model(settings, model, adapter_name=name)
-            try:
-                outcome = set_peft_model_state_dict(model, state, adapter_name=name)
-            except RuntimeError as error:  # a tensor of another shape
-                raise ValueError(f"{folder}: the adapter does not fit this base model: {error}") from error
-            missing = [k for k in outcome.missing_keys if f".{name}." in k]
-            if missing or outcome.unexpected_keys:
-                raise ValueError(
-                    f"{folder}: the adapter does not fit this base model: {len(missing)} tensors missing "
-                    f"({missing[:3]}), {len(outcome.unexpected_keys)} unknown ({outcome.unexpected_keys[:3]})"
-                )
+            _inject(model, name, Path(folder), base)
         accumulate_when_reading(model)
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
         model.requires_grad_(False)

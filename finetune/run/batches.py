@@ -2,13 +2,13 @@
 """The pairs of a run, which of them are held out, and which each step takes."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig
-from torch.utils.data import Dataset
 from torchtune import config
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.datasets import ConcatDataset
@@ -17,6 +17,9 @@ from tqdm import tqdm
 
 from data.pairs.tokens import Continuation
 from finetune.tree.prefix_tree import count_tokens
+
+Pair = tuple[Continuation, Continuation]  # chosen, rejected
+Item = Mapping[str, Sequence[int]]  # of torchtune's DPO datasets: chosen_input_ids, chosen_labels, and of rejected
 
 
 class PairSet(NamedTuple):
@@ -28,8 +31,8 @@ class PairSet(NamedTuple):
         origin: The data's source, for messages.
     """
 
-    pairs: list[tuple[Continuation, Continuation]]
-    names: list
+    pairs: list[Pair]
+    names: list[Any]
     origin: str
 
     def take(self, indices: Iterable[int]) -> "PairSet":
@@ -48,34 +51,30 @@ class PairSet(NamedTuple):
     def fingerprint(self) -> str:
         """Return a hash of all token ids and labels in order."""
         digest = hashlib.blake2b(digest_size=16)
-        for answer in (a for pair in self.pairs for a in pair):
+        for answer in (answer for pair in self.pairs for answer in pair):
             digest.update(np.asarray([answer.tokens, answer.labels], dtype=np.int64).tobytes())
         return digest.hexdigest()
 
 
-def tokenize_pairs(dataset: Dataset) -> PairSet:
-    """Run a dataset's transforms once.
-
-    Args:
-        dataset: Items with torchtune's keys ``chosen_input_ids, chosen_labels, rejected_input_ids, rejected_labels``.
+def tokenize_pairs(dataset: Sequence[Item]) -> PairSet:
+    """Run the transforms of a dataset once.
 
     Raises:
         ValueError: If the dataset is empty.
     """
-    pairs = []
-    for k in tqdm(range(len(dataset)), desc="pairs", disable=len(dataset) < 5000):
-        item = dataset[k]
-        pairs.append(
-            tuple(
-                # int32 arrays: lists of Python integers would take ten times the memory
-                Continuation(*(np.asarray(item[f"{side}_{part}"], dtype=np.int32) for part in ("input_ids", "labels")))
-                for side in ("chosen", "rejected")
-            )
-        )
+    n_pairs = len(dataset)
     origin = getattr(dataset, "origin", "the dataset (counted from 0)")
-    if not pairs:
+    if not n_pairs:
         raise ValueError(f"{origin} has no pairs; check the dataset's source, data_files and split")
-    return PairSet(pairs, list(getattr(dataset, "rows", range(len(pairs)))), origin)
+
+    def answer(item: Item, side: str) -> Continuation:
+        # int32 arrays: lists of Python integers would take ten times the memory
+        ids, labels = (np.asarray(item[f"{side}_{part}"], dtype=np.int32) for part in ("input_ids", "labels"))
+        return Continuation(ids, labels)
+
+    items = (dataset[k] for k in tqdm(range(n_pairs), desc="pairs", disable=n_pairs < 5000))
+    pairs = [(answer(item, "chosen"), answer(item, "rejected")) for item in items]
+    return PairSet(pairs, list(getattr(dataset, "rows", range(n_pairs))), origin)
 
 
 def load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer: ModelTokenizer) -> PairSet:
@@ -86,40 +85,43 @@ def load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer: ModelTokenizer) 
 
 
 def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
-    """Hold out a share of the prompts with all their pairs.
+    """Hold out a share of the prompts with all their pairs; return the pairs to train on and those held out.
 
-    A hash of the prompt alone decides, neither the seed nor the other prompts: what one run holds out, no other run
-    with this share trains on.
+    A hash of the prompt alone decides, neither the seed nor the other prompts: a prompt that one run holds out is
+    trained on by no other run with this share.
 
     Args:
         pairs: All pairs.
         share: Of the distinct prompts, between 0 and 1; met on average, at least one on each side.
-
-    Returns:
-        The pairs to train on and those held out.
 
     Raises:
         ValueError: If the share is out of range or there are fewer than two prompts.
     """
     keys = pairs.prompts()
     place = {key: int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64 for key in set(keys)}
-    ranked = sorted(place, key=place.get)
+    ranked = sorted(place, key=place.__getitem__)
     if not 0 < share < 1 or len(ranked) < 2:
         raise ValueError(
             f"validation_share={share} of {len(ranked)} prompts; use a share between 0 and 1 of at least 2 prompts"
         )
     n_held = sum(place[key] < share for key in ranked)
     held_out = set(ranked[: min(max(1, n_held), len(ranked) - 1)])
-    return tuple(pairs.take(k for k, key in enumerate(keys) if (key in held_out) == held) for held in (False, True))
+    train = pairs.take(k for k, key in enumerate(keys) if key not in held_out)
+    return train, pairs.take(k for k, key in enumerate(keys) if key in held_out)
+
+
+@lru_cache(maxsize=1)  # an epoch's order is asked for at every step
+def _shuffled(n: int, seed: int) -> list[int]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 class PairBatches:
     """Deterministic batches: the order depends on seed and epoch only, and nothing is dropped.
 
-    The last step of an epoch takes what is left, so it may be smaller.
+    The last step of an epoch takes the rest, so it may be smaller.
 
     Args:
-        pairs: What to train on.
+        pairs: The pairs to train on.
         pairs_per_step: Pairs in one optimizer step.
         seed: Seed of the order.
         shuffle: False keeps the dataset's order.
@@ -139,18 +141,12 @@ class PairBatches:
         self._seed, self._shuffle = seed, shuffle
         steps = -(-len(pairs.pairs) // pairs_per_step)
         self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)
-        self._order: tuple[int, list[int]] = (-1, [])
 
     def rows(self, epoch: int, step: int) -> list[int]:
         """Return the indices of the pairs of one step."""
-        if self._order[0] != epoch:
-            order = list(range(len(self.set.pairs)))
-            if self._shuffle:
-                generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
-                order = torch.randperm(len(order), generator=generator).tolist()
-            self._order = (epoch, order)
-        start = step * self._pairs_per_step
-        return self._order[1][start : start + self._pairs_per_step]
+        n_pairs, start = len(self.set.pairs), step * self._pairs_per_step
+        order = _shuffled(n_pairs, (self._seed << 20) + epoch) if self._shuffle else range(n_pairs)
+        return list(order[start : start + self._pairs_per_step])
 
     def name_rows(self, indices: Sequence[int]) -> str:
         """Return the pairs' rows and their origin, for messages."""
@@ -159,8 +155,8 @@ class PairBatches:
     def count_tokens(self) -> int:
         """Return the merged tokens of an epoch's pairs (of as many pairs of mean size, where steps are capped)."""
         n_pairs = len(self.set.pairs)
-        every = sum(count_tokens([answer.tokens for answer in pair]) for pair in self.set.pairs)
-        return every * min(n_pairs, self.steps_per_epoch * self._pairs_per_step) // n_pairs
+        n_tokens = sum(count_tokens([answer.tokens for answer in pair]) for pair in self.set.pairs)
+        return n_tokens * min(n_pairs, self.steps_per_epoch * self._pairs_per_step) // n_pairs
 
     def describe(self) -> str:
         """Return one line: how many pairs from where, and how many steps an epoch has."""

@@ -1,34 +1,51 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints of a run: complete or absent, and enough to go on bit for bit.
+"""Checkpoints of a run: complete or absent, and enough to go on bit for bit; and the signals that ask for one.
 
-A checkpoint is a folder ``epoch_N`` or ``step_N`` in the output folder. torchtune's checkpointer writes
-the adapter (PEFT format) into a staging folder; what it leaves out is added; everything is synced and the
-folder is renamed into place. So a folder that has its final name is complete.
+A checkpoint is a folder ``epoch_N`` or ``step_N`` in the output folder. It is written in a staging folder, synced and
+renamed into place. So a folder that has its final name is complete.
 """
 
+import ast
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchtune import training, utils
 
-log = utils.get_logger("INFO")
+from data.recipe.files import changed_settings
+from finetune.run.policy import Policy
+from finetune.run.processes import Processes
+
+_log = utils.get_logger()  # of the recipe, which sets its level
 
 STAGING = ".saving"
 STATE_FILE = "recipe_state.pt"
 PROGRESS_FILE = "progress.json"
+# Settings whose change would change the result.
+DECIDING = (
+    "model", "loss", "optimizer", "lr_scheduler", "clip_grad_norm", "max_tokens_per_forward", "compile", "device",
+)  # fmt: skip
 _NAME = re.compile(r"^(epoch|step)_\d+$")
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder and its files to the disk."""
-    for path in [*folder.rglob("*"), folder]:
+def _sync(*paths: Path) -> None:
+    """Flush files, and the lists of names of folders, to the disk."""
+    for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -58,21 +75,20 @@ class RunCheckpoints:
         # Left by a kill in the middle of a save: never complete, so never used.
         shutil.rmtree(self.staging, ignore_errors=True)
 
-    def found(self) -> list[tuple[int, Path]]:
-        """Return the complete checkpoints as (global step, folder), oldest first."""
-        checkpoints = []
-        for path in self.output_dir.iterdir() if self.output_dir.is_dir() else []:
-            if _NAME.match(path.name) and (path / PROGRESS_FILE).is_file():
-                # After the last step of an epoch both may exist; the epoch's is the later one.
-                checkpoints.append((read_progress(path)["global_step"], path.name.startswith("epoch"), path))
-        return [(step, path) for step, _, path in sorted(checkpoints)]
+    def complete(self) -> list[Path]:
+        """Return the complete checkpoints, oldest first."""
+        folders = self.output_dir.iterdir() if self.output_dir.is_dir() else ()
+        complete = [path for path in folders if _NAME.match(path.name) and (path / PROGRESS_FILE).is_file()]
+        # After the last step of an epoch both may exist; the epoch's is the later one.
+        return sorted(complete, key=lambda path: (read_progress(path)["global_step"], path.name.startswith("epoch")))
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, or None."""
-        found = self.found()
-        return found[-1][1] if found else None
+        return next(reversed(self.complete()), None)
 
-    def save(self, name: str, write_adapter, state: Mapping[str, Any], progress: Mapping[str, int]) -> Path:
+    def save(
+        self, name: str, write_adapter: Callable[[Path], Path], state: Mapping[str, Any], progress: Mapping[str, int]
+    ) -> Path:
         """Write a checkpoint under its final name, or leave nothing of that name.
 
         Args:
@@ -94,11 +110,11 @@ class RunCheckpoints:
             written = write_adapter(self.staging)
             torch.save(dict(state), written / STATE_FILE)
             (written / PROGRESS_FILE).write_text(json.dumps(dict(progress)) + "\n")
-            sync_folder(written)
+            _sync(*written.rglob("*"), written)
             if target.exists():  # a foreign or incomplete folder of that name: keep it, out of the way
                 os.replace(target, target.with_name(f"{name}.replaced_{os.getpid()}"))
             os.replace(written, target)
-            sync_folder_entry(self.output_dir)
+            _sync(self.output_dir)  # so that the rename survives a power cut
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who writes
             newest = self.newest()
             raise OSError(
@@ -108,11 +124,10 @@ class RunCheckpoints:
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
         self._remove_old_steps()
-        log.info(f"saved {target}")
         return target
 
     def _remove_old_steps(self) -> None:
-        steps = [path for _, path in self.found() if path.name.startswith("step")]
+        steps = [path for path in self.complete() if path.name.startswith("step")]
         for path in steps[: -self._keep_last_n]:
             doomed = path.with_name(f".removing_{path.name}")
             os.replace(path, doomed)  # first out of sight, so that a kill leaves no half checkpoint
@@ -140,12 +155,9 @@ class RunCheckpoints:
                 f"{folder} cannot be loaded ({type(error).__name__}: {error}); move it away and resume from "
                 "an older checkpoint, or start again in another output_dir"
             ) from error
-        differences = [
-            f"{key}: checkpoint {saved.get(key)!r}, config {value!r}"
-            for key, value in expected.items()
-            if saved.get(key) != value
-        ]
-        if differences:
+        saved = {key: _as_value(value) if key in DECIDING else value for key, value in saved.items()}
+        if changed := changed_settings(saved, expected):
+            differences = [f"{key}: checkpoint {saved.get(key)!r}, config {expected.get(key)!r}" for key in changed]
             raise ValueError(
                 f"{folder} was made by another run:\n  - "
                 + "\n  - ".join(differences)
@@ -154,10 +166,85 @@ class RunCheckpoints:
         return state | {training.ADAPTER_KEY: adapter}
 
 
-def sync_folder_entry(folder: Path) -> None:
-    """Flush a folder's list of names, so that a rename survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def _as_value(saved: Any) -> Any:
+    """Return a setting of a checkpoint; those of before December 2026 hold it as Python's text of it."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return ast.literal_eval(saved) if isinstance(saved, str) else saved
+    except (ValueError, SyntaxError):  # a text that is meant as one
+        return saved
+
+
+class RunState(NamedTuple):
+    """The moving parts of a run beside its adapter; every process must call the same methods.
+
+    Attributes:
+        policy: The model that the optimizer steps.
+        optimizer: Of its trainable parameters.
+        lr_scheduler: None keeps the learning rate.
+        processes: The processes that share the work.
+    """
+
+    policy: Policy
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler | None
+    processes: Processes
+
+    def capture(self) -> dict[str, Any]:
+        """Return whole tensors on the CPU and plain values, the generators of every process among them."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        device = self.processes.device
+        device_rng = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        state = {
+            "optimizer": get_optimizer_state_dict(self.policy, self.optimizer, options=options),
+            "rng": self.processes.gather((torch.get_rng_state(), device_rng)),
+        }
+        if self.lr_scheduler is not None:
+            state["lr_scheduler"] = self.lr_scheduler.state_dict()
+        return state
+
+    def restore(self, state: Mapping[str, Any], has_dropout: bool) -> None:
+        """Put back what :meth:`capture` returned, also with another number of processes.
+
+        Args:
+            state: From a checkpoint.
+            has_dropout: Whether generators that cannot be put back are worth a warning.
+        """
+        n, device = self.processes.n, self.processes.device
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=n > 1)
+        set_optimizer_state_dict(self.policy, self.optimizer, optim_state_dict=state["optimizer"], options=options)
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        if len(state["rng"]) == n:
+            rng, device_rng = state["rng"][self.processes.rank]
+            torch.set_rng_state(rng)
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(device_rng, device)
+        elif has_dropout:
+            _log.warning(
+                f"saved by {len(state['rng'])} processes, resumed by {n}: dropout draws anew, so the run goes on "
+                "validly, but not as it would have"
+            )
+
+
+class StopRequest:
+    """Context manager that turns SIGTERM and Ctrl-C into a request, which the training loop answers at the next step.
+
+    ``signal`` is the first signal received inside it, or None. A second Ctrl-C acts at once, as the user then expects.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        _log.warning(f"{self.signal.name} received: saving after this step (again to stop at once)")
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,26 +1,74 @@
 # SPDX-License-Identifier: MIT
-"""Losses of preference pairs: forwards cut by a token budget, the reference from its cache.
+"""Losses of preference pairs: forwards cut by a token budget, the reference from its cache, the metrics of a step.
 
-Legend: N pairs of a step.
+Legend: N pairs of a step or of a forward.
 """
 
+import resource
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torchtune import training
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules.peft import disable_adapter
 from tqdm import tqdm
 
 from data.pairs.tokens import Continuation
-from finetune.run.metrics import StepMetrics
+from finetune.run.batches import Pair
 from finetune.run.policy import Policy
-from finetune.run.processes import Processes
+from finetune.run.processes import Processes, reshard
 from finetune.run.reference_cache import ReferenceCache
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
-Pair = tuple[Continuation, Continuation]
+
+class StepMetrics:
+    """Metrics of one optimizer step on one process, named as torchtune names them.
+
+    Attributes:
+        sums: Each metric, summed over pairs.
+        n_pairs: Pairs added.
+        n_tokens: Tokens of the answers' whole sequences; no padding, a shared prompt counted for each answer.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.n_pairs = 0
+        self.n_tokens = 0
+
+    def add(self, pairs: Sequence[Pair], values: dict[str, Tensor]) -> None:
+        """Add one forward's pairs; every tensor is ``[N]``."""
+        sums = torch.stack([value.detach().double().sum() for value in values.values()]).tolist()  # one transfer
+        for name, value in zip(values, sums):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.n_pairs += len(pairs)
+        self.n_tokens += sum(len(answer.tokens) for pair in pairs for answer in pair)
+
+
+def mean_metrics(parts: Sequence[StepMetrics]) -> dict[str, float]:
+    """Return each metric's mean over all pairs of a step, whichever processes scored them."""
+    n_pairs = sum(part.n_pairs for part in parts)
+    names = next(part.sums for part in parts if part.n_pairs)
+    return {name: sum(part.sums.get(name, 0.0) for part in parts) / n_pairs for name in names}
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Return peak memory in GiB: of the CUDA device, else this process's resident set."""
+    if device.type == "cuda":
+        return training.get_memory_stats(device=device)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return {"peak_memory_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+class LogProbs(NamedTuple):
+    """Log-probabilities of the two answers of each pair, nats ``[N]`` each."""
+
+    chosen: Tensor
+    rejected: Tensor
 
 
 class PairLosses:
@@ -31,8 +79,7 @@ class PairLosses:
         loss_fn: See :mod:`finetune.losses`.
         reference: Known log-probabilities of the base.
         max_tokens: Most tokens of one forward; see :func:`finetune.tree.prefix_tree.cut_by_tokens`.
-        processes: Who shares the work.
-        device: Where the policy lies.
+        processes: The processes that share the work.
         activations: Context around the policy's forward pass (activation offloading).
     """
 
@@ -43,92 +90,91 @@ class PairLosses:
         reference: ReferenceCache,
         max_tokens: int,
         processes: Processes,
-        device: torch.device,
         activations: AbstractContextManager,
     ) -> None:
         self._policy, self._loss_fn, self._reference = policy, loss_fn, reference
-        self._max_tokens, self._processes = max_tokens, processes
-        self._device, self._activations = device, activations
+        self._max_tokens, self._processes, self._activations = max_tokens, processes, activations
         self._reference_free = getattr(loss_fn, "reference_free", False)
         self._length_normalized = getattr(loss_fn, "length_normalized", False)
 
     def accumulate(self, pairs: Sequence[Pair], train: bool = True) -> StepMetrics:
-        """Score the pairs; every process must call it with the same ones.
+        """Score pairs, each of the same weight however they are cut and dealt out; return this process's part.
 
         Args:
-            pairs: N pairs, each of the same weight however they are cut and dealt out.
+            pairs: N pairs, the same on every process.
             train: Add the gradient of the mean loss to the adapter's; False only measures, with dropout off.
-
-        Returns:
-            What this process scored.
         """
         reference = None if self._reference_free else self._reference_values(pairs)
         metrics = StepMetrics()
         self._policy.train(train)
         with torch.set_grad_enabled(train):
-            for forward, counts, last in self._processes.turns(cut_by_tokens(pairs, self._max_tokens)):
-                part = [pairs[k] for k in forward]
+            for turn in self._processes.turns(cut_by_tokens(pairs, self._max_tokens)):
+                part = [pairs[k] for k in turn.piece]
                 policy = self._log_probs(part)
-                losses, chosen_rewards, rejected_rewards = self._loss_fn(
-                    *self._normalized(policy, part), *self._reference_of(reference, part, forward)
-                )
+                known: LogProbs | tuple[None, None] = (None, None)
+                if reference is not None:
+                    values = torch.tensor([reference[k] for k in turn.piece], device=self._processes.device)
+                    known = self._normalized(LogProbs(*values.T), part)
+                losses, chosen, rejected = self._loss_fn(*self._normalized(policy, part), *known)
                 if train:
                     # FSDP takes the mean over processes; the loss is a mean over all pairs of the step.
-                    share = self._processes.n / len(pairs) if counts else 0.0
-                    if self._processes.n > 1:
-                        self._policy.set_requires_gradient_sync(last)
+                    share = self._processes.n / len(pairs) if turn.counts else 0.0
+                    if isinstance(self._policy, FSDPModule):
+                        self._policy.set_requires_gradient_sync(turn.last)
                     (losses.sum() * share).backward()
-                if counts:
-                    metrics.add(part, losses, chosen_rewards, rejected_rewards, *policy)
+                if turn.counts:
+                    metrics.add(
+                        part,
+                        {
+                            "loss": losses,
+                            "rewards/chosen": chosen,
+                            "rewards/rejected": rejected,
+                            "rewards/accuracies": (chosen > rejected).float(),
+                            "rewards/margins": chosen - rejected,
+                            "log_probs/chosen": policy.chosen,
+                            "log_probs/rejected": policy.rejected,
+                        },
+                    )
         self._policy.train()
-        if self._processes.n > 1:
-            self._policy.reshard()  # a forward without a backward leaves the root's weights whole
+        reshard(self._policy)
         return metrics
 
-    def _log_probs(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """Return the log-probabilities of the chosen and the rejected answers, ``[N]`` each."""
-        tree = build_tree([answer for pair in pairs for answer in pair]).to(self._device)
+    def _log_probs(self, pairs: Sequence[Pair]) -> LogProbs:
+        tree = build_tree([answer for pair in pairs for answer in pair]).to(self._processes.device)
         with self._activations:
             sums = self._policy(tree)
-        return sums[0::2], sums[1::2]
+        return LogProbs(sums[0::2], sums[1::2])
 
-    def _normalized(self, sums: tuple[Tensor, Tensor], pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    def _normalized(self, sums: LogProbs, pairs: Sequence[Pair]) -> LogProbs:
         """Return means over the scored tokens where the loss asks for them."""
         if not self._length_normalized:
             return sums
-        lengths = torch.tensor([[_n_scored(answer) for answer in pair] for pair in pairs], device=self._device)
-        return sums[0] / lengths[:, 0], sums[1] / lengths[:, 1]
-
-    def _reference_of(self, values, pairs, indices) -> tuple[Tensor | None, Tensor | None]:
-        if values is None:
-            return None, None
-        chosen, rejected = torch.tensor([values[k] for k in indices], device=self._device).T
-        return self._normalized((chosen, rejected), pairs)
+        lengths = torch.tensor([[_n_scored(answer) for answer in pair] for pair in pairs], device=sums.chosen.device)
+        return LogProbs(sums.chosen / lengths[:, 0], sums.rejected / lengths[:, 1])
 
     @torch.no_grad()
     def _reference_values(self, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
         """Return the base's log-probabilities of the two answers of each pair, computed where not known.
 
-        One pair a forward, so that a value never depends on what else was in the step. The first process's cache
+        One pair a forward, so that a value never depends on the other pairs of the step. The first process's cache
         decides.
         """
         first = self._processes.first
-        values = self._processes.from_first([self._reference.get(*pair) for pair in pairs] if first else None)
-        missing = [k for k, known in enumerate(values) if known is None]
-        if not missing:
-            return values
-        self._policy.eval()
-        progress = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
-        with disable_adapter(self._policy):
-            for k, counts, _ in self._processes.turns(missing):
-                chosen, rejected = (x.item() for x in self._log_probs([pairs[k]]))
-                for j, own, *found in self._processes.gather((k, counts, chosen, rejected)):
-                    if own:
-                        values[j] = tuple(found)
-                        self._reference.put(*pairs[j], found)
-                        progress.update()
-        progress.close()
-        return values
+        known = self._processes.from_first([self._reference.get(*pair) for pair in pairs] if first else [])
+        values = {k: value for k, value in enumerate(known) if value is not None}
+        missing = [k for k in range(len(pairs)) if k not in values]
+        if missing:
+            self._policy.eval()
+            bar = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
+            with disable_adapter(self._policy), bar:
+                for turn in self._processes.turns(missing):
+                    chosen, rejected = (x.item() for x in self._log_probs([pairs[turn.piece]]))
+                    scored = {turn.piece: (chosen, rejected)} if turn.counts else {}
+                    for k, value in [item for part in self._processes.gather(scored) for item in part.items()]:
+                        values[k] = value
+                        self._reference.put(*pairs[k], value)
+                        bar.update()
+        return [values[k] for k in range(len(pairs))]
 
 
 def _n_scored(answer: Continuation) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The model that is tuned: a decoder with LoRA, read as log-probabilities of answers.
 
-It is built without memory for its weights (on torch's meta device); the checkpoint's tensors then become its
-weights. So there is one copy of them, and a model needs no more memory to load than to hold.
+It is built on torch's meta device, without memory for its weights; the checkpoint's tensors then become its weights. So
+there is one copy of them, and a model needs no more memory to load than to hold.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ class Policy(nn.Module):
 
     Attributes:
         along_branches: Run attention along the tree's branches where that is faster (:mod:`finetune.tree.attention`).
-            True if all layers can; to be set to False for a compiled decoder, which would compile every tree anew.
+            True if all layers can; set it to False for a compiled decoder, which would compile every tree anew.
     """
 
     def __init__(self, decoder: modules.TransformerDecoder) -> None:
@@ -53,13 +53,8 @@ def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         yield name.replace("_checkpoint_wrapped_module.", ""), parameter
 
 
-def fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Return initial LoRA weights that depend on the seed alone, not on the device or the number of processes.
-
-    Args:
-        decoder: Built on the meta device, only its adapter trainable; left so.
-        seed: Of the initialization.
-    """
+def _fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Return initial LoRA weights of a decoder on the meta device; neither device nor number of processes decides."""
     adapted = [m for m in decoder.modules() if isinstance(m, LoRALinear)]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a device has its own
@@ -75,21 +70,18 @@ def fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
 def build_policy(
     cfg_model: DictConfig, dtype: torch.dtype, seed: int, activation_checkpointing: bool
 ) -> tuple[Policy, dict[str, Tensor]]:
-    """Build a policy on the meta device.
+    """Build a policy on the meta device, only its adapter trainable; return it and initial weights of that adapter.
 
     Args:
         cfg_model: torchtune's component of a LoRA decoder.
         dtype: Of weights and activations.
         seed: Of the LoRA initialization.
         activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
-
-    Returns:
-        The policy, only its adapter trainable, and initial weights for that adapter.
     """
     with training.set_default_dtype(dtype), torch.device("meta"):
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
-    adapter = fresh_adapter(decoder, seed)
+    adapter = _fresh_adapter(decoder, seed)
     use_fast_layers(decoder)
     if activation_checkpointing:
         training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
@@ -99,13 +91,9 @@ def build_policy(
 def load_weights(
     policy: Policy, base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], device: torch.device
 ) -> None:
-    """Give a policy from :func:`build_policy`, sharded or not, its weights.
+    """Give a policy from :func:`build_policy` its weights: whole tensors under torchtune's names.
 
-    Args:
-        policy: If it is sharded, this process keeps its own share of each tensor.
-        base: torchtune's names, whole tensors; the same on every process.
-        adapter: The same of the LoRA tensors.
-        device: Where the weights shall lie.
+    If the policy is sharded, each process keeps its own share of every tensor.
 
     Raises:
         ValueError: If names or shapes do not fit the model.
@@ -135,7 +123,7 @@ def load_weights(
 
 
 def _place(tensor: Tensor, target: Tensor, device: torch.device) -> Tensor:
-    """Return a whole tensor as what the model holds: on ``device``, in NF4 if quantized, this process's share of it."""
+    """Return a whole tensor in the model's form: on ``device``, in NF4 if quantized, this process's share of it."""
     local = target.to_local() if isinstance(target, DTensor) else target
     if isinstance(local, NF4Tensor):
         tensor = to_nf4(tensor.to(device), local.block_size, local.scaler_block_size)

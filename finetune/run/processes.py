@@ -8,12 +8,12 @@ starts the processes, on one machine or several.
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torchtune import training, utils
 
@@ -22,19 +22,25 @@ from finetune.run.policy import Policy, named_weights
 T = TypeVar("T")
 
 
-class Processes:
-    """This process among those of the run.
-
-    Args:
-        device: This process's device.
+class Turn(NamedTuple, Generic[T]):
+    """One process's part in a turn.
 
     Attributes:
-        rank: Number of this process, from 0.
-        n: How many there are.
+        piece: Of the work.
+        counts: False if it only fills a turn in which others still work.
+        last: Whether this is the last turn.
     """
 
+    piece: T
+    counts: bool
+    last: bool
+
+
+class Processes:
+    """This process, number ``rank`` of the ``n`` of the run, with its device."""
+
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         if training.is_distributed() and not distributed.is_initialized():
             # longer than torch's 10 minutes: the first process reads the whole base, and may write it merged
             distributed.init_process_group(training.get_distributed_backend(device.type), timeout=timedelta(hours=2))
@@ -75,25 +81,17 @@ class Processes:
             )
         return value
 
-    def turns(self, work: Sequence[T]) -> Iterator[tuple[T, bool, bool]]:
-        """Deal pieces of work out, equally many to each process.
-
-        Args:
-            work: The same sequence on every process.
-
-        Yields:
-            A piece, whether it counts (False: it only fills a turn in which others still work), and whether this is the
-            last turn.
-        """
+    def turns(self, work: Sequence[T]) -> Iterator[Turn[T]]:
+        """Deal pieces of work, the same sequence on every process, out: equally many to each of them."""
         for start in range(0, len(work), self.n):
             k = start + self.rank
-            yield work[min(k, len(work) - 1)], k < len(work), start + self.n >= len(work)
+            yield Turn(work[min(k, len(work) - 1)], counts=k < len(work), last=start + self.n >= len(work))
 
     def shard(self, policy: Policy) -> None:
         """Split a policy's weights over the processes, layer by layer."""
         if self.n == 1:
             return
-        mesh = init_device_mesh(self._device.type, (self.n,))
+        mesh = init_device_mesh(self.device.type, (self.n,))
         for layer in reversed(policy.decoder.layers):
             fully_shard(layer, mesh=mesh)
         fully_shard(policy, mesh=mesh)
@@ -104,18 +102,22 @@ class Processes:
             distributed.destroy_process_group()
 
 
+def reshard(policy: Policy) -> None:
+    """Let go of the root's weights, which a forward without a backward leaves whole on every process."""
+    if isinstance(policy, FSDPModule):
+        policy.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor that may be sharded as a whole one on the CPU; every process must call it."""
     tensor = tensor.detach()
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
-    return tensor.cpu()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
-def whole_model(model: nn.Module, processes: Processes, device: torch.device) -> dict[str, Tensor]:
+def whole_model(model: nn.Module, processes: Processes) -> dict[str, Tensor]:
     """Return all weights as whole tensors on the CPU, NF4 ones in the model's dtype; every process must call it."""
     if processes.n > 1:
-        return training.gather_cpu_state_dict(model, processes.first, device)
+        return training.gather_cpu_state_dict(model, processes.first, processes.device)
     # a copy, also on the CPU: torchtune merges in place
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a probe gets of a run that is going on: facts about it, and log-probabilities of whatever it asks for.
+"""The view that a probe gets of a run: facts about it, and log-probabilities of whatever it asks for.
 
 A probe is any component named by ``probe._component_``, called with a :class:`WatchedRun` and its settings. It has
 
@@ -20,7 +20,7 @@ from torchtune.modules.peft import disable_adapter
 
 from data.pairs.tokens import Continuation
 from finetune.run.policy import Policy
-from finetune.run.processes import Processes
+from finetune.run.processes import Processes, reshard
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
@@ -33,7 +33,7 @@ class WatchedRun(NamedTuple):
         tokenizer: The one that its data went through.
         n_steps: Optimizer steps of the whole run.
         n_tokens: Merged tokens of all pairs of all its steps.
-        first_step: Steps that are done already: 0, or what it is resumed from.
+        first_step: Steps that are done already: 0, or those of the checkpoint that it is resumed from.
     """
 
     output_dir: Path
@@ -48,14 +48,13 @@ class PolicyReader:
     """Score continuations with a policy between two of its steps, and leave no trace in the training.
 
     Args:
-        policy: As it stands.
-        processes: Who shares the work.
-        device: Where the policy lies.
-        compiled: Whether its layers are; reading is not, so that no other shape reaches the compiler.
+        policy: The model that is tuned, as it stands.
+        processes: The processes that share the work.
+        compiled: Whether the policy's layers are; reading is not, so that no other shape reaches the compiler.
     """
 
-    def __init__(self, policy: Policy, processes: Processes, device: torch.device, compiled: bool = False) -> None:
-        self._policy, self._processes, self._device, self._compiled = policy, processes, device, compiled
+    def __init__(self, policy: Policy, processes: Processes, compiled: bool = False) -> None:
+        self._policy, self._processes, self._compiled = policy, processes, compiled
 
     def __call__(
         self, groups: Sequence[Sequence[Continuation]], max_tokens: int, base: bool = False
@@ -65,24 +64,23 @@ class PolicyReader:
         Dropout is off, no gradient is taken, and torch's random generators are afterwards as they were.
 
         Args:
-            groups: What is scored in one forward together; the same on every process.
+            groups: Each is scored in one forward; the same on every process.
             max_tokens: Of one forward; see :func:`finetune.tree.prefix_tree.cut_by_tokens`.
             base: With the adapters off.
         """
-        was_training = self._policy.training
-        devices = [self._device] if self._device.type == "cuda" else []
+        was_training, device = self._policy.training, self._processes.device
         scored: dict[int, list[float]] = {}
         adapters = disable_adapter(self._policy) if base else nullcontext()
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
-        with torch.no_grad(), torch.random.fork_rng(devices), adapters, eager:
+        rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with torch.no_grad(), rng, adapters, eager:
             self._policy.eval()
-            for forward, counts, _ in self._processes.turns(cut_by_tokens(groups, max_tokens)):
-                tree = build_tree([continuation for k in forward for continuation in groups[k]])
-                values = iter(self._policy(tree.to(self._device)).tolist())
-                if counts:
-                    scored |= {k: [next(values) for _ in groups[k]] for k in forward}
+            for turn in self._processes.turns(cut_by_tokens(groups, max_tokens)):
+                tree = build_tree([continuation for k in turn.piece for continuation in groups[k]])
+                values = iter(self._policy(tree.to(device)).tolist())
+                if turn.counts:
+                    scored |= {k: [next(values) for _ in groups[k]] for k in turn.piece}
         self._policy.train(was_training)
-        if self._processes.n > 1:
-            self._policy.reshard()  # a forward without a backward leaves the root's weights whole
+        reshard(self._policy)
         scored = {k: values for part in self._processes.gather(scored) for k, values in part.items()}
         return [scored[k] for k in range(len(groups))]

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Reference log-probabilities on disk, found by content.
 
-The reference of LoRA DPO is the base with its adapters off: it never changes during a run, nor between
-the left and the right run, nor over a sweep. Each pair's two sums are computed once, by a forward of
-their own (so that a value never depends on what else was in the batch), and kept under a hash of all they
-depend on: the base weights, the model's settings, dtype, device, this computation's version (the file) and
-the token ids and labels of both answers (the record). A changed base, template, dtype or length never
-hits.
+The reference of LoRA DPO is the base with its adapters off: it never changes during a run, nor between the left and the
+right run, nor over a sweep. The two sums of a pair are computed once, by a forward of their own, and kept under a hash
+of all they depend on: the base weights, the model's settings, dtype, device, this computation's version (the file) and
+the token ids and labels of both answers (the record). A changed base, template, dtype or length never hits.
 
-A file is a sequence of fixed-size records, appended under a lock and read through a memory map. A record that
-a kill left half written fails its checksum or its length, is not used, and is overwritten.
+A file is a sequence of fixed-size records, appended under a lock and read through a memory map. A record that a kill
+left half written fails its checksum or its length, is not used, and is overwritten.
 """
 
 import fcntl
@@ -18,9 +16,9 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +32,8 @@ COMPUTATION_VERSION = 3
 
 _RECORD = np.dtype([("key", "V16"), ("chosen", "<f4"), ("rejected", "<f4"), ("check", "<u4")])
 
+Values = tuple[float, float]  # of chosen and rejected
+
 
 def hash_base(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
     """Return a hash of base weights and of everything else that reference values depend on.
@@ -41,53 +41,55 @@ def hash_base(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     Args:
         state_dict: The base model's weights as loaded.
         settings: JSON-serializable settings: model builder and arguments, dtype, device.
-
-    Returns:
-        32 hexadecimal digits.
     """
     digest = xxhash.xxh3_128()
     digest.update(json.dumps([COMPUTATION_VERSION, dict(settings)], sort_keys=True).encode())
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def hash_pair(chosen: Continuation, rejected: Continuation) -> tuple[bytes, bool]:
-    """Return a key that is the same when the two answers change places, and whether they did.
+class _PairKey(NamedTuple):
+    """The key of a pair's record, 16 bytes; it is the same when the two answers change places."""
 
-    Returns:
-        16 bytes, and True if the record holds ``rejected`` first.
-    """
-    parts = [
+    key: bytes
+    rejected_first: bool
+
+    def ordered(self, values: Values) -> Values:
+        """Turn values of (chosen, rejected) into those of the record, and back."""
+        return (values[1], values[0]) if self.rejected_first else values
+
+
+def _hash_pair(chosen: Continuation, rejected: Continuation) -> _PairKey:
+    first, second = (
         hashlib.blake2b(np.asarray([c.tokens, c.labels], dtype=np.int64).tobytes(), digest_size=16).digest()
         for c in (chosen, rejected)
-    ]
-    swapped = parts[0] > parts[1]
-    return hashlib.blake2b(b"".join(sorted(parts)), digest_size=16).digest(), swapped
+    )
+    both = min(first, second) + max(first, second)
+    return _PairKey(hashlib.blake2b(both, digest_size=16).digest(), rejected_first=first > second)
 
 
 class ReferenceCache:
     """Pairs of reference log-probabilities of one base, in memory and, if a folder is given, on disk.
 
     Args:
-        folder: Where the files of all bases lie; None keeps the values in memory only.
+        folder: The folder of the files of all bases; None keeps the values in memory only.
         base: Hash of the base, from :func:`hash_base`.
     """
 
     def __init__(self, folder: str | Path | None, base: str) -> None:
-        self._values: dict[bytes, tuple[float, float]] = {}
-        self._path = Path(folder) / f"{base}.bin" if folder is not None else None
-        if self._path is not None:
+        self._values: dict[bytes, Values] = {}
+        self._path = None
+        if folder is not None:
+            self._path = Path(folder) / f"{base}.bin"
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._read()
+            self._read(self._path)
 
-    def _read(self) -> None:
-        n = self._path.stat().st_size // _RECORD.itemsize if self._path.exists() else 0
-        if n == 0:
-            return
-        for record in np.memmap(self._path, dtype=_RECORD, mode="r", shape=(n,)):
+    def _read(self, path: Path) -> None:
+        n = path.stat().st_size // _RECORD.itemsize if path.exists() else 0
+        for record in np.memmap(path, dtype=_RECORD, mode="r", shape=(n,)) if n else ():
             raw = record.tobytes()
             if zlib.crc32(raw[:-4]) == int(record["check"]):
                 self._values[raw[:16]] = (float(record["chosen"]), float(record["rejected"]))
@@ -96,30 +98,28 @@ class ReferenceCache:
         """Number of pairs known."""
         return len(self._values)
 
-    def get(self, chosen: Continuation, rejected: Continuation) -> tuple[float, float] | None:
+    def get(self, chosen: Continuation, rejected: Continuation) -> Values | None:
         """Return the reference log-probabilities of (chosen, rejected), or None if not known."""
-        key, swapped = hash_pair(chosen, rejected)
-        values = self._values.get(key)
-        return values[::-1] if values and swapped else values
+        pair = _hash_pair(chosen, rejected)
+        return pair.ordered(self._values[pair.key]) if pair.key in self._values else None
 
-    def put(self, chosen: Continuation, rejected: Continuation, values: Sequence[float]) -> None:
+    def put(self, chosen: Continuation, rejected: Continuation, values: Values) -> None:
         """Remember the two values of a pair, on disk before anything uses them.
 
         Raises:
-            OSError: If the disk is full; what was stored before stays valid.
+            OSError: If the disk is full; the records that were stored before stay valid.
             ValueError: If a value is not finite: it would stop every later run too.
         """
         if not all(math.isfinite(value) for value in values):
             raise ValueError(
                 f"the base model gives an answer of {len(chosen.tokens)} and one of {len(rejected.tokens)} tokens the "
-                f"log-probabilities {tuple(values)}; check its weights and dtype (fp32 or bf16)"
+                f"log-probabilities {values}; check its weights and dtype (fp32 or bf16)"
             )
-        key, swapped = hash_pair(chosen, rejected)
-        first, second = reversed(values) if swapped else values
-        self._values[key] = (float(first), float(second))
+        pair = _hash_pair(chosen, rejected)
+        self._values[pair.key] = pair.ordered(values)
         if self._path is None:
             return
-        raw = key + np.array([first, second], dtype="<f4").tobytes()
+        raw = pair.key + np.array(pair.ordered(values), dtype="<f4").tobytes()
         raw += zlib.crc32(raw).to_bytes(4, "little")
         with open(self._path, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

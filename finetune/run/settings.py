@@ -5,8 +5,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from finetune.adapters.folders import check_adapter_settings
-
 REQUIRED = {
     "output_dir", "model", "tokenizer", "checkpointer", "dataset", "optimizer", "loss", "seed", "shuffle",
     "batch_size", "epochs", "max_steps_per_epoch", "gradient_accumulation_steps", "resume_from_checkpoint",
@@ -34,15 +32,28 @@ OPTIONAL: dict[str, Any] = {
 }
 # those of OPTIONAL that name a component
 COMPONENTS = ("lr_scheduler", "validation_dataset", "probe")
+LLAMA_LIKE = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuse what cannot work, before anything is loaded.
+    """Refuse settings that cannot work, before anything is loaded.
 
     Raises:
         ValueError: Says which setting, and what is allowed.
     """
-    check_adapter_settings(cfg)
+    if cfg.checkpointer["_component_"].rpartition(".")[2] != "FullModelHFCheckpointer":
+        raise ValueError(
+            f"checkpointer._component_={cfg.checkpointer['_component_']} writes no PEFT adapter; use "
+            "torchtune.training.FullModelHFCheckpointer on a folder in Hugging Face format"
+        )
+    # torchtune permutes the query and key rows of every adapter as Llama's must be: wrong for other families
+    if cfg.checkpointer.model_type not in LLAMA_LIKE:
+        raise ValueError(f"checkpointer.model_type={cfg.checkpointer.model_type}; supported: {LLAMA_LIKE}")
+    missing = [k for k in ("lora_rank", "lora_alpha", "lora_attn_modules") if k not in cfg.model]
+    if missing:
+        raise ValueError(f"give model.{', model.'.join(missing)}: the adapter's config is written from them")
+    if cfg.model.get("use_dora", False):
+        raise ValueError("model.use_dora=True is not supported (torchtune leaves its magnitudes empty); use LoRA")
     if cfg.dtype == "fp16":
         raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
     on_cuda = str(cfg.device).startswith("cuda")

@@ -53,8 +53,8 @@ class PrefixTree(NamedTuple):
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the tree with its tensors on ``device``."""
-        *tensors, answer_ends = self
-        return PrefixTree(*(x.to(device) for x in tensors), answer_ends=answer_ends)
+        tokens, input_pos, subtree_end, predictor, target = (x.to(device) for x in self[:5])
+        return PrefixTree(tokens, input_pos, subtree_end, predictor, target, self.answer_ends)
 
 
 def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
