@@ -27,7 +27,7 @@ RECIPES = {
 
 PENDING = {
     *("data.synthesis.plan", "eval.pages.study_report"),
-    *("finetune.run.settings", "eval.study_plan"),
+    "eval.study_plan",
 }
 
 
