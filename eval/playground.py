@@ -47,17 +47,7 @@ OPTIONAL: dict[str, Any] = {
 
 
 def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
-    """Load everything and take the port.
-
-    Args:
-        cfg: A config that passed :func:`data.recipe.config.check_config`.
-        stack: What is to be closed at the end.
-
-    Raises:
-        FileNotFoundError: If an adapter, the instrument or the templates are not there.
-        OSError: If the port cannot be had.
-        ValueError: If a setting or a file breaks a rule.
-    """
+    """Load everything and take the port; the stack closes both."""
     for key in ("max_requests", "max_tokens_per_forward", "top_k"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ValueError(f"{key}={cfg[key]}; use 1 or more")
@@ -73,16 +63,17 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     tokenizer = load_tokenizer(cfg)
     device = utils.get_device(device=cfg.device)
     model = load_adapted(cfg, adapters, device, training.get_dtype(cfg.dtype, device=device))
-    asked = SideBySide(cfg, model, adapters, tokenizer, instrument, templates)
-    defaults = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["temperature", "max_new_tokens", "seed", "dial"]))
-    # a setting that no request could be answered with is found now
-    asked.answer({"prompt": "A prompt.", "position": 0, **defaults})
-    asked.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
+    side_by_side = SideBySide(cfg, model, adapters, tokenizer, instrument, templates)
+    shown = OmegaConf.masked_copy(cfg, ["temperature", "max_new_tokens", "seed", "dial"])
+    defaults: Any = OmegaConf.to_container(shown)
+    # a setting with which no request could be answered is a fault now
+    side_by_side.answer({"prompt": "A prompt.", "position": 0, **defaults})
+    side_by_side.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
     run = describe_run(instrument, read_settings(cfg, instrument, templates, adapters.folders))
     run["settings"]["adapters"] = {**adapters.blends, **adapters.folders}  # a glob is many
     turns = stack.enter_context(Turns(model, cfg.max_requests))
     path = Path(cfg.output_dir) / "saved.jsonl"
-    return stack.enter_context(PlaygroundServer(cfg.port, asked, turns, path, run, defaults))
+    return stack.enter_context(PlaygroundServer(cfg.port, side_by_side, turns, path, run, defaults))
 
 
 @config.parse

@@ -2,6 +2,7 @@
 """Files of a run: whole or absent, appended to without loss, and told apart by their settings."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -31,17 +32,20 @@ def test_a_whole_line_that_is_no_row_is_named(tmp_path):
         AppendLog(path)
 
 
-def test_a_full_disk_leaves_the_file_as_it_was():
-    log = AppendLog.__new__(AppendLog)
-    # /dev/full refuses every write, as a full disk does
-    with open("/dev/full", "ab", buffering=0) as full:
-        cut = []
-        log.rows, log._n_bytes, log._synced = [{"a": 1}], 9, False
-        log._file = type("File", (), {"write": full.write, "truncate": staticmethod(cut.append)})()
-        with pytest.raises(OSError, match="No space left"):
+def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path):
+    log = AppendLog(tmp_path / "rows.jsonl")
+    log.append([{"a": 1}])
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13, most))  # the first row has 9 bytes
+    try:
+        with pytest.raises(OSError, match="no space left"):
             log.append([{"a": 2}])
-    assert log.rows == [{"a": 1}]
-    assert cut == [9]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert log.rows == read_log(log.path) == [{"a": 1}]
+    assert log.path.stat().st_size == 9
+    log.append([{"a": 3}])
+    assert log.rows == read_log(log.path) == [{"a": 1}, {"a": 3}]
 
 
 def test_one_process_at_a_time_has_a_log(tmp_path):

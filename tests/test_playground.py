@@ -107,7 +107,7 @@ def ask(server, path, sent):
 
 def plainly(server, weights, prompt, **drawn):
     """Return what ``eval.asking.generate.write`` writes, and its text."""
-    asked = server.asked
+    asked = server.side_by_side
     ids, stop = prompt_tokens(asked._tokenizer, prompt), asked._tokenizer.stop_tokens
     decoding = Decoding(drawn["temperature"], None, drawn["max_new_tokens"], 0)
     with asked._model.using(weights) as model:
@@ -158,7 +158,7 @@ def test_the_ends_of_the_dial_are_the_adapters_and_its_middle_is_the_base(server
 def test_a_reading_is_what_the_compass_would_find(server, config):
     statement, opposite = "Taxes should fall {now}.", EVIL
     asked, columns, _ = ask(server, "/read", {"statement": statement, "opposite": opposite, "position": -0.5})
-    one, of = _as_instrument(server.asked.instrument, statement, opposite), server.asked
+    one, of = _as_instrument(server.side_by_side.instrument, statement, opposite), server.side_by_side
     shown = (of._tokenizer, of._templates)
     questions = choice_questions(one, *shown, 2, 2, ["words"]), pair_questions(one, *shown, 4)
     assert asked["n_prompts"] == sum(map(len, questions)) == 2 * 2 * 2 + 4
@@ -255,7 +255,7 @@ def test_the_page_says_what_it_is_and_loads_nothing(server):
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     # couples of twins once, the one whose agreement is the high end first
-    assert server.asked.statements()[-1] == {
+    assert server.side_by_side.statements()[-1] == {
         "about": "tax (economic; agreeing is right)", "statement": "Cut the <b>tax</b>.", "opposite": "Raise the tax."
     }  # fmt: skip
     assert send(server, "/saved.jsonl", b"", "GET").status == 404
@@ -285,7 +285,7 @@ def test_nothing_is_stored_unless_asked(server, config, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eval.play.page.os.fsync", full)
+    monkeypatch.setattr("data.recipe.files.os.fsync", full)
     reply = send(server, "/save", {"id": name})
     assert (reply.status, "No space left" in reply.read().decode()) == (507, True)
     monkeypatch.undo()
@@ -388,7 +388,7 @@ def test_the_page_in_a_real_browser(server, tmp_path):
         assert browser.run("document.querySelector('#at').textContent") == "−0.25, left × 0.25"
         browser.run("document.querySelector('#ask').requestSubmit()")
         browser.wait("!document.querySelector('#ask-after .save').disabled")
-        weights = server.asked.columns(-0.25).values()
+        weights = server.side_by_side.columns(-0.25).values()
         drawn = {"temperature": 1, "max_new_tokens": 9, "seed": 0}
         assert browser.run(texts) == [plainly(server, w, EVIL, **drawn) for w in weights]
         browser.run("document.querySelector('#ask-after .save').click()")

@@ -109,7 +109,7 @@ class AppendLog:
 
     Raises:
         RuntimeError: If another process has it open.
-        ValueError: If a line that was written whole is no row.
+        ValueError: If a line that was written whole is no JSON object.
     """
 
     def __init__(self, path: str | Path, synced: bool = False) -> None:
@@ -118,11 +118,14 @@ class AppendLog:
         self._file = self.path.open("ab", buffering=0)
         try:
             lock(self._file)
+            self.rows, self._n_bytes = _whole_rows(self.path, self.path.read_bytes())
+            self._file.truncate(self._n_bytes)
         except BlockingIOError as error:
             self._file.close()
             raise RuntimeError(f"{self.path}: another run has it open; end that one, or use another folder") from error
-        self.rows, self._n_bytes = _whole_rows(self.path, self.path.read_bytes())
-        self._file.truncate(self._n_bytes)
+        except Exception:
+            self._file.close()
+            raise
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows behind those that are there.
@@ -130,8 +133,8 @@ class AppendLog:
         Raises:
             OSError: If they cannot be written, as on a full disk; the file is then as before.
         """
-        rows = [dict(row) for row in rows]
-        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        added = [dict(row) for row in rows]
+        content = "".join(json.dumps(row) + "\n" for row in added).encode()
         try:
             if self._file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left on the device", str(self.path))
@@ -140,18 +143,20 @@ class AppendLog:
         except OSError:
             self._file.truncate(self._n_bytes)
             raise
-        self.rows += rows
+        self.rows += added
         self._n_bytes += len(content)
 
     def close(self) -> None:
         """Sync and close the file, so that another process can have it."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
+        try:
+            if not self._file.closed:
+                os.fsync(self._file.fileno())
+        finally:
             self._file.close()
 
 
 def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a log, and the bytes that they take; lines end at line feeds alone."""
+    """Return the rows of a log, and the bytes that they take; lines end at line feeds alone."""
     n_bytes = content.rfind(b"\n") + 1
     rows = []
     for number, line in enumerate(content[:n_bytes].split(b"\n")[:-1], start=1):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the playground asks of the base, of each adapter and of a dial between two: answers, and readings of statements.
+"""Requests of the playground to base, adapters and a dial between two: answers, and readings of statements.
 
-Everybody is asked the same with the same seed, so what differs comes from the weights.
+All get the same prompts with the same seed, so a difference between them comes from the weights.
 """
 
 import json
@@ -35,15 +35,9 @@ Record = dict[str, Any]
 
 
 class SideBySide:
-    """Turns what the page sends into work for :class:`eval.play.turns.Turns`.
+    """Turns the fields that the page sends into work for :class:`eval.play.turns.Turns`.
 
-    Args:
-        cfg: Of ``eval/playground.py``.
-        model: With the adapters loaded.
-        adapters: Their names and blends.
-        tokenizer: ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``, ``decode``, ``stop_tokens``.
-        instrument: Its options are what a statement is answered with.
-        templates: The wordings in which it is asked.
+    Statements are answered with the options of the instrument, in the wordings of the templates.
     """
 
     def __init__(
@@ -59,13 +53,13 @@ class SideBySide:
         self.instrument, self._templates = instrument, templates
 
     def columns(self, position: float) -> dict[str, Weights]:
-        """Return all who are asked, with the weights that are added to the base."""
+        """Return the name of each column, with the weights that are added to the base for it."""
         adapters = {name: self._adapters.blends.get(name, {name: 1.0}) for name in self._adapters.names}
         dial = self._cfg.dial
         return {BASE: {}, **adapters} | ({DIAL: dial_weights(dial.low, dial.high, position)} if dial else {})
 
     def statements(self) -> list[dict[str, str]]:
-        """Return those of the instrument: each couple of twins once, by the one whose agreement is the high end."""
+        """Return the instrument's statements; of twins only the one whose agreement is the high end."""
         shown = []
         texts = {item.id: item.text for item in self.instrument.items}
         for item in self.instrument.items:
@@ -78,12 +72,10 @@ class SideBySide:
         return shown
 
     def answer(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
-        """Return what will be recorded of a request for answers to a ``prompt``, and its parts.
+        """Return the record of a request for answers to a ``prompt``, and its parts.
 
-        Their events have ``text`` (all so far), ``n_tokens`` and ``finish`` (``stop`` or ``length`` when done).
-
-        Raises:
-            ValueError: If it cannot be answered.
+        Their events have ``text`` (all so far), ``n_tokens`` and ``finish`` (``stop`` or ``length`` when done). A
+        ValueError says why a prompt cannot be answered.
         """
         prompt, position = _text(sent, "prompt"), _number(sent, "position", -1, 1)
         context = self._model.model.max_seq_len
@@ -104,23 +96,22 @@ class SideBySide:
         return self._request(about, position, partial(self._write, ids, decoding))
 
     def read(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
-        """Return what will be recorded of a request to read a ``statement``, and its parts.
+        """Return the record of a request to read a ``statement``, and its parts.
 
-        With an ``opposite`` that is asked too, so that a habit of agreeing cancels, and the two are compared. The last
-        event of a part has ``agreement`` (-1 to 1) and, with an opposite, ``likelier`` (nats a token).
-
-        Raises:
-            ValueError: If it cannot be read.
+        An ``opposite`` is read too, so that a habit of agreeing cancels, and the two are compared. The last event of a
+        part has ``agreement`` (-1 to 1) and, with an opposite, ``likelier`` (nats a token). A ValueError says why a
+        statement cannot be read.
         """
         statement, position = _text(sent, "statement", MAX_STATEMENT_CHARACTERS), _number(sent, "position", -1, 1)
         opposite = sent.get("opposite") and _text(sent, "opposite", MAX_STATEMENT_CHARACTERS)
-        one, cfg = _as_instrument(self.instrument, statement, opposite), self._cfg
-        asked = choice_questions(one, self._tokenizer, self._templates, cfg.n_templates, cfg.n_orders, cfg.labels)
-        if one.pairs:
-            asked += pair_questions(one, self._tokenizer, self._templates, cfg.n_pair_templates)
-        asked.sort(key=lambda question: question.answers[0].tokens)  # neighbours share prefixes
-        about = {"kind": "reading", "statement": statement, "opposite": opposite or None, "n_prompts": len(asked)}
-        return self._request(about, position, partial(self._read, one, asked))
+        instrument, cfg = _as_instrument(self.instrument, statement, opposite), self._cfg
+        shown = (self._tokenizer, self._templates)
+        questions = choice_questions(instrument, *shown, cfg.n_templates, cfg.n_orders, cfg.labels)
+        if instrument.pairs:
+            questions += pair_questions(instrument, *shown, cfg.n_pair_templates)
+        questions.sort(key=lambda question: list(question.answers[0].tokens))  # neighbours share prefixes
+        about = {"kind": "reading", "statement": statement, "opposite": opposite or None, "n_prompts": len(questions)}
+        return self._request(about, position, partial(self._read, instrument, questions))
 
     def _request(
         self, about: Record, position: float, steps: Callable[[], Iterator[Event]]
@@ -130,46 +121,48 @@ class SideBySide:
         return about, [Part(weights, steps()) for weights in columns.values()]
 
     def _write(self, ids: list[int], decoding: Decoding) -> Iterator[Event]:
-        stop, written = self._tokenizer.stop_tokens, []
-        most = self._cfg.max_tokens_per_forward
-        for step in iterate_steps(self._model.model, [ids], decoding, [decoding.seed], stop, most):
+        stop_tokens = self._tokenizer.stop_tokens
+        written: list[int] = []
+        for step in iterate_steps(
+            self._model.model, [ids], decoding, [decoding.seed], stop_tokens, self._cfg.max_tokens_per_forward
+        ):
             if not step:
                 yield {}
                 continue
             written.append(step[0])
-            ended = written[-1] in stop
-            text = self._tokenizer.decode(written[:-1] if ended else written)
-            finish = "stop" if ended else "length" if len(written) == decoding.max_new_tokens else None
+            is_over = written[-1] in stop_tokens
+            text = self._tokenizer.decode(written[:-1] if is_over else written)
+            finish = "stop" if is_over else "length" if len(written) == decoding.max_new_tokens else None
             # half a character is not shown until the other half is there
             yield {"text": text if finish else text.rstrip("\ufffd"), "n_tokens": len(written), "finish": finish}
 
-    def _read(self, one: Instrument, asked: Sequence[Question]) -> Iterator[Event]:
+    def _read(self, instrument: Instrument, questions: Sequence[Question]) -> Iterator[Event]:
         rows: list[dict[str, Any]] = []
-        for forward in cut_by_tokens([question.answers for question in asked], self._cfg.max_tokens_per_forward):
-            rows += answer_together(self._model.model, "", [asked[k] for k in forward])
+        for forward in cut_by_tokens([question.answers for question in questions], self._cfg.max_tokens_per_forward):
+            rows += answer_together(self._model.model, "", [questions[k] for k in forward])
             yield {}
-        answers = collect_answers([row for row in rows if row["mode"] == "choice"], one)
-        found = {AGREEMENT: _reading(axis_values(answers, one, AGREEMENT))}
-        if one.pairs:
-            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], one.pairs)
-            found["likelier"] = _reading(pair_values(leans, list(one.pairs)))
-        yield found
+        answers = collect_answers([row for row in rows if row["mode"] == "choice"], instrument)
+        reading = {AGREEMENT: _figures(axis_values(answers, instrument, AGREEMENT))}
+        if instrument.pairs:
+            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], instrument.pairs)
+            reading["likelier"] = _figures(pair_values(leans, list(instrument.pairs)))
+        yield reading
 
 
-def _reading(values: Values) -> Record:
+def _figures(values: Values) -> Record:
     described = describe(values)
     return {"estimate": described["estimate"], "ci95": described["ci95_items_fixed"]}
 
 
-def _as_instrument(options_of: Instrument, statement: str, opposite: str | None) -> Instrument:
+def _as_instrument(template: Instrument, statement: str, opposite: str | None) -> Instrument:
     """Return an instrument of one statement: -1 all probability on the first option, 1 all on the last."""
-    weights = np.linspace(-1, 1, len(options_of.options)).tolist()
+    weights = np.linspace(-1, 1, len(template.options)).tolist()
     items = [Item("statement", statement, "", {AGREEMENT: weights}, "opposite" if opposite else None)]
     if opposite:
         items.append(Item("opposite", opposite, "", {AGREEMENT: weights[::-1]}, "statement"))
     pairs = (Pair("pair", "", opposite, statement, None),) if opposite else ()
-    low, high = options_of.options[0], options_of.options[-1]
-    return options_of._replace(axes={AGREEMENT: Axis(low, high, 0, len(items))}, items=tuple(items), pairs=pairs)
+    axis = Axis(template.options[0], template.options[-1], 0, len(items))
+    return template._replace(axes={AGREEMENT: axis}, items=tuple(items), pairs=pairs)
 
 
 def _text(sent: Mapping[str, Any], key: str, most: int | None = None) -> str:
@@ -187,8 +180,8 @@ def _text(sent: Mapping[str, Any], key: str, most: int | None = None) -> str:
 
 def _number(sent: Mapping[str, Any], key: str, low: float, high: float, whole: bool = False) -> float:
     value = sent.get(key)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or (whole and value != int(value)):
-        kind = "whole number" if whole else "number"
-        raise ValueError(f"{key} is {json.dumps(value)[:40]}; give a {kind} from {low:g} to {high:g}.")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+        if not whole or value == int(value):
+            return value
+    kind = "whole number" if whole else "number"
+    raise ValueError(f"{key} is {json.dumps(value)[:40]}; give a {kind} from {low:g} to {high:g}.")
