@@ -7,26 +7,31 @@ Each stage lies in ``output_dir/stages``, the set in ``output_dir/dataset``. An 
 repeats no answered call; a stage whose settings changed is made again, from the replies on disk as far as they go.
 """
 
+import hashlib
+import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
 from data.chat import ChatClient
-from data.judging.instructions import load_views
+from data.judging.instructions import load_instruction, load_views
 from data.judging.judges import check_judge
 from data.judging.labelled_texts import read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale
 from data.quality.phrases import mask_personal
 from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import push_folder
-from data.synthesis.annotate import mask_names
-from data.synthesis.generate import answer_request, prompt_request
-from data.synthesis.plan import plan_stages
-from data.synthesis.stages import REJECTED, forget_texts, remember_texts, run_stages
+from data.synthesis.gates import Gates
+from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
+from data.synthesis.posts import Distinct, PostReader, Selection
+from data.synthesis.rows import WriteDataset
+from data.synthesis.stages import Stage, StageReader, forget_posts, remake_posts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
@@ -82,67 +87,190 @@ class SynthesizeRecipe:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg, self.output_dir = cfg, Path(cfg.output_dir)
-        named = [name for name in ("judge", "second_judge") if cfg[name]]
-        self.judge_cfgs = [check_config(cfg[name], {"client"}, JUDGE) for name in named]
+        self.judge_cfgs = [check_config(cfg[n], {"client"}, JUDGE) for n in ("judge", "second_judge") if cfg[n]]
         self.generator_cfg = check_config(cfg.generator, {"client"}, GENERATOR)
         if not cfg.sides or not {*cfg.sides} <= {"left", "right"}:
             raise ValueError(f"sides={list(cfg.sides)}; use [left, right]")
         if {*cfg.sides} != {"left", "right"} and not str(cfg.single_sided_reason or "").strip():
             raise ValueError(f"sides={list(cfg.sides)}: say why in single_sided_reason; the card will carry it")
         self.topics = {topic: axis for axis, topics in cfg.topics.items() for topic in topics}
-        views = load_views(self.generator_cfg.views)[1]
-        self.sides = ["left", "right", *(["neutral"] if self.generator_cfg.neutral else [])]
-        lacking = {(axis, side) for axis in cfg.topics for side in self.sides} - {*views}
+        instruction, answer, views, structured, neutral = (
+            self.generator_cfg[key] for key in ("instruction", "answer", "views", "structured", "neutral")
+        )
+        self.rubric = Rubric(instruction, answer, views, structured, tuple(self.generator_cfg.n_words))
+        self.answer_sides = ["left", "right", *(["neutral"] if neutral else [])]
+        lacking = {(axis, side) for axis in cfg.topics for side in self.answer_sides} - {*load_views(views)[1]}
         if lacking:
-            raise ValueError(f"{self.generator_cfg.views}: no view for {sorted(lacking)}; add a line for each")
+            raise ValueError(f"{views}: no view for {sorted(lacking)}; add a line for each")
         self.judges = [config.instantiate(judge.client) for judge in self.judge_cfgs]
         self.generator = config.instantiate(self.generator_cfg.client)
         self.scales = [PostScale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
         self.sources = [component(source) for source in check_config(cfg.sources, set(cfg.sources), {}).values()]
         self.toxicity, self.alike = read_cap(cfg), read_alike(cfg)
-        self._marker = self.output_dir / "stages" / "posts_removed.txt"
 
     def preview(self) -> None:
         """Show one prompt of each stage and the number of calls, and ask nothing."""
         posts = [mask_personal(post["text"], post["names"]) for source in self.sources for post in source()]
-        n, cfg = len(posts), self.generator_cfg
+        n, n_answers = len(posts), 1 + len(self.answer_sides)
         example, (topic, axis) = posts[0], next(iter(self.topics.items()))
         requests = {
             "judge": self.scales[0].request(example),
             "judge, names masked": self.scales[0].request(mask_names(example)),
-            "prompt": prompt_request(example, topic, cfg.instruction, cfg.structured),
-            "answer": answer_request(
-                "(the prompt)", axis, "left", tuple(cfg.n_words), cfg.answer, cfg.views, cfg.structured
-            ),
+            "prompt": self.rubric.prompt_request(example, topic),
+            "answer": self.rubric.answer_request("(the prompt)", axis, "left"),
         }
         for name, request in requests.items():
             text = "\n".join(f"[{message['role']}]\n{message['content']}" for message in request.messages)
             log.info(f"--- {name} ---\n{text}")
-        judged, most = 2 * n * len(self.judges), n * (1 + len(self.sides))
         log.info(
-            f"{n} posts: {judged} calls to judge them at most (equal texts are one call), then {1 + len(self.sides)} "
-            f"for each selected post, {most} if all were; up to one repair each. {self.judges[0].base_url} and "
-            f"{self.generator.base_url} were not asked anything"
+            f"{n} posts: {2 * n * len(self.judges)} calls to judge them at most (equal texts are one call), then "
+            f"{n_answers} for each selected post, {n * n_answers} if all were; up to one repair each. "
+            f"{self.judges[0].base_url} and {self.generator.base_url} were not asked anything"
         )
 
     def run(self) -> None:
         """Run all stages; then remove the posts and push, where the config says so."""
         agreement = [self._agreement(*judge) for judge in zip(self.judges, self.scales, self.judge_cfgs)]
-        stages = plan_stages(self, agreement)
-        remember_texts(stages[:5], self._marker)
-        if not (self.output_dir / "dataset" / "manifest.json").is_file():
+        stages = self._stages(agreement)
+        dataset, marker = self.output_dir / "dataset", self.output_dir / "stages" / "posts_removed.txt"
+        remake_posts(stages, marker)
+        if not (dataset / "manifest.json").is_file():
             shutil.rmtree(stages[-1].folder, ignore_errors=True)
-        done = run_stages(stages, component(self.cfg.executor))
-        if not done:
+        is_done = run_stages(stages, component(self.cfg.executor))
+        if not is_done:
             log.info("the jobs are submitted; start the same command again when they have run, to finish")
             return
         if not self.cfg.store_posts:
-            # from the prompts on, a document's text is the prompt
-            posts = [stage.folder for stage in stages[:4]] + [stages[4].folder / REJECTED]
-            forget_texts(posts, self._marker)
-        log.info(f"the data set is in {self.output_dir / 'dataset'}: README.md, manifest.json, funnel.json")
+            forget_posts(stages, marker)
+        log.info(f"the data set is in {dataset}: README.md, manifest.json, funnel.json")
         if self.cfg.push_to_hub:
-            log.info(push_folder(self.output_dir / "dataset", self.cfg.push_to_hub, self.cfg.push_private, "dataset"))
+            log.info(push_folder(dataset, self.cfg.push_to_hub, self.cfg.push_private, "dataset"))
+
+    def _stages(self, agreement: Sequence[Mapping[str, Any] | None]) -> list[Stage]:
+        """Return the stages: what runs in each, and the settings that its outcome depends on.
+
+        Args:
+            agreement: For each judge its figures against people's labels, or None.
+        """
+        cfg: dict[str, Any] = _plain(self.cfg)
+        tasks, folder = cfg["executor"].get("tasks", 1), self.output_dir / "stages"
+        posts, distinct, judged, selected, prompts, answers, gates = (
+            folder / name
+            for name in ("1_posts", "2_distinct", "3_judged", "4_selected", "5_prompts", "6_answers", "7_gates")
+        )
+        judges = [
+            {**_client_facts(judge.client), "prompt_sha256": load_instruction(judge.instruction).sha256}
+            for judge in self.judge_cfgs
+        ]
+        generator = {**_client_facts(self.generator_cfg.client), "prompt_sha256": self.rubric.sha256()}
+        facts = {
+            **_chosen(cfg, "name", "version", "licence", "language", "store_posts", "seed", "single_sided_reason"),
+            "judges": [{**judge, "agreement": figures} for judge, figures in zip(judges, agreement)],
+            "generator": generator,
+            "settings": _chosen(
+                cfg, "post_words", "duplicate", "min_relevance", "min_distance", "quota", "related", "held_out_topics",
+                "max_side_difference", "max_unanswered", "toxicity", "max_toxicity", "embeddings", "min_cosine",
+            ),
+        }  # fmt: skip
+        max_unanswered = cfg["max_unanswered"]
+        return [
+            Stage(
+                posts,
+                [PostReader(self.sources, tuple(cfg["post_words"]))],
+                {"sources": cfg["sources"], "sha256": _file_hashes(cfg["sources"]), "words": cfg["post_words"]},
+                tasks,
+                posts="**/*.jsonl",
+            ),
+            Stage(
+                distinct,
+                [StageReader(posts), Distinct(cfg["duplicate"], self.alike)],
+                _chosen(cfg, "duplicate", "embeddings", "min_cosine"),
+                tasks=1,
+                posts="**/*.jsonl",
+            ),
+            Stage(
+                judged,
+                [
+                    StageReader(distinct),
+                    *(
+                        JudgePosts(client, scale, StageReader(distinct), max_unanswered)
+                        for client, scale in zip(self.judges, self.scales)
+                    ),
+                ],
+                {"judges": judges, "topics": self.topics},
+                tasks,
+                posts="**/*.jsonl",
+            ),
+            Stage(
+                selected,
+                [
+                    StageReader(judged),
+                    Selection(self.topics, cfg["min_relevance"], cfg["min_distance"], cfg["quota"], self.toxicity),
+                ],
+                _chosen(cfg, "min_relevance", "min_distance", "quota", "toxicity", "max_toxicity"),
+                tasks=1,
+                posts="**/*.jsonl",
+            ),
+            Stage(
+                prompts,
+                [
+                    StageReader(selected),
+                    WritePrompts(self.generator, self.rubric, StageReader(selected), max_unanswered),
+                ],
+                {"generator": generator},
+                tasks,
+                posts="rejected/*.jsonl",  # the text of the others is the prompt now
+            ),
+            Stage(
+                answers,
+                [
+                    StageReader(prompts),
+                    WriteAnswers(
+                        self.generator, self.rubric, self.answer_sides, StageReader(prompts), max_unanswered
+                    ),
+                ],
+                {"sides": self.answer_sides, "n_words": list(self.rubric.n_words)},
+                tasks,
+            ),
+            Stage(
+                gates,
+                [
+                    StageReader(answers),
+                    Gates(
+                        instruments=cfg["instruments"],
+                        duplicate=cfg["duplicate"],
+                        related=cfg["related"],
+                        shares=cfg["split_shares"],
+                        held_out_topics=cfg["held_out_topics"],
+                        seed=cfg["seed"],
+                        language=cfg["language"],
+                        toxicity=self.toxicity,
+                        alike=self.alike,
+                    ),
+                    WriteDataset(
+                        self.output_dir / "dataset",
+                        before_selection=[posts, distinct, judged, selected],
+                        prompts=prompts,
+                        answers=answers,
+                        facts=facts,
+                        sides=cfg["sides"],
+                        generator={
+                            "params": dict(self.generator.params),
+                            "prompt_sha256": self.rubric.sha256(),
+                            "seed": cfg["seed"],
+                        },
+                        max_side_difference=cfg["max_side_difference"],
+                        store_posts=cfg["store_posts"],
+                    ),
+                ],
+                {
+                    **facts,
+                    **_chosen(cfg, "sides", "split_shares"),
+                    "instruments": _file_hashes(cfg["instruments"]),
+                },
+                tasks=1,
+            ),
+        ]  # fmt: skip
 
     def _agreement(self, client: ChatClient, scale: PostScale, cfg: DictConfig) -> dict[str, Any] | None:
         if cfg.labelled is None:
@@ -151,6 +279,29 @@ class SynthesizeRecipe:
         figures = check_judge(client, scale, read_labelled(cfg.labelled, LEAN_SCALE), cfg.min_kappa)
         log.info(f"judge {client.model}: {figures}")
         return figures
+
+
+def _plain(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def _chosen(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: settings[key] for key in keys}
+
+
+def _client_facts(client: DictConfig) -> dict[str, Any]:
+    """Return model and parameters; where calls go and how fast changes no outcome."""
+    return {"model": None, "params": None} | {k: v for k, v in _plain(client).items() if k in ("model", "params")}
+
+
+def _file_hashes(node: Any) -> list[str]:
+    """Return the SHA-256 of every local file that a part of a config names, by its path or a glob."""
+    if isinstance(node, str):
+        return [
+            hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted(glob(node)) if os.path.isfile(path)
+        ]
+    values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    return [digest for value in values for digest in _file_hashes(value)]
 
 
 @config.parse

@@ -25,10 +25,7 @@ RECIPES = {
     *("finetune.packaged_model", "eval.political_compass", "eval.side_effects", "eval.study", "eval.validate_judge"),
 }
 
-PENDING = {
-    *("data.synthesis.plan", "eval.pages.study_report"),
-    "eval.study_plan",
-}
+PENDING = {"eval.pages.study_report", "eval.study_plan"}
 
 
 def imported_names(path: Path) -> set[str]:

@@ -24,8 +24,7 @@ from data.judging.scales import LEAN_SCALE, PostScale
 from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows
 from data.quality.measures import length_rule_accuracy
-from data.synthesis.annotate import mask_names
-from data.synthesis.generate import answer_request
+from data.synthesis.models import Rubric, mask_names
 from data.synthesize import SynthesizeRecipe
 from data.text_models import OffensiveWords
 
@@ -349,7 +348,7 @@ def test_damaged_stage_is_named(made, tmp_path):
 
 
 def test_two_sides_are_asked_in_the_same_words_but_for_the_view():
-    one, other = (answer_request("Q?", "social", side, (60, 90)).messages[1]["content"] for side in ("left", "right"))
+    one, other = (Rubric().answer_request("Q?", "social", side).messages[1]["content"] for side in ("left", "right"))
     views = load_views()[1]
     assert one.replace(views["social", "left"], "") == other.replace(views["social", "right"], "")
     for axis in ("economic", "social"):  # the views themselves are of like length

@@ -20,9 +20,9 @@ from transformers import (
 
 from data import audit, text_models
 from data.quality.duplicates import near_duplicate_clusters
-from data.synthesis.blocks import Document
 from data.synthesis.gates import Gates
 from data.synthesis.posts import Distinct, Selection
+from data.synthesis.stages import Document
 from data.text_models import Alike, Cap, OffensiveWords, TextClassifier, TextEncoder, read_alike, read_cap
 
 WORDS = "you are a vile kind stupid gentle person we think rents taxes should fall rise and".split()
@@ -180,7 +180,10 @@ def test_answers_over_the_cap_are_out_and_counted_on_their_own_side():
     documents = [
         document(str(k), prompt, answers=own, topic="housing") for k, (prompt, own) in enumerate(zip(prompts, answers))
     ]
-    gates = Gates([], 0.5, 0.25, SHARES, [], 0, "en", Cap(shouting, 0.5))
+    gates = Gates(
+        instruments=[], duplicate=0.5, related=0.25, shares=SHARES, held_out_topics=[], seed=0, language="en",
+        toxicity=Cap(shouting, 0.5),
+    )  # fmt: skip
     done = list(gates.run(documents))
     assert done[0].metadata["toxic"] == ["left answer"]
     assert done[0].metadata["rejected"]["reason"] == "toxicity"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""From posts to a mirrored preference set: the stages of ``data/synthesize.py``.
+"""From posts to a mirrored preference set: the steps of ``data/synthesize.py``, which lists them stage by stage.
 
-:func:`data.synthesis.plan.plan_stages` lists the stages and what each one's outcome depends on.
-They are blocks of datatrove, so one machine, Slurm and Ray differ in one entry of the config.
+The front door is :func:`data.synthesis.stages.run_stages`.
+The steps are datatrove's, so one machine, Slurm and Ray differ in one entry of the config.
 """

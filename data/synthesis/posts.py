@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Posts on their way in: read, cleared of personal data, told apart, and chosen by what judges said of them.
+"""Posts on their way in: read, cleared of personal data and of near duplicates, chosen by the judges' scores.
 
 A source is any builder that yields ``text, dataset, licence, date, names``, such as those of :mod:`data.corpora`.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 from data.judging.scales import CENTRE, side_of
 from data.language import words
+from data.pairs.records import SIDES
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
 from data.quality.phrases import mask_personal
-from data.synthesis.blocks import Document, DocumentsPipeline, PipelineStep
-from data.synthesis.stages import REJECTED, reject
+from data.synthesis.stages import Document, DocumentsPipeline, PipelineStep, kept, reject
 from data.text_models import Cap
 
 Source = Callable[[], Iterable[Mapping[str, Any]]]
@@ -32,7 +32,7 @@ class PostReader(PipelineStep):
 
     def __init__(self, sources: Sequence[Source], n_words: tuple[int, int]) -> None:
         super().__init__()
-        self.sources, self.n_words = list(sources), tuple(n_words)
+        self.sources, self.n_words = list(sources), n_words
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield this task's posts.
@@ -41,11 +41,9 @@ class PostReader(PipelineStep):
             ValueError: If there is no post at all.
         """
         number = -1
-        for source in self.sources:
-            for post in source():
-                number += 1
-                if number % world_size == rank:
-                    yield self._document(post)
+        for number, post in enumerate(post for source in self.sources for post in source()):
+            if number % world_size == rank:
+                yield self._document(post)
         if number < 0:
             raise ValueError("the sources have no posts; check `sources`")
 
@@ -55,7 +53,7 @@ class PostReader(PipelineStep):
         text = mask_personal(post["text"], post["names"]).strip()
         document = Document(text=text, id=sha256[:16], metadata={"source": source})
         n, (least, most) = len(words(text)), self.n_words
-        return document if least <= n <= most else reject(document, "posts", "post length", f"{n} words")
+        return document if least <= n <= most else reject(document, self.name, "post length", f"{n} words")
 
 
 class Distinct(PipelineStep):
@@ -105,37 +103,36 @@ class Selection(PipelineStep):
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield all documents, in the order of their ids."""
         documents = [self._scored(document) for document in sorted(data, key=lambda document: document.id)]
-        if self.toxicity:  # not before: only what would be taken is scored, and its side is known
-            clear = [document for document in documents if REJECTED not in document.metadata]
+        if self.toxicity:  # not before: only posts that would be taken are scored, and their side is known
+            clear = kept(documents)
             for document, reason in zip(clear, self.toxicity.reasons([document.text for document in clear])):
                 if reason:
-                    reject(document, "selection", "toxicity", reason)
-        strata: dict[tuple[str, str], list[Document]] = defaultdict(list)
-        for document in documents:
-            if REJECTED not in document.metadata:
-                strata[document.metadata["topic"], document.metadata["side"]].append(document)
-        for topic in sorted({topic for topic, _ in strata}):
-            sizes = [len(strata[topic, side]) for side in ("left", "right")]
-            most = min(*sizes, self.quota or max(sizes))
-            for side in ("left", "right"):
-                ranked = sorted(strata[topic, side], key=lambda d: (-abs(d.metadata["lean"] - CENTRE), d.id))
-                for document in ranked[most:]:
-                    reject(document, "selection", "quota", f"{topic}: {sizes[0]} left, {sizes[1]} right, keep {most}")
+                    reject(document, self.name, "toxicity", reason)
+        strata: dict[str, dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
+        for document in kept(documents):
+            strata[document.metadata["topic"]][document.metadata["side"]].append(document)
+        for topic, by_side in strata.items():
+            n_left, n_right = len(by_side["left"]), len(by_side["right"])
+            most = min(n_left, n_right, self.quota or n_left)
+            for side in SIDES:
+                clearest = sorted(by_side[side], key=lambda d: (-abs(d.metadata["lean"] - CENTRE), d.id))
+                for document in clearest[most:]:
+                    reject(document, self.name, "quota", f"{topic}: {n_left} left, {n_right} right, keep {most}")
         yield from documents
 
     def _scored(self, document: Document) -> Document:
         judges = document.metadata["judges"]
-        plain, masked = (mean(judge[key] for judge in judges) for key in ("score", "masked_score"))
-        relevance = mean(judge["relevance"] for judge in judges)
-        topic = judges[0]["topic"]
-        side = side_of(plain)
+        plain, masked, relevance = (mean(j[key] for j in judges) for key in ("score", "masked_score", "relevance"))
+        topic, side = judges[0]["topic"], side_of(plain)
         sides = [side_of(judge[key]) for judge in judges for key in ("score", "masked_score")]
-        document.metadata |= {"lean": plain, "side": side, "topic": topic, "axis": self.topics[topic]}
-        document.metadata["agreement"] = sides.count(side) / len(sides)
+        agreement = sides.count(side) / len(sides)
+        document.metadata |= {
+            "lean": plain, "side": side, "topic": topic, "axis": self.topics[topic], "agreement": agreement
+        }  # fmt: skip
         if relevance < self.min_relevance:
-            return reject(document, "selection", "relevance", f"{relevance:g} of 10")
+            return reject(document, self.name, "relevance", f"{relevance:g} of 10")
         if abs(plain - CENTRE) < self.min_distance:
-            return reject(document, "selection", "lean", f"{plain:g} on 0 to 20")
+            return reject(document, self.name, "lean", f"{plain:g} on 0 to 20")
         if side_of(masked) != side:
-            return reject(document, "selection", "side hangs on names", f"{plain:g}, with names masked {masked:g}")
+            return reject(document, self.name, "side hangs on names", f"{plain:g}, with names masked {masked:g}")
         return document

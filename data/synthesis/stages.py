@@ -9,53 +9,64 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from data.recipe.files import to_jsonl, write_whole
-from data.synthesis.blocks import (
-    BaseFilter,
-    DiskWriter,
-    Document,
-    DocumentsPipeline,
-    PipelineExecutor,
-    PipelineStep,
-    logger,
-)
+
+try:
+    from datatrove.data import Document, DocumentsPipeline
+    from datatrove.executor.base import PipelineExecutor
+    from datatrove.pipeline.base import PipelineStep
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+    from datatrove.pipeline.writers.disk_base import DiskWriter
+    from loguru import logger
+except ImportError as error:
+    raise ImportError('synthesis needs datatrove: pip install -c constraints.txt -e ".[synthesis]"') from error
 
 Executor = Callable[..., PipelineExecutor]
-REJECTED = "rejected"  # key of a document that is out: {stage, reason, found}
+REJECTED = "rejected"  # key of a document that is out, and the folder of those: {stage, reason, found}
 
 
-class StageReader(PipelineStep):
-    """Read the documents of a finished stage, each by one task.
+class Stage(NamedTuple):
+    """A stage of a pipeline.
 
-    datatrove's own reader passes over a line that it cannot read; this one stops at it.
+    Attributes:
+        folder: Its documents lie in ``*.jsonl``, those that it rejected in ``rejected/``.
+        steps: The first one reads or makes the documents.
+        settings: All that its outcome depends on, beside the stages before it.
+        tasks: Parts that the documents are cut into; 1 for a step that must see them all.
+        posts: Pattern of its files in which the text of a document is a post; None if there are none.
     """
 
-    type = "📖 - READER"
-    name = "stage"
-
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__()
-        self.folder = str(folder)
-
-    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield this task's documents: whole files where there are enough of them, else every n-th line."""
-        paths = sorted(Path(self.folder).glob("*.jsonl"))
-        whole = len(paths) >= world_size
-        for number, document in enumerate(read_documents(paths[rank::world_size] if whole else paths)):
-            if whole or number % world_size == rank:
-                yield document
-
-    def count(self, world_size: int) -> int:
-        """About how many documents a task gets, for the time left."""
-        return sum(path.read_bytes().count(b"\n") for path in Path(self.folder).glob("*.jsonl")) // world_size
+    folder: Path
+    steps: Sequence[PipelineStep]
+    settings: Mapping[str, Any]
+    tasks: int
+    posts: str | None = None
 
 
-def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
+def reject(document: Document, stage: str, reason: str, found: str = "") -> Document:
+    """Mark a document as out; the first reason stands."""
+    document.metadata.setdefault(REJECTED, {"stage": stage, "reason": reason, "found": found})
+    return document
+
+
+def kept(documents: Iterable[Document]) -> list[Document]:
+    """Return the documents that nothing has rejected."""
+    return [document for document in documents if REJECTED not in document.metadata]
+
+
+def rejected_documents(folder: str | Path) -> Iterator[Document]:
+    """Yield the documents that a finished stage has rejected."""
+    return read_documents(sorted(Path(folder, REJECTED).glob("*.jsonl")))
+
+
+def read_documents(paths: Iterable[Path]) -> Iterator[Document]:
     """Yield the documents of files.
+
+    datatrove's own reader passes over a line that it cannot read; this one stops at it.
 
     Raises:
         ValueError: If a line is no document; names file and line.
@@ -72,13 +83,36 @@ def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
                     ) from error
 
 
+class StageReader(PipelineStep):
+    """Read the documents of a finished stage, each by one task."""
+
+    type = "📖 - READER"
+    name = "stage"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield this task's documents: whole files if there are enough of them, else every n-th line."""
+        paths = sorted(self.folder.glob("*.jsonl"))
+        if len(paths) >= world_size:
+            yield from read_documents(paths[rank::world_size])
+        else:
+            yield from (doc for n, doc in enumerate(read_documents(paths)) if n % world_size == rank)
+
+    def count(self, world_size: int) -> int:
+        """Return about how many documents a task gets, for the time left."""
+        return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*.jsonl")) // world_size
+
+
 class StageWriter(DiskWriter):
-    """Write documents as JSON Lines, a file a task; the same documents give the same bytes."""
+    """Write documents as JSON Lines, a file for each task; the same documents give the same bytes."""
 
     default_output_filename = "${rank}.jsonl"
     name = "stage"
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(str(folder), compression=None)
 
     def _write(self, document: dict[str, Any], file_handler: IO, _filename: str) -> None:
@@ -91,13 +125,13 @@ class Kept(BaseFilter):
 
     name = "kept"
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(StageWriter(Path(folder) / REJECTED))
-        self.folder = str(folder)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(StageWriter(folder / REJECTED))
+        self.folder = folder
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Let this task's documents through; what an interrupted try of it has left is removed first."""
-        for folder in (Path(self.folder), Path(self.folder) / REJECTED):
+        """Let this task's documents through; the files of an interrupted try are removed first."""
+        for folder in (self.folder, self.folder / REJECTED):
             (folder / f"{rank:05d}.jsonl").unlink(missing_ok=True)
         yield from super().run(data, rank, world_size)
 
@@ -107,30 +141,8 @@ class Kept(BaseFilter):
         return (False, rejected["reason"]) if rejected else True
 
 
-def reject(document: Document, stage: str, reason: str, found: str = "") -> Document:
-    """Mark a document as out; the first reason stands."""
-    document.metadata.setdefault(REJECTED, {"stage": stage, "reason": reason, "found": found})
-    return document
-
-
-class Stage(NamedTuple):
-    """A stage.
-
-    Attributes:
-        folder: Its documents lie in ``*.jsonl``, what it rejected in ``rejected/``.
-        steps: A reader first.
-        settings: All that its outcome depends on, beside the stages before it.
-        tasks: Parts that the documents are cut into; 1 for a step that must see them all.
-    """
-
-    folder: Path
-    steps: Sequence[PipelineStep]
-    settings: Mapping[str, Any]
-    tasks: int
-
-
 def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
-    """Run what is not done yet, and return whether all is done now (Slurm only takes the jobs).
+    """Run the stages that are not done yet, and return whether all are done now (Slurm only takes the jobs).
 
     Args:
         stages: In order.
@@ -146,59 +158,64 @@ def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
     marks = _marks(stages)
     before = None
     for stage, mark in zip(stages, marks):
-        if not _is_done(stage, mark):
-            _renew(stage, mark)
-            own = {"depends": before} if submits and before else {}
-            steps = [*stage.steps, Kept(stage.folder), StageWriter(stage.folder)]
-            before = executor(steps, tasks=stage.tasks, logging_dir=str(stage.folder / "logs"), **own)
-            before.run()
-            failed = [] if submits else before.get_incomplete_ranks()
-            if failed:
-                raise RuntimeError(
-                    f"{stage.folder}: tasks {failed} failed, see {stage.folder / 'logs'}. Start the same command "
-                    "again to go on: what is done and every answered call is kept"
-                )
+        if _is_done(stage, mark):
+            continue
+        _renew(stage, mark)
+        depends: dict[str, Any] = {"depends": before} if submits and before else {}
+        steps = [*stage.steps, Kept(stage.folder), StageWriter(stage.folder)]
+        before = executor(steps, tasks=stage.tasks, logging_dir=str(stage.folder / "logs"), **depends)
+        before.run()
+        failed = [] if submits else before.get_incomplete_ranks()
+        if failed:
+            raise RuntimeError(
+                f"{stage.folder}: tasks {failed} failed, see {stage.folder / 'logs'}. Start the same command "
+                "again to go on: what is done and every answered call is kept"
+            )
     return all(map(_is_done, stages, marks))
 
 
-def forget_texts(folders: Sequence[Path], marker: Path) -> None:
-    """Take the texts out of all files of these folders, and leave a marker that says so."""
+def forget_posts(stages: Sequence[Stage], marker: Path) -> None:
+    """Take the texts of posts out of the files of all stages, and leave a marker that says so."""
     if marker.is_file():
         return
-    for path in sorted(path for folder in folders for path in folder.rglob("*.jsonl")):
+    for path in [path for stage in stages if stage.posts for path in sorted(stage.folder.glob(stage.posts))]:
         documents = [{**json.loads(line), "text": ""} for line in path.open(encoding="utf-8")]
-        write_whole(path, to_jsonl(documents).encode())
-    write_whole(marker, b"The posts were removed when the data set was complete (store_posts: false).\n")
+        write_whole(path, to_jsonl(documents))
+    write_whole(marker, "The posts were removed when the data set was complete (store_posts: false).\n")
 
 
-def remember_texts(stages: Sequence[Stage], marker: Path) -> None:
-    """If one of these stages must run and the texts are gone, clear them all: they are made again from the sources."""
-    if marker.is_file() and not all(map(_is_done, stages, _marks(stages))):
-        for stage in stages:
+def remake_posts(stages: Sequence[Stage], marker: Path) -> None:
+    """Clear the stages that hold posts if the posts are gone and one of them must run: the sources still have them."""
+    with_posts = [stage for stage in stages if stage.posts]
+    if marker.is_file() and not all(map(_is_done, with_posts, _marks(with_posts))):
+        for stage in with_posts:
             shutil.rmtree(stage.folder, ignore_errors=True)
         marker.unlink()
 
 
 def _marks(stages: Sequence[Stage]) -> list[bytes]:
-    """What ``settings.json`` of each stage must hold: its settings and the hash of all before."""
-    marks, digest = [], None
+    """Return the ``settings.json`` of each stage: its settings, and the hash of all before."""
+    marks: list[bytes] = []
     for stage in stages:
+        digest = hashlib.sha256(marks[-1]).hexdigest() if marks else None
         content = {**stage.settings, "tasks": stage.tasks, "before_sha256": digest}
         marks.append((json.dumps(content, sort_keys=True, indent=1) + "\n").encode())
-        digest = hashlib.sha256(marks[-1]).hexdigest()
     return marks
 
 
-def _is_done(stage: Stage, mark: bytes) -> bool:
+def _has_mark(stage: Stage, mark: bytes) -> bool:
     path = stage.folder / "settings.json"
+    return path.is_file() and path.read_bytes() == mark
+
+
+def _is_done(stage: Stage, mark: bytes) -> bool:
     n_done = sum(1 for _ in (stage.folder / "logs" / "completions").glob("*"))
-    return path.is_file() and path.read_bytes() == mark and n_done == stage.tasks
+    return _has_mark(stage, mark) and n_done == stage.tasks
 
 
 def _renew(stage: Stage, mark: bytes) -> None:
     """Clear a stage that was made under other settings."""
-    path = stage.folder / "settings.json"
-    if not path.is_file() or path.read_bytes() != mark:
+    if not _has_mark(stage, mark):
         shutil.rmtree(stage.folder, ignore_errors=True)
         stage.folder.mkdir(parents=True)
-        write_whole(path, mark)
+        write_whole(stage.folder / "settings.json", mark)
