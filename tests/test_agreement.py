@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from data.judging.agreement import cohen_kappa, describe_agreement, krippendorff_alpha
+from data.judging.agreement import cohen_kappa, describe_agreement, describe_panel, krippendorff_alpha
+from data.judging.scales import LEAN_SCALE, STANCE
 
 # Krippendorff 2011, section C: four observers, twelve units, missing data.
 PUBLISHED = [
@@ -97,3 +98,16 @@ def test_a_class_that_nobody_uses_is_left_out_of_macro_f1():
     found = describe_agreement(["a", "b"], ["a", "b"], ["a", "b", "c"], 50, 0)
     assert found["macro_f1"]["estimate"] == 1
     assert found["classes"]["c"]["f1"] is None
+
+
+def test_panel_by_hand():
+    labels = {"a": ["1", "2", None, "refusal"], "b": ["1", "3", "4", "refusal"], "c": [None] * 4}
+    found = describe_panel(labels, STANCE, 0, 0)
+    assert [p["n"] for p in found["kappa"]] == [3, 0, 0]
+    # observed 2/3; chance: 1 and refusal, each 1/9 + 1/9
+    assert found["kappa"][0]["estimate"] == pytest.approx((2 / 3 - 2 / 9) / (1 - 2 / 9), abs=1e-6)
+    assert found["alpha_values"]["n_units"] == 2  # a refusal is no point of the five
+    assert describe_panel({"a": ["1"]}, STANCE, 0, 0) is None
+    leans = describe_panel({"a": ["0", "20", "10"], "people": ["left", "right", "right"]}, LEAN_SCALE, 0, 0)
+    assert leans["kappa"][0]["estimate"] == pytest.approx(0.5, abs=1e-6)
+    assert leans["alpha_values"]["estimate"] is None  # people named sides, not numbers

@@ -197,9 +197,6 @@ def test_the_recipe_judges_what_was_written(tmp_path, tune_run, compass_override
         judge = [f"judges.j.client.{key}={value}" for key, value in client.items()]
         judge += ["judges.j._component_=eval.judges.chat_judge", "judges.j.scale=stance"]
         assert tune_run(*run, *judge) == 0
-        n_calls = len(server.calls)
-        assert tune_run(*run, *judge) == 0
-        assert len(server.calls) == n_calls
     assert (folder / "results.jsonl").read_bytes() == written
     rows = [json.loads(line) for line in (folder / "judged.jsonl").read_text().splitlines()]
     assert {row["stance"] for row in rows} == {0.5}

@@ -11,12 +11,13 @@ from conftest import REPO, TINY
 from fault_server import FaultServer
 from omegaconf import OmegaConf
 from sklearn.metrics import cohen_kappa_score, f1_score
-from torchtune import training
+from torchtune import config, training
+from torchtune.data import Message
 
-from data.judging.agreement import describe_panel
 from data.judging.labelled_texts import Text, read_labelled
 from data.judging.scales import LEAN_SCALE, STANCE
 from data.recipe.config import check_config
+from data.recipe.files import to_jsonl
 from eval.judges import build_judges
 from eval.validate_judge import CUES, OPTIONAL, REQUIRED, swap_cues, validate, validation_table
 
@@ -36,7 +37,7 @@ def honest(body):
 
 
 def write_labelled(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(to_jsonl(rows))
     return str(path)
 
 
@@ -170,19 +171,6 @@ def test_recorded_answers_and_people(tmp_path):
     assert f"unreadable: {said.count('none')}" in table
 
 
-def test_panel_by_hand():
-    labels = {"a": ["1", "2", None, "refusal"], "b": ["1", "3", "4", "refusal"], "c": [None] * 4}
-    found = describe_panel(labels, STANCE, 0, 0)
-    assert [p["n"] for p in found["kappa"]] == [3, 0, 0]
-    # observed 2/3; chance: 1 and refusal, each 1/9 + 1/9
-    assert found["kappa"][0]["estimate"] == pytest.approx((2 / 3 - 2 / 9) / (1 - 2 / 9), abs=1e-6)
-    assert found["alpha_values"]["n_units"] == 2  # a refusal is no point of the five
-    assert describe_panel({"a": ["1"]}, STANCE, 0, 0) is None
-    leans = describe_panel({"a": ["0", "20", "10"], "people": ["left", "right", "right"]}, LEAN_SCALE, 0, 0)
-    assert leans["kappa"][0]["estimate"] == pytest.approx(0.5, abs=1e-6)
-    assert leans["alpha_values"]["estimate"] is None  # people named sides, not numbers
-
-
 def test_a_resident_judge(tmp_path, tiny_model_dir):
     """The label's log-probability, its end of turn included, as one sequence at a time gives it."""
     sizes = {**TINY, "rope_base": 100_000, "scale_factor": 1}
@@ -210,9 +198,6 @@ def test_a_resident_judge(tmp_path, tiny_model_dir):
     assert [x.label in LEAN_SCALE.labels for x in said] == [True, True]
     assert said[0].label == max(said[0].raw, key=said[0].raw.get)
     assert sum(map(math.exp, said[0].raw.values())) < 1  # 1 is not counted again in 12
-    from torchtune import config
-    from torchtune.data import Message
-
     model = config.instantiate(OmegaConf.create(entry["model"]))
     checkpointer = config.instantiate(OmegaConf.create(entry["checkpointer"]))
     model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])

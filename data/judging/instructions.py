@@ -32,7 +32,8 @@ def load_instruction(name: str) -> Instruction:
     system, line, user = text.partition("\n---\n")
     if not line:
         raise ValueError(f"{name}: no line `---` between the system message and the user message")
-    return Instruction(_sha256(text), Template(system.strip()), Template(user.strip()))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return Instruction(sha256, Template(system.strip()), Template(user.strip()))
 
 
 @cache
@@ -46,7 +47,7 @@ def load_views(name: str = "views") -> tuple[str, dict[tuple[str, str], str]]:
             raise ValueError(f"{name} line {number}: want `axis side: text`, such as `economic left: …`")
         axis, side = head.split()
         views[axis, side] = view.strip()
-    return _sha256(text), views
+    return hashlib.sha256(text.encode()).hexdigest(), views
 
 
 def _read(name: str) -> str:
@@ -61,7 +62,3 @@ def _read(name: str) -> str:
             f"no shipped instruction {name!r}; use {', '.join(sorted(shipped))} or the path of a .txt file"
         )
     return shipped[name].read_text(encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

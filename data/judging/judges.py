@@ -127,10 +127,8 @@ def measure_labels(
     answers = [None if label is None else scale.class_of(label) for label in labels]
     figures = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)
     if scale.coarse:
-        coarse_truth = [scale.coarse[name] for name in truth]
-        coarse_answers = [None if name is None else scale.coarse[name] for name in answers]
-        classes = list(dict.fromkeys(scale.coarse.values()))
-        figures["coarse"] = describe_agreement(coarse_truth, coarse_answers, classes, n_bootstrap, seed)
+        coarse = [scale.coarse[name] for name in truth], [scale.coarse.get(name or "") for name in answers]
+        figures["coarse"] = describe_agreement(*coarse, list(dict.fromkeys(scale.coarse.values())), n_bootstrap, seed)
     return figures
 
 

@@ -45,13 +45,20 @@ def read_labelled(
     for where, cells in _rows(source, [name for name in (text, label, target, *raters) if name]):
         if empty := [name for name in (text, target) if name and name not in cells]:
             raise ValueError(f"{where}: {empty[0]} is empty; mend or remove the row")
-        truth = _class_in(cells, label, scale, mapped, where)
-        if truth is None:
+        if label not in cells:
             raise ValueError(f"{where}: {label} is empty; every text needs a label")
+        classes: dict[str, str] = {}
+        for column in [name for name in (label, *raters) if name in cells]:
+            name = cells[column].strip()
+            try:
+                classes[column] = scale.class_of(mapped.get(name, name))
+            except ValueError as error:
+                hint = "say in label_map (eval/validate_judge.py) what it means, or mend the row"
+                raise ValueError(f"{where}: {column}: {error}; {hint}") from error
         labelled.texts.append(Text(cells[text], cells[target] if target else ""))
-        labelled.truth.append(truth)
-        for name, classes in labelled.raters.items():
-            classes.append(_class_in(cells, name, scale, mapped, where))
+        labelled.truth.append(classes[label])
+        for rater, given in labelled.raters.items():
+            given.append(classes.get(rater))
     return labelled
 
 
@@ -66,18 +73,6 @@ def read_labels(source: str, column: str, text: str, target: str | None) -> dict
             hint = "" if target else "; if one text is judged on several subjects, name their column in target_column"
             raise ValueError(f"{where}: {column} is {cells[column]!r}, before {answers[key]!r} for this text{hint}")
     return answers
-
-
-def _class_in(
-    cells: Mapping[str, str], column: str, scale: JudgeScale, mapped: Mapping[str, str], where: str
-) -> str | None:
-    name = cells.get(column, "").strip()
-    try:
-        return scale.class_of(mapped.get(name, name)) if name else None
-    except ValueError as error:
-        raise ValueError(
-            f"{where}: {column}: {error}; say in label_map (eval/validate_judge.py) what it means, or mend the row"
-        ) from error
 
 
 def _rows(source: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
