@@ -72,7 +72,7 @@ class ReviewServer(LocalServer):
     def _shown(self, reviewer: str) -> dict[str, Any]:
         """Return the fields of a reviewer's page: the first item that is not done, and nobody else's answers."""
         with self._lock:
-            answers, given = self.answers[reviewer], self.answers[reviewer].given
+            given = self.answers[reviewer].given
             todo = (item for item in self._orders[reviewer] if not self.review.is_done(given.get(item, {})))
             item = self.review.items.get(next(todo, ""))
             return {
@@ -84,7 +84,7 @@ class ReviewServer(LocalServer):
                 "texts": self.review.shown(item, reviewer) if item else [],
                 "buttons": self.review.buttons(item, reviewer) if item else [],
                 "given": given.get(item.id, {}) if item else {},
-                "undo": answers.n_lines if answers.answers else None,
+                "undo": self.answers[reviewer].n_lines if given else None,
             }
 
     def _undo(self, reviewer: str, n_lines: str) -> str:

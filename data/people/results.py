@@ -32,19 +32,14 @@ class AnswerFile:
     """The answers of one reviewer: a log that this process alone appends to, on the disk before the next text."""
 
     def __init__(self, folder: str | Path, reviewer: str) -> None:
-        self.reviewer = reviewer
-        path = answers_path(folder, reviewer)
+        path, self._reviewer = answers_path(folder, reviewer), reviewer
+        _standing(path, read_log(path))  # a damaged file is not opened
         try:
             self._log = AppendLog(path, synced=True)
         except RuntimeError as error:
-            raise RuntimeError(
-                f"{path}: another run has it open; end that one, or give reviewer=NAME to both"
-            ) from error
-        try:
-            self.answers = _standing(path, self._log.rows)
-        except ValueError:
-            self._log.close()
-            raise
+            message = f"{path}: another run has it open; end that one, or give reviewer=NAME to both"
+            raise RuntimeError(message) from error
+        self.close = self._log.close
 
     @property
     def n_lines(self) -> int:
@@ -54,26 +49,20 @@ class AnswerFile:
     @property
     def given(self) -> Given:
         """Item to question to answer."""
-        return _by_item(self.answers)
+        return _by_item(_standing(self._log.path, self._log.rows))
 
     def append(self, answer: Answer) -> None:
         """Write an answer; if it cannot be written, OSError is raised and the file is as before."""
         self._write(answer._asdict())
-        self.answers.append(answer)
 
     def undo(self) -> None:
         """Take back the last answer, if there is one."""
-        if self.answers:
+        if self.given:
             self._write({"undo": True})
-            self.answers.pop()
-
-    def close(self) -> None:
-        """Let another process have the file."""
-        self._log.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        self._log.append([{**row, "reviewer": self.reviewer, "time": time}])
+        self._log.append([{**row, "reviewer": self._reviewer, "time": time}])
 
 
 def answers_path(folder: str | Path, reviewer: str) -> Path:

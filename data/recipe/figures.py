@@ -11,12 +11,9 @@ MISSING = "–"
 
 
 def number(x: float | None, digits: int = 3, signed: bool = True) -> str:
-    """Return a figure as text.
+    """Return a figure as text; None gives a dash.
 
-    Args:
-        x: The figure; None gives a dash.
-        digits: Digits behind the point.
-        signed: Whether a plus is shown. A minus is as wide as a plus, and what rounds to 0 has no sign.
+    A minus is as wide as a plus, and a figure that rounds to 0 has no sign.
     """
     if x is None:
         return MISSING
@@ -46,11 +43,6 @@ def page_template(package: str, name: str, **filters: Callable[..., Any]) -> Tem
 
     Every text is escaped, an unknown name is an error, and the printers of this module are filters: ``number``,
     ``interval``, ``percent`` and ``p``.
-
-    Args:
-        package: Dotted name.
-        name: File in it.
-        filters: Further filters by name.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, interval=interval, percent=percent, p=p_value, **filters)

@@ -33,18 +33,10 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write files and, last, ``manifest.json``; nothing of the time or the machine goes into it.
+    """Write files by name and, last, ``manifest.json``, and return the manifest: their hashes beside some facts.
 
-    Args:
-        folder: Made if it is not there.
-        files: Content by name.
-        facts: What the manifest says beside ``files``: inputs, settings, funnel.
-
-    Returns:
-        The manifest.
+    Nothing of the time or the machine goes into it.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
     entries = {
         name: {
@@ -57,7 +49,7 @@ def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Map
     manifest = {**facts, "files": entries}
     contents["manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_whole(Path(folder) / name, content)
     return manifest
 
 
@@ -79,23 +71,16 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def changed_settings(there: Mapping[str, Any], here: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
-    """Name the settings that differ between a run that is on the disk and this one.
+    """Name the settings that differ between a run on the disk and this one, but for those that change no result.
 
-    Args:
-        there: Settings as read from the disk.
-        here: Settings of this run; compared as JSON would give them back.
-        but: Settings that change no result.
+    The settings of this run are compared as JSON would give them back.
     """
     here = json.loads(json.dumps(here))
     return [key for key in sorted({*there, *here}) if key not in but and there.get(key) != here.get(key)]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Return the rows of a log; a last line without an end was not written whole and does not count.
-
-    Raises:
-        ValueError: If a whole line is no JSON object; names file and line.
-    """
+    """Return the rows of a log; a last line without an end was not written whole and does not count."""
     path = Path(path)
     return _whole_rows(path, path.read_bytes() if path.exists() else b"")[0]
 
@@ -103,13 +88,8 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 class AppendLog:
     """A JSON Lines file that one process appends to; every row is on its way to the disk when ``append`` returns.
 
-    Args:
-        path: Its folder is made if it is not there.
-        synced: Whether each append waits for the disk, so that a power cut loses nothing either.
-
-    Raises:
-        RuntimeError: If another process has it open.
-        ValueError: If a line that was written whole is no JSON object.
+    If ``synced``, each append waits for the disk, so that a power cut loses nothing either. It raises RuntimeError if
+    another process has the file open, and ValueError if a line that was written whole is no JSON object.
     """
 
     def __init__(self, path: str | Path, synced: bool = False) -> None:
@@ -128,11 +108,7 @@ class AppendLog:
             raise
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows behind those that are there.
-
-        Raises:
-            OSError: If they cannot be written, as on a full disk; the file is then as before.
-        """
+        """Write rows behind those that are there; on an OSError, as on a full disk, the file is as before."""
         added = [dict(row) for row in rows]
         content = "".join(json.dumps(row) + "\n" for row in added).encode()
         try:
@@ -173,9 +149,7 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
 def lock(file: IO[Any]) -> None:
     """Keep a file for this process, and for children that inherit it, until it is closed.
 
-    Raises:
-        BlockingIOError: If another process has it.
-        OSError: If this system has no such locks.
+    It raises BlockingIOError if another process has it.
     """
     try:
         import fcntl
@@ -185,11 +159,7 @@ def lock(file: IO[Any]) -> None:
 
 
 def require_token(repo_id: str) -> str:
-    """Return the Hub's token of the environment.
-
-    Raises:
-        PermissionError: If neither ``HF_TOKEN`` nor a stored login is there.
-    """
+    """Return the Hub's token of the environment, or say how to give one."""
     from huggingface_hub import get_token
 
     token = get_token()
@@ -199,11 +169,7 @@ def require_token(repo_id: str) -> str:
 
 
 def push_folder(folder: Path, repo_id: str, private: bool, repo_type: str) -> str:
-    """Upload a finished folder to the Hub, and return its address.
-
-    Raises:
-        PermissionError: As :func:`require_token`.
-    """
+    """Upload a finished folder to the Hub, and return its address."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=require_token(repo_id))

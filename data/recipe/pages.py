@@ -29,34 +29,19 @@ HEADERS = {
 
 
 class Reply(NamedTuple):
-    """The reply to a request.
-
-    Attributes:
-        status: Its status.
-        body: A text, or pieces that are sent as they come.
-        kind: Its content type.
-        headers: Further headers.
-        close: Called when the reply is sent, or its reader has gone.
-    """
+    """The reply to a request."""
 
     status: HTTPStatus
-    body: str | Iterable[str]
+    body: str | Iterable[str]  # a text, or pieces that are sent as they come
     kind: str = "text/html"
     headers: Mapping[str, str] = {}
-    close: Callable[[], None] | None = None
+    close: Callable[[], None] | None = None  # called when the reply is sent, or its reader has gone
 
 
 class LocalServer(ABC):
-    """Serves a page to this machine. A subclass says what the page shows and takes; it does so in threads.
+    """Serves a page to this machine. A subclass says what the page shows and takes; its methods run in threads.
 
-    Args:
-        port: Port of the loopback address; 0 takes any that is free.
-        package: Package in which the template lies.
-        template: Its file.
-
-    Raises:
-        ImportError: If the extra ``pages`` is not installed.
-        OSError: If the port cannot be had.
+    The port is one of the loopback address; 0 takes any that is free. The template lies in a package.
     """
 
     max_bytes = 10_000

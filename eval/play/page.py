@@ -29,13 +29,8 @@ _log = logging.getLogger(__name__)
 class PlaygroundServer(LocalServer):
     """Serves the playground.
 
-    Args:
-        port: Port of the loopback address; 0 takes any that is free.
-        side_by_side: Turns a request into work.
-        turns: Does the work.
-        path: File in which answers are saved on request, a line each.
-        run: Models, hashes, settings and versions, written beside every saved answer.
-        defaults: First values of the fields for decoding.
+    ``side_by_side`` turns a request into work, and ``turns`` does the work. On request an answer is saved in ``path``,
+    a line each, beside ``run``: models, hashes, settings and versions. ``defaults`` are first values of the fields.
     """
 
     max_bytes = 1 << 20

@@ -20,15 +20,10 @@ Event = dict[str, Any]
 
 
 class Part(NamedTuple):
-    """A part of a request.
+    """A part of a request."""
 
-    Attributes:
-        weights: What is added to the base for it (``AdaptedModel.using``).
-        steps: Computes a little whenever it is advanced; between two steps the model is not its own.
-    """
-
-    weights: Mapping[str, float]
-    steps: Iterator[Event]
+    weights: Mapping[str, float]  # added to the base for it (AdaptedModel.using)
+    steps: Iterator[Event]  # computes a little when it is advanced; between two steps the model is not its own
 
 
 class Request:
@@ -51,12 +46,7 @@ class Request:
 
 
 class Turns:
-    """Serves requests side by side until it is closed. Use it in a ``with`` statement.
-
-    Args:
-        model: Used by nobody else meanwhile.
-        max_requests: More than these are refused.
-    """
+    """Serves at most ``max_requests`` side by side, with a model that nobody else uses, until its ``with`` ends."""
 
     def __init__(self, model: AdaptedModel, max_requests: int) -> None:
         self._model, self._max_requests = model, max_requests
@@ -83,15 +73,12 @@ class Turns:
     def request(self, parts: Sequence[Part]) -> Request:
         """Compute parts side by side, until they are over or the request is closed.
 
-        Raises:
-            RuntimeError: If too many requests are under way.
+        It raises RuntimeError if too many requests are under way.
         """
         with self._changed:
             if self.n_requests >= self._max_requests:
-                raise RuntimeError(
-                    f"{self.n_requests} requests are being answered, the most at one time (max_requests). Try again "
-                    "in a moment."
-                )
+                limit = f"{self.n_requests} requests are being answered, the most at one time (max_requests)"
+                raise RuntimeError(f"{limit}. Try again in a moment.")
             # who comes later does not wait until those before have had as much as the others
             used_s = min((other.used_s for other in self._waiting), default=0.0)
             request = Request(parts, used_s, self._close)
