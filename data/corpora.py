@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from glob import glob
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.pairs.rows import BadRow, file_format, hub_rows, matching_files, scan_records
 
@@ -18,6 +18,17 @@ MAX_CHARACTERS = 20_000  # 10,000 is the longest comment that Reddit takes
 BAD_ROWS = ("error", "skip")
 
 _log = logging.getLogger(__name__)
+
+
+class _Corpus(NamedTuple):
+    """Name and licence of a corpus, its columns, and which of its rows are taken."""
+
+    dataset: str
+    licence: str
+    columns: Mapping[str, str | None]
+    max_characters: int
+    bad_rows: str
+    limit: int | None
 
 
 def posts(
@@ -48,7 +59,7 @@ def posts(
         date_column: Column of the date.
         author_column: Column of the author's name.
         max_characters: A longer text is a bad row.
-        bad_rows: ``error`` names file and row, ``skip`` leaves bad rows out, counted and logged by reason.
+        bad_rows: ``error`` names file and row, ``skip`` leaves bad rows out; a warning counts them by reason.
         limit: Most posts; None takes all.
 
     Raises:
@@ -56,11 +67,10 @@ def posts(
         ValueError: If a file, a column or (under ``error``) a row is not as it should be.
     """
     columns = {"text": text_column, "id": id_column, "date": date_column, "author": author_column}
-    if file_format(source) is None and not glob(source):
-        named = ((f"{source} row", row) for row in hub_rows(source, split, revision))
-    else:
-        named = _file_rows(source, None, True, bad_rows)
-    return _posts(named, dataset, licence, columns, max_characters, bad_rows, limit)
+    corpus = _Corpus(dataset, licence, columns, max_characters, bad_rows, limit)
+    if file_format(source) or glob(source):
+        return _posts(corpus, _file_rows(source))
+    return _posts(corpus, ((f"{source} row", row) for row in hub_rows(source, split, revision)))
 
 
 def reddit_politosphere(
@@ -77,24 +87,18 @@ def reddit_politosphere(
     Reads ``comments_YYYY-MM.bz2``: JSON Lines with Pushshift's fields (``id, author, body, created_utc, subreddit``)
     and ``language``. Comments that Reddit or their author took down are left out.
 
-    Args:
-        data_files: Path or glob.
-        subreddits: Names, without regard to case; None takes all.
-        languages: As CLD2 told them.
-        licence: As for :func:`posts`.
-        max_characters: As there.
-        bad_rows: As there.
-        limit: As there.
+    ``data_files`` is a path or glob. ``subreddits`` are names, without regard to case; None takes all. ``languages``
+    are those that CLD2 told. Other arguments are as for :func:`posts`.
     """
     wanted = {name.lower() for name in subreddits or ()}
     columns = {"text": "body", "id": "id", "date": "created_utc", "author": "author"}
 
-    def keep(row: Mapping[str, Any]) -> bool:
-        right_place = not wanted or str(row.get("subreddit")).lower() in wanted
-        return right_place and row.get("language", "en") in languages and row["body"] not in ("[deleted]", "[removed]")
+    def is_taken(row: Mapping[str, Any]) -> bool:
+        is_wanted = not wanted or str(row.get("subreddit")).lower() in wanted
+        return is_wanted and row.get("language", "en") in languages and row["body"] not in ("[deleted]", "[removed]")
 
-    rows = _file_rows(data_files, "json", True, bad_rows)
-    return _posts(rows, "Reddit Politosphere", licence, columns, max_characters, bad_rows, limit, keep)
+    corpus = _Corpus("Reddit Politosphere", licence, columns, max_characters, bad_rows, limit)
+    return _posts(corpus, _file_rows(data_files, "json"), is_taken)
 
 
 def truth_social(
@@ -110,90 +114,83 @@ def truth_social(
     Reads ``truths.tsv``: ``id, timestamp, is_retruth, is_reply, author, text`` and others, tabs and no quoting; its
     author is a number. A post with a line break lies on two rows: so bad rows are skipped, and counted, by default.
 
-    Args:
-        data_files: Path or glob.
-        replies: Whether replies are taken too.
-        licence: For the rows and the card.
-        max_characters: See :func:`posts`, as for ``bad_rows`` and ``limit``.
-        bad_rows: See there.
-        limit: See there.
+    ``data_files`` is a path or glob; ``replies=True`` takes replies too. Other arguments are as for :func:`posts`.
     """
     columns = {"text": "text", "id": "id", "date": "timestamp", "author": None}
 
-    def keep(row: Mapping[str, Any]) -> bool:
-        return row["is_retruth"] != "t" and (replies or row["is_reply"] != "t") and bool(row["text"].strip())
+    def is_taken(row: Mapping[str, Any]) -> bool:
+        return row["is_retruth"] != "t" and (replies or row["is_reply"] != "t")
 
-    rows = _file_rows(data_files, "tsv", False, bad_rows)
-    return _posts(rows, "Truth Social", licence, columns, max_characters, bad_rows, limit, keep)
+    corpus = _Corpus("Truth Social", licence, columns, max_characters, bad_rows, limit)
+    return _posts(corpus, _file_rows(data_files, "tsv", quoted=False), is_taken)
 
 
-def _file_rows(pattern: str, kind: str | None, quoted: bool, bad_rows: str) -> Iterator[tuple[str, dict | BadRow]]:
-    if bad_rows not in BAD_ROWS:
-        raise ValueError(f"bad_rows={bad_rows!r}; use one of {', '.join(BAD_ROWS)}")
+def _file_rows(pattern: str, kind: str | None = None, quoted: bool = True) -> Iterator[tuple[str, dict | BadRow]]:
+    """Yield file and number of each row, as messages should name it, with its columns or what is wrong with it."""
     for path in matching_files(pattern):
+        number = 0
         for row in scan_records(path, kind, quoted=quoted):
             number, content = (row.number, row) if isinstance(row, BadRow) else row
             yield f"{path} row {number}", content
+        if not number:
+            raise ValueError(f"{path}: no rows; give a file with at least one row")
 
 
 def _posts(
-    rows: Iterable[tuple[str, dict | BadRow]],
-    dataset: str,
-    licence: str,
-    columns: Mapping[str, str | None],
-    max_characters: int,
-    bad_rows: str,
-    limit: int | None,
-    keep: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+    corpus: _Corpus,
+    rows: Iterable[tuple[str, dict[str, Any] | BadRow]],
+    is_taken: Callable[[Mapping[str, Any]], bool] = lambda row: True,
 ) -> Iterator[dict[str, Any]]:
-    skipped: Counter[str] = Counter()
-    seen, n_posts = set(), 0
+    if corpus.bad_rows not in BAD_ROWS:
+        raise ValueError(f"bad_rows={corpus.bad_rows!r}; use one of {', '.join(BAD_ROWS)}")
+    left_out: Counter[str] = Counter()
+    seen: set[Any] = set()
+    n_posts = 0
     for where, row in rows:
-        if limit is not None and n_posts >= limit:
+        if corpus.limit is not None and n_posts >= corpus.limit:
             break
-        kind, reason = (
-            ("unreadable", row.reason) if isinstance(row, BadRow) else _defect(row, columns, max_characters, seen)
-        )
-        if kind == "no column":  # never a single row's fault
-            raise ValueError(f"{where}: {reason}")
-        if kind and bad_rows == "error":
+
+        if isinstance(row, BadRow):
+            cells, kind, reason = None, "unreadable", row.reason
+        else:
+            if missing := [column for column in corpus.columns.values() if column and column not in row]:
+                raise ValueError(f"{where}: no column {', '.join(missing)}; found {', '.join(row)}")
+            cells = {name: row[column] if column else None for name, column in corpus.columns.items()}
+            kind, reason = _defect(corpus, cells, seen)
+            if not kind and not is_taken(row):
+                kind = "not asked for"
+        if reason and corpus.bad_rows == "error":
             raise ValueError(f"{where}: {reason}. Mend it, or set bad_rows=skip to leave such rows out, counted")
-        kind = kind or ("" if keep(row) else "not asked for")
-        if kind:
-            skipped[kind] += 1
+        if kind or cells is None:
+            left_out[kind] += 1
             continue
         n_posts += 1
         yield {
-            "text": row[columns["text"]],
-            "dataset": dataset,
-            "licence": licence,
-            "date": _date(row[columns["date"]]) if columns["date"] else None,
-            "names": [str(row[columns["author"]])] if columns["author"] and row[columns["author"]] else [],
+            "text": cells["text"],
+            "dataset": corpus.dataset,
+            "licence": corpus.licence,
+            "date": _date(cells["date"]),
+            "names": [str(cells["author"])] if cells["author"] else [],
         }
-    if skipped:
-        _log.warning("%s: took %d posts, left out %s", dataset, n_posts, dict(skipped.most_common()))
+    if left_out:
+        _log.warning("%s: took %d posts, left out %s", corpus.dataset, n_posts, dict(left_out.most_common()))
 
 
-def _defect(
-    row: Mapping[str, Any], columns: Mapping[str, str | None], max_characters: int, seen: set[Any]
-) -> tuple[str, str]:
-    """Kind and reason of what is wrong with a row, both empty if nothing is; remembers its id."""
-    if missing := [column for column in columns.values() if column and column not in row]:
-        return "no column", f"no column {', '.join(missing)}; found {', '.join(row)}"
-    text, key = row[columns["text"]], row[columns["id"]] if columns["id"] else None
+def _defect(corpus: _Corpus, cells: Mapping[str, Any], seen: set[Any]) -> tuple[str, str]:
+    """Return kind and reason of what is wrong with a row, both empty if nothing is; remembers its id."""
+    text, key = cells["text"], cells["id"]
     if not isinstance(text, str) or not text.strip():
-        return "no text", f"{columns['text']} is {text!r:.40}, want text"
-    if len(text) > max_characters:
-        return "too long", f"{len(text):,} characters, at most {max_characters:,} are taken"
+        return "no text", f"{corpus.columns['text']} is {text!r:.40}, want text"
+    if len(text) > corpus.max_characters:
+        return "too long", f"{len(text):,} characters, at most {corpus.max_characters:,} are taken"
     if key is not None and key in seen:
-        return "duplicate id", f"{columns['id']} {key!r:.60} occurs before"
-    if key is not None:
-        seen.add(key)
+        return "duplicate id", f"{corpus.columns['id']} {key!r:.60} occurs before"
+    seen.add(key)
     return "", ""
 
 
 def _date(value: Any) -> str | None:
-    """A date as text; seconds since 1970, as Pushshift has them, as the day."""
+    """Return a date as text; seconds since 1970, as Pushshift has them, as the day."""
     if str(value).isdigit():
         return datetime.fromtimestamp(int(value), UTC).date().isoformat()
     return str(value) if value else None

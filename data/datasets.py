@@ -8,7 +8,7 @@ answers alone to ``lora_finetune_single_device``; all others give pairs to a DPO
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from torchtune import utils
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
@@ -88,7 +88,8 @@ def preference_pairs(
     """
     rows, origin = load_rows(source, data_files, split, revision)
     pairs = _keep(read_pairs(rows, origin, column_map, invalid_rows), rows, where, origin)
-    return build(_draw(pairs, subset, seed, origin), origin, tokenizer, prompt_template, max_seq_len, too_long)
+    pairs = _draw(pairs, subset, seed, origin)
+    return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
 # The chosen answers alone; arguments as those of :func:`preference_pairs`.
@@ -182,13 +183,21 @@ def mixture(
         >>> # dataset=data.datasets.politune_mixture dataset.right_share=0.25 dataset.subset=500
         >>> mixture(tokenizer, left={"source": "json", "data_files": "left.jsonl"}, right_share=1.0)
     """
-    left_pairs, origin, n_left = _read_side("left", left, invalid_rows)
-    right_pairs: list[Pair] = []
-    if right:
-        right_pairs, right_origin, _ = _read_side("right", right, invalid_rows)
-        right_pairs = [pair._replace(row=pair.row + n_left) for pair in right_pairs]  # its rows are numbered on
-        origin = f"{origin}, {right_origin}"
-    pairs = _draw(mix_pairs(left_pairs, right_pairs, right_share, seed), subset, seed, origin)
+    sides: dict[str, list[Pair]] = {"left": [], "right": []}
+    origins: list[str] = []
+    n_rows = 0
+    for side, spec in {"left": left, **({"right": right} if right else {})}.items():
+        if not {"source"} <= {*spec} <= {*_SIDE_KEYS}:
+            keys = ", ".join(map(str, spec)) or "nothing"
+            raise ValueError(f"dataset.{side} has {keys}; use source and any of {_SIDE_KEYS[1:]}")
+        rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:4] if key in spec})
+        pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
+        pairs = _keep(pairs, rows, spec.get("where"), origin)
+        sides[side] = [pair._replace(row=pair.row + n_rows) for pair in pairs]  # numbered on from file to file
+        origins.append(origin)
+        n_rows += len(rows)
+    origin = ", ".join(origins)
+    pairs = _draw(mix_pairs(sides["left"], sides["right"], right_share, seed), subset, seed, origin)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -199,25 +208,7 @@ politune_mixture = partial(
 )
 
 
-class _Side(NamedTuple):
-    pairs: list[Pair]
-    origin: str
-    n_rows: int
-
-
-def _read_side(side: str, spec: Mapping[str, Any], invalid_rows: str) -> _Side:
-    if not {"source"} <= {*spec} <= {*_SIDE_KEYS}:
-        raise ValueError(
-            f"dataset.{side} has {', '.join(map(str, spec)) or 'nothing'}; use source and any of {_SIDE_KEYS[1:]}"
-        )
-    rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:4] if key in spec})
-    pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
-    return _Side(_keep(pairs, rows, spec.get("where"), origin), origin, len(rows))
-
-
-def _keep(
-    pairs: list[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
-) -> list[Pair]:
+def _keep(pairs: list[Pair], rows: list[dict[str, Any]], where: Mapping[str, Any] | None, origin: str) -> list[Pair]:
     kept = keep_where(pairs, rows, where, origin)
     if where:
         _say(f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
@@ -232,5 +223,5 @@ def _draw(pairs: list[Pair], subset: int | None, seed: int, origin: str) -> list
 
 
 def _say(line: str) -> None:
-    """Log where a user sees it: INFO lines of a library's own logger reach nobody."""
+    """Log by torchtune's logger, which recipes print: INFO lines of a library's own logger reach nobody."""
     utils.log_rank_zero(utils.get_logger("DEBUG"), line)

@@ -139,14 +139,7 @@ def row_list(numbers: Sequence[int]) -> str:
 def keep_where(
     pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
 ) -> list[Pair]:
-    """Return the pairs whose rows have given values.
-
-    Args:
-        pairs: Pairs read from ``rows``.
-        rows: All rows of the set, in file order.
-        where: From a column to the value, or any of several, that it must have, such as
-            ``{axis: economic, topic: [taxation, welfare]}``; None keeps every pair.
-        origin: The file or repository, as messages should name it.
+    """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``.
 
     Raises:
         ValueError: If there is no such column or no pair with a value; says what there is.
@@ -197,16 +190,10 @@ def mirror_pairs(
     side: str | None,
     invalid_rows: str,
 ) -> list[Pair]:
-    """Read rows as pairs of one side, or flip each of them.
+    """Read rows as pairs of one side, by the column ``side``, or flip each of them if ``side`` is None.
 
-    Args:
-        rows: Rows in file order. With columns ``id`` and ``mirror_id`` a row's mirror is the row that it names;
-            without one, its own with both answers exchanged.
-        origin: The file or repository, as messages should name it.
-        column_map: From ``prompt``, ``chosen``, ``rejected`` to the columns' names.
-        side: Side of the chosen answers, by the column ``side``: every prompt comes once, rows of the other side
-            flipped. None flips every row.
-        invalid_rows: See :func:`read_pairs`.
+    A row's mirror is the row that its ``mirror_id`` names or, without one, the row with both answers exchanged. Under
+    ``side`` every prompt comes once, rows of the other side flipped.
 
     Raises:
         ValueError: If a side is unknown, an id occurs twice, or a ``mirror_id`` names a row with another prompt.
@@ -235,13 +222,7 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
     """Choose the right answer for a share of all prompts, the left one for the others.
 
     A prompt that chooses right at one share does so at every larger one, and the share holds, to two or three pairs, in
-    every subset drawn with the same seed.
-
-    Args:
-        left: Pairs whose chosen answer is the left one.
-        right: Pairs whose chosen answer is the right one. A pair that is the mirror of one in ``left`` counts once.
-        right_share: 0 to 1.
-        seed: Of the choice.
+    every subset drawn with the same seed. A pair of ``right`` that is the mirror of one in ``left`` counts once.
 
     Raises:
         ValueError: If the share is not between 0 and 1.

@@ -27,8 +27,10 @@ FILE_FORMATS = ("json", "csv", "tsv", "parquet")
 MAX_LINE_BYTES = 1_000_000  # where rows are streamed: one post is not that long
 MAX_TABLE_LINE_BYTES = 50_000_000  # three texts of a million characters, each of up to twelve bytes (two escapes)
 _SUFFIXES = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _ARCHIVES = (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # zip, zstd, lz4
+
+Row = tuple[int, dict[str, Any]]  # number from 1, and value by column
 
 
 class BadRow(NamedTuple):
@@ -36,9 +38,6 @@ class BadRow(NamedTuple):
 
     number: int
     reason: str
-
-
-Row = tuple[int, dict[str, Any]]  # number from 1, and value by column
 
 
 def file_format(path: str) -> str | None:
@@ -62,56 +61,6 @@ def matching_files(pattern: str) -> list[str]:
     if Path(pattern).is_file():
         return [pattern]
     return [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()] or [pattern]
-
-
-def read_table(path: str | Path, kind: str | None = None, content: bytes | None = None) -> list[dict[str, Any]]:
-    """Return all rows of a file; arguments and errors are those of :func:`read_records`."""
-    return [row for _, row in read_records(path, kind, max_line_bytes=MAX_TABLE_LINE_BYTES, content=content)]
-
-
-def read_records(
-    path: str | Path,
-    kind: str | None = None,
-    *,
-    quoted: bool = True,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    content: bytes | None = None,
-) -> Iterator[Row]:
-    """Yield number (from 1) and columns of each row; only a batch of rows is in memory, a JSON array excepted.
-
-    Args:
-        path: File.
-        kind: One of ``FILE_FORMATS``; None tells it by the suffix.
-        quoted: Whether quotation marks of CSV and TSV quote; False takes them as they are.
-        max_line_bytes: A longer line is a bad row; so is a CSV field of more characters.
-        content: Bytes of the file, where the caller has them already.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is binary, empty or malformed, or a row is bad.
-    """
-    for row in scan_records(path, kind, quoted=quoted, max_line_bytes=max_line_bytes, content=content):
-        if isinstance(row, BadRow):
-            raise ValueError(f"{path} row {row.number}: {row.reason}")
-        yield row
-
-
-def scan_records(
-    path: str | Path,
-    kind: str | None = None,
-    *,
-    quoted: bool = True,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    content: bytes | None = None,
-) -> Iterator[Row | BadRow]:
-    """Yield rows as :func:`read_records` does, and bad rows too, where the next row can be told."""
-    kind = kind or file_format(str(path))
-    n_rows = 0
-    for row in _rows(str(path), kind, quoted, max_line_bytes, content):
-        n_rows += 1
-        yield row
-    if not n_rows:
-        raise ValueError(f"{path}: no rows; give a file with at least one row")
 
 
 def load_rows(
@@ -139,52 +88,89 @@ def load_rows(
     if source in FILE_FORMATS and not paths:
         raise ValueError(f"source={source} needs data_files; add dataset.data_files=PATH")
     kind = source if source in FILE_FORMATS else None if paths else file_format(source)
-    if kind:
-        paths = paths or [source]
-        origin = ", ".join(paths)
-        try:
-            rows = _slice([row for path in paths for row in _file_rows(path, kind)], split)
-        except ValueError as error:
-            detail = str(error).removeprefix(origin).lstrip(": ")
-            raise ValueError(
-                f"{origin}: cannot be read as {kind}: {detail}. Mend the file, or check source "
-                f"({', '.join(FILE_FORMATS)}) and split={split}"
-            ) from error
-        if not rows:
-            raise ValueError(f"{origin}: no rows; give a file with at least one row")
-        return rows, origin
-    return _hub_split(source, paths, split, revision)
+    if not kind:
+        return list(hub_rows(source, split, revision, paths, streaming=False)), "/".join([source, *paths])
+    paths = paths or [source]
+    origin = ", ".join(paths)
+    try:
+        rows = _slice([row for path in paths for row in _located_rows(path, kind)], split)
+    except ValueError as error:
+        detail = str(error).removeprefix(origin).lstrip(": ")
+        remedy = f"Mend the file, or check source ({', '.join(FILE_FORMATS)}) and split={split}"
+        raise ValueError(f"{origin}: cannot be read as {kind}: {detail}. {remedy}") from error
+    if not rows:
+        raise ValueError(f"{origin}: no rows; give a file with at least one row")
+    return rows, origin
 
 
-def hub_rows(source: str, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a Hub dataset; nothing is kept on the disk.
+def read_table(path: str | Path, kind: str | None = None, content: bytes | None = None) -> list[dict[str, Any]]:
+    """Return all rows of a file, or of its bytes, where the caller has them; else as :func:`read_records`."""
+    return [row for _, row in read_records(path, kind, MAX_TABLE_LINE_BYTES, content)]
+
+
+def read_records(
+    path: str | Path, kind: str | None = None, max_line_bytes: int = MAX_LINE_BYTES, content: bytes | None = None
+) -> Iterator[Row]:
+    """Yield number (from 1) and columns of each row; only a batch of rows is in memory, a JSON array excepted.
+
+    ``kind`` is one of ``FILE_FORMATS``, None tells it by the suffix. A longer line, or CSV field, is a bad row.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is binary, empty or malformed, or a row is bad; names file and row.
+    """
+    number = 0
+    for number, row in _good_rows(path, scan_records(path, kind, max_line_bytes=max_line_bytes, content=content)):
+        yield number, row
+    if not number:
+        raise ValueError(f"{path}: no rows; give a file with at least one row")
+
+
+def scan_records(
+    path: str | Path,
+    kind: str | None = None,
+    *,
+    quoted: bool = True,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    content: bytes | None = None,
+) -> Iterator[Row | BadRow]:
+    """Yield rows as :func:`read_records` does, bad rows too where the next row can be told, and none of an empty file.
+
+    ``quoted=False`` takes the quotation marks of CSV and TSV as they are.
+    """
+    kind = kind or file_format(str(path))
+    if content is None and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: not found from {Path.cwd()}; check the path")
+    try:
+        if kind == "parquet":
+            yield from _parquet_rows(path, content)
+            return
+        with _open(path, content) as file:
+            if kind == "json":
+                yield from _json_rows(path, file, max_line_bytes)
+            else:
+                yield from _table_rows(path, file, "\t" if kind == "tsv" else ",", quoted, max_line_bytes)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path}: cannot be read to its end ({error}); a compressed file may be cut off") from error
+
+
+def hub_rows(
+    source: str, split: str, revision: str | None, data_files: Sequence[str] = (), streaming: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Hub dataset; nothing is kept on the disk if they are streamed.
 
     Raises:
         ConnectionError: If the Hub cannot be reached.
         FileNotFoundError: If there is no such repository.
+        ValueError: If it cannot be read.
     """
     import datasets
 
-    try:
-        yield from datasets.load_dataset(source, split=split, revision=revision, streaming=True)
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"{source}: cannot reach the Hugging Face Hub ({error}); connect, or use a file"
-        ) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{source}: no such file or repository from {Path.cwd()} ({error})") from error
-
-
-def _hub_split(
-    source: str, data_files: list[str], split: str, revision: str | None
-) -> tuple[list[dict[str, Any]], str]:
-    import datasets
-
     origin = "/".join([source, *data_files])
-    to_files = "dataset.source=json dataset.data_files=PATH (or csv, parquet)"
+    to_files = "source=FILE, or dataset.source=json dataset.data_files=PATH (or csv, parquet)"
+    options = {"data_files": list(data_files) or None, "split": split, "revision": revision, "streaming": streaming}
     try:
-        loaded = datasets.load_dataset(source, data_files=data_files or None, split=split, revision=revision)
-        return list(loaded), origin  # here, since some defects show only when rows are read
+        yield from datasets.load_dataset(source, **options)
     except ConnectionError as error:
         raise ConnectionError(
             f"{origin}: cannot reach the Hugging Face Hub ({error}). Connect (and unset HF_HUB_OFFLINE) to "
@@ -197,19 +183,22 @@ def _hub_split(
         ) from error
     except (datasets.exceptions.DatasetsError, ValueError) as error:
         detail = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ValueError(
-            f"{origin}: cannot be read: {detail}. Mend the file, or check source and split={split}"
-        ) from error
+        raise ValueError(f"{origin}: cannot be read: {detail}. Check source, its files and split={split}") from error
 
 
-def _file_rows(pattern: str, kind: str) -> Iterator[dict[str, Any]]:
+def _located_rows(pattern: str, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a path, a glob or a URL; a file without rows has none."""
     named: Iterable[tuple[str, bytes | None]] = ((path, None) for path in matching_files(pattern))
     for name, content in _fetch(pattern) if "://" in pattern else named:
-        for row in _rows(name, kind, content=content):
-            if isinstance(row, BadRow):
-                raise ValueError(f"{name} row {row.number}: {row.reason}")
-            yield row[1]
+        for _, row in _good_rows(name, scan_records(name, kind, max_line_bytes=MAX_TABLE_LINE_BYTES, content=content)):
+            yield row
+
+
+def _good_rows(name: str | Path, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise ValueError(f"{name} row {row.number}: {row.reason}")
+        yield row
 
 
 def _fetch(url: str) -> list[tuple[str, bytes]]:
@@ -234,32 +223,31 @@ def _slice(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
     return [row for part in parts for row in rows[part.from_ : part.to]]
 
 
-def _rows(
-    path: str, kind: str | None, quoted: bool = True, limit: int = MAX_TABLE_LINE_BYTES, content: bytes | None = None
+@contextmanager
+def _open(path: str | Path, content: bytes | None) -> "Iterator[io.BufferedReader[Any]]":
+    """Open a text file, unpacked by what its first bytes say, not by its name."""
+    raw: io.BufferedReader[Any] = open(path, "rb") if content is None else io.BufferedReader(io.BytesIO(content))
+    with raw:
+        start = raw.peek(8)[:8]
+        if start.startswith(_ARCHIVES):
+            raise ValueError(f"{path}: a zip, zstd or lz4 archive; unpack it (.gz, .bz2 and .xz are read as they are)")
+        unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
+        file = io.BufferedReader(unpack(raw)) if unpack else raw
+        head = file.peek(4096)[:4096]
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
+        if b"\0" in head:
+            raise ValueError(f"{path}: a binary file (a zero byte at {head.index(0)}), want UTF-8 text")
+        yield file
+
+
+def _table_rows(
+    path: str | Path, file: io.BufferedReader, delimiter: str, quoted: bool, limit: int
 ) -> Iterator[Row | BadRow]:
-    if content is None and not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: not found from {Path.cwd()}; check the path")
-    try:
-        if kind == "parquet":
-            yield from _parquet_rows(path, content)
-            return
-        with _open(path, content) as file:
-            if kind == "json":
-                yield from _json_rows(path, file, limit)
-            else:
-                yield from _table_rows(path, file, "\t" if kind == "tsv" else ",", quoted, limit)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{path}: cannot be read to its end ({error}); a compressed file may be cut off") from error
-
-
-def _table_rows(path: str, file: io.BufferedReader, delimiter: str, quoted: bool, limit: int) -> Iterator[Row | BadRow]:
-    csv.field_size_limit(
-        limit
-    )  # of the process; a row's lines are limited as well, so a larger one of others is no harm
+    csv.field_size_limit(limit)  # of the whole process; no line is longer either
     lines = _Lines(file, limit)
-    reader = csv.reader(
-        lines, delimiter=delimiter, strict=quoted, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    )
+    options: dict[str, Any] = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
+    reader = csv.reader(lines, delimiter=delimiter, **options)
     header = next(reader, None)
     if header is None:
         return
@@ -277,9 +265,9 @@ def _table_rows(path: str, file: io.BufferedReader, delimiter: str, quoted: bool
             reason = f"{error} (line {reader.line_num}); put one row on a line and quote what holds {delimiter!r}"
             if lines.n_characters > limit:
                 reason = (
-                    f"{lines.n_characters:,} characters up to line {reader.line_num}, a field has at most {limit:,}; "
+                    f"{lines.n_characters:,} characters up to line {reader.line_num}, a field has at most {limit:,}"
                 )
-                reason += "is a quotation mark open?"
+                reason += "; is a quotation mark open?"
             yield BadRow(number, reason)
             continue
         if fields is None:
@@ -296,7 +284,7 @@ def _table_rows(path: str, file: io.BufferedReader, delimiter: str, quoted: bool
             yield number, {column: field or None for column, field in zip(header, fields)}
 
 
-def _json_rows(path: str, file: io.BufferedReader, limit: int) -> Iterator[Row | BadRow]:
+def _json_rows(path: str | Path, file: io.BufferedReader, limit: int) -> Iterator[Row | BadRow]:
     if file.peek(1).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
         try:
             rows = json.loads(file.read().decode("utf-8-sig"))
@@ -309,7 +297,7 @@ def _json_rows(path: str, file: io.BufferedReader, limit: int) -> Iterator[Row |
         return
     lines, number = _Lines(file, limit), 0
     for line in lines:
-        if not line.strip() and not lines.defect:
+        if not line.strip():
             continue
         number += 1
         if lines.defect:
@@ -327,7 +315,7 @@ def _object(number: int, row: Any) -> Row | BadRow:
     return (number, row) if isinstance(row, dict) else BadRow(number, f"a {type(row).__name__}, want an object")
 
 
-def _parquet_rows(path: str, content: bytes | None) -> Iterator[Row]:
+def _parquet_rows(path: str | Path, content: bytes | None) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -335,37 +323,16 @@ def _parquet_rows(path: str, content: bytes | None) -> Iterator[Row]:
         file = pyarrow.parquet.ParquetFile(path if content is None else pyarrow.BufferReader(content))
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path}: not a parquet file ({error})") from error
-    number = 0
-    for batch in file.iter_batches(batch_size=1000):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
-
-
-@contextmanager
-def _open(path: str, content: bytes | None) -> "Iterator[io.BufferedReader[Any]]":
-    """Open a text file, unpacked by what its first bytes say, not by its name."""
-    raw: io.BufferedReader[Any] = open(path, "rb") if content is None else io.BufferedReader(io.BytesIO(content))
-    with raw:
-        start = raw.peek(8)[:8]
-        if start.startswith(_ARCHIVES):
-            raise ValueError(f"{path}: a zip, zstd or lz4 archive; unpack it (.gz, .bz2 and .xz are read as they are)")
-        unpack = next((unpack for magic, unpack in _COMPRESSED.items() if start.startswith(magic)), None)
-        file = io.BufferedReader(unpack(raw)) if unpack else raw
-        head = file.peek(4096)[:4096]
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise ValueError(f"{path}: not UTF-8 but UTF-16 text; save it as UTF-8")
-        if b"\0" in head:
-            raise ValueError(f"{path}: a binary file (a zero byte at {head.index(0)}), want UTF-8 text")
-        yield file
+    rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
+    yield from enumerate(rows, start=1)
 
 
 class _Lines:
-    """Lines of a file as text. A line that is too long or no UTF-8 comes empty of it, with ``defect`` set."""
+    """Lines of a file as text. A line that is too long or no UTF-8 is replaced by a dash, and ``defect`` says why."""
 
     def __init__(self, file: io.BufferedReader, limit: int) -> None:
         self._file, self._limit = file, limit
-        self._first, self.defect = True, ""
+        self.defect = ""
         self.n_characters = 0  # since the reader of the lines last set it to 0
 
     def take_defect(self) -> str:
@@ -374,20 +341,21 @@ class _Lines:
         return defect
 
     def __iter__(self) -> Iterator[str]:
+        encoding = "utf-8-sig"
         while line := self._file.readline(self._limit):
+            text = "-\n"
             if len(line) >= self._limit and not line.endswith(b"\n"):
                 n_bytes = len(line)
                 while line and not line.endswith(b"\n"):
                     line = self._file.readline(self._limit)
                     n_bytes += len(line)
                 self.defect = f"a line of {n_bytes:,} bytes, at most {self._limit:,} are read; is this one post?"
-                yield "-\n"
-                continue
-            try:
-                text = line.decode("utf-8-sig" if self._first else "utf-8")
-            except UnicodeDecodeError as error:
-                self.defect = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x}); save it as UTF-8"
-                text = "-\n"
-            self._first = False
+            else:
+                try:
+                    text = line.decode(encoding)
+                except UnicodeDecodeError as error:
+                    fault = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x})"
+                    self.defect = f"{fault}; save it as UTF-8"
+            encoding = "utf-8"
             self.n_characters += len(text)
             yield text
