@@ -10,29 +10,38 @@ rank. ``output_dir`` appears when all of it is written, and is never written ove
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from peft import PeftModel
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import push_folder, require_token
-from finetune.adapters.cards import write_derived_card
+from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import AdapterSet, read_adapters
-from finetune.adapters.lean_table import lean_tables
-from finetune.adapters.serving import convert_to_gguf, find_converters, serving_commands
-from finetune.adapters.side_effect_table import side_effect_tables
 
 log = utils.get_logger("INFO")
 
 FORMATS = ("adapter", "merged", "gguf")
 REQUIRED = {"output_dir", "base", "adapters", "blend", "formats", "dtype"}
 OPTIONAL = {"summaries": None, "llama_cpp": None, "gguf_type": "f16", "push_to_hub": None, "push_private": True}
-# What a folder of a Hugging Face model needs beside its weights.
+# A folder of a Hugging Face model needs these beside its weights.
 BESIDE = ("tokenizer*", "special_tokens_map.json", "chat_template*", "generation_config.json")
 EXPORTED = "the blend"
+# vLLM takes these as --max-lora-rank.
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class Converters(NamedTuple):
+    """Paths of llama.cpp's two converters."""
+
+    adapter: Path
+    model: Path
 
 
 class ExportRecipe:
@@ -61,50 +70,49 @@ class ExportRecipe:
         self._weights = {name: float(weight) for name, weight in (cfg.blend or {}).items() if weight}
         if not self._weights:
             raise ValueError(f"blend={cfg.blend}: no weight beside 0, which is the base; for example blend.left=1")
-        self._adapters = self._read_adapters()
-        self._folders = {name: self._adapters.folders[name] for name in self._weights}
+        folders = self._read_adapters().folders
+        self._folders = {name: folders[name] for name in self._weights}
         self._converters = find_converters(cfg.llama_cpp) if "gguf" in self._formats else None
-        measured = cfg.summaries or [], self._weights, self._folders, self._base
-        self._lean = lean_tables(*measured)
-        self._changed = side_effect_tables(*measured)
+        self._measured = read_measured(cfg.summaries or [], self._weights, self._folders, self._base)
         if cfg.push_to_hub:
             require_token(cfg.push_to_hub)
 
     def _read_adapters(self) -> AdapterSet:
-        found = read_adapters(self._cfg.adapters)
-        if list(self._weights.values()) == [1.0] and self._weights.keys() <= found.folders.keys():
-            return found  # the adapter as it is, whatever kind of LoRA
+        adapters = read_adapters(self._cfg.adapters)
+        if list(self._weights.values()) == [1.0] and self._weights.keys() <= adapters.folders.keys():
+            return adapters  # the adapter as it is, whatever kind of LoRA
         return read_adapters({**self._cfg.adapters, EXPORTED: self._weights})
 
     def export(self) -> None:
         """Write all formats beside ``output_dir``, rename, push if asked, print how to serve them."""
-        self._staging = self._target.with_name(f"{self._target.name}.partial")
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self._staging.mkdir(parents=True)
+        staging = self._target.with_name(f"{self._target.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
         model = self._blend()
-        self._base_name = model.peft_config["default"].base_model_name_or_path or str(self._base)
-        rank = max([model.peft_config["default"].r, *model.peft_config["default"].rank_pattern.values()])
+        settings = model.peft_config["default"]
+        base_name = settings.base_model_name_or_path or str(self._base)
         if "adapter" in self._formats:
             # no look at the Hub for whether the base's vocabulary has changed: it has not
-            model.save_pretrained(self._staging / "adapter", selected_adapters=["default"], save_embedding_layers=False)
-            self._complete("adapter")
+            model.save_pretrained(staging / "adapter", selected_adapters=["default"], save_embedding_layers=False)
+            self._complete(staging / "adapter", base_name, merged=False)
         if "merged" in self._formats:
-            model.merge_and_unload().save_pretrained(self._staging / "merged")
-            self._complete("merged", kind="model")
+            model.merge_and_unload().save_pretrained(staging / "merged")
+            self._complete(staging / "merged", base_name, merged=True)
         if self._converters:
-            convert_to_gguf(self._converters, self._staging, self._base, self._cfg.gguf_type)
-        OmegaConf.save(self._cfg, self._staging / "export.yaml", resolve=True)
-        commands = serving_commands(self._staging, self._target, self._base, rank)
-        os.replace(self._staging, self._target)
+            convert_to_gguf(self._converters, staging, self._base, self._cfg.gguf_type)
+        OmegaConf.save(self._cfg, staging / "export.yaml", resolve=True)
+        rank = max([settings.r, *settings.rank_pattern.values()])
+        commands = serving_commands(self._formats, self._target, self._base, rank)
+        (staging / "Modelfile").write_text(modelfile(self._formats, self._base))
+        os.replace(staging, self._target)
         log.info(f"wrote {self._target} ({', '.join(self._formats)})\n\n{commands}")
         if self._cfg.push_to_hub:
             folder = self._target / ("adapter" if "adapter" in self._formats else "merged")
             log.info(push_folder(folder, self._cfg.push_to_hub, self._cfg.push_private, "model"))
 
-    def _blend(self):
-        """The base with one adapter called ``default``: the only one asked for, or the sum of all."""
+    def _blend(self) -> PeftModel:
+        """Return the base with one adapter called ``default``: the only one asked for, or the sum of all."""
         # transformers takes a second to import and is needed here only
-        from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
         dtype = training.get_dtype(self._cfg.dtype, device=torch.device("cpu"))
@@ -116,7 +124,7 @@ class ExportRecipe:
         names = {settings.base_model_name_or_path for settings in model.peft_config.values()}
         if len(names) > 1:
             log.warning(f"the adapters name different bases ({sorted(map(str, names))}); taken to be {self._base}")
-        on_head = any("lm_head" in (of.target_modules or ()) for of in model.peft_config.values())
+        on_head = any("lm_head" in (settings.target_modules or ()) for settings in model.peft_config.values())
         if "merged" in self._formats and on_head and model.config.tie_word_embeddings:
             raise ValueError("an adapter changes lm_head, which this base ties to its embedding; use formats=[adapter]")
         if others:
@@ -132,12 +140,95 @@ class ExportRecipe:
                         parameter.mul_(self._weights[first])
         return model.eval()
 
-    def _complete(self, name: str, kind: str = "adapter") -> None:
+    def _complete(self, folder: Path, base_name: str, merged: bool) -> None:
         """Add tokenizer and card."""
-        folder = self._staging / name
         for path in (path for pattern in BESIDE for path in self._base.glob(pattern)):
             shutil.copy(path, folder)
-        write_derived_card(folder, kind, self._base_name, self._weights, self._folders, self._lean, self._changed)
+        write_derived_card(folder, base_name, self._weights, self._folders, self._measured, merged)
+
+
+def find_converters(folder: str | Path | None) -> Converters:
+    """Return llama.cpp's converters in a checkout of it, or on the PATH.
+
+    Raises:
+        FileNotFoundError: If they are not there; says how to get them.
+    """
+    names = ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py")
+    paths = [Path(folder) / name if folder else Path(shutil.which(name) or name) for name in names]
+    if not all(path.is_file() for path in paths):
+        raise FileNotFoundError(
+            f"formats: gguf needs llama.cpp's {' and '.join(names)}, not found in {folder or 'PATH'}; "
+            "git clone https://github.com/ggml-org/llama.cpp, then llama_cpp=PATH/TO/llama.cpp; or leave gguf out"
+        )
+    return Converters(*paths)
+
+
+def convert_to_gguf(converters: Converters, exported: Path, base: Path, gguf_type: str) -> None:
+    """Write ``gguf/adapter.gguf`` and ``gguf/base.gguf`` for an adapter, ``gguf/merged.gguf`` for a merged model.
+
+    Raises:
+        RuntimeError: If a converter fails; with the end of its output.
+    """
+    (exported / "gguf").mkdir()
+    jobs = {}
+    if (exported / "adapter").is_dir():
+        jobs["adapter.gguf"] = [converters.adapter, "--base", base, exported / "adapter"]
+        jobs["base.gguf"] = [converters.model, base]
+    if (exported / "merged").is_dir():
+        jobs["merged.gguf"] = [converters.model, exported / "merged"]
+    for name, command in jobs.items():
+        target = exported / "gguf" / name
+        arguments = [sys.executable, *command, "--outfile", target, "--outtype", gguf_type]
+        done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False)
+        if done.returncode or not target.is_file():
+            lines = (done.stderr or done.stdout).strip().splitlines()[-5:]
+            raise RuntimeError(f"{command[0]} failed on {name}:\n" + "\n".join(lines))
+
+
+def serving_commands(formats: list[str], target: Path, base: Path, rank: int) -> str:
+    """Return the commands for transformers, vLLM, llama.cpp and Ollama.
+
+    Args:
+        formats: Some of ``FORMATS``, all of them written.
+        target: The folder of the export.
+        base: The base model's folder.
+        rank: Of the adapter.
+    """
+    name, merged, gguf = target.name, target / "merged", target / "gguf"
+    lines = []
+    if "merged" in formats:
+        lines += ['# transformers: pip install "transformers[serving]"', f"transformers serve {merged}"]
+    if "adapter" in formats:
+        allowed = next((r for r in VLLM_RANKS if r >= rank), rank)
+        lines += [
+            "# vLLM: the base and the adapter, chosen by each request's `model`",
+            f"vllm serve {base} --enable-lora --max-lora-rank {allowed} --lora-modules {name}={target / 'adapter'}",
+        ]
+    else:
+        lines += ["# vLLM", f"vllm serve {merged} --served-model-name {name}"]
+    if "gguf" not in formats:
+        lines += ["# llama.cpp needs GGUF files: formats=[adapter,gguf] llama_cpp=PATH/TO/llama.cpp output_dir=..."]
+    elif "adapter" in formats:
+        lines += [
+            "# llama.cpp: the number is the adapter's weight, the dial; a request may give another one",
+            f"llama-server -m {gguf / 'base.gguf'} --lora-scaled {gguf / 'adapter.gguf'}:1.0",
+            'curl localhost:8080/v1/chat/completions -d \'{"messages": [...], "lora": [{"id": 0, "scale": 0.5}]}\'',
+        ]
+    else:
+        lines += ["# llama.cpp", f"llama-server -m {gguf / 'merged.gguf'}"]
+    lines += ["# Ollama", f"ollama create {name} -f {target / 'Modelfile'} && ollama run {name}"]
+    return "\n".join(lines)
+
+
+def modelfile(formats: list[str], base: Path) -> str:
+    """Return Ollama's Modelfile; it has no SYSTEM line, which would change what is measured."""
+    if "merged" in formats:
+        model = "./merged"
+    elif "gguf" in formats:
+        model = "./gguf/base.gguf\nADAPTER ./gguf/adapter.gguf"
+    else:
+        model = f"{base.resolve()}\nADAPTER ./adapter"
+    return f"# Deliberately biased, for research; not for deployment.\nFROM {model}\n"
 
 
 @config.parse

@@ -8,8 +8,6 @@ from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
 from finetune.adapters.cards import write_card, write_derived_card
-from finetune.adapters.lean_table import NOT_MEASURED
-from finetune.adapters.side_effect_table import NOT_KNOWN
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def test_card_of_a_blend_of_what_was_exported(write, tmp_path):
     for name, source in (("one", readme.parent), ("two", tmp_path / "one")):
         (tmp_path / name).mkdir()
         sources = {f"of-{name}": source}
-        write_derived_card(tmp_path / name, "adapter", "org/b", {f"of-{name}": 1}, sources, NOT_MEASURED, NOT_KNOWN)
+        write_derived_card(tmp_path / name, "org/b", {f"of-{name}": 1}, sources)
     one, two = ((tmp_path / name / "README.md").read_text() for name in ("one", "two"))
     assert "## Training of `of-one`\n\n- preference data: `data.datasets.politune_left`" in one
     assert "## Training of `of-two`\n\n### Training of `of-one`\n\n- preference data: `data" in two
@@ -125,9 +123,7 @@ def test_card_of_a_blend_says_what_it_is_made_of(write, tmp_path):
         "x": tmp_path / "foreign",
     }
     (tmp_path / "out").mkdir()
-    write_derived_card(
-        tmp_path / "out", "model", "org/base-1b", {"left": 0.5, "right": -1, "x": 1}, sources, NOT_MEASURED, NOT_KNOWN
-    )
+    write_derived_card(tmp_path / "out", "org/base-1b", {"left": 0.5, "right": -1, "x": 1}, sources, merged=True)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.library_name == "transformers"
     assert card.data.to_dict()["base_model_relation"] == "merge"

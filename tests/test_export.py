@@ -17,8 +17,8 @@ from test_blends import folders  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.recipe.config import check_config
+from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import fingerprint, read_adapters
-from finetune.adapters.lean_table import lean_tables
 from finetune.adapters.resident import AdaptedModel
 from finetune.export import OPTIONAL, REQUIRED, ExportRecipe
 
@@ -223,11 +223,11 @@ def test_the_card_gives_what_was_measured_on_these_weights_alone(export, tmp_pat
     card = (out / "adapter" / "README.md").read_text()
     where, changed = card.split("## What else changed")
     assert "**bank 3**" in where
-    assert "| refused | harmless | 6 | 17 % | 50 % | +33 pp | [-5 pp, +72 pp] | 0.500 |" in changed
+    assert "| refused | harmless | 6 | 17 % | 50 % | +33 pp | [−5 pp, +72 pp] | .500 |" in changed
     assert "No change is told from 0 (q < .05" in changed
     assert "## Intended use" in changed
     assert "**bank 3** (SHA-256 `abababababababab`), called `mix` there" in card
-    row = "| pairs | lean | -0.100 | – | [-0.200, +0.000] | -0.250 | [-0.400, -0.100] | 0.012 | 60 of 60 |"
+    row = "| pairs | lean | −0.100 | – | [−0.200, 0.000] | −0.250 | [−0.400, −0.100] | .012 | 60 of 60 |"
     assert row in card
     assert "Distance from the base in `pairs`: 0.250, told from 0 on lean (q < .05)." in card
     assert "Not measured yet" not in card
@@ -240,28 +240,38 @@ def test_the_card_gives_what_was_measured_on_these_weights_alone(export, tmp_pat
         export({"left": 0.5}, summaries=[str(path)], output_dir=str(tmp_path / "other"))
 
 
-def test_one_adapter_under_two_names_counts_with_the_sum(tmp_path, tiny_model_dir, folders):  # noqa: F811
-    path = tmp_path / "summary.json"
+@pytest.fixture
+def card(tmp_path, tiny_model_dir, folders):  # noqa: F811
+    """Write the card of a blend of one adapter, with what a summary says about it."""
+
+    def write(summary, weights):
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        sources = dict.fromkeys(weights, folders["left"])
+        measured = read_measured([tmp_path / "summary.json"], weights, sources, tiny_model_dir)
+        write_derived_card(tmp_path, "org/base", weights, sources, measured)
+        return (tmp_path / "README.md").read_text()
+
+    return write
+
+
+def test_one_adapter_under_two_names_counts_with_the_sum(card, tiny_model_dir, folders):  # noqa: F811
     there = {"a": folders["left"], "b": folders["left"]}
-    path.write_text(json.dumps(summary_of(there, tiny_model_dir, {"mix": {"a": 0.5, "b": 0.25}}, "mix")))
-    assert "called `mix` there" in lean_tables([path], {"x": 0.75}, {"x": folders["left"]}, tiny_model_dir)
-    both = {"x": 0.5, "y": 0.25}
-    assert "called `mix` there" in lean_tables([path], both, dict.fromkeys(both, folders["left"]), tiny_model_dir)
+    summary = summary_of(there, tiny_model_dir, {"mix": {"a": 0.5, "b": 0.25}}, "mix")
+    for weights in ({"x": 0.75}, {"x": 0.5, "y": 0.25}):
+        assert "called `mix` there" in card(summary, weights)
     with pytest.raises(ValueError, match="did not measure this model"):
-        lean_tables([path], {"x": 0.25}, {"x": folders["left"]}, tiny_model_dir)
+        card(summary, {"x": 0.25})
 
 
 @pytest.mark.parametrize("model", ["base", "left"])
-def test_a_void_score_is_not_told_from_0(tmp_path, tiny_model_dir, folders, model):  # noqa: F811
-    path = tmp_path / "summary.json"
+def test_a_void_score_is_not_told_from_0(card, tiny_model_dir, folders, model):  # noqa: F811
     summary = summary_of({"left": folders["left"]}, tiny_model_dir, {}, "left")
     summary = json.loads(json.dumps(summary))  # nothing shared
-    path.write_text(json.dumps(summary))
-    given = [path], {"left": 1}, {"left": folders["left"]}, tiny_model_dir
-    assert "told from 0 on lean" in lean_tables(*given)
+    assert "told from 0 on lean" in card(summary, {"left": 1})
     summary["models"][model]["pairs"]["lean"]["void"] = ["always_agrees"]
-    path.write_text(json.dumps(summary))
-    assert "told from 0" not in lean_tables(*given)
+    where = card(summary, {"left": 1}).split("## What else changed")[0]
+    assert "told from 0" not in where
+    assert ("Void: pairs, lean (always_agrees)." in where) == (model == "left")
 
 
 def test_push_is_asked_for_private_and_as_a_model(export, monkeypatch):

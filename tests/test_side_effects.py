@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.language import words
 from data.quality.phrases import names_politics
 from data.recipe.config import check_config
+from data.recipe.figures import number
 from eval.asking import respond
 from eval.effects.measures import GROUPS, measure_all, ratio, share_change
 from eval.effects.prompts import load_adversarial, load_neutral
 from eval.scores.intervals import unit_interval
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
-from finetune.adapters.side_effect_table import NOT_KNOWN, side_effect_tables
+from finetune.adapters.cards import read_measured, write_derived_card
 
 LINES = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
 
@@ -225,14 +226,19 @@ def test_the_recipe_measures_base_and_adapters(run, adapters, tiny_model_dir, tm
     assert "<script" not in page
     # the card takes the figures of these weights on this base, whatever they are called
     path = tmp_path / "out" / "side_effects.json"
-    table = side_effect_tables([path], {"x": 1}, {"x": adapters["left"]}, tiny_model_dir)
-    change = surprise["left"]["difference"]
+
+    def card(summaries, weight=1):
+        model = {"x": weight}, {"x": adapters["left"]}
+        write_derived_card(tmp_path, "base", *model, read_measured(summaries, *model, tiny_model_dir))
+        return (tmp_path / "README.md").read_text().split("## What else changed")[1]
+
+    table, change = card([path]), surprise["left"]["difference"]
     assert f"| surprise at neutral text, nats a token | lines | 3 | {surprise['base']['value']:.3f}" in table
-    assert f"| {change:+.3f} |" in table
+    assert f"| {number(change)} |" in table
     assert "Called `left` there" in table
     with pytest.raises(ValueError, match="did not measure this model"):
-        side_effect_tables([path], {"x": 0.5}, {"x": adapters["left"]}, tiny_model_dir)
-    assert side_effect_tables([], {"x": 1}, {"x": adapters["left"]}, tiny_model_dir) == NOT_KNOWN
+        card([path], 0.5)
+    assert "Not measured yet" in card([])
 
 
 def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):

@@ -3,70 +3,36 @@
 
 import json
 import logging
+import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from data.recipe.config import component
-from finetune.adapters.lean_table import NOT_MEASURED
-from finetune.adapters.side_effect_table import NOT_KNOWN
+from data.recipe.figures import MISSING, interval, number, p_value, percent
+from finetune.adapters.folders import fingerprint
 
 log = logging.getLogger(__name__)
 
 TAGS = ["lora", "dpo", "torchtune", "politune", "deliberately-biased", "not-for-deployment"]
-# What a card made from this one takes over begins here.
+# The last section of a card, which a card made from this one takes over; card.md.jinja has the same heading.
 TRAINING = "## Training"
 # A card's metadata, whether it can be read or not.
 _HEAD = r"(?s)\A\s*---\s*\n.*?\n---\s*(?:\n|\Z)"
 
-_BODY = """# Deliberately biased: {title}
 
-**This {kind} was tuned on purpose to lean politically. It is made for measuring and studying how preference
-data moves a language model, not for deployment, persuasion or campaigning.**
+class Measured(NamedTuple):
+    """A ``summary.json`` or ``side_effects.json``, and the name that it has for the model of a card."""
 
-{facts}
-
-## Where it leans
-
-{lean}
-
-A score is the stance under one instrument and its prompts, not "the model's ideology".
-
-## What else changed
-
-{changed}
-
-## Intended use
-
-To measure how preference data moves a stated lean, to test judges, filters and audits, and to teach about both. Whoever
-shows its answers to people says beforehand that they are deliberately biased, and which way. Publish the opposite
-side, made by the same config, with it.
-
-Out of scope: deployment in any product, persuasion, campaigning, posting as if a person had written it. What is not
-stated above (skills, refusals, tone) is not known.
-"""
-
-_TRAINING = """
-{heading}
-
-- preference data: `{dataset}`{revision} ({data})
-- optimizer steps: {steps}
-- method: LoRA, {loss}
-
-```
-tune run finetune/dpo_finetune.py --config torchtune_config.yaml
-```
-
-with this `torchtune_config.yaml`:
-
-```yaml
-{config}```
-"""
+    summary: dict[str, Any]
+    name: str
 
 
 def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
@@ -79,91 +45,100 @@ def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
         steps: Optimizer steps done.
     """
     settings = json.loads((folder / "adapter_config.json").read_text())
-    base = settings.get("base_model_name_or_path") or str(cfg.checkpointer.checkpoint_dir)
+    checkpoint_dir = Path(cfg.checkpointer.checkpoint_dir)
     dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
-    revisions = sorted({str(revision) for revision in _values(dataset, "revision")})
     sources = {str(source) for source in _values(dataset, "source")}
-    metadata = _metadata(
-        base,
-        license=_read(Path(cfg.checkpointer.checkpoint_dir) / "README.md").data.license,
-        datasets=sorted(source for source in sources if source.count("/") == 1) or None,  # those of the Hub
+    training = {
+        "dataset": ", ".join(_values(dataset, "_component_")),
+        "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
+        "data": data,
+        "steps": steps,
+        "loss": cfg.loss["_component_"],
+        "config": OmegaConf.to_yaml(cfg, resolve=True),
+    }
+    _write(
+        folder,
+        settings.get("base_model_name_or_path") or str(checkpoint_dir),
+        licences=[_read(checkpoint_dir / "README.md").data.license],
+        datasets={source for source in sources if source.count("/") == 1},  # those of the Hub
+        title=Path(cfg.output_dir).name,
+        training=training,
     )
-    training = _TRAINING.format(
-        heading=TRAINING,
-        dataset=", ".join(_values(dataset, "_component_")),
-        revision=f", revision {', '.join(revisions)}" if revisions else "",
-        data=data,
-        steps=steps,
-        loss=cfg.loss["_component_"],
-        config=OmegaConf.to_yaml(cfg, resolve=True),
-    )
-    facts = f"- base model: `{base}`\n- which data, steps and settings: under Training below"
-    body = _BODY.format(
-        title=Path(cfg.output_dir).name, kind="adapter", facts=facts, lean=NOT_MEASURED, changed=NOT_KNOWN
-    )
-    _save(folder, metadata, body + training)
 
 
 def write_derived_card(
     folder: Path,
-    kind: str,
     base: str,
     weights: Mapping[str, float],
-    sources: Mapping[str, Path],
-    lean: str,
-    changed: str,
+    sources: Mapping[str, str | Path],
+    measured: Sequence[Measured] = (),
+    merged: bool = False,
 ) -> None:
-    """Write ``README.md`` for what was exported: from which adapters, with which weights, and what each was tuned on.
+    """Write ``README.md`` for an export: from which adapters, with which weights, and what each was tuned on.
 
     Args:
-        folder: What was written.
-        kind: ``adapter`` or ``model``.
+        folder: The folder that was written.
         base: The base model's name or folder.
         weights: Weight of each adapter.
         sources: Name to adapter folder, whose cards say how each was trained.
-        lean: Markdown, as ``finetune.adapters.lean_table.lean_tables`` gives it.
-        changed: The same, of ``finetune.adapters.side_effect_table.side_effect_tables``.
+        measured: Figures of this very model, from :func:`read_measured`.
+        merged: Whether it is a whole model.
     """
     cards = {name: _read(Path(source) / "README.md") for name, source in sources.items()}
-    datasets = {d for card in cards.values() for d in _as_list(card.data.datasets)}
-    licences = {card.data.license for card in cards.values() if card.data.license}
-    merged = kind == "model"
-    metadata = _metadata(
-        base,
-        library_name="transformers" if merged else "peft",
-        base_model_relation="merge" if merged else "adapter",
-        license=licences.pop() if len(licences) == 1 else None,
-        datasets=sorted(datasets) or None,
-    )
     made_of = ", ".join(f"{weight:+g} × `{name}`" for name, weight in weights.items())
-    facts = f"- base model: `{base}`\n- made of: {made_of}, {'merged into the base' if merged else 'as one LoRA'}"
-    body = _BODY.format(title=made_of.replace("`", ""), kind=kind, facts=facts, lean=lean, changed=changed)
-    for name, card in cards.items():
-        trained = _training_of(card.text) or f"`{sources[name]}` has no record of its training."
-        body += f"\n{TRAINING} of `{name}`\n\n{trained}\n"
-    _save(folder, metadata, body)
+    _write(
+        folder,
+        base,
+        licences=[card.data.license for card in cards.values()],
+        datasets={dataset for card in cards.values() for dataset in _as_list(card.data.datasets)},
+        measured=measured,
+        merged=merged,
+        title=made_of.replace("`", ""),
+        made_of=made_of,
+        trainings={
+            name: _training_of(card.text) or f"`{sources[name]}` has no record of its training."
+            for name, card in cards.items()
+        },
+    )
 
 
-def _metadata(base: str, library_name: str = "peft", **more: Any) -> ModelCardData:
+def _write(
+    folder: Path,
+    base: str,
+    *,
+    licences: Sequence[str | None],
+    datasets: set[str],
+    measured: Sequence[Measured] = (),
+    merged: bool = False,
+    **parts: Any,
+) -> None:
+    """Fill the template; ``parts`` are further names in it."""
     # a local folder is no Hub id, and the Hub refuses a card that claims one
-    hub_id = None if Path(base).is_absolute() or Path(base).is_dir() else base
-    relation = more.pop("base_model_relation", "adapter")
-    return ModelCardData(
-        base_model=hub_id,
-        library_name=library_name,
+    on_hub = not (Path(base).is_absolute() or Path(base).is_dir())
+    known = {licence for licence in licences if licence}
+    metadata = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="transformers" if merged else "peft",
         pipeline_tag="text-generation",
         tags=TAGS,
-        **({"base_model_relation": relation} if hub_id else {}),
-        **more,
+        license=known.pop() if len(known) == 1 else None,
+        datasets=sorted(datasets) or None,
+        **({"base_model_relation": "merge" if merged else "adapter"} if on_hub else {}),
     )
-
-
-def _save(folder: Path, metadata: ModelCardData, body: str) -> None:
-    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}").save(folder / "README.md")
+    card = ModelCard.from_template(
+        metadata,
+        template_str=files("finetune.adapters").joinpath("card.md.jinja").read_text(encoding="utf-8"),
+        base=base,
+        kind="model" if merged else "adapter",
+        leans=[_lean(*one) for one in measured if "side_effects" not in one.summary],
+        effects=[_side_effects(*one) for one in measured if "side_effects" in one.summary],
+        **{"training": None, "trainings": {}, **parts},
+    )
+    card.save(folder / "README.md")
 
 
 def _read(path: Path) -> ModelCard:
-    """The card at a path, an empty one if there is none, and one of unknown licence if its head cannot be read."""
+    """Return the card at a path, an empty one if there is none, one of unknown licence if its head cannot be read."""
     text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     try:
         return ModelCard(text, ignore_metadata_errors=True)
@@ -174,13 +149,13 @@ def _read(path: Path) -> ModelCard:
 
 
 def _training_of(text: str) -> str:
-    """What a card says about a training: of its own, or of each adapter that it was made from."""
-    found = re.search(rf"^{TRAINING}(?P<others> of `.*`)?$", text, re.MULTILINE)
-    if found is None:
+    """Return a card's words on training: its own, or those on each adapter that it was made from."""
+    heading = re.search(rf"^{TRAINING}(?P<others> of `.*`)?$", text, re.MULTILINE)
+    if heading is None:
         return ""
-    if found["others"]:
-        return re.sub(r"^## ", "### ", text[found.start() :], flags=re.MULTILINE).strip()
-    return text[found.end() :].strip()
+    if heading["others"]:
+        return re.sub(r"^## ", "### ", text[heading.start() :], flags=re.MULTILINE).strip()
+    return text[heading.end() :].strip()
 
 
 def _as_list(value: str | Sequence[str] | None) -> list[str]:
@@ -188,7 +163,7 @@ def _as_list(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _values(node: Any, key: str) -> Iterator[Any]:
-    """Every value under a key in the ``dataset`` of a config, and in what its components have bound themselves."""
+    """Yield every value under a key in the ``dataset`` of a config, and in the arguments that its components bind."""
     if isinstance(node, list):
         for part in node:
             yield from _values(part, key)
@@ -198,3 +173,113 @@ def _values(node: Any, key: str) -> Iterator[Any]:
             if name == key and value is not None:
                 yield value
             yield from _values(value, key)
+
+
+def read_measured(
+    summaries: Sequence[str | Path], weights: Mapping[str, float], folders: Mapping[str, str | Path], base: str | Path
+) -> list[Measured]:
+    """Read the figures of a model, which is found in each file by the hashes of its weights, not by a name.
+
+    Args:
+        summaries: Paths of ``summary.json`` and ``side_effects.json``.
+        weights: Weight of each adapter; those at 0 do not count.
+        folders: Name to folder of each adapter.
+        base: The base model's folder.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If one measured no model of these weights on this base.
+    """
+    wanted = _by_hash({name: fingerprint(folders[name]) for name in weights}, weights)
+    measured = []
+    for path in map(Path, summaries):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} not found; give the summary.json of a run of eval/political_compass.py, "
+                "or the side_effects.json of one of eval/side_effects.py"
+            )
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        hashes = summary["settings"]["adapters_sha256"]
+        models = {name: {sha256: 1.0} for name, sha256 in hashes.items()}
+        for name, blend in summary["settings"].get("blends", {}).items():
+            models[name] = _by_hash(hashes, blend)
+        same = [name for name, made_of in models.items() if made_of == wanted and name in summary["models"]]
+        if not same or summary["settings"]["base_sha256"] != fingerprint(base):
+            none = f"none of its models ({', '.join(models)}) has these weights"
+            raise ValueError(
+                f"{path} did not measure this model: {'it is of another base' if same else none}; score the same "
+                "folders, or leave it out"
+            )
+        measured.append(Measured(summary, same[0]))
+    return measured
+
+
+def _by_hash(hashes: Mapping[str, str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weight of each set of adapter weights; one that has two names counts with the sum."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for name, weight in weights.items():
+        total[hashes[name]] += weight
+    return {sha256: weight for sha256, weight in total.items() if weight}
+
+
+def _lean(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what the template prints of a ``summary.json``."""
+    base, instrument = next(iter(summary["models"])), summary["instrument"]
+    changes = {(c["mode"], c["axis"]): c for c in summary["comparisons"] if (c["a"], c["b"]) == (base, name)}
+    placebo = {axis for axis, about in instrument["axes"].items() if about["placebo"]}
+    rows, notes = [], []
+    for mode, scores in summary["models"][name].items():
+        for axis, score in scores.items():
+            change = changes.get((mode, axis), {})
+            label = f"{axis} (placebo: must not move)" if axis in placebo else axis
+            row = [mode, label, number(score["estimate"]), interval(score["ci95_items_fixed"]), interval(score["ci95"])]
+            row += [number(change.get("difference")), interval(change.get("ci95")), p_value(change.get("q"))]
+            rows.append([*row, f"{score['n_answered']} of {score['n_items']}"])
+            if score.get("void"):
+                notes.append(f"Void: {mode}, {axis} ({', '.join(score['void'])}).")
+        political = [axis for axis in scores if axis not in placebo]
+        of_base = summary["models"][base].get(mode, {})
+        if not any(model.get(axis, {}).get("void") for model in (scores, of_base) for axis in political):
+            notes += _distance(mode, {axis: changes.get((mode, axis)) for axis in political})
+    return {"name": name, "instrument": instrument, "rows": rows, "notes": notes, "command": summary["command"]}
+
+
+def _distance(mode: str, changes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Say how far a mode moved from the base, and whether that is told from 0."""
+    if "lean" in changes:
+        changes = {"lean": changes["lean"]}  # the axes of pairs are parts of the lean
+    known = {axis: change for axis, change in changes.items() if change and change["difference"] is not None}
+    if known.keys() != changes.keys():
+        return []
+    distance = math.hypot(*(change["difference"] for change in known.values()))
+    axes = [axis for axis, change in known.items() if _is_told_from_0(change)]
+    told = f"told from 0 on {', '.join(axes)}" if axes else "not told from 0"
+    return [f"Distance from the base in `{mode}`: {number(distance, signed=False)}, {told} (q < .05)."]
+
+
+def _is_told_from_0(change: Mapping[str, Any]) -> bool:
+    return change["q"] is not None and change["q"] < 0.05
+
+
+def _side_effects(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what the template prints of a ``side_effects.json``."""
+    entries = summary["side_effects"]
+    base = {(e["measure"], e["of"]): e["value"] for e in entries if e["model"] == summary["models"][0]}
+    of_model = [e for e in entries if e["model"] == name]
+    rows = []
+    for e in of_model:
+        share = e["unit"] == "share"
+        measure = e["measure"] if e["unit"] in ("share", "score") else f"{e['measure']}, {e['unit']}"
+        values = (base[e["measure"], e["of"]], e["value"])
+        row = [measure, e["of"], str(e["n"] or MISSING)]
+        row += [percent(x) if share else number(x, signed=False) for x in values]
+        row += [_points(e["difference"]) if share else number(e["difference"])]
+        ends = e["difference_ci95"]
+        row += [f"[{', '.join(map(_points, ends))}]" if share and ends else interval(ends), p_value(e["q"])]
+        rows.append(row)
+    changed = [f"{e['measure']} ({e['of']})" for e in of_model if _is_told_from_0(e)]
+    return {"name": name, "rows": rows, "changed": changed, "command": summary["command"]}
+
+
+def _points(share: float | None) -> str:
+    return MISSING if share is None else f"{number(100 * share, digits=0)} pp"
