@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from data.judging.scales import LEAN_SCALE, PostScale
 from data.quality.phrases import mask_personal
 from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import push_folder
-from data.synthesis.gates import Gates
+from data.synthesis.gates import SPLITS, GateSettings, check_rows
 from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
-from data.synthesis.posts import Distinct, PostReader, Selection
-from data.synthesis.rows import WriteDataset
-from data.synthesis.stages import Stage, StageReader, forget_posts, remake_posts, run_stages
+from data.synthesis.posts import PostReader, distinct_posts, select_posts
+from data.synthesis.rows import write_dataset
+from data.synthesis.stages import Stage, StageReader, StageStep, forget_posts, remake_posts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
@@ -94,14 +95,16 @@ class SynthesizeRecipe:
         if {*cfg.sides} != {"left", "right"} and not str(cfg.single_sided_reason or "").strip():
             raise ValueError(f"sides={list(cfg.sides)}: say why in single_sided_reason; the card will carry it")
         self.topics = {topic: axis for axis, topics in cfg.topics.items() for topic in topics}
-        instruction, answer, views, structured, neutral = (
-            self.generator_cfg[key] for key in ("instruction", "answer", "views", "structured", "neutral")
+        rubric = self.generator_cfg
+        sides = ("left", "right", "neutral") if rubric.neutral else ("left", "right")
+        self.rubric = Rubric(
+            rubric.instruction, rubric.answer, rubric.views, rubric.structured, tuple(rubric.n_words), sides
         )
-        self.rubric = Rubric(instruction, answer, views, structured, tuple(self.generator_cfg.n_words))
-        self.answer_sides = ["left", "right", *(["neutral"] if neutral else [])]
-        lacking = {(axis, side) for axis in cfg.topics for side in self.answer_sides} - {*load_views(views)[1]}
+        lacking = {(axis, side) for axis in cfg.topics for side in sides} - {*load_views(rubric.views)[1]}
         if lacking:
-            raise ValueError(f"{views}: no view for {sorted(lacking)}; add a line for each")
+            raise ValueError(f"{rubric.views}: no view for {sorted(lacking)}; add a line for each")
+        if {*cfg.split_shares} != {*SPLITS} or abs(sum(cfg.split_shares.values()) - 1) > 1e-9:
+            raise ValueError(f"split_shares={cfg.split_shares}; want a share for each of {', '.join(SPLITS)}, in sum 1")
         self.judges = [config.instantiate(judge.client) for judge in self.judge_cfgs]
         self.generator = config.instantiate(self.generator_cfg.client)
         self.scales = [PostScale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
@@ -111,7 +114,7 @@ class SynthesizeRecipe:
     def preview(self) -> None:
         """Show one prompt of each stage and the number of calls, and ask nothing."""
         posts = [mask_personal(post["text"], post["names"]) for source in self.sources for post in source()]
-        n, n_answers = len(posts), 1 + len(self.answer_sides)
+        n, n_answers = len(posts), 1 + len(self.rubric.sides)
         example, (topic, axis) = posts[0], next(iter(self.topics.items()))
         requests = {
             "judge": self.scales[0].request(example),
@@ -153,11 +156,10 @@ class SynthesizeRecipe:
             agreement: For each judge its figures against people's labels, or None.
         """
         cfg: dict[str, Any] = _plain(self.cfg)
-        tasks, folder = cfg["executor"].get("tasks", 1), self.output_dir / "stages"
-        posts, distinct, judged, selected, prompts, answers, gates = (
-            folder / name
-            for name in ("1_posts", "2_distinct", "3_judged", "4_selected", "5_prompts", "6_answers", "7_gates")
-        )
+        tasks, most = cfg["executor"].get("tasks", 1), cfg["max_unanswered"]
+        names = ("1_posts", "2_distinct", "3_judged", "4_selected", "5_prompts", "6_answers", "7_gates")
+        folders = [self.output_dir / "stages" / name for name in names]
+        posts, distinct, judged, selected, prompts, answers, gated = folders
         judges = [
             {**_client_facts(judge.client), "prompt_sha256": load_instruction(judge.instruction).sha256}
             for judge in self.judge_cfgs
@@ -172,7 +174,20 @@ class SynthesizeRecipe:
                 "max_side_difference", "max_unanswered", "toxicity", "max_toxicity", "embeddings", "min_cosine",
             ),
         }  # fmt: skip
-        max_unanswered = cfg["max_unanswered"]
+        distinct_only = partial(distinct_posts, threshold=cfg["duplicate"], alike=self.alike)
+        select = partial(
+            select_posts,
+            topics=self.topics,
+            toxicity=self.toxicity,
+            **_chosen(cfg, "min_relevance", "min_distance", "quota"),
+        )
+        gates = GateSettings(**_chosen(cfg, *GateSettings._fields))
+        check = partial(check_rows, settings=gates, toxicity=self.toxicity, alike=self.alike)
+        dataset = self.output_dir / "dataset"
+        write = partial(write_dataset, folder=dataset, before=folders[:-1], facts=facts, sides=cfg["sides"])
+        asking = [
+            JudgePosts(client, scale, StageReader(distinct), most) for client, scale in zip(self.judges, self.scales)
+        ]
         return [
             Stage(
                 posts,
@@ -183,94 +198,45 @@ class SynthesizeRecipe:
             ),
             Stage(
                 distinct,
-                [StageReader(posts), Distinct(cfg["duplicate"], self.alike)],
+                [StageReader(posts), StageStep("near duplicates", distinct_only)],
                 _chosen(cfg, "duplicate", "embeddings", "min_cosine"),
                 tasks=1,
                 posts="**/*.jsonl",
             ),
             Stage(
                 judged,
-                [
-                    StageReader(distinct),
-                    *(
-                        JudgePosts(client, scale, StageReader(distinct), max_unanswered)
-                        for client, scale in zip(self.judges, self.scales)
-                    ),
-                ],
+                [StageReader(distinct), *asking],
                 {"judges": judges, "topics": self.topics},
                 tasks,
                 posts="**/*.jsonl",
             ),
             Stage(
                 selected,
-                [
-                    StageReader(judged),
-                    Selection(self.topics, cfg["min_relevance"], cfg["min_distance"], cfg["quota"], self.toxicity),
-                ],
+                [StageReader(judged), StageStep("selection", select)],
                 _chosen(cfg, "min_relevance", "min_distance", "quota", "toxicity", "max_toxicity"),
                 tasks=1,
                 posts="**/*.jsonl",
             ),
             Stage(
                 prompts,
-                [
-                    StageReader(selected),
-                    WritePrompts(self.generator, self.rubric, StageReader(selected), max_unanswered),
-                ],
+                [StageReader(selected), WritePrompts(self.generator, self.rubric, StageReader(selected), most)],
                 {"generator": generator},
                 tasks,
                 posts="rejected/*.jsonl",  # the text of the others is the prompt now
             ),
             Stage(
                 answers,
-                [
-                    StageReader(prompts),
-                    WriteAnswers(
-                        self.generator, self.rubric, self.answer_sides, StageReader(prompts), max_unanswered
-                    ),
-                ],
-                {"sides": self.answer_sides, "n_words": list(self.rubric.n_words)},
+                [StageReader(prompts), WriteAnswers(self.generator, self.rubric, StageReader(prompts), most)],
+                {"sides": list(self.rubric.sides), "n_words": list(self.rubric.n_words)},
                 tasks,
             ),
             Stage(
-                gates,
-                [
-                    StageReader(answers),
-                    Gates(
-                        instruments=cfg["instruments"],
-                        duplicate=cfg["duplicate"],
-                        related=cfg["related"],
-                        shares=cfg["split_shares"],
-                        held_out_topics=cfg["held_out_topics"],
-                        seed=cfg["seed"],
-                        language=cfg["language"],
-                        toxicity=self.toxicity,
-                        alike=self.alike,
-                    ),
-                    WriteDataset(
-                        self.output_dir / "dataset",
-                        before_selection=[posts, distinct, judged, selected],
-                        prompts=prompts,
-                        answers=answers,
-                        facts=facts,
-                        sides=cfg["sides"],
-                        generator={
-                            "params": dict(self.generator.params),
-                            "prompt_sha256": self.rubric.sha256(),
-                            "seed": cfg["seed"],
-                        },
-                        max_side_difference=cfg["max_side_difference"],
-                        store_posts=cfg["store_posts"],
-                    ),
-                ],
-                {
-                    **facts,
-                    **_chosen(cfg, "sides", "split_shares"),
-                    "instruments": _file_hashes(cfg["instruments"]),
-                },
+                gated,
+                [StageReader(answers), StageStep("gates", check), StageStep("data set", write)],
+                facts | _chosen(cfg, "sides", "split_shares") | {"instruments": _file_hashes(cfg["instruments"])},
                 tasks=1,
             ),
-        ]  # fmt: skip
+        ]
 
     def _agreement(self, client: ChatClient, scale: PostScale, cfg: DictConfig) -> dict[str, Any] | None:
         if cfg.labelled is None:

@@ -20,8 +20,8 @@ from transformers import (
 
 from data import audit, text_models
 from data.quality.duplicates import near_duplicate_clusters
-from data.synthesis.gates import Gates
-from data.synthesis.posts import Distinct, Selection
+from data.synthesis.gates import GateSettings, check_rows
+from data.synthesis.posts import distinct_posts, select_posts
 from data.synthesis.stages import Document
 from data.text_models import Alike, Cap, OffensiveWords, TextClassifier, TextEncoder, read_alike, read_cap
 
@@ -167,7 +167,8 @@ def test_posts_over_the_cap_are_out_on_either_side_and_do_not_take_a_place():
         document(f"{k}", text, judges=[judged | {"score": score, "masked_score": score}])
         for k, (text, score) in enumerate(zip(texts, scores))
     ]
-    done = list(Selection({"drugs": "social"}, 6, 4, None, Cap(shouting, 0.5)).run(documents))
+    limits = {"min_relevance": 6, "min_distance": 4, "quota": None}
+    done = select_posts(documents, {"drugs": "social"}, **limits, toxicity=Cap(shouting, 0.5))
     assert [d.metadata.get("rejected", {}).get("reason") for d in done] == ["toxicity", None, "toxicity", None]
     assert [d.metadata["side"] for d in done] == ["left", "left", "right", "right"]
     assert done[0].metadata["rejected"]["found"] == "scored 1.000, at most 0.5"
@@ -180,11 +181,8 @@ def test_answers_over_the_cap_are_out_and_counted_on_their_own_side():
     documents = [
         document(str(k), prompt, answers=own, topic="housing") for k, (prompt, own) in enumerate(zip(prompts, answers))
     ]
-    gates = Gates(
-        instruments=[], duplicate=0.5, related=0.25, shares=SHARES, held_out_topics=[], seed=0, language="en",
-        toxicity=Cap(shouting, 0.5),
-    )  # fmt: skip
-    done = list(gates.run(documents))
+    settings = GateSettings([], 0.5, 0.25, SHARES, [], seed=0, language="en")
+    done = check_rows(documents, settings, Cap(shouting, 0.5))
     assert done[0].metadata["toxic"] == ["left answer"]
     assert done[0].metadata["rejected"]["reason"] == "toxicity"
     assert done[0].metadata["rejected"]["found"] == "left answer: scored 1.000, at most 0.5"
@@ -195,7 +193,7 @@ def test_posts_that_say_the_same_in_other_words_are_one():
     texts = ["Rents must fall in this town.", "Housing here ought to be cheaper.", "Trams are late."]
     vectors = {texts[0]: [1, 0], texts[1]: [0.98, 0.199], texts[2]: [0, 1]}
     alike = Alike(lambda own: np.array([vectors[text] for text in own]), 0.9)
-    done = list(Distinct(0.5, alike).run([document(str(k), text) for k, text in enumerate(texts)]))
+    done = distinct_posts([document(str(k), text) for k, text in enumerate(texts)], 0.5, alike)
     assert [d.metadata.get("rejected", {}).get("found") for d in done] == [None, "0", None]
 
 

@@ -79,18 +79,7 @@ class ChatClient:
 
     def __reduce__(self) -> tuple:
         """Worker processes get the settings and connect by themselves."""
-        return partial(ChatClient, **{f.name: getattr(self, f.name) for f in fields(self) if f.init}), ()
-
-    def chat(self, messages: Messages, parse: Callable[[str], Any] | None = None, **params: Any) -> Reply:
-        """Ask one question.
-
-        Raises:
-            RuntimeError: If there is no usable answer, with the reason.
-        """
-        result = self.ask(Request(messages, parse, params))
-        if isinstance(result, Failure):
-            raise RuntimeError(f"{self.model} at {self.base_url}: {result.kind}: {result.reason}")
-        return result
+        return partial(ChatClient, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
 
     def chat_many(
         self, requests: Iterable[Request], total: int | None = None, title: str | None = None

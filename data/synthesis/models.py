@@ -10,12 +10,13 @@ import re
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.chat import ChatClient, Failure, Reply, Request
 from data.chat.replies import Messages, object_format, object_parser
 from data.judging.instructions import load_instruction, load_views
 from data.judging.scales import PostScale
+from data.pairs.records import SIDES
 from data.quality.phrases import PROMPT_GATES, TEXT_GATES, wrong_size
 from data.synthesis.stages import Document, DocumentsPipeline, PipelineStep, StageReader, reject
 
@@ -61,6 +62,7 @@ class Rubric(NamedTuple):
         views: The same for what each side stands for.
         structured: Whether the server is told the form of the answer (``response_format``).
         n_words: Least and most words of an answer.
+        sides: Each gets an answer.
     """
 
     instruction: str = "instruction"
@@ -68,13 +70,12 @@ class Rubric(NamedTuple):
     views: str = "views"
     structured: bool = True
     n_words: tuple[int, int] = (60, 90)
+    sides: tuple[str, ...] = SIDES
 
     def sha256(self) -> dict[str, str]:
         """Return the hash of each text."""
-        texts = {"prompt": self.instruction, "answer": self.answer}
-        return {name: load_instruction(text).sha256 for name, text in texts.items()} | {
-            "views": load_views(self.views)[0]
-        }
+        prompt, answer = load_instruction(self.instruction), load_instruction(self.answer)
+        return {"prompt": prompt.sha256, "answer": answer.sha256, "views": load_views(self.views)[0]}
 
     def prompt_request(self, post: str, topic: str) -> Request:
         """Return the request for a prompt on the subject of a post."""
@@ -114,15 +115,16 @@ class _Asking(PipelineStep):
 
     Args:
         client: The model.
+        questions: The questions: of a scale, or of a rubric.
         reader: Reader of the documents, for the time left.
         max_unanswered: Most documents with calls that were not answered.
     """
 
     n_calls = 1  # a document
 
-    def __init__(self, client: ChatClient, reader: StageReader, max_unanswered: int) -> None:
+    def __init__(self, client: ChatClient, questions: Any, reader: StageReader, max_unanswered: int) -> None:
         super().__init__()
-        self.client, self.reader, self.max_unanswered = client, reader, max_unanswered
+        self.client, self.questions, self.reader, self.max_unanswered = client, questions, reader, max_unanswered
 
     @abstractmethod
     def requests(self, document: Document) -> list[tuple[str, Request]]:
@@ -178,13 +180,11 @@ class JudgePosts(_Asking):
     name = "judge"
     n_calls = 2
 
-    def __init__(self, client: ChatClient, scale: PostScale, reader: StageReader, max_unanswered: int) -> None:
-        super().__init__(client, reader, max_unanswered)
-        self.scale = scale
+    questions: PostScale
 
     def requests(self, document: Document) -> list[tuple[str, Request]]:
         """Ask for the text as it is, and masked."""
-        return [(self.name, self.scale.request(text)) for text in (document.text, mask_names(document.text))]
+        return [(self.name, self.questions.request(text)) for text in (document.text, mask_names(document.text))]
 
     def use(self, document: Document, replies: list[Reply]) -> None:
         """Keep both scores."""
@@ -192,7 +192,7 @@ class JudgePosts(_Asking):
         scores = {
             "model": self.client.model,
             "revision": plain.model,
-            "prompt_sha256": load_instruction(self.scale.instruction).sha256,
+            "prompt_sha256": load_instruction(self.questions.instruction).sha256,
             "score": plain.parsed["lean"],
             "masked_score": masked.parsed["lean"],
             "relevance": plain.parsed["relevance"],
@@ -208,13 +208,11 @@ class WritePrompts(_Asking):
     type = "✍️ - GENERATOR"
     name = "prompts"
 
-    def __init__(self, client: ChatClient, rubric: Rubric, reader: StageReader, max_unanswered: int) -> None:
-        super().__init__(client, reader, max_unanswered)
-        self.rubric = rubric
+    questions: Rubric
 
     def requests(self, document: Document) -> list[tuple[str, Request]]:
         """Ask for one prompt."""
-        return [("prompt", self.rubric.prompt_request(document.text, document.metadata["topic"]))]
+        return [("prompt", self.questions.prompt_request(document.text, document.metadata["topic"]))]
 
     def use(self, document: Document, replies: list[Reply]) -> None:
         """Drop the post: from here on the text is the prompt."""
@@ -227,18 +225,18 @@ class WriteAnswers(_Asking):
     type = "✍️ - GENERATOR"
     name = "answers"
 
-    def __init__(
-        self, client: ChatClient, rubric: Rubric, sides: Sequence[str], reader: StageReader, max_unanswered: int
-    ) -> None:
-        super().__init__(client, reader, max_unanswered)
-        self.rubric, self.sides, self.n_calls = rubric, list(sides), len(sides)
+    questions: Rubric
+
+    def __init__(self, client: ChatClient, questions: Rubric, reader: StageReader, max_unanswered: int) -> None:
+        super().__init__(client, questions, reader, max_unanswered)
+        self.n_calls = len(questions.sides)
 
     def requests(self, document: Document) -> list[tuple[str, Request]]:
         """Ask for one answer of each side."""
         axis = document.metadata["axis"]
-        return [(side, self.rubric.answer_request(document.text, axis, side)) for side in self.sides]
+        return [(side, self.questions.answer_request(document.text, axis, side)) for side in self.questions.sides]
 
     def use(self, document: Document, replies: list[Reply]) -> None:
         """Keep the answers of all sides."""
-        document.metadata["answers"] = {side: reply.parsed for side, reply in zip(self.sides, replies)}
+        document.metadata["answers"] = {side: reply.parsed for side, reply in zip(self.questions.sides, replies)}
         document.metadata["generator"] = {"model": self.client.model, "revision": replies[0].model}

@@ -56,83 +56,66 @@ class PostReader(PipelineStep):
         return document if least <= n <= most else reject(document, self.name, "post length", f"{n} words")
 
 
-class Distinct(PipelineStep):
-    """Reject all but one of posts that are the same or nearly; the one with the lowest hash stays. One task."""
-
-    type = "🫂 - DEDUP"
-    name = "near duplicates"
-
-    def __init__(self, threshold: float, alike: PairsOf | None = None) -> None:
-        super().__init__()
-        self.threshold, self.alike = threshold, alike
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield all documents, in the order of their ids."""
-        documents = sorted(data, key=lambda document: (document.id, document.text))
-        first = near_duplicate_clusters([document.text for document in documents], self.threshold, alike=self.alike)
-        for index, (document, stays) in enumerate(zip(documents, first)):
-            yield document if stays == index else reject(document, "posts", "near duplicate", documents[stays].id)
+def distinct_posts(documents: Iterable[Document], threshold: float, alike: PairsOf | None = None) -> list[Document]:
+    """Reject all but one of posts that are the same or nearly; the one with the lowest hash stays."""
+    documents = sorted(documents, key=lambda document: (document.id, document.text))
+    clusters = near_duplicate_clusters([document.text for document in documents], threshold, alike=alike)
+    for index, (document, stays) in enumerate(zip(documents, clusters)):
+        if stays != index:
+            reject(document, "posts", "near duplicate", documents[stays].id)
+    return documents
 
 
-class Selection(PipelineStep):
-    """Choose posts by the judges' scores; adds ``lean``, ``agreement``, ``topic``, ``axis`` and ``side``. One task.
+def select_posts(
+    documents: Iterable[Document],
+    topics: Mapping[str, str],
+    *,
+    min_relevance: float,
+    min_distance: float,
+    quota: int | None,
+    toxicity: Cap | None = None,
+) -> list[Document]:
+    """Choose posts by the judges' scores; adds ``lean``, ``agreement``, ``topic``, ``axis`` and ``side``.
 
     Args:
+        documents: All judged posts.
         topics: Topic to axis.
         min_relevance: Least mean relevance, 0 to 10.
         min_distance: Least distance of the mean lean from the centre, 0 to 10.
         quota: Most posts of a topic and side. On each topic both sides get the same number.
         toxicity: Most that a post may score, whatever its side; None scores none.
     """
-
-    type = "🔻 - FILTER"
-    name = "selection"
-
-    def __init__(
-        self,
-        topics: Mapping[str, str],
-        min_relevance: float,
-        min_distance: float,
-        quota: int | None,
-        toxicity: Cap | None = None,
-    ) -> None:
-        super().__init__()
-        self.topics, self.quota, self.toxicity = dict(topics), quota, toxicity
-        self.min_relevance, self.min_distance = min_relevance, min_distance
-
-    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield all documents, in the order of their ids."""
-        documents = [self._scored(document) for document in sorted(data, key=lambda document: document.id)]
-        if self.toxicity:  # not before: only posts that would be taken are scored, and their side is known
-            clear = kept(documents)
-            for document, reason in zip(clear, self.toxicity.reasons([document.text for document in clear])):
-                if reason:
-                    reject(document, self.name, "toxicity", reason)
-        strata: dict[str, dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
-        for document in kept(documents):
-            strata[document.metadata["topic"]][document.metadata["side"]].append(document)
-        for topic, by_side in strata.items():
-            n_left, n_right = len(by_side["left"]), len(by_side["right"])
-            most = min(n_left, n_right, self.quota or n_left)
-            for side in SIDES:
-                clearest = sorted(by_side[side], key=lambda d: (-abs(d.metadata["lean"] - CENTRE), d.id))
-                for document in clearest[most:]:
-                    reject(document, self.name, "quota", f"{topic}: {n_left} left, {n_right} right, keep {most}")
-        yield from documents
-
-    def _scored(self, document: Document) -> Document:
+    documents = sorted(documents, key=lambda document: document.id)
+    for document in documents:
         judges = document.metadata["judges"]
         plain, masked, relevance = (mean(j[key] for j in judges) for key in ("score", "masked_score", "relevance"))
         topic, side = judges[0]["topic"], side_of(plain)
+        document.metadata |= {"lean": plain, "side": side, "topic": topic, "axis": topics[topic]}
         sides = [side_of(judge[key]) for judge in judges for key in ("score", "masked_score")]
-        agreement = sides.count(side) / len(sides)
-        document.metadata |= {
-            "lean": plain, "side": side, "topic": topic, "axis": self.topics[topic], "agreement": agreement
-        }  # fmt: skip
-        if relevance < self.min_relevance:
-            return reject(document, self.name, "relevance", f"{relevance:g} of 10")
-        if abs(plain - CENTRE) < self.min_distance:
-            return reject(document, self.name, "lean", f"{plain:g} on 0 to 20")
-        if side_of(masked) != side:
-            return reject(document, self.name, "side hangs on names", f"{plain:g}, with names masked {masked:g}")
-        return document
+        document.metadata["agreement"] = sides.count(side) / len(sides)
+        if relevance < min_relevance:
+            reject(document, "selection", "relevance", f"{relevance:g} of 10")
+        elif abs(plain - CENTRE) < min_distance:
+            reject(document, "selection", "lean", f"{plain:g} on 0 to 20")
+        elif side_of(masked) != side:
+            reject(document, "selection", "side hangs on names", f"{plain:g}, with names masked {masked:g}")
+    if toxicity:  # not before: only posts that would be taken are scored, and their side is known
+        clear = kept(documents)
+        for document, reason in zip(clear, toxicity.reasons([document.text for document in clear])):
+            if reason:
+                reject(document, "selection", "toxicity", reason)
+    _fill_quota(kept(documents), quota)
+    return documents
+
+
+def _fill_quota(documents: Iterable[Document], quota: int | None) -> None:
+    strata: dict[str, dict[str, list[Document]]] = defaultdict(lambda: defaultdict(list))
+    for document in documents:
+        strata[document.metadata["topic"]][document.metadata["side"]].append(document)
+    for topic, by_side in strata.items():
+        n_left, n_right = len(by_side["left"]), len(by_side["right"])
+        most = min(n_left, n_right, quota or n_left)
+        for side in SIDES:
+            clearest = sorted(by_side[side], key=lambda d: (-abs(d.metadata["lean"] - CENTRE), d.id))
+            for document in clearest[most:]:
+                reject(document, "selection", "quota", f"{topic}: {n_left} left, {n_right} right, keep {most}")

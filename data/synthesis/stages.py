@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from data.recipe.files import to_jsonl, write_whole
 
@@ -19,8 +19,6 @@ try:
     from datatrove.data import Document, DocumentsPipeline
     from datatrove.executor.base import PipelineExecutor
     from datatrove.pipeline.base import PipelineStep
-    from datatrove.pipeline.filters.base_filter import BaseFilter
-    from datatrove.pipeline.writers.disk_base import DiskWriter
     from loguru import logger
 except ImportError as error:
     raise ImportError('synthesis needs datatrove: pip install -c constraints.txt -e ".[synthesis]"') from error
@@ -106,39 +104,46 @@ class StageReader(PipelineStep):
         return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*.jsonl")) // world_size
 
 
-class StageWriter(DiskWriter):
-    """Write documents as JSON Lines, a file for each task; the same documents give the same bytes."""
+class StageStep(PipelineStep):
+    """Run a function on all documents of a stage at once; the stage has one task."""
 
-    default_output_filename = "${rank}.jsonl"
+    type = "🔻 - FILTER"
+
+    def __init__(self, name: str, function: Callable[[list[Document]], Iterable[Document]]) -> None:
+        self.name, self.function = name, function
+        super().__init__()
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield the documents that the function returns."""
+        yield from self.function(list(data))
+
+
+class StageWriter(PipelineStep):
+    """Write documents as JSON Lines, a file for each task; the same documents give the same bytes.
+
+    Those that something has rejected go to a file of their own, and no further.
+    """
+
+    type = "💽 - WRITER"
     name = "stage"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder), compression=None)
-
-    def _write(self, document: dict[str, Any], file_handler: IO, _filename: str) -> None:
-        document.pop("media", None)
-        file_handler.write(json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-class Kept(BaseFilter):
-    """Let documents through that nothing has rejected; the others go to a file of their own, with the reason."""
-
-    name = "kept"
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(StageWriter(folder / REJECTED))
+        super().__init__()
         self.folder = folder
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Let this task's documents through; the files of an interrupted try are removed first."""
-        for folder in (self.folder, self.folder / REJECTED):
-            (folder / f"{rank:05d}.jsonl").unlink(missing_ok=True)
-        yield from super().run(data, rank, world_size)
-
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Say whether a document stays."""
-        rejected = doc.metadata.get(REJECTED)
-        return (False, rejected["reason"]) if rejected else True
+        """Write this task's documents over those of an interrupted try, and yield those that stay."""
+        paths = [folder / f"{rank:05d}.jsonl" for folder in (self.folder, self.folder / REJECTED)]
+        paths[1].parent.mkdir(parents=True, exist_ok=True)
+        with paths[0].open("w", encoding="utf-8") as file, paths[1].open("w", encoding="utf-8") as rejected_file:
+            for document in data:
+                is_rejected = REJECTED in document.metadata
+                row = {"text": document.text, "id": document.id, "metadata": document.metadata}
+                line = json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
+                (rejected_file if is_rejected else file).write(line)
+                self.stat_update("rejected" if is_rejected else "kept")
+                if not is_rejected:
+                    yield document
 
 
 def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
@@ -162,7 +167,7 @@ def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
             continue
         _renew(stage, mark)
         depends: dict[str, Any] = {"depends": before} if submits and before else {}
-        steps = [*stage.steps, Kept(stage.folder), StageWriter(stage.folder)]
+        steps = [*stage.steps, StageWriter(stage.folder)]
         before = executor(steps, tasks=stage.tasks, logging_dir=str(stage.folder / "logs"), **depends)
         before.run()
         failed = [] if submits else before.get_incomplete_ranks()
