@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.scores.intervals import false_discovery_rates, unit_interval
+from eval.scores.intervals import add_false_discovery_rates, unit_interval
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
 
@@ -127,9 +127,15 @@ def test_comparison_by_hand():
 
 def test_false_discovery_rates_by_hand():
     """p .01 .02 .04 .5, m = 4: .04 .04 .0533 .5; and None is left out of m."""
-    q = false_discovery_rates([0.04, 0.01, None, 0.5, 0.02])
-    assert q == [pytest.approx(0.16 / 3), pytest.approx(0.04), None, pytest.approx(0.5), pytest.approx(0.04)]
-    assert false_discovery_rates([0.9, 0.95]) == pytest.approx([0.95, 0.95])
+    for p, expected in (
+        ([0.04, 0.01, None, 0.5, 0.02], [0.053333, 0.04, None, 0.5, 0.04]),
+        ([0.9, 0.95], [0.95, 0.95]),
+        ([None], [None]),
+        ([], []),
+    ):
+        tests = [{"p": x} for x in p]
+        add_false_discovery_rates(tests)
+        assert [test["q"] for test in tests] == expected
 
 
 def test_twins_are_resampled_together():

@@ -199,12 +199,8 @@ def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | N
 def share_change(a: np.ndarray, b: np.ndarray) -> Change:
     """Return the paired difference of two shares, b - a.
 
-    Source: Agresti and Min 2005, Statistics in Medicine 24 (half a pair added to each cell of the 2 x 2 table); McNemar
-    1947 in its exact form, two-sided binomial over the discordant pairs.
-
-    Args:
-        a: Of each prompt whether it counts, bool ``[N]``.
-        b: The same prompts, of the other model.
+    ``a`` and ``b`` say of each prompt whether it counts, bool ``[N]``. Source: Agresti and Min 2005, Statistics in
+    Medicine 24 (half a pair added to each cell of the 2 x 2 table); McNemar 1947 in its exact form.
     """
     gained, lost = int((~a & b).sum()), int((a & ~b).sum())
     n = len(a) + 2

@@ -2,22 +2,16 @@
 """The picture of a run, drawn from ``summary.json`` alone: the plane of two axes, and panels beside it."""
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from eval.pages.panels import (
-    Panel,
-    Summary,
-    curve_panels,
-    draw_differences,
-    draw_replicates,
-    draw_scores,
-    short,
-    style_of_each,
-)  # fmt: skip
+from eval.pages import panels
+from eval.pages.panels import Panel, Summary
 from eval.scores.places import read_groups
 from eval.scores.summary import iterate_scores
 
@@ -39,14 +33,14 @@ def require_matplotlib() -> None:
 
 def draw_compass(summary: Summary) -> dict[str, bytes]:
     """Draw all panels of a ``summary.json`` into one picture; return it as ``png`` and ``svg``."""
-    panels = list_panels(summary)
-    n_columns = min(len(panels), 3 if len(panels) > 4 else 2)
-    n_rows = -(-len(panels) // n_columns)
+    drawn = list_panels(summary)
+    n_columns = min(len(drawn), 3 if len(drawn) > 4 else 2)
+    n_rows = -(-len(drawn) // n_columns)
     size = (5.4 * n_columns, 5.2 * n_rows + 1)
     figure, grid = _pyplot().subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
-    for panel, ax in zip(panels, grid.flat):
+    for panel, ax in zip(drawn, grid.flat):
         panel(ax)
-    for ax in grid.flat[len(panels) :]:
+    for ax in grid.flat[len(drawn) :]:
         ax.set_axis_off()
     handles = _legend(grid.flat[0], summary)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3 * n_columns), frameon=False)
@@ -72,23 +66,24 @@ def panel_svgs(summary: Summary) -> list[str]:
 
 def list_panels(summary: Summary) -> list[Panel]:
     """Return the panels of a summary; a mode that was not run has none."""
-    panels: list[Panel] = []
-    modes = dict.fromkeys(score.mode for score in iterate_scores(summary["models"]))
-    for mode in modes:
-        scored = {score.axis for score in iterate_scores(summary["models"]) if score.mode == mode}
-        about = summary["instrument"]["axes"]
-        axes = [axis for axis in about if axis in scored and not about[axis]["placebo"]][:2]
+    drawn: list[Panel] = []
+    scored: dict[str, set[str]] = {}
+    for score in iterate_scores(summary["models"]):
+        scored.setdefault(score.mode, set()).add(score.axis)
+    about = summary["instrument"]["axes"]
+    for mode, of_mode in scored.items():
+        axes = [axis for axis in about if axis in of_mode and not about[axis]["placebo"]][:2]
         if mode != "pairs" and len(axes) == 2:
-            panels.append(lambda ax, mode=mode, axes=axes: draw_plane(ax, summary, mode, axes))
+            drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes))
             if is_crowded(summary, mode, axes):
-                panels.append(lambda ax, mode=mode, axes=axes: draw_plane(ax, summary, mode, axes, zoomed=True))
+                drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes, zoomed=True))
         if any(run["mode"] == mode for run in summary["replicates"]["runs"]):
-            panels.append(lambda ax, mode=mode: draw_replicates(ax, summary, mode))
+            drawn.append(partial(panels.draw_replicates, summary=summary, mode=mode))
             continue
-        panels.append(lambda ax, mode=mode: draw_scores(ax, summary, mode))
+        drawn.append(partial(panels.draw_scores, summary=summary, mode=mode))
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
-            panels.append(lambda ax, mode=mode: draw_differences(ax, summary, mode))
-    return panels + curve_panels(summary)
+            drawn.append(partial(panels.draw_differences, summary=summary, mode=mode))
+    return drawn + panels.curve_panels(summary)
 
 
 def caption(summary: Summary) -> str:
@@ -116,53 +111,51 @@ def draw_plane(ax: "Axes", summary: Summary, mode: str, axes: list[str], zoomed:
     """Draw the models on two axes with the 95 % region of each mean, and what leads from the first to the others."""
     from matplotlib.patches import Ellipse
 
-    about, groups = [summary["instrument"]["axes"][axis] for axis in axes], read_groups(summary)
-    limits = [a["range"] for a in about]
+    groups, styles = read_groups(summary), panels.style_of_each(summary)
+    x_axis, y_axis = (summary["instrument"]["axes"][axis] for axis in axes)
+    points, ends = _points(summary, mode, axes), groups.ends()
+    limits = [x_axis["range"], y_axis["range"]]
     if zoomed:
-        spans = _spans(summary, mode, axes)
+        spans = _spans(points)
         half = 0.65 * max(high - low for low, high in spans) or 1.0
         limits = [((low + high) / 2 - half, (low + high) / 2 + half) for low, high in spans]
-    points = _points(summary, mode, axes)
     centers = {name: (x["estimate"], y["estimate"]) for name, (x, y) in points.items()}
-    styles, ends = style_of_each(summary), groups.ends()
     for name, (x, y) in points.items():
         color, marker, line = styles[name]
         if x["ci95"] and y["ci95"] and name in ends:
             width, height = (REGION * (v["ci95"][1] - v["ci95"][0]) for v in (x, y))
             ax.add_patch(Ellipse(centers[name], width, height, fill=False, ec=color, ls=line, lw=1.2, zorder=2))
-        hollow = x.get("void") or y.get("void")
-        faces = {"mfc": "white", "mec": color} if hollow else {"mfc": color, "mec": "white"}
-        ax.plot(*centers[name], marker, **faces, ms=9 if name in ends else 5, zorder=4)
+        face, edge = panels.marker_colors(styles[name], bool(x.get("void") or y.get("void")))
+        ax.plot(*centers[name], marker, mfc=face, mec=edge, ms=9 if name in ends else 5, zorder=4)
     arrow = {"arrowstyle": "->", "color": "#777777", "lw": 1.2, "shrinkA": 4, "shrinkB": 4}
-    for chain in groups.paths_from_base():
-        for a, b in zip(chain, chain[1:]):
-            if a in centers and b in centers:
-                ax.annotate("", centers[b], centers[a], arrowprops=arrow, zorder=3)
-    ax.axhline(sum(about[1]["range"]) / 2, color="#999999", lw=0.8, zorder=0)
-    ax.axvline(sum(about[0]["range"]) / 2, color="#999999", lw=0.8, zorder=0)
+    for a, b in (step for chain in groups.paths_from_base() for step in itertools.pairwise(chain)):
+        if a in centers and b in centers:
+            ax.annotate("", centers[b], centers[a], arrowprops=arrow, zorder=3)
+    ax.axhline(sum(y_axis["range"]) / 2, color="#999999", lw=0.8, zorder=0)
+    ax.axvline(sum(x_axis["range"]) / 2, color="#999999", lw=0.8, zorder=0)
     ax.set(xlim=limits[0], ylim=limits[1])
-    ax.set_xlabel(f"{about[0]['low']}  ←  {axes[0]}  →  {about[0]['high']}")
-    ax.set_ylabel(f"{about[1]['low']}  ←  {axes[1]}  →  {about[1]['high']}")
+    ax.set_xlabel(f"{x_axis['low']}  ←  {axes[0]}  →  {x_axis['high']}")
+    ax.set_ylabel(f"{y_axis['low']}  ←  {axes[1]}  →  {y_axis['high']}")
     ax.set_title(f"{mode}: the part where the points lie" if zoomed else f"{mode}: the whole compass", fontsize=10)
 
 
-def _points(summary: Summary, mode: str, axes: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _points(summary: Summary, mode: str, axes: list[str]) -> dict[str, list[Mapping[str, Any]]]:
     """Return the two scores of each model that has a point on both axes."""
     points = {name: [m[mode].get(a) for a in axes] for name, m in summary["models"].items() if mode in m}
     return {name: p for name, p in points.items() if all(v and v["estimate"] is not None for v in p)}
 
 
-def _spans(summary: Summary, mode: str, axes: list[str]) -> list[tuple[float, float]]:
+def _spans(points: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[float, float]]:
     """Return least and greatest value of points and intervals on each axis."""
-    points = _points(summary, mode, axes).values()
-    values = [[x for p in points for x in (p[k]["estimate"], *(p[k]["ci95"] or []))] for k in range(2)]
+    values = [[x for p in points.values() for x in (p[k]["estimate"], *(p[k]["ci95"] or []))] for k in range(2)]
     return [(min(v, default=0.0), max(v, default=0.0)) for v in values]
 
 
 def is_crowded(summary: Summary, mode: str, axes: list[str]) -> bool:
     """Return whether the points of a mode lie in so small a part that they are shown again, larger."""
     ranges = [summary["instrument"]["axes"][axis]["range"] for axis in axes]
-    return all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(_spans(summary, mode, axes), ranges))
+    spans = _spans(_points(summary, mode, axes))
+    return all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(spans, ranges))
 
 
 def _pyplot() -> Any:
@@ -200,8 +193,8 @@ def _legend(ax: "Axes", summary: Summary) -> list[Any]:
     """Return one entry for each style: a model, or the run that its checkpoints share."""
     groups = read_groups(summary).group_of_each()
     labels: dict[Any, str] = {}
-    for name, style in style_of_each(summary).items():
-        labels.setdefault(style, short(groups[name]))
+    for name, style in panels.style_of_each(summary).items():
+        labels.setdefault(style, panels.short(groups[name]))
     return [
         ax.plot([], [], style.marker, color=style.color, markeredgecolor="white", ms=9, label=label)[0]
         for style, label in labels.items()

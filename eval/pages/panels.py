@@ -2,10 +2,12 @@
 """Panels of points with their two intervals: scores, paired differences, and scores along a dial, training or study."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.recipe.figures import number
 from eval.scores.places import read_groups
+from eval.scores.summary import iterate_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,15 +59,25 @@ def short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
+class Mark(NamedTuple):
+    """A score or a difference, with its intervals, in the row of an axis."""
+
+    axis: str
+    name: str
+    value: Mapping[str, Any]
+
+    @property
+    def point(self) -> float | None:
+        """Where it is drawn."""
+        return self.value["estimate" if "estimate" in self.value else "difference"]
+
+
 def draw_scores(ax: "Axes", summary: Summary, mode: str) -> None:
     """Draw one row for each model in each score of a mode: a point, thick items fixed, thin items sampled too."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, modes in summary["models"].items():
-        for axis, value in modes.get(mode, {}).items():
-            rows.setdefault(axis, {})[name] = value | {"point": value["estimate"]}
+    styles, ends = style_of_each(summary), read_groups(summary).ends()
+    marks = [Mark(s.axis, s.model, s.value) for s in iterate_scores(summary["models"]) if s.mode == mode]
     low, high = ("left statement likelier", "right") if mode == "pairs" else ("low", "high")
-    styles = style_of_each(summary)
-    _draw_rows(ax, summary, rows, {name: styles[name] for name in read_groups(summary).ends()})
+    _draw_rows(ax, summary, marks, {name: styles[name] for name in ends})
     ax.set_xlabel(f"{low}  ←  {unit_of_mode(mode)}  →  {high}")
     ax.set_title(f"{mode}: scores", fontsize=10)
 
@@ -78,12 +90,10 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
     if len(others) == 2:
         last = max(STYLES.index(style) for style in styles.values())
         shown[others[0], others[1]] = STYLES[(last + 1) % len(STYLES)]
-    rows: dict[str, dict[str, Any]] = {}
-    for c in summary["comparisons"]:
-        if (c["a"], c["b"]) in shown and c["mode"] == mode:
-            rows.setdefault(c["axis"], {})[f"{short(c['b'])} − {short(c['a'])}"] = c | {"point": c["difference"]}
-    names = {f"{short(b)} − {short(a)}": style for (a, b), style in shown.items()}
-    _draw_rows(ax, summary, rows, names, is_labelled=True)
+    names = {(a, b): f"{short(b)} − {short(a)}" for a, b in shown}
+    changes = [c for c in summary["comparisons"] if c["mode"] == mode and (c["a"], c["b"]) in shown]
+    marks = [Mark(c["axis"], names[c["a"], c["b"]], c) for c in changes]
+    _draw_rows(ax, summary, marks, {names[pair]: style for pair, style in shown.items()})
     ax.set_xlabel(MOVED)
     ax.set_title(f"{mode}: paired differences", fontsize=10)
     if ax.get_legend_handles_labels()[0]:
@@ -93,63 +103,43 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
 def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     """Draw the paired difference of each run of a study to the base, with its seeds as small points about it."""
     changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
-    rows: dict[str, dict[str, Any]] = {}
-    for c in changes:
-        rows.setdefault(c["axis"], {})[c["b"]] = c | {"point": c["difference"]}
+    models = {run["run"]: run["models"] for run in summary["replicates"]["runs"]}
     styles = style_of_each(summary)
-    first = {run["run"]: run["models"][0] for run in summary["replicates"]["runs"]}
-    runs = {run: styles[first[run]] for run in dict.fromkeys(c["b"] for c in changes)}
-    _draw_rows(ax, summary, rows, runs)
-    for row, values in enumerate(rows.values()):
-        for k, run in enumerate(run for run in runs if run in values):
-            seeds = values[run]["by_seed"]
-            if len(seeds) > 1:
-                y = [_height(row, k, len(runs))] * len(seeds)
-                ax.plot(seeds, y, ".", color="white", mec="black", ms=5, mew=0.6, zorder=5)
+    runs = {c["b"]: styles[models[c["b"]][0]] for c in changes}
+    _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c) for c in changes], runs)
     share_style = len(set(runs.values())) < len(runs)
     order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
     ax.set_xlabel(MOVED)
     ax.set_title(f"{mode}: runs minus base, mean over seeds{order}", fontsize=10)
 
 
-def _height(row: int, k: int, n: int) -> float:
-    """Return where the kth of n points of a row is drawn."""
-    return row + (k - (n - 1) / 2) * 0.7 / n
-
-
-def _draw_rows(
-    ax: "Axes",
-    summary: Summary,
-    rows: Mapping[str, Mapping[str, Any]],
-    styles: Mapping[str, Style],
-    is_labelled: bool = False,
-) -> None:
-    """Draw points and intervals; ``rows`` are axis to name to value."""
+def _draw_rows(ax: "Axes", summary: Summary, marks: Sequence[Mark], styles: Mapping[str, Style]) -> None:
+    """Draw points, intervals and seeds: a row for each axis, and in it a line for each name that has a style."""
+    axes, names = list(dict.fromkeys(mark.axis for mark in marks)), list(styles)
+    known = [mark for mark in marks if mark.name in styles and mark.point is not None]
     labelled = set()
-    for row, values in enumerate(rows.values()):
-        for k, (name, style) in enumerate(styles.items()):
-            value = values.get(name)
-            if value is None or value["point"] is None:
-                continue
-            y = _height(row, k, len(styles))
-            for key, width in WIDTHS.items():
-                if value[key]:
-                    ax.plot(value[key], [y, y], color=style.color, lw=width, solid_capstyle="butt")
-            label = name if is_labelled and name not in labelled else None
-            labelled.add(name)
-            face, edge = _colors(value, style)
-            ax.plot(
-                [value["point"]], [y], style.marker, mfc=face, mec=edge, color=style.color, ms=8, ls="", label=label
-            )
-    placebo = {name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]}
-    ticks = [f"{axis}\n(must not\nmove)" if axis in placebo else axis for axis in rows]
+    for mark in sorted(known, key=lambda mark: (axes.index(mark.axis), names.index(mark.name))):
+        style, value = styles[mark.name], mark.value
+        y = axes.index(mark.axis) + (names.index(mark.name) - (len(names) - 1) / 2) * 0.7 / len(names)
+        for key, width in WIDTHS.items():
+            if value[key]:
+                ax.plot(value[key], [y, y], color=style.color, lw=width, solid_capstyle="butt")
+        label = None if mark.name in labelled else mark.name
+        labelled.add(mark.name)
+        face, edge = marker_colors(style, bool(value.get("void")))
+        ax.plot([mark.point], [y], style.marker, mfc=face, mec=edge, color=style.color, ms=8, label=label)
+        seeds = value.get("by_seed", ())
+        if len(seeds) > 1:
+            ax.plot(seeds, [y] * len(seeds), ".", color="white", mec="black", ms=5, mew=0.6, zorder=5)
+    about = summary["instrument"]["axes"]
+    ticks = [f"{axis}\n(must not\nmove)" if axis in about and about[axis]["placebo"] else axis for axis in axes]
     ax.axvline(0, color="#999999", lw=0.8, zorder=0)
-    ax.set(yticks=range(len(rows)), yticklabels=ticks, ylim=(len(rows) - 0.5, -0.5))
+    ax.set(yticks=range(len(axes)), yticklabels=ticks, ylim=(len(axes) - 0.5, -0.5))
 
 
-def _colors(score: Mapping[str, Any], style: Style) -> tuple[str, str]:
+def marker_colors(style: Style, is_void: bool) -> tuple[str, str]:
     """Return face and edge of a marker; that of a void score is hollow."""
-    return ("white", style.color) if score.get("void") else (style.color, "white")
+    return ("white", style.color) if is_void else (style.color, "white")
 
 
 def curve_panels(summary: Summary) -> list[Panel]:
@@ -159,8 +149,8 @@ def curve_panels(summary: Summary) -> list[Panel]:
         if curve["mode"] != "pairs" or curve["axis"] == "lean":  # the axes of pairs are parts of their lean
             dial = curve["run"] if curve["kind"] == "dial" else ""
             panels.setdefault((curve["kind"], dial, curve["mode"], curve["axis"]), []).append(curve)
-    drawn: list[Panel] = [lambda ax, curves=curves: draw_curves(ax, summary, curves) for curves in panels.values()]
-    return drawn + ([lambda ax: draw_drift(ax, summary)] if summary["drift"] else [])
+    drawn: list[Panel] = [partial(draw_curves, summary=summary, curves=curves) for curves in panels.values()]
+    return drawn + ([partial(draw_drift, summary=summary)] if summary["drift"] else [])
 
 
 def draw_curves(ax: "Axes", summary: Summary, curves: Sequence[Mapping[str, Any]]) -> None:
@@ -217,7 +207,7 @@ def _draw_point(ax: "Axes", x: float, score: Mapping[str, Any], style: Style) ->
     for key, width in WIDTHS.items():
         if score[key] and score[key][0] < score[key][1]:
             ax.plot([x, x], score[key], color=style.color, lw=width, solid_capstyle="butt", zorder=3)
-    face, edge = _colors(score, style)
+    face, edge = marker_colors(style, bool(score.get("void")))
     ax.plot([x], [score["estimate"]], style.marker, mfc=face, mec=edge, color=style.color, ms=8, ls="", zorder=4)
 
 

@@ -12,27 +12,16 @@ Row = Mapping[str, Any]
 
 
 class Answers(NamedTuple):
-    """Answers to items. Legend: I items, T templates, O orders, L label sets, K options.
+    """Answers to items, averaged over samples. Legend: I items, T templates, O orders, L label sets, K options."""
 
-    Attributes:
-        items: Those that were asked, in the instrument's order.
-        orders: Each a tuple of options, or None where a mode shows no order.
-        labels: Label sets, or None where a mode has none.
-        shares: Probability of each option, renormalized over the options in each prompt and averaged over
-            samples; nan without an answer, ``[I, T, O, L, K]``.
-        chosen: Share of samples in which each option is chosen, the same shape.
-        mass: Probability of all options together, nan where it is not known, ``[I, T, O, L]``.
-        missing: Share of samples without an answer; nan where a prompt was not asked, ``[I, T, O, L]``.
-    """
-
-    items: tuple[Item, ...]
+    items: tuple[Item, ...]  # those that were asked, in the instrument's order
     templates: tuple[str, ...]
-    orders: tuple[tuple[int, ...] | None, ...]
+    orders: tuple[tuple[int, ...] | None, ...]  # of options; None where a mode shows no order
     labels: tuple[str | None, ...]
-    shares: np.ndarray
-    chosen: np.ndarray
-    mass: np.ndarray
-    missing: np.ndarray
+    shares: np.ndarray  # probability of each option among all options; nan without an answer, [I, T, O, L, K]
+    chosen: np.ndarray  # share of samples in which each option is chosen, [I, T, O, L, K]
+    mass: np.ndarray  # probability of all options together; nan where it is not known, [I, T, O, L]
+    missing: np.ndarray  # share of samples without an answer; nan where a prompt was not asked, [I, T, O, L]
 
     def of_axis(self, axis: str) -> "Answers":
         """Return the answers to the items of one axis."""
@@ -116,14 +105,11 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
 
 
 def collect_leans(rows: Iterable[Row], pairs: Sequence[Pair]) -> np.ndarray:
-    """Return the lean of each pair in each template in nats a token, positive towards the right statement.
+    """Return the lean of each pair in each template (sorted) in nats a token, positive towards the right statement.
 
     ``log p(right) / n_tokens(right) - log p(left) / n_tokens(left)``. Per token, so that the longer statement
     is not the less likely one by its length alone (length-normalized log-likelihood as in
-    lm-evaluation-harness, ``acc_norm``, with tokens for bytes).
-
-    Returns:
-        ``[P, T]``, templates in alphabetical order, nan where a pair was not asked.
+    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``[P, T]``, nan where a pair was not asked.
     """
     rows = list(rows)
     templates = {name: k for k, name in enumerate(_levels(row["template"] for row in rows))}

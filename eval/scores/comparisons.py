@@ -65,12 +65,7 @@ def item_agreement(answers: Answers) -> dict[str, float]:
 
 
 def flips(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
-    """Return the items on whose side (sign of agreement) two modes or two models differ.
-
-    Args:
-        a: Agreement by item (:func:`item_agreement`).
-        b: The same in another mode, or of another model.
-    """
+    """Return the items on whose side (sign of :func:`item_agreement`) two modes or two models differ."""
     both = [item for item in a if item in b]
     rows = [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in both if a[item] * b[item] < 0]
     return {

@@ -40,14 +40,7 @@ Bootstrap = Callable[[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]
 def diagnose(
     answers: Answers, values: Mapping[str, Values], n_bootstrap: int, seed: int
 ) -> tuple[dict[str, Any], list[Flag]]:
-    """Return all diagnostics of one model and mode, and the flags that they raise.
-
-    Args:
-        answers: To all items.
-        values: The same answers by axis.
-        n_bootstrap: Resamples of each interval.
-        seed: Of the resamples.
-    """
+    """Return all diagnostics of one model and mode, and their flags; ``values`` are the same answers by axis."""
     bootstrap = partial(unit_interval, n_bootstrap=n_bootstrap, seed=seed)
     figures = {
         "unanswered": rounded(np.nanmean(answers.missing)),

@@ -32,18 +32,13 @@ class MeanError(NamedTuple):
 def mean_error(values: np.ndarray, units_first: bool) -> MeanError | None:
     """Return the standard error of the mean of crossed values, or None if no factor has two levels.
 
-    Each axis is a random factor. Mean squares come from the analysis of variance; the excess of an effect
-    ``S`` over what its interactions explain is ``sum over R containing S of (-1)^(|R| - |S|) MS_R``.
-    Added up are the mean square of the units and the excess of effects without units; where there are none,
-    the residual mean square and the excess of all effects. An effect that is not told from 0 is pooled. Degrees
-    of freedom by Satterthwaite.
+    Each axis of ``values`` (no nan) is a random factor. The excess of an effect ``S`` over what its interactions
+    explain is ``sum over R containing S of (-1)^(|R| - |S|) MS_R``. Added up are the mean square of the units (items
+    or couples of twins, on the first axis) and the excess of effects without units; where there are none, the residual
+    mean square and the excess of all effects. An effect that is not told from 0 is pooled.
 
-    Source: Satterthwaite 1946, Biometrics Bulletin 2(6); Cornfield and Tukey 1956, Ann. Math. Stat. 27, for
-    the expected mean squares; Bancroft 1964 for pooling.
-
-    Args:
-        values: One to four crossed factors, no nan.
-        units_first: Whether the first axis is units (items or couples of twins), which always count.
+    Source: Satterthwaite 1946, Biometrics Bulletin 2(6), for degrees of freedom; Cornfield and Tukey 1956, Ann. Math.
+    Stat. 27, for the expected mean squares; Bancroft 1964 for pooling.
     """
     units_first = units_first and values.shape[0] > 1
     values = values.squeeze()
@@ -103,18 +98,10 @@ def unit_interval(
 ) -> list[float] | None:
     """Return the 95 % bootstrap interval of a statistic of means, whole units drawn; None for fewer than two.
 
-    A unit is what was sampled as one: a couple of twins states one proposition twice. Percentiles are expanded to
-    what Student's t with n - 1 degrees of freedom asks for: with some 15 units the plain percentile interval is
-    about 10 % too short.
-
-    Source: Hesterberg 2015, The American Statistician 69(4), section 5.3 (expanded percentile interval).
-
-    Args:
-        values: One row an item, ``[I, D]``.
-        unit: Name of the unit of each item, ``[I]``.
-        statistic: From means ``[..., D]`` to ``[...]``.
-        n_bootstrap: Number of resamples.
-        seed: Of the draws.
+    ``values`` has a row an item, ``[I, D]``, ``unit`` the name of what was sampled as one (a couple of twins states one
+    proposition twice), ``[I]``; ``statistic`` maps means ``[..., D]`` to ``[...]``. Percentiles are expanded to what
+    Student's t with n - 1 degrees of freedom asks for: with some 15 units they are else about 10 % too close (the
+    expanded percentile interval of Hesterberg 2015, The American Statistician 69(4), section 5.3).
     """
     _, index = np.unique(unit, return_inverse=True)
     sizes = np.bincount(index)
@@ -133,16 +120,13 @@ def unit_interval(
     return [float(x) for x in np.quantile(np.concatenate(resampled), [tail, 1 - tail])]
 
 
-def false_discovery_rates(p: Sequence[float | None]) -> list[float | None]:
-    """Return Benjamini-Hochberg adjusted p-values; None stays None and is not counted."""
-    known = [x for x in p if x is not None]
-    rates = iter(stats.false_discovery_control(known)) if known else iter(())
-    return [None if x is None else float(next(rates)) for x in p]
-
-
 def add_false_discovery_rates(tests: Sequence[dict[str, Any]]) -> None:
-    """Set the ``q`` of tests from their ``p``."""
-    for test, q in zip(tests, false_discovery_rates([test["p"] for test in tests])):
+    """Set the ``q`` of tests from their ``p`` (Benjamini-Hochberg); one without p is not counted and has no q."""
+    known = [test for test in tests if test["p"] is not None]
+    rates = stats.false_discovery_control([test["p"] for test in known]) if known else ()
+    for test in tests:
+        test["q"] = None
+    for test, q in zip(known, rates):
         test["q"] = rounded(q)
 
 

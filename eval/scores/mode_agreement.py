@@ -21,13 +21,9 @@ NOT_SCORED = "not scored: no judge has said a stance; the texts are in results.j
 
 
 def count_written(by_mode: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """Return what became of one model's answers in writing, by mode, and of options that a server did not list.
+    """Count what became of one model's answers in writing, by mode, and the options that a server did not list.
 
-    Returns:
-        ``generate``: answers ``read``, ``refused``, ``unread`` (neither), ``errors`` (calls that a server refused or
-        answered without text), and how many were ``cut`` at the token limit. ``open``: the same with ``judged`` in the
-        place of ``read``, and ``scored`` with a note. ``choice``, if a server left options out: ``options_unlisted``,
-        and the greatest probability that one of them could have had.
+    Unread answers are neither read nor refused; errors are calls that a server refused or answered without text.
     """
     counts = {mode: _count(by_mode[mode], done) for mode, done in DONE.items() if mode in by_mode}
     if "open" in counts:
@@ -60,19 +56,10 @@ def _outcome(row: Row, done: str) -> str:
 def compare_written(
     choice: Sequence[Row], generate: Sequence[Row], instrument: Instrument, n_bootstrap: int, seed: int
 ) -> dict[str, Any] | None:
-    """Compare the likeliest option with the one that is written, prompt by prompt; None where none was asked both ways.
+    """Compare the likeliest option with the one that one model writes; None where no prompt was asked both ways.
 
-    Args:
-        choice: Rows of one model in mode ``choice``.
-        generate: Its rows in mode ``generate``; only prompts that are word by word those of ``choice`` count.
-        instrument: Gives the options and the couples of twins.
-        n_bootstrap: Resamples of the interval.
-        seed: Of the resamples.
-
-    Returns:
-        ``n_prompts`` asked both ways, ``n_written`` answers to them, ``n_read`` of these that chose; ``agreement``
-        (share of these that chose the likeliest option), its ``ci95`` (items resampled, twins together), ``kappa``,
-        and ``same_side``, the share on the same side of the scale.
+    Only prompts of ``generate`` that are word by word those of ``choice`` count. ``agreement`` is the share of the
+    answers read that chose the likeliest option, ``same_side`` the share on the same side of the scale.
     """
     likeliest = {(row["item"], row["prompt_sha256"]): row["choice"] for row in choice}
     both = [row for row in generate if (row["item"], row["prompt_sha256"]) in likeliest]

@@ -158,16 +158,10 @@ def describe_drift(
 ) -> list[dict[str, Any]]:
     """Return drift magnitude and drift time of every training and mode.
 
-    Magnitude: the Euclidean distance of a checkpoint from the base over the axes of the mode, from the paired
-    differences. ``half_step``: where it first reaches half of what it has at the last checkpoint, linear between
+    Magnitude: the Euclidean distance of a checkpoint from the base over the axes of the mode (``scores``), from the
+    paired differences. ``half_step``: where it first reaches half of what it has at the last checkpoint, linear between
     checkpoints, counted from 0 at step 0. ``told_apart_step``: the first checkpoint from which on some axis differs
-    from the base at a false discovery rate of 5 % in every later one; None if there is none. Both definitions are
-    ours: the rise time of a step response.
-
-    Args:
-        groups: The models.
-        comparisons: As in ``summary.json``.
-        scores: The axes (placebo left out; ``lean`` for pairs) of each mode.
+    from the base at a false discovery rate of 5 % in every later one. Both are ours: the rise time of a step response.
     """
     by_place = {(c["a"], c["b"], c["mode"], c["axis"]): c for c in comparisons}
     drifts = []
@@ -207,17 +201,9 @@ def describe_curves(
 ) -> list[dict[str, Any]]:
     """Return every score along every dial, every training and every line of a study.
 
-    ``ci95`` and ``ci95_items_fixed`` are those of the paired change from the base, put around the estimate: what the
-    eye compares along a curve is the change, on the same prompts. ``mean`` has each position once, with the mean over
-    what stands there (the seeds of a run) and the intervals of its change. ``rank_correlation`` is Spearman's,
-    of position and mean (None where all means are equal): 1 if the score rises at every step; ``n_up`` and
-    ``n_down`` count the steps.
-
-    Args:
-        groups: The models.
-        models: As in ``summary.json``.
-        comparisons: As there, with those of the runs of a study.
-        placebo: Axes to leave out.
+    Intervals are those of the paired change from the base, put around the estimate: what the eye compares along a curve
+    is the change, on the same prompts. ``mean`` has each position once, with the mean over what stands there (the seeds
+    of a run). ``rank_correlation`` is that of position and mean; ``n_up`` and ``n_down`` count the steps.
     """
     changes = {(c["b"], c["mode"], c["axis"]): c for c in comparisons if c["a"] == groups.base}
     scores = [(mode, axis) for mode, axes in models.get(groups.base, {}).items() for axis in axes]
@@ -287,17 +273,8 @@ def describe_replicates(
     """Return every run of a study over its seeds, and the paired differences of runs.
 
     Seeds are a random factor that is crossed with statements and prompts, as templates are. They add no statement;
-    where the spread between them is more than that within them, it widens the interval.
-
-    Args:
-        groups: The models.
-        models: As in ``summary.json``.
-        values: Of each model and mode by axis.
-        placebo: Axes that must not move.
-
-    Returns:
-        ``runs``: estimates by seed, their mean and range. ``comparisons``: each run with the base, runs at one dose
-        with each other, and the ends of a line; ``by_seed`` has the difference in each seed that both have.
+    where the spread between them is more than that within them, it widens the interval. Each run is compared with the
+    base, runs at one dose with each other, and the ends of a line; ``by_seed`` is the difference in each shared seed.
     """
     described, comparisons = [], []
     scores = [(mode, axis) for (name, mode), axes in values.items() for axis in axes if name == groups.base]

@@ -16,29 +16,17 @@ from eval.statements.instruments import Instrument, Pair
 
 
 class Values(NamedTuple):
-    """What each item adds to a score; the score is ``scale * mean + shift``.
+    """What each item adds to a score; the score is ``scale * mean + shift``."""
 
-    Attributes:
-        items: Their ids, ``[I]``.
-        cells: By the options' probabilities, nan where there is no answer, ``[I, T, O]``.
-        hard: By the chosen options, ``[I]``; None in a mode without options.
-        low: The least an item could add, given what was not answered; nan where that has no limit, ``[I]``.
-        high: The most it could add.
-        unit: Name of the couple of twins (or of the item) that is drawn as one.
-        scale: ``n_items / divisor`` of the axis.
-        shift: ``offset / divisor`` of the axis.
-        ends: Least and greatest score that there is; None without a limit.
-    """
-
-    items: tuple[str, ...]
-    cells: np.ndarray
-    hard: np.ndarray | None
-    low: np.ndarray
-    high: np.ndarray
-    unit: np.ndarray
-    scale: float = 1.0
-    shift: float = 0.0
-    ends: tuple[float, float] | None = None
+    items: tuple[str, ...]  # ids
+    cells: np.ndarray  # by the options' probabilities; nan where there is no answer, [I, T, O]
+    hard: np.ndarray | None  # by the chosen options, [I]; None in a mode without options
+    low: np.ndarray  # the least an item could add, given what was not answered; nan where that has no limit, [I]
+    high: np.ndarray  # the most it could add, [I]
+    unit: np.ndarray  # name of the couple of twins, or of the item, that is drawn as one, [I]
+    scale: float = 1.0  # n_items / divisor of the axis
+    shift: float = 0.0  # offset / divisor of the axis
+    ends: tuple[float, float] | None = None  # least and greatest score that there is; None without a limit
 
     def score(self, values: np.ndarray) -> float | None:
         """Return ``scale * mean + shift``, or None without values or with one that is nan."""
@@ -54,16 +42,12 @@ class MeanErrors(NamedTuple):
 
 
 def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
-    """Return the weight that each item of ``axis`` collects.
+    """Return the weight that each item of ``axis`` collects: the sum over options of probability x weight.
 
-    Expected: sum over options of probability x weight; hard: the weight of the chosen option. Both are
-    averaged over samples, label sets, templates and orders; over orders that show every option equally often
-    in every place the mean is free of a preference for a place (the permutation average of Zheng et al. 2024,
-    arXiv 2309.03882). The coordinate is ``(n_items * mean + offset) / divisor``, which for a full set of
-    answers is the design's ``(sum of the chosen options' weights + offset) / divisor``.
-
-    Bounds put the least and the greatest weight in the place of every missing answer (the worst-case bounds of
-    Manski 1989, Journal of Human Resources 24(3)).
+    Over orders that show every option equally often in every place the mean is free of a preference for a place (the
+    permutation average of Zheng et al. 2024, arXiv 2309.03882). The coordinate is ``(n_items * mean + offset) /
+    divisor``. Bounds put the least and the greatest weight in the place of every missing answer (the worst-case bounds
+    of Manski 1989, Journal of Human Resources 24(3)).
     """
     items = [item for item in instrument.items if axis in item.weights]
     place = {item.id: k for k, item in enumerate(answers.items)}
@@ -117,11 +101,9 @@ def item_means(cells: np.ndarray) -> np.ndarray:
 def mean_errors(cells: np.ndarray, unit: np.ndarray) -> MeanErrors:
     """Return the standard errors of the mean of items.
 
-    Items fixed: templates and orders are what varies, so it says how far other prompts about *these*
-    statements would move the score. Items sampled too: couples of twins are a third factor, so it says how far
-    other statements of the same kind would.
-
-    A missing cell gets its item's mean, and the errors grow by the square root of asked / answered.
+    With the items fixed, templates and orders are what varies: how far would other prompts about *these* statements
+    move the score? With the items sampled too, couples of twins are a third factor: how far would other statements of
+    the same kind? A missing cell gets its item's mean, and the errors grow by the square root of asked / answered.
     """
     means = item_means(cells)
     known = ~np.isnan(means)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.recipe.files import write_whole
-from eval.scores.intervals import false_discovery_rates
+from eval.scores.intervals import add_false_discovery_rates
 from eval.scores.places import Groups, describe_drift
 
 NAME = "trajectory.jsonl"
@@ -70,8 +70,7 @@ def trajectory_drift(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for mode, scores in row["scores"].items()
         for axis, score in scores.items()
     ]
-    for comparison, q in zip(comparisons, false_discovery_rates([c["p"] for c in comparisons])):
-        comparison["q"] = q
+    add_false_discovery_rates(comparisons)
     axes = {mode: list(scores) for mode, scores in rows[0]["scores"].items()} if rows else {}
     later = [f"step_{row['step']}" for row in rows if row["step"]]
     return describe_drift(Groups(["step_0", *later]), comparisons, axes)
