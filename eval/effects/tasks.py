@@ -32,17 +32,8 @@ def run_tasks(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield a row a task, as soon as it is done: ``results`` has every score of it (of a group, of its parts too).
 
-    A score is ``value``, ``stderr`` (None where the harness gives none), ``n`` and ``documents``: the value of every
-    document, in the order of the documents, where the score is their mean.
-
-    Args:
-        cfg: ``tasks``, ``task_*``, and ``checkpointer.checkpoint_dir``: the base's Hugging Face folder.
-        models: Name to PEFT folder; None is the base.
-        dtype: As torch names it.
-        is_known: Says of rows whether they are there already.
-
-    Raises:
-        ValueError: If there is no task of a name.
+    A score has ``documents``, the value of every document, where it is their mean. ``models`` are names and PEFT
+    folders (None is the base); ``is_known`` says of rows whether they are there already.
     """
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM

@@ -17,7 +17,7 @@ Panel = Callable[["Axes"], None]
 
 
 class Style(NamedTuple):
-    """How the points of a model or a run are drawn."""
+    """Color, marker and line of a model or a run."""
 
     color: str
     marker: str
@@ -67,8 +67,8 @@ class Mark(NamedTuple):
     value: Mapping[str, Any]
 
     @property
-    def point(self) -> float | None:
-        """Where it is drawn."""
+    def point(self) -> Any:
+        """Return the estimate of a score, the difference of two."""
         return self.value["estimate" if "estimate" in self.value else "difference"]
 
 
@@ -154,10 +154,9 @@ def curve_panels(summary: Summary) -> list[Panel]:
 
 
 def draw_curves(ax: "Axes", summary: Summary, curves: Sequence[Mapping[str, Any]]) -> None:
-    """Draw one score along one dial, or along several runs or lines of a study.
+    """Draw one score along one dial, or along several runs or lines of a study, with replicates as small points.
 
-    Bars are the intervals of the change from the base; the grey band is the base's own. Replicates are small points
-    about their mean.
+    Bars are the intervals of the change from the base; the grey band is the base's own.
     """
     kind, mode, axis = (curves[0][key] for key in ("kind", "mode", "axis"))
     styles = style_of_each(summary)

@@ -67,10 +67,10 @@ def item_agreement(answers: Answers) -> dict[str, float]:
 def flips(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
     """Return the items on whose side (sign of :func:`item_agreement`) two modes or two models differ."""
     both = [item for item in a if item in b]
-    rows = [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in both if a[item] * b[item] < 0]
+    flipped = [item for item in both if a[item] * b[item] < 0]
     return {
         "n_items": len(both),
-        "n_flipped": len(rows),
-        "agree_to_disagree": sum(a[row["item"]] > 0 for row in rows),
-        "items": rows,
+        "n_flipped": len(flipped),
+        "agree_to_disagree": sum(a[item] > 0 for item in flipped),
+        "items": [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in flipped],
     }

@@ -33,8 +33,9 @@ OPTION_MASS = 0.5
 HEDGE = 0.2
 
 Flag = dict[str, Any]
+Statistic = Callable[[np.ndarray], np.ndarray]
 # Values, units and statistic to the ends of an interval.
-Bootstrap = Callable[[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]], list[float] | None]
+Bootstrap = Callable[[np.ndarray, np.ndarray, Statistic], list[float] | None]
 
 
 def diagnose(
@@ -61,6 +62,14 @@ def agreement(answers: Answers) -> np.ndarray:
     """
     n_options = answers.shares.shape[-1]
     return answers.shares @ np.sign(np.arange(n_options) - (n_options - 1) / 2)
+
+
+def _figure(
+    name: str, values: np.ndarray, unit: np.ndarray, statistic: Statistic, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Return a statistic of the means of items, ``[I, D]``, and its interval."""
+    interval = bootstrap(values, unit, statistic)
+    return {name: rounded(float(statistic(values.mean(0)))), "ci95": rounded_ends(interval)}
 
 
 def _option_mass(answers: Answers) -> dict[str, Any] | None:
@@ -95,12 +104,9 @@ def _position_bias(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | N
         distance = np.abs(shares - expected).sum(-1) / 2
         return distance.mean(-1) * (n_places / (n_places - 1) if is_balanced else 2)
 
+    by_labels = {str(name): rounded_ends(shares) for name, shares in zip(answers.labels, by_item.mean(0))}
     flat = by_item.reshape(len(by_item), -1)
-    return {
-        "index": rounded(index(flat.mean(0))),
-        "ci95": rounded_ends(bootstrap(flat, answers.units()[known], index)),
-        "by_labels": {str(name): rounded_ends(shares) for name, shares in zip(answers.labels, by_item.mean(0))},
-    }
+    return {**_figure("index", flat, answers.units()[known], index, bootstrap), "by_labels": by_labels}
 
 
 def _order_effect(values: Values, bootstrap: Bootstrap) -> dict[str, Any] | None:
@@ -114,8 +120,7 @@ def _order_effect(values: Values, bootstrap: Bootstrap) -> dict[str, Any] | None
     def spread(means: np.ndarray) -> np.ndarray:
         return (means.max(-1) - means.min(-1)) * factor
 
-    interval = bootstrap(by_order[known], values.unit[known], spread)
-    return {"spread": rounded(spread(by_order[known].mean(0))), "ci95": rounded_ends(interval)}
+    return _figure("spread", by_order[known], values.unit[known], spread, bootstrap)
 
 
 def _acquiescence(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | None:
@@ -133,9 +138,8 @@ def _acquiescence(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | No
     ]
     if not kept:
         return None
-    flat = by_item[kept][:, None]
-    interval = bootstrap(flat, answers.units()[kept], lambda means: means[..., 0])
-    return {"index": rounded(flat.mean()), "ci95": rounded_ends(interval), "n_twins": len(kept)}
+    flat, units = by_item[kept][:, None], answers.units()[kept]
+    return {**_figure("index", flat, units, lambda means: means[..., 0], bootstrap), "n_twins": len(kept)}
 
 
 def _within_prompt_share(answers: Answers, axis: str) -> float | None:

@@ -48,11 +48,7 @@ class Line(NamedTuple):
 
 
 class Groups:
-    """The models of a run, sorted by their places.
-
-    Args:
-        models: Names, the base first.
-        places: Name to place; None: as the names tell.
+    """The models of a run, the base first, sorted by their places (None: by what their names tell).
 
     Attributes:
         steps: Training to step to name of the model, for two or more steps.
@@ -105,10 +101,10 @@ class Groups:
 
     def all_lines(self) -> Iterator[Line]:
         """Yield every line that a score is drawn along, the base among its points where it has a position."""
-        for kind, lines in (("dial", self.dials()), ("step", self.steps)):
-            for run, points in lines.items():
-                points = points if kind == "dial" else {0: self.base} | points
-                yield Line(kind, run, [Point(x, name, [name]) for x, name in points.items()])
+        for dial, weights in self.dials().items():
+            yield Line("dial", dial, [Point(x, name, [name]) for x, name in weights.items()])
+        for run, steps in self.steps.items():
+            yield Line("step", run, [Point(x, name, [name]) for x, name in ({0: self.base} | steps).items()])
         for (run, unit), doses in self.lines.items():
             start = [Point(0, self.base, [self.base])] if unit in AMOUNTS and 0 not in doses else []
             points = [Point(x, name, list(self.seeds[name].values())) for x, name in doses.items()]
@@ -205,7 +201,7 @@ def describe_curves(
     is the change, on the same prompts. ``mean`` has each position once, with the mean over what stands there (the seeds
     of a run). ``rank_correlation`` is that of position and mean; ``n_up`` and ``n_down`` count the steps.
     """
-    changes = {(c["b"], c["mode"], c["axis"]): c for c in comparisons if c["a"] == groups.base}
+    changes = [c for c in comparisons if c["a"] == groups.base]
     scores = [(mode, axis) for mode, axes in models.get(groups.base, {}).items() for axis in axes]
     scores = [(mode, axis) for mode, axis in scores if axis not in placebo]
     curves = []
@@ -215,16 +211,7 @@ def describe_curves(
         if None in values.values():
             continue
         start = models[groups.base][mode][axis]["estimate"]
-
-        def around(
-            names: list[str], mode: str = mode, axis: str = axis, start: float = start
-        ) -> dict[str, list[list[float] | None]]:
-            ends = {
-                key: [changes.get((name, mode, axis), {}).get(key) for name in names]
-                for key in ("ci95", "ci95_items_fixed")
-            }
-            return {key: [end and [rounded(start + x) for x in end] for end in of_key] for key, of_key in ends.items()}
-
+        of_name = {c["b"]: c for c in changes if (c["mode"], c["axis"]) == (mode, axis)}
         xs = [point.x for point in line.points]
         means = [statistics.fmean(values[name] for name in point.models) for point in line.points]
         curves.append(
@@ -236,11 +223,11 @@ def describe_curves(
                 "x": [x for x, _ in flat],
                 "models": [name for _, name in flat],
                 "estimate": list(values.values()),
-                **around([name for _, name in flat]),
+                **_around(start, [of_name.get(name, {}) for _, name in flat]),
                 "mean": {
                     "x": xs,
                     "estimate": [rounded(mean) for mean in means],
-                    **around([point.name for point in line.points]),
+                    **_around(start, [of_name.get(point.name, {}) for point in line.points]),
                 },
                 "rank_correlation": rank_correlation(xs, means),
                 "n_up": sum(b > a for a, b in itertools.pairwise(means)),
@@ -248,6 +235,12 @@ def describe_curves(
             }
         )
     return curves
+
+
+def _around(start: float, changes: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float] | None]]:
+    """Return the intervals of changes, put around where they start."""
+    intervals = {key: [change.get(key) for change in changes] for key in ("ci95", "ci95_items_fixed")}
+    return {key: [ends and [rounded(start + x) for x in ends] for ends in of_key] for key, of_key in intervals.items()}
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:

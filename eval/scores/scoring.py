@@ -142,4 +142,4 @@ def describe(values: Values) -> dict[str, Any]:
 
 def _interval(values: Values, estimate: float | None, error: MeanError | None) -> list[float] | None:
     interval = None if estimate is None else t_interval(estimate, error, values.scale)
-    return rounded_ends(np.clip(interval, *values.ends) if interval and values.ends else interval)
+    return rounded_ends(list(np.clip(interval, *values.ends)) if interval and values.ends else interval)

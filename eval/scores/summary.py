@@ -58,12 +58,9 @@ def summarize(
         ``models``: name, mode, axis (for ``pairs`` also ``lean``, over all pairs) to estimate, both intervals
         (``ci95``: items sampled too; ``ci95_items_fixed``), bounds, counts, ``void`` (names of the flags that
         void it) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference = b - a``;
-        q over all of them but the placebo, which has its own. ``items``: the first model against every
-        other, item by item, with a q of its own. ``flips``: items whose side differs between modes, and
-        between the first model and others. ``diagnostics``, ``drift`` and ``curves``. ``replicates``: the runs of a
-        study over their seeds, and their differences.
-        ``written``: what became of answers in writing, by model and mode. ``mode_agreement``: by model, whether they
-        choose what was likeliest. Answers in mode ``open`` have no coordinate: a judge says their stance.
+        q over all of them but the placebo, which has its own. ``items``: the first model against every other by item.
+        ``flips``: items whose side differs between modes, or models. ``replicates``: the runs of a study over their
+        seeds. Answers in mode ``open`` have no coordinate: a judge says their stance.
     """
     by_model: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
