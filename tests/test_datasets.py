@@ -3,6 +3,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 from pathlib import Path
 
 import datasets as hf_datasets
@@ -10,14 +11,17 @@ import pytest
 import yaml
 from conftest import REPO
 from omegaconf import OmegaConf
+from test_records import PAIRS, rows_of
 from torchtune import config
 from torchtune.data import AlpacaToMessages, Message, padded_collate_dpo, padded_collate_sft
+from torchtune.utils import get_logger
 
 from data import datasets
-from data.pairs.records import Pair, read_pairs
+from data.pairs.records import Pair, exchange
 from data.pairs.tokens import AlpacaInstructTemplate
 
 IGNORE = -100
+PAPER = REPO / "configs" / "llama8b_lora_dpo_identical_prompts.yaml"
 ROWS = [
     {"prompt": "one two", "chosen": "aaa bbb ccc", "rejected": "dddd"},
     {"prompt": "three", "chosen": "eeeee", "rejected": "ff ggg"},
@@ -43,12 +47,6 @@ class WordLengths:
             tokens = [*tokens[: self.max_seq_len - 1], -1]
             mask = mask[: self.max_seq_len]
         return tokens, mask
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(hf_datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -91,17 +89,6 @@ def test_torchtunes_collate_functions_take_the_items(write):
     batch = padded_collate_sft([answers[0], answers[1]], padding_idx=99)
     assert batch["tokens"].tolist() == [[0, 3, 3, 3, 3, 3, -1], [0, 5, 5, -1, 99, 99, 99]]
     assert batch["labels"][1].tolist() == [IGNORE, IGNORE, 5, -1, IGNORE, IGNORE, IGNORE]
-
-
-@pytest.mark.parametrize(
-    ("source", "name"), [("json", "pairs.json"), ("csv", "pairs.csv"), ("parquet", "pairs.parquet")]
-)
-def test_all_file_formats_give_the_same_pairs(write, tmp_path, source, name):
-    path = str(tmp_path / name)
-    rows = hf_datasets.Dataset.from_list(ROWS)
-    {"json": rows.to_json, "csv": rows.to_csv, "parquet": rows.to_parquet}[source](path)
-    from_file, expected = build(path, source=source), build(write(ROWS))
-    assert [from_file[i] for i in range(3)] == [expected[i] for i in range(3)]
 
 
 def test_column_map_renames_and_flips(write):
@@ -171,11 +158,6 @@ def test_dropped_invalid_rows_are_counted_with_reason_and_number(write, caplog):
         build(write([bad], "bad.jsonl"), invalid_rows="drop")
 
 
-def test_long_lists_of_invalid_rows_are_shortened_but_counted():
-    with pytest.raises(ValueError, match=r"12 of 12 rows .*row 5: a is missing; \.\.\.\)"):
-        read_pairs([{"a": None, "b": "", "c": ""}] * 12, "f", {"prompt": "a", "chosen": "b", "rejected": "c"})
-
-
 def test_a_wrong_column_names_found_and_wanted(write):
     path = write([{"question": "a", "chosen": "b", "rejected": "c"}])
     with pytest.raises(ValueError, match="no column prompt") as error:
@@ -186,66 +168,13 @@ def test_a_wrong_column_names_found_and_wanted(write):
         build(path, column_map={"prompts": "question"})
 
 
-@pytest.mark.parametrize(("name", "text"), [("e.jsonl", ""), ("e.csv", ""), ("h.csv", "prompt,chosen,rejected\n")])
-def test_an_empty_file_is_refused(write, name, text):
-    path = write(text, name)
-    with pytest.raises(ValueError, match="no rows|No columns") as error:
-        build(path, source=name.split(".")[1].replace("jsonl", "json"))
-    assert path in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "where"),
-    [
-        ("a.jsonl", json.dumps(ROWS[0]) + '\n{"prompt": "x", "chosen"\n', "a.jsonl row 2: no JSON: Expecting ':'"),
-        ("b.jsonl", json.dumps(ROWS[0]) + "\n\n[1]\n", "b.jsonl row 2: a list, want an object"),
-        ("c.json", json.dumps(ROWS[:1])[:-1] + ",\n{", "line 2: Expecting"),
-        ("d.csv", "prompt,chosen,rejected\na,b,c\na,b,c,d\n", "d.csv row 2: 4 fields, the header has 3"),
-        ("e.parquet", "no parquet", "not a parquet file"),
-    ],
-)
-def test_a_malformed_file_is_named_with_its_row(write, name, text, where):
-    path = write(text, name)
-    source = name.split(".")[1].replace("jsonl", "json")
-    with pytest.raises(ValueError, match=f"cannot be read as {source}") as error:
-        build(path, source=source)
-    where = where.removeprefix(name)  # once is enough
-    for part in (f"{path}: cannot be read", where, "Mend the file", "check source"):
-        assert part in str(error.value)
-    assert error.value.__cause__ is not None
-
-
-def test_a_file_that_is_not_text_is_named(tmp_path):
-    path = tmp_path / "binary.jsonl"
-    path.write_bytes(b'{"prompt": "\xff\xfe"}\n')
-    with pytest.raises(ValueError, match="binary.jsonl: cannot be read as json: row 1: not UTF-8"):
-        build(str(path))
-
-
-def test_an_unknown_split_is_named(write):
-    with pytest.raises(ValueError, match=r"Unknown split .*split=test"):
-        build(write(ROWS), split="test")
-
-
-def test_a_missing_file_is_named_with_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not found from .*check the path") as error:
-        build(str(tmp_path / "none.jsonl"))
-    assert str(tmp_path / "none.jsonl") in str(error.value)
-
-
-def test_no_network_is_said_with_remedy():
+def test_no_network_is_said_with_remedy(monkeypatch):
+    monkeypatch.setattr(hf_datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="scale-lab/politune-left: cannot reach") as error:
         datasets.politune_left(WordLengths())
     for part in ("hf download --repo-type dataset scale-lab/politune-left", "dataset.data_files=PATH"):
         assert part in str(error.value)
     assert error.value.__cause__ is not None
-
-
-def test_a_format_without_files_is_refused(write, monkeypatch, tmp_path):
-    write(ROWS)
-    monkeypatch.chdir(tmp_path)  # where `datasets` would find pairs.jsonl by itself
-    with pytest.raises(ValueError, match="source=json needs data_files"):
-        build(None)
 
 
 @pytest.mark.parametrize(
@@ -413,10 +342,86 @@ def test_every_builder_takes_what_the_configs_give():
                 assert given <= parameters, f"{path.name}: dataset=data.datasets.{name}"
 
 
-@pytest.mark.parametrize("row", [1, 2])
-def test_a_field_too_many_is_named_and_shifts_nothing(tmp_path, row):
-    lines = ["prompt,chosen,rejected", "Is tea good?,Yes it is.,No it is not.", "Is rain wet?,Yes it is.,No it is not."]
-    lines[row] = lines[row].replace("Yes it is.", "Yes, it is.")
-    (tmp_path / "mine.csv").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=rf"mine.csv: cannot be read as csv: row {row}: 4 fields, the header has 3"):
-        build(str(tmp_path / "mine.csv"), source="csv")
+# Parts, mirrors and mixtures
+
+
+def test_rows_are_kept_by_value_counted_and_logged(write, caplog):
+    given = [{**row, "axis": "ab"[k % 2], "n": k % 3} for k, row in enumerate(rows_of(PAIRS[:12]))]
+    spec = {"source": "json", "data_files": write(given)}
+    kept = datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"})
+    assert kept.rows == [1, 3, 5, 7, 9, 11]  # the rows keep their numbers
+    assert len(datasets.preference_pairs(WordLengths(), **spec, where={"axis": "a"}, subset=4)) == 4
+    # said by torchtune's logger, which recipes print: INFO of a logger of ours would reach nobody
+    assert {record.name for record in caplog.records} == {get_logger().name}
+    assert "pairs.jsonl: 6 of 12 pairs have {'axis': 'a'}" in caplog.text
+    assert "pairs.jsonl: drew 4 of 6 pairs (seed 0)" in caplog.text
+    assert datasets.chosen_answers(WordLengths(), **spec, where={"axis": "b", "n": [0, 1]}).rows == [2, 4, 8, 10]
+    assert datasets.mirrored(WordLengths(), **spec, where={"axis": "b", "n": 2}).rows == [6, 12]
+    assert datasets.mixture(WordLengths(), left={**spec, "where": {"n": 2}}).rows == [3, 6, 9, 12]
+    assert len(datasets.mirrored_left(WordLengths(), where={"axis": "economic"}, subset=60)) == 60
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"axis": "up"}, r"pairs.jsonl: dataset.where.axis=up: no pair has it; found a \(2\), b \(1\)"),
+        ({"axis": ["a", "up"]}, "dataset.where.axis=up"),
+        ({"topic": "tax"}, "no column topic for dataset.where.topic; there are prompt, chosen, rejected, axis"),
+    ],
+)
+def test_a_value_that_no_row_has_is_refused(write, where, message):
+    given = [{**row, "axis": axis} for row, axis in zip(rows_of(PAIRS), "aba")]
+    with pytest.raises(ValueError, match=message):
+        datasets.preference_pairs(WordLengths(), source="json", data_files=write(given), where=where)
+
+
+@pytest.mark.parametrize("builder", ["mirrored_left", "mirrored_right_sft"])
+def test_shipped_builders_take_a_subset(builder):
+    assert len(getattr(datasets, builder)(WordLengths(), subset=50)) == 50
+
+
+def test_every_builder_takes_a_subset(write):
+    path = write(rows_of(PAIRS))
+    spec = {"source": "json", "data_files": path}
+    for builder in (datasets.preference_pairs, datasets.chosen_answers, datasets.mirrored):
+        assert len(builder(WordLengths(), **spec, subset=50)) == 50
+    assert len(datasets.mixture(WordLengths(), left=spec, subset=50)) == 50
+
+
+def test_mirroring_twice_gives_the_set_back(write):
+    path = write(rows_of(PAIRS[:5]))
+    straight = datasets.preference_pairs(WordLengths(), source="json", data_files=path)
+    flipped = datasets.mirrored(WordLengths(), source="json", data_files=path)
+    for i in range(5):
+        assert straight[i]["chosen_labels"] == flipped[i]["rejected_labels"]
+        assert straight[i]["rejected_input_ids"] == flipped[i]["chosen_input_ids"]
+
+
+def test_the_papers_comparison_on_identical_prompts(write):
+    spec = {
+        "left": write(rows_of(PAIRS[:4]), "left.jsonl"),
+        "right": write(rows_of(map(exchange, PAIRS[4:7])), "right.jsonl"),
+    }
+    built = {}
+    for share in (0, 1):
+        node = OmegaConf.load(PAPER).dataset
+        node.right_share, node.prompt_template = share, None
+        for side, path in spec.items():
+            node[side] = {"source": "json", "data_files": path}
+        built[share] = config.instantiate(node, WordLengths())
+    assert built[0].rows == built[1].rows == [1, 2, 3, 4, 5, 6, 7]
+    for i in range(7):
+        assert built[0][i]["chosen_input_ids"] == built[1][i]["rejected_input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"right_share": 1.5}, "dataset.right_share=1.5; use 0 (all left) to 1 (all right)"),
+        ({"right": {"path": "x"}}, "dataset.right has path; use source and any of"),
+    ],
+)
+def test_mixtures_that_make_no_sense_are_refused(write, settings, message):
+    left = {"source": "json", "data_files": write(rows_of(PAIRS[:3]))}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        datasets.mixture(WordLengths(), left=left, **settings)

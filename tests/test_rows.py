@@ -131,8 +131,13 @@ def test_files_come_in_the_order_given_and_of_a_glob_sorted(write, tmp_path, mon
 def test_an_empty_file_among_others_has_no_rows(write):
     paths = [write("a.csv", "n\n"), write("b.csv", "n\n1\n"), write("c.csv", "")]
     assert load_rows("csv", paths)[0] == [{"n": "1"}]
-    with pytest.raises(ValueError, match="a.csv: no rows; give a file with at least one row"):
-        load_rows("csv", paths[0])
+
+
+@pytest.mark.parametrize(("name", "content"), [("e.jsonl", ""), ("e.json", "[]"), ("e.csv", ""), ("h.csv", "a,b\n")])
+def test_an_empty_file_is_refused(write, name, content):
+    for read in (load_rows, read_table):
+        with pytest.raises(ValueError, match=f"{name}: no rows; give a file with at least one row"):
+            read(write(name, content))
 
 
 @pytest.fixture
@@ -202,6 +207,36 @@ def test_slices_that_are_not_there_are_refused(write, split, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.jsonl", lines(ROWS[:1]) + '{"prompt": "x", "chosen"\n', "row 2: no JSON: Expecting ':'"),
+        ("b.jsonl", lines(ROWS[:1]) + "\n[1]\n", "row 2: a list, want an object"),
+        ("c.json", json.dumps(ROWS[:1])[:-1] + ",\n{", "line 2: Expecting"),
+        ("d.csv", "prompt,chosen,rejected\na,b,c\na,b,c,d\n", "row 2: 4 fields, the header has 3"),
+        # one field too many in the first row is no index: nothing is shifted
+        ("d.csv", "prompt,chosen,rejected\na,b,c,d\na,b,c\n", "row 1: 4 fields, the header has 3"),
+        ("e.parquet", "no parquet", "not a parquet file"),
+        ("f.jsonl", b'{"prompt": "\xff\xfe"}\n', "row 1: not UTF-8"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_row(write, name, content, message):
+    path, kind = write(name, content), name.split(".")[1].replace("jsonl", "json")
+    with pytest.raises(ValueError, match=f"cannot be read as {kind}") as error:
+        load_rows(kind, path)
+    assert str(error.value).count(path) == 1  # once is enough
+    for part in (f"{path}: cannot be read as {kind}: {message}", "Mend the file", "check source"):
+        assert part in str(error.value)
+    assert error.value.__cause__ is not None
+
+
+def test_a_format_without_files_is_refused(write, monkeypatch, tmp_path):
+    write("pairs.jsonl", lines())
+    monkeypatch.chdir(tmp_path)  # where `datasets` would find pairs.jsonl by itself
+    with pytest.raises(ValueError, match="source=json needs data_files"):
+        load_rows("json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
         ("a.csv", b"PK\x03\x04 and so on", "a.csv: a zip, zstd or lz4 archive; unpack it (.gz, .bz2 and .xz are read"),
         ("a.jsonl.gz", gzip.compress(lines().encode() * 99)[:-20], "a.jsonl.gz: cannot be read to its end (Compressed"),
         ("a.csv", b"a\xff,b\n1,2\n", "a.csv: the first line is not UTF-8 (byte 1 of the line, 0xff)"),
@@ -216,6 +251,13 @@ def test_what_cannot_be_read_is_named(write, name, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.csv: not found from"):
         next(read_records(tmp_path / "none.csv"))
+    with pytest.raises(FileNotFoundError, match="none.jsonl: not found from .*check the path"):
+        load_rows("json", str(tmp_path / "none.jsonl"))
+
+
+def test_bytes_of_a_format_that_cannot_be_told_are_refused():
+    with pytest.raises(ValueError, match="nowhere.txt: cannot tell its format"):
+        read_table("nowhere.txt", content=b"a,b")
 
 
 def test_a_line_that_is_too_long_does_not_hide_the_next(write):

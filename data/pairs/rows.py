@@ -141,6 +141,8 @@ def scan_records(
     kind = kind or file_format(str(path))
     if content is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: not found from {Path.cwd()}; check the path")
+    if kind not in FILE_FORMATS:
+        raise ValueError(f"{path}: cannot tell its format; name it {', '.join(_SUFFIXES)}")
     try:
         if kind == "parquet":
             yield from _parquet_rows(path, content)

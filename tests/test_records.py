@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Pairs out of rows, and their parts, mirrors and mixtures: only what is asked for changes."""
+
+import re
+
+import pytest
+
+from data.pairs.records import Pair, draw_subset, exchange, keep_where, mirror_pairs, mix_pairs, read_pairs
+
+PAIRS = [Pair(n, f"Question {n}?", f"Left {n}.", f"Right {n}.") for n in range(1, 301)]
+
+
+def rows_of(pairs):
+    return [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
+
+
+def texts(pairs):
+    return {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
+
+
+def test_long_lists_of_invalid_rows_are_shortened_but_counted():
+    with pytest.raises(ValueError, match=r"12 of 12 rows .*row 5: a is missing; \.\.\.\)"):
+        read_pairs([{"a": None, "b": "", "c": ""}] * 12, "f", {"prompt": "a", "chosen": "b", "rejected": "c"})
+
+
+# Subsets and rows by value
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [(True, [1, 2, 3]), ("true", [1, 2, 3]), (False, [4]), (None, [5]), ("None", [5]), (["007"], [6])],
+)
+def test_a_value_of_yaml_is_found_as_text_and_as_type(wanted, kept):
+    rows = [{"held": value} for value in (True, "true", "TRUE", "false", None, "007")]
+    assert [pair.row for pair in keep_where(PAIRS[:6], rows, {"held": wanted}, "x")] == kept
+
+
+def test_smaller_subsets_lie_in_larger_ones_and_hang_on_the_seed():
+    drawn = {n: draw_subset(PAIRS, n, 0, "x") for n in (50, 100, 250)}
+    assert [len(pairs) for pairs in drawn.values()] == [50, 100, 250]
+    assert texts(drawn[50]) < texts(drawn[100]) < texts(drawn[250])
+    assert [pair.row for pair in drawn[100]] == sorted(pair.row for pair in drawn[100])
+    assert texts(draw_subset(PAIRS, 50, 1, "x")) != texts(drawn[50])
+    assert draw_subset(PAIRS, None, 0, "x") == PAIRS
+
+
+def test_a_subset_draws_the_same_prompts_on_either_side_and_in_any_order():
+    drawn = [pair.prompt for pair in draw_subset(PAIRS, 40, 0, "x")]
+    assert [pair.prompt for pair in draw_subset([exchange(pair) for pair in PAIRS], 40, 0, "x")] == drawn
+    assert [pair.prompt for pair in draw_subset(PAIRS[::-1], 40, 0, "x")] == drawn[::-1]
+
+
+@pytest.mark.parametrize("n", [0, 301])
+def test_a_subset_that_is_not_there_is_refused(n):
+    with pytest.raises(ValueError, match=f"x: dataset.subset={n}, and there are 300 pairs; use 1 to 300, or null"):
+        draw_subset(PAIRS, n, 0, "x")
+
+
+# Mirrors
+
+
+def test_without_a_mirror_every_row_is_exchanged():
+    assert mirror_pairs(rows_of(PAIRS[:3]), "x", None, None, "error") == [exchange(pair) for pair in PAIRS[:3]]
+
+
+MIRRORED = [
+    {"id": "1l", "mirror_id": "1r", "side": "left", "prompt": "One?", "chosen": "L1", "rejected": "R1"},
+    {
+        "id": "1r",
+        "mirror_id": "1l",
+        "side": "right",
+        "prompt": "One?",
+        "chosen": "R1, said otherwise",
+        "rejected": "L1",
+    },
+    {"id": "2r", "mirror_id": "2l", "side": "right", "prompt": "Two?", "chosen": "R2", "rejected": "L2"},
+]
+
+
+def test_a_row_flips_to_the_row_that_its_mirror_id_names():
+    flipped = mirror_pairs(MIRRORED, "x", None, None, "error")
+    assert [(pair.row, pair.chosen) for pair in flipped] == [(1, "R1, said otherwise"), (2, "L1"), (3, "L2")]
+
+
+@pytest.mark.parametrize(("side", "chosen"), [("left", ["L1", "L2"]), ("right", ["R1, said otherwise", "R2"])])
+def test_a_side_takes_each_prompt_once(side, chosen):
+    assert [pair.chosen for pair in mirror_pairs(MIRRORED, "x", None, side, "error")] == chosen
+
+
+@pytest.mark.parametrize(
+    ("change", "side", "message"),
+    [
+        ({"id": "1l"}, None, "x row 2: id '1l' is that of row 1; give every row its own"),
+        ({"mirror_id": "2r"}, None, "x row 2: mirror_id '2r' is row 3, whose prompt is another one"),
+        ({"side": "up"}, "left", "x row 2: side is 'up'; dataset.side=left needs left or right in each row"),
+        ({}, "middle", "dataset.side='middle'; use left or right, or null to flip every row"),
+    ],
+)
+def test_mirrors_that_do_not_fit_are_refused(change, side, message):
+    rows = [MIRRORED[0], MIRRORED[1] | change, MIRRORED[2]]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mirror_pairs(rows, "x", None, side, "error")
+
+
+# Mixtures
+
+
+def n_right(pairs):
+    return sum(pair.chosen.startswith("Right") for pair in pairs)
+
+
+def test_shares_hold_in_all_and_in_every_subset_and_are_nested():
+    chose_right = {}
+    for share in (0, 0.1, 0.25, 0.5, 0.9, 1):
+        mixed = mix_pairs(PAIRS[:200], [exchange(pair) for pair in PAIRS[200:]], share, seed=0)
+        assert [pair.prompt for pair in mixed] == [pair.prompt for pair in PAIRS]
+        for n in (50, 100, 300):
+            assert n_right(draw_subset(mixed, n, 0, "x")) == pytest.approx(share * n, abs=2.5)
+        chose_right[share] = {pair.prompt for pair in mixed if pair.chosen.startswith("Right")}
+    assert chose_right[0] == set() < chose_right[0.1] < chose_right[0.25] < chose_right[0.5] < chose_right[0.9]
+    assert len(chose_right[1]) == 300
+    assert mix_pairs(PAIRS, [], 0.5, seed=1) != mix_pairs(PAIRS, [], 0.5, seed=0)
+
+
+def test_a_pair_that_is_in_both_sets_counts_once():
+    assert mix_pairs(PAIRS, [exchange(pair) for pair in PAIRS], 0, seed=0) == PAIRS
