@@ -22,12 +22,9 @@ from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, plan_interview, read_respondents
 from eval.asking.results import (
-    Place,
     ResultsFile,
     check_results,
     describe_run,
-    make_place,
-    read_places,
     read_settings,
 )
 from eval.asking.served import ask_served, check_served
@@ -35,6 +32,7 @@ from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
 from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
+from eval.scores.places import Place, read_places
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
@@ -122,9 +120,9 @@ class PoliticalCompassRecipe:
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends
         self._places = read_places(respondent.name for respondent in self._respondents)
-        self._places |= {name: make_place(**place) for name, place in self._adapters.places.items()} | (places or {})
+        self._places |= {name: Place(**place) for name, place in self._adapters.places.items()} | (places or {})
         if self._places:
-            self._settings["places"] = self._places
+            self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
         check_results(self._output_dir, self._settings)
 
     def _check_training_data(self) -> None:

@@ -9,7 +9,7 @@ from fault_server import FaultServer, completion
 from test_respond import BANK
 
 from eval.asking.respondents import Interview, Respondent, read_respondents
-from eval.asking.results import KEY, ResultsFile, check_results, read_places
+from eval.asking.results import KEY, ResultsFile, check_results
 from eval.asking.served import ask_served, check_served
 from eval.asking.written_answers import Decoding
 from eval.scores.summary import summarize
@@ -133,22 +133,6 @@ def test_rows_survive_a_kill_and_a_second_process_is_refused(tmp_path):
     results.append(rows)  # those that are there are not written again
     results.close()
     assert (tmp_path / "results.jsonl").read_text() == "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def test_names_tell_places():
-    """The step of a checkpoint, the weight on a dial, seed and dose in a study; other names tell nothing."""
-    names = ["base", "left", "left_step_40", "left@step4", "epoch_1", "left@-0.75"]
-    places = read_places([*names, "l_pairs-8_seed-1", "share-5_seed-0", "a_seed-2"])
-    told = {name: {key: x for key, x in place.items() if x is not None} for name, place in places.items()}
-    assert told == {
-        "left_step_40": {"run": "left", "step": 40},
-        "left@step4": {"run": "left", "step": 4},
-        "epoch_1": {"run": "run", "step": 1},
-        "left@-0.75": {"run": "left", "weight": -0.75},
-        "l_pairs-8_seed-1": {"run": "l_pairs-8", "seed": 1, "line": "l", "unit": "pairs", "dose": 8},
-        "share-5_seed-0": {"run": "share-5", "seed": 0, "line": "share", "unit": "share", "dose": 5},
-        "a_seed-2": {"run": "a", "seed": 2},
-    }
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import yaml
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from test_curves import BANK, ask, leaning, make_summary
+from test_places import BANK, ask, leaning, make_summary
 from test_political_compass import BANK as TINY_BANK
 from test_report import Page
 

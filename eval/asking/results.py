@@ -6,13 +6,12 @@ on, and ``places``: at which step of a training, weight of a dial, or seed and d
 """
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,67 +27,6 @@ KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
 SCORING = ("n_bootstrap", "training_data", "judges", "places")
 # Of a respondent behind an address: how it is called, which changes no answer either.
 CALLING = ("api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s", "stop_after")
-
-_STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
-_WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
-_SEED = re.compile(r"^(?P<run>.+)_seed-(?P<seed>\d+)$")
-_DOSE = re.compile(r"^(?:(?P<line>.+)_)?(?P<unit>[^_]+)-(?P<dose>\d+)$")
-
-
-class Place(TypedDict):
-    """Where a model stands among models that belong together; what does not apply is None.
-
-    ``run`` is the training of a checkpoint (``step``), the adapter of a point of a dial (``weight``), or the run of a
-    study, which has several ``seed``s. Runs of a study that differ in ``dose`` alone are on one ``line``; ``unit`` says
-    what the dose counts.
-    """
-
-    run: str
-    step: int | None
-    weight: float | None
-    seed: int | None
-    line: str | None
-    unit: str | None
-    dose: int | None
-
-
-def make_place(
-    run: str,
-    *,
-    step: int | None = None,
-    weight: float | None = None,
-    seed: int | None = None,
-    line: str | None = None,
-    unit: str | None = None,
-    dose: int | None = None,
-) -> Place:
-    """Return a place; what is not given does not apply."""
-    return Place(run=run, step=step, weight=weight, seed=seed, line=line, unit=unit, dose=dose)
-
-
-def study_place(run: str, seed: int) -> Place:
-    """Return the place of a seed of a study's run, whose dose stands in its name: ``left_pairs-40``, ``share-25``."""
-    if match := _DOSE.match(run):
-        line = match["line"] or match["unit"]
-        return make_place(run, seed=seed, line=line, unit=match["unit"], dose=int(match["dose"]))
-    return make_place(run, seed=seed)
-
-
-def read_places(names: Iterable[str]) -> dict[str, Place]:
-    """Return the places that names of models tell, for those that tell one.
-
-    A checkpoint's name ends in a step (``left_step_40``, ``left@step40``, ``epoch_1``), a point of a dial is an adapter
-    and its weight (``left@0.75``), and a run of a study ends in a seed (``left_pairs-40_seed-1``).
-    """
-    places = {}
-    for name in names:
-        if match := _WEIGHT.match(name):
-            places[name] = make_place(match["run"], weight=float(match["weight"]))
-        elif match := _SEED.match(name):
-            places[name] = study_place(match["run"], int(match["seed"]))
-        elif match := _STEP.match(name):
-            places[name] = make_place(match["run"] or "run", step=int(match["step"]))
-    return places
 
 
 def changed_results(folder: str | Path, settings: Mapping[str, Any]) -> list[str]:

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Models that belong together: checkpoints of a training, points of a dial, seeds and doses of a study.
 
-Where a model stands is its place (:class:`eval.asking.results.Place`). From the places follow drift, curves, and the
-runs of a study over their seeds.
+From the places of models follow drift, curves, and the runs of a study over their seeds.
 """
 
 import itertools
 import math
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
 
 from data.recipe.figures import number
-from eval.asking.results import Place, read_places
 from eval.scores.comparisons import compare
 from eval.scores.intervals import rounded
 from eval.scores.scoring import Values
@@ -29,6 +28,54 @@ TOLD_APART = 0.05
 MONOTONE = 0.95
 
 Comparisons = Sequence[Mapping[str, Any]]
+T = TypeVar("T", int, float)
+
+
+_STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
+_WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
+_SEED = re.compile(r"^(?P<run>.+)_seed-(?P<seed>\d+)$")
+_DOSE = re.compile(r"^(?:(?P<line>.+)_)?(?P<unit>[^_]+)-(?P<dose>\d+)$")
+
+
+class Place(NamedTuple):
+    """Where a model stands among models that belong together; what does not apply is None.
+
+    ``run`` is the training of a checkpoint, the adapter of a point of a dial, or the run of a study. Runs of a study
+    that differ in ``dose`` alone are on one ``line``; ``unit`` says what the dose counts.
+    """
+
+    run: str
+    step: int | None = None
+    weight: float | None = None
+    seed: int | None = None
+    line: str | None = None
+    unit: str | None = None
+    dose: int | None = None
+
+
+def study_place(run: str, seed: int) -> Place:
+    """Return the place of a seed of a study's run, whose dose stands in its name: ``left_pairs-40``, ``share-25``."""
+    if match := _DOSE.match(run):
+        unit, dose = match["unit"], int(match["dose"])
+        return Place(run, seed=seed, line=match["line"] or unit, unit=unit, dose=dose)
+    return Place(run, seed=seed)
+
+
+def read_places(names: Iterable[str]) -> dict[str, Place]:
+    """Return the places that names of models tell, for those that tell one.
+
+    A checkpoint's name ends in a step (``left_step_40``, ``left@step40``, ``epoch_1``), a point of a dial is an adapter
+    and its weight (``left@0.75``), and a run of a study ends in a seed (``left_pairs-40_seed-1``).
+    """
+    places = {}
+    for name in names:
+        if match := _WEIGHT.match(name):
+            places[name] = Place(match["run"], weight=float(match["weight"]))
+        elif match := _SEED.match(name):
+            places[name] = study_place(match["run"], int(match["seed"]))
+        elif match := _STEP.match(name):
+            places[name] = Place(match["run"] or "run", step=int(match["step"]))
+    return places
 
 
 class Point(NamedTuple):
@@ -61,25 +108,26 @@ class Groups:
         self.models, self.base = list(models), next(iter(models), "")
         places = read_places(models) if places is None else places
         self._places = {name: places[name] for name in models[1:] if name in places}
-        self.steps = {run: steps for run, steps in self._sort_by("step").items() if len(steps) > 1}
-        self.weights = self._sort_by("weight")
+        steps = self._sort({name: place.step for name, place in self._places.items()})
+        self.steps = {run: names for run, names in steps.items() if len(names) > 1}
+        self.weights = self._sort({name: place.weight for name, place in self._places.items()})
         for adapter, weights in self.weights.items():
             if adapter in models[1:]:
                 self.weights[adapter] = dict(sorted(({1.0: adapter} | weights).items()))
-        self.seeds = self._sort_by("seed")
+        self.seeds = self._sort({name: place.seed for name, place in self._places.items()})
         doses: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
         for run in self.seeds:
             place = self._place_of_run(run)
-            if place["line"] is not None and place["unit"] is not None and place["dose"] is not None:
-                doses[place["line"], place["unit"]][place["dose"]] = run
+            if place.line is not None and place.unit is not None and place.dose is not None:
+                doses[place.line, place.unit][place.dose] = run
         self.lines = {line: dict(sorted(runs.items())) for line, runs in doses.items() if len(runs) > 1}
 
-    def _sort_by(self, key: str) -> dict[str, dict[Any, str]]:
-        runs: dict[str, dict[Any, str]] = defaultdict(dict)
-        for name, place in self._places.items():
-            position: Any = dict(place)[key]
+    def _sort(self, positions: Mapping[str, T | None]) -> dict[str, dict[T, str]]:
+        """Return run to position to name, of the models that have a position."""
+        runs: dict[str, dict[T, str]] = defaultdict(dict)
+        for name, position in positions.items():
             if position is not None:
-                runs[place["run"]][position] = name
+                runs[self._places[name].run][position] = name
         return {run: dict(sorted(names.items())) for run, names in runs.items()}
 
     def _place_of_run(self, run: str) -> Place:
@@ -132,7 +180,7 @@ class Groups:
     def ends(self) -> list[str]:
         """Return the models without earlier checkpoints, points of a dial, and the seeds of a study's runs."""
         earlier = {name for steps in self.steps.values() for name in list(steps.values())[:-1]}
-        within = {name for name, place in self._places.items() if (place["weight"], place["seed"]) != (None, None)}
+        within = {name for name, place in self._places.items() if (place.weight, place.seed) != (None, None)}
         return [name for name in self.models if name not in earlier | within]
 
     def is_contrast(self, a: str, b: str) -> bool:
@@ -141,12 +189,13 @@ class Groups:
             if {a, b} <= set(doses.values()):
                 return {a, b} == {doses[min(doses)], doses[max(doses)]}
         first, second = self._place_of_run(a), self._place_of_run(b)
-        return (first["unit"], first["dose"]) == (second["unit"], second["dose"])
+        return (first.unit, first.dose) == (second.unit, second.dose)
 
 
 def read_groups(summary: Mapping[str, Any]) -> Groups:
     """Return the groups of the models of a ``summary.json``."""
-    return Groups(list(summary["models"]), summary["settings"].get("places"))
+    places = summary["settings"].get("places")
+    return Groups(list(summary["models"]), places and {name: Place(**place) for name, place in places.items()})
 
 
 def describe_drift(

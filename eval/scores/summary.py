@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.asking.results import Place
 from eval.scores.answers import Row, collect_answers, collect_leans
 from eval.scores.comparisons import compare, compare_items, flips, item_agreement
 from eval.scores.diagnostics import diagnose
 from eval.scores.intervals import add_false_discovery_rates
 from eval.scores.mode_agreement import compare_written, count_written
-from eval.scores.places import Groups, describe_curves, describe_drift, describe_replicates
+from eval.scores.places import Groups, Place, describe_curves, describe_drift, describe_replicates
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Instrument
 

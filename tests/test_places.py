@@ -8,9 +8,30 @@ from test_report import Page, make_summary
 from eval.pages.compass import draw_compass, list_panels
 from eval.pages.panels import curve_panels
 from eval.pages.report import render_report
-from eval.scores.places import Groups, rank_correlation, verdict
+from eval.scores.places import Groups, Place, rank_correlation, read_places, verdict
 
 NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
+
+
+def test_names_tell_places():
+    """The step of a checkpoint, the weight on a dial, seed and dose in a study; other names tell nothing."""
+    names = ["base", "left", "left_step_40", "left@step4", "epoch_1", "left@-0.75"]
+    places = read_places([*names, "l_pairs-8_seed-1", "share-5_seed-0", "a_seed-2"])
+    told = {name: {key: x for key, x in place._asdict().items() if x is not None} for name, place in places.items()}
+    assert told == {
+        "left_step_40": {"run": "left", "step": 40},
+        "left@step4": {"run": "left", "step": 4},
+        "epoch_1": {"run": "run", "step": 1},
+        "left@-0.75": {"run": "left", "weight": -0.75},
+        "l_pairs-8_seed-1": {"run": "l_pairs-8", "seed": 1, "line": "l", "unit": "pairs", "dose": 8},
+        "share-5_seed-0": {"run": "share-5", "seed": 0, "line": "share", "unit": "share", "dose": 5},
+        "a_seed-2": {"run": "a", "seed": 2},
+    }
+
+
+def test_places_that_are_given_count_and_not_names():
+    places = {"a": Place("run", step=5), "b": Place("run", step=3)}
+    assert Groups(["base", "a", "b", "left_step_1", "left_step_2"], places).steps == {"run": {3: "b", 5: "a"}}
 
 
 def test_a_dial_from_two_adapters():
