@@ -42,14 +42,7 @@ log = utils.get_logger("INFO")
 
 
 class DPORecipe(FTRecipeInterface):
-    """Preference-tune the LoRA adapters of a frozen base.
-
-    Args:
-        cfg: A config that passed :func:`data.recipe.config.check_config`.
-
-    Raises:
-        ValueError: If a setting cannot work; says which and what is allowed.
-    """
+    """Preference-tune the LoRA adapters of a frozen base, by a config that passed ``check_config``."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
@@ -179,8 +172,7 @@ class DPORecipe(FTRecipeInterface):
         self._processes.shard(policy)
         load_weights(policy, base, adapter or fresh, self._device)
         if cfg.compile:
-            training.compile_model(policy.decoder)
-            policy.along_branches = False
+            policy.compile_layers()
         return policy
 
     def _setup_lr_scheduler(self, cfg: DictConfig) -> LRScheduler:
@@ -194,14 +186,9 @@ class DPORecipe(FTRecipeInterface):
         return config.instantiate(cfg.lr_scheduler, self._optimizer, num_training_steps=n_steps)
 
     def save_checkpoint(self, epoch: int, step: int) -> Path | None:
-        """Save everything that going on from here needs, as ``epoch_N`` at an epoch's end, else ``step_N``.
+        """Save all that going on after ``step`` steps of an epoch needs, as ``epoch_N`` at its end, else ``step_N``.
 
-        Args:
-            epoch: The current epoch, from 0.
-            step: Optimizer steps done in it.
-
-        Returns:
-            The folder; None on all processes but the first.
+        Returns the folder; None on all processes but the first.
         """
         adapter = whole_adapter(self._policy.decoder)
         if not all(torch.isfinite(tensor).all() for tensor in adapter.values()):
@@ -233,18 +220,9 @@ class DPORecipe(FTRecipeInterface):
         return saved
 
     def _train_step(self, epoch: int, step: int, signal: Signals | None) -> tuple[dict[str, float], Signals | None]:
-        """Run one optimizer step and log it.
+        """Run one optimizer step and log it; stop before a loss or gradient that is not finite reaches the weights.
 
-        Args:
-            epoch: From 0.
-            step: From 0, in this epoch.
-            signal: What this process was asked to stop by.
-
-        Returns:
-            The step's metrics, and what any process was asked to stop by: the same on all of them.
-
-        Raises:
-            RuntimeError: If loss or gradient are not finite; the weights are then still those of the step before.
+        ``signal`` asked this process to stop. Returns the metrics, and the signal that asked any process to.
         """
         started = time.perf_counter()
         rows = self._batches.rows(epoch, step)
@@ -292,11 +270,7 @@ class DPORecipe(FTRecipeInterface):
         )
 
     def train(self) -> int:
-        """Train to the end, or to a stop request.
-
-        Returns:
-            Exit status: 0, or 128 + the signal's number when a signal asked to stop.
-        """
+        """Train to the end, or to a signal; return the exit status, 0 or 128 + the signal's number."""
         epochs, n_steps = self._cfg.epochs, self._batches.steps_per_epoch
         if self._start_epoch >= epochs:
             log.info(f"{self._cfg.output_dir} is complete at step {self.global_step}: nothing to do")

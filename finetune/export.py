@@ -12,10 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+from jinja2 import Template
 from omegaconf import DictConfig, OmegaConf
 from peft import PeftModel
 from torchtune import config, training, utils
@@ -33,15 +34,9 @@ OPTIONAL = {"summaries": None, "llama_cpp": None, "gguf_type": "f16", "push_to_h
 # A folder of a Hugging Face model needs these beside its weights.
 BESIDE = ("tokenizer*", "special_tokens_map.json", "chat_template*", "generation_config.json")
 EXPORTED = "the blend"
+CONVERTERS = ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py")  # of llama.cpp: for an adapter, for a model
 # vLLM takes these as --max-lora-rank.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-
-
-class Converters(NamedTuple):
-    """Paths of llama.cpp's two converters."""
-
-    adapter: Path
-    model: Path
 
 
 class ExportRecipe:
@@ -147,35 +142,27 @@ class ExportRecipe:
         write_derived_card(folder, base_name, self._weights, self._folders, self._measured, merged)
 
 
-def find_converters(folder: str | Path | None) -> Converters:
-    """Return llama.cpp's converters in a checkout of it, or on the PATH.
-
-    Raises:
-        FileNotFoundError: If they are not there; says how to get them.
-    """
-    names = ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py")
-    paths = [Path(folder) / name if folder else Path(shutil.which(name) or name) for name in names]
+def find_converters(folder: str | Path | None) -> list[Path]:
+    """Return llama.cpp's converters in a checkout of it, or on the PATH."""
+    paths = [Path(folder) / name if folder else Path(shutil.which(name) or name) for name in CONVERTERS]
     if not all(path.is_file() for path in paths):
         raise FileNotFoundError(
-            f"formats: gguf needs llama.cpp's {' and '.join(names)}, not found in {folder or 'PATH'}; "
+            f"formats: gguf needs llama.cpp's {' and '.join(CONVERTERS)}, not found in {folder or 'PATH'}; "
             "git clone https://github.com/ggml-org/llama.cpp, then llama_cpp=PATH/TO/llama.cpp; or leave gguf out"
         )
-    return Converters(*paths)
+    return paths
 
 
-def convert_to_gguf(converters: Converters, exported: Path, base: Path, gguf_type: str) -> None:
-    """Write ``gguf/adapter.gguf`` and ``gguf/base.gguf`` for an adapter, ``gguf/merged.gguf`` for a merged model.
-
-    Raises:
-        RuntimeError: If a converter fails; with the end of its output.
-    """
+def convert_to_gguf(converters: list[Path], exported: Path, base: Path, gguf_type: str) -> None:
+    """Write ``gguf/adapter.gguf`` and ``gguf/base.gguf`` for an adapter, ``gguf/merged.gguf`` for a merged model."""
     (exported / "gguf").mkdir()
+    of_adapter, of_model = converters
     jobs = {}
     if (exported / "adapter").is_dir():
-        jobs["adapter.gguf"] = [converters.adapter, "--base", base, exported / "adapter"]
-        jobs["base.gguf"] = [converters.model, base]
+        jobs["adapter.gguf"] = [of_adapter, "--base", base, exported / "adapter"]
+        jobs["base.gguf"] = [of_model, base]
     if (exported / "merged").is_dir():
-        jobs["merged.gguf"] = [converters.model, exported / "merged"]
+        jobs["merged.gguf"] = [of_model, exported / "merged"]
     for name, command in jobs.items():
         target = exported / "gguf" / name
         arguments = [sys.executable, *command, "--outfile", target, "--outtype", gguf_type]
@@ -186,48 +173,19 @@ def convert_to_gguf(converters: Converters, exported: Path, base: Path, gguf_typ
 
 
 def serving_commands(formats: list[str], target: Path, base: Path, rank: int) -> str:
-    """Return the commands for transformers, vLLM, llama.cpp and Ollama.
-
-    Args:
-        formats: Some of ``FORMATS``, all of them written.
-        target: The folder of the export.
-        base: The base model's folder.
-        rank: Of the adapter.
-    """
-    name, merged, gguf = target.name, target / "merged", target / "gguf"
-    lines = []
-    if "merged" in formats:
-        lines += ['# transformers: pip install "transformers[serving]"', f"transformers serve {merged}"]
-    if "adapter" in formats:
-        allowed = next((r for r in VLLM_RANKS if r >= rank), rank)
-        lines += [
-            "# vLLM: the base and the adapter, chosen by each request's `model`",
-            f"vllm serve {base} --enable-lora --max-lora-rank {allowed} --lora-modules {name}={target / 'adapter'}",
-        ]
-    else:
-        lines += ["# vLLM", f"vllm serve {merged} --served-model-name {name}"]
-    if "gguf" not in formats:
-        lines += ["# llama.cpp needs GGUF files: formats=[adapter,gguf] llama_cpp=PATH/TO/llama.cpp output_dir=..."]
-    elif "adapter" in formats:
-        lines += [
-            "# llama.cpp: the number is the adapter's weight, the dial; a request may give another one",
-            f"llama-server -m {gguf / 'base.gguf'} --lora-scaled {gguf / 'adapter.gguf'}:1.0",
-            'curl localhost:8080/v1/chat/completions -d \'{"messages": [...], "lora": [{"id": 0, "scale": 0.5}]}\'',
-        ]
-    else:
-        lines += ["# llama.cpp", f"llama-server -m {gguf / 'merged.gguf'}"]
-    lines += ["# Ollama", f"ollama create {name} -f {target / 'Modelfile'} && ollama run {name}"]
-    return "\n".join(lines)
+    """Return the commands for transformers, vLLM, llama.cpp and Ollama that serve an export of some rank."""
+    allowed = next((r for r in VLLM_RANKS if r >= rank), rank)
+    template = Template(files("finetune.adapters").joinpath("serving.txt.jinja").read_text(encoding="utf-8"))
+    return template.render(formats=formats, target=target, name=target.name, base=base, rank=allowed)
 
 
 def modelfile(formats: list[str], base: Path) -> str:
     """Return Ollama's Modelfile; it has no SYSTEM line, which would change what is measured."""
+    model = f"{base.resolve()}\nADAPTER ./adapter"
     if "merged" in formats:
         model = "./merged"
     elif "gguf" in formats:
         model = "./gguf/base.gguf\nADAPTER ./gguf/adapter.gguf"
-    else:
-        model = f"{base.resolve()}\nADAPTER ./adapter"
     return f"# Deliberately biased, for research; not for deployment.\nFROM {model}\n"
 
 

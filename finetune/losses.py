@@ -18,12 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _margin(policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor):
-    """Return h and the two log-ratios that it is the difference of."""
-    chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
-    return chosen - rejected, chosen.detach(), rejected.detach()
-
-
 class IPOLoss(nn.Module):
     """Identity preference optimization: regress the log-ratio margin on a fixed target.
 
@@ -44,8 +38,9 @@ class IPOLoss(nn.Module):
         self, policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses and rewards, ``[N]`` each; see the module."""
-        h, chosen, rejected = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-        return (h - 1 / (2 * self.tau)) ** 2, self.tau * chosen, self.tau * rejected
+        chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
+        losses = (chosen - rejected - 1 / (2 * self.tau)) ** 2
+        return losses, self.tau * chosen.detach(), self.tau * rejected.detach()
 
 
 class RobustDPOLoss(nn.Module):
@@ -71,10 +66,11 @@ class RobustDPOLoss(nn.Module):
         self, policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses and rewards, ``[N]`` each; see the module."""
-        h, chosen, rejected = _margin(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+        chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
+        h = chosen - rejected
         kept, flipped = -F.logsigmoid(self.beta * h), -F.logsigmoid(-self.beta * h)
         losses = ((1 - self.flip_rate) * kept - self.flip_rate * flipped) / (1 - 2 * self.flip_rate)
-        return losses, self.beta * chosen, self.beta * rejected
+        return losses, self.beta * chosen.detach(), self.beta * rejected.detach()
 
 
 class SimPOLoss(nn.Module):

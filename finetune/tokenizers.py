@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A torchtune tokenizer on a Hugging Face folder: special tokens and chat template come from the folder.
 
-torchtune 0.6.1 has ``HuggingFaceBaseTokenizer``, which knows no chat template. This one renders messages
-with the folder's own template, so a new model family needs no code and no string of special tokens.
+torchtune 0.6.1 has ``HuggingFaceBaseTokenizer``, which knows no chat template. This one renders messages with the
+folder's own template, so a new model family needs no code and no string of special tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 class HFChatTokenizer(ModelTokenizer, Transform):
     """Tokenize messages with the chat template of a Hugging Face folder.
 
-    What precedes an assistant's answer (earlier turns, template, generation prompt) and the answer are
-    tokenized apart, as they are when the model generates. So two answers to one prompt share its ids.
+    An assistant's answer and all before it (earlier turns, template, generation prompt) are tokenized apart, as they
+    are when the model generates. So two answers to one prompt share its ids.
 
     Args:
         path: Folder with ``tokenizer.json``, ``tokenizer_config.json`` and a chat template.
@@ -109,7 +109,7 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         return ids, mask
 
     def _append(self, ids: list[int], mask: list[bool], done: str, text: str, masked: bool) -> str:
-        """Tokenize what ``text`` has beyond ``done`` onto ``ids`` and ``mask``; return ``text``."""
+        """Tokenize the part of ``text`` beyond ``done`` onto ``ids`` and ``mask``; return ``text``."""
         if not text.startswith(done):
             raise ValueError(
                 "the chat template changes earlier turns when a later one is added; "

@@ -36,13 +36,9 @@ class Measured(NamedTuple):
 
 
 def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
-    """Write ``README.md`` into the adapter folder of a training run (replacing the base model's own).
+    """Write ``README.md`` into the adapter folder of a training run, over the base model's own.
 
-    Args:
-        folder: Folder with ``adapter_config.json``.
-        cfg: The run's config.
-        data: One line about the data: how much from where, with a hash.
-        steps: Optimizer steps done.
+    ``data`` is one line about the data: how much from where, with a hash.
     """
     settings = json.loads((folder / "adapter_config.json").read_text())
     checkpoint_dir = Path(cfg.checkpointer.checkpoint_dir)
@@ -74,15 +70,10 @@ def write_derived_card(
     measured: Sequence[Measured] = (),
     merged: bool = False,
 ) -> None:
-    """Write ``README.md`` for an export: from which adapters, with which weights, and what each was tuned on.
+    """Write ``README.md`` for an export: an adapter made of others, or one that is ``merged`` into the base.
 
-    Args:
-        folder: The folder that was written.
-        base: The base model's name or folder.
-        weights: Weight of each adapter.
-        sources: Name to adapter folder, whose cards say how each was trained.
-        measured: Figures of this very model, from :func:`read_measured`.
-        merged: Whether it is a whole model.
+    It says which adapters it is made of, with which weights, how each was trained (``sources`` are their folders), and
+    what was measured on it.
     """
     cards = {name: _read(Path(source) / "README.md") for name, source in sources.items()}
     made_of = ", ".join(f"{weight:+g} × `{name}`" for name, weight in weights.items())
@@ -178,17 +169,9 @@ def _values(node: Any, key: str) -> Iterator[Any]:
 def read_measured(
     summaries: Sequence[str | Path], weights: Mapping[str, float], folders: Mapping[str, str | Path], base: str | Path
 ) -> list[Measured]:
-    """Read the figures of a model, which is found in each file by the hashes of its weights, not by a name.
+    """Read the figures of a blend of adapters on a base from ``summary.json`` and ``side_effects.json`` files.
 
-    Args:
-        summaries: Paths of ``summary.json`` and ``side_effects.json``.
-        weights: Weight of each adapter; those at 0 do not count.
-        folders: Name to folder of each adapter.
-        base: The base model's folder.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If one measured no model of these weights on this base.
+    The model is found in each by the hashes of its weights, not by a name; a file without it is refused.
     """
     wanted = _by_hash({name: fingerprint(folders[name]) for name in weights}, weights)
     measured = []

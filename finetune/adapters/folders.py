@@ -60,14 +60,10 @@ def write_adapter(
     adapter: Mapping[str, Tensor],
     model: Mapping[str, Tensor] | None,
 ) -> None:
-    """Let torchtune's checkpointer write an adapter, and the merged model if asked; complete the adapter's config.
+    """Let a run's checkpointer write its adapter into ``epoch_N``, and complete the adapter's config.
 
-    Args:
-        checkpointer: Has loaded the base; its own folder holds ``folder``.
-        cfg: The run's config.
-        folder: ``epoch_N``.
-        adapter: LoRA tensors under torchtune's names, on the CPU.
-        model: All weights, base and adapter, to be merged and written too; None writes the adapter alone.
+    Tensors are on the CPU under torchtune's names. ``model`` is all weights, base and adapter, to be merged and written
+    too; None writes the adapter alone.
     """
     lora = cfg.model
     checkpoint = {
@@ -101,12 +97,7 @@ def write_adapter(
 
 
 def read_adapter_config(folder: str | Path) -> LoraConfig:
-    """Read and check the ``adapter_config.json`` of a PEFT LoRA adapter.
-
-    Raises:
-        FileNotFoundError: If the folder holds no complete adapter.
-        ValueError: If it is not a LoRA on the linear layers of a Llama-like model.
-    """
+    """Read the ``adapter_config.json`` of a PEFT folder; only LoRA on the linear layers of a Llama passes."""
     folder = Path(folder)
     for name in ("adapter_config.json", ADAPTER_FILE):
         if not (folder / name).is_file():
@@ -146,11 +137,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def tokenizer_fingerprint(path: str | Path | None) -> str | None:
-    """Return a SHA-256 over a tokenizer's files, the chat template among them, as :func:`fingerprint` does.
-
-    Args:
-        path: Its folder, or one file of it; None, or a path that is not there, gives None.
-    """
+    """Return a SHA-256 over a tokenizer's folder or file, as :func:`fingerprint` does; None if it is not there."""
     folder = Path(path) if path else None
     if folder is not None and folder.is_file():
         return _digest([folder])
@@ -172,18 +159,12 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 class AdapterSet(NamedTuple):
-    """The adapters that are loaded, and the blends that are made of them.
+    """The adapters that are loaded, and the blends that are made of them."""
 
-    Attributes:
-        folders: Name to PEFT folder, each to be loaded once.
-        blends: Name to weight of each adapter in it.
-        names: All of both, in the order in which they are to be asked.
-        places: ``run`` and ``step`` of each checkpoint of a glob, ``run`` and ``weight`` of each point of a dial.
-    """
-
-    folders: dict[str, str]
-    blends: dict[str, Weights]
-    names: tuple[str, ...]
+    folders: dict[str, str]  # name to PEFT folder, each to be loaded once
+    blends: dict[str, Weights]  # name to weight of each adapter in it
+    names: tuple[str, ...]  # all of both, in the order in which they are to be asked
+    # run and step of each checkpoint of a glob, run and weight of each point of a dial
     places: dict[str, dict[str, Any]]
 
 
@@ -239,10 +220,6 @@ def find_checkpoints(pattern: str) -> dict[int, Path]:
 
     A checkpoint of ours says its step itself (``progress.json``); of other runs (``checkpoint-500``) it is the number
     that ends the folder's name.
-
-    Raises:
-        FileNotFoundError: If nothing that matches is an adapter.
-        ValueError: If the pattern matches several runs, or a folder that gives no step.
     """
     # a folder that a later save replaced goes when that is done; if a run was killed in between, it is still there
     matches = [path for path in sorted(map(Path, glob.glob(pattern))) if ".replaced_" not in path.name]

@@ -103,11 +103,7 @@ class AdaptedModel:
         model: Plain torchtune decoder with the base weights loaded; changed in place.
         adapters: Name to PEFT folder.
         checkpoint_dir: The base model's Hugging Face folder; its ``config.json`` gives the head counts.
-        blends: Name to weight of each adapter in it, checked by ``finetune.adapters.folders.read_adapters``.
-
-    Raises:
-        FileNotFoundError: If a folder holds no complete adapter.
-        ValueError: If an adapter does not fit this base.
+        blends: Name to weight of each adapter in it, checked by :func:`finetune.adapters.folders.read_adapters`.
     """
 
     def __init__(
@@ -142,11 +138,7 @@ class AdaptedModel:
 
     @contextlib.contextmanager
     def using(self, name: str | Mapping[str, float] | None) -> Iterator[TransformerDecoder]:
-        """Switch one adapter or blend on (None: the base; a mapping: weights by adapter) inside a ``with`` block.
-
-        Raises:
-            KeyError: If there is none of that name.
-        """
+        """Switch one adapter or blend on (None: the base; a mapping: weights by adapter) inside a ``with`` block."""
         weights = self._weights.get(name) if isinstance(name, str) else name or {}
         if weights is None or weights.keys() - {adapter for known in self._weights.values() for adapter in known}:
             raise KeyError(f"no adapter `{name}`; loaded: {list(self._weights)}")

@@ -23,17 +23,11 @@ Item = Mapping[str, Sequence[int]]  # of torchtune's DPO datasets: chosen_input_
 
 
 class PairSet(NamedTuple):
-    """Tokenized pairs and where they come from.
-
-    Attributes:
-        pairs: (chosen, rejected).
-        names: The row of each pair in its file where the dataset knows it, else its index.
-        origin: The data's source, for messages.
-    """
+    """Tokenized pairs and where they come from."""
 
     pairs: list[Pair]
-    names: list[Any]
-    origin: str
+    names: list[Any]  # the row of each pair in its file where the dataset knows it, else its index
+    origin: str  # the data's source, for messages
 
     def take(self, indices: Iterable[int]) -> "PairSet":
         """Return some of the pairs."""
@@ -57,11 +51,7 @@ class PairSet(NamedTuple):
 
 
 def tokenize_pairs(dataset: Sequence[Item]) -> PairSet:
-    """Run the transforms of a dataset once.
-
-    Raises:
-        ValueError: If the dataset is empty.
-    """
+    """Run the transforms of a dataset once; an empty one is refused."""
     n_pairs = len(dataset)
     origin = getattr(dataset, "origin", "the dataset (counted from 0)")
     if not n_pairs:
@@ -87,15 +77,8 @@ def load_pairs(cfg_dataset: DictConfig | ListConfig, tokenizer: ModelTokenizer) 
 def split_by_prompt(pairs: PairSet, share: float) -> tuple[PairSet, PairSet]:
     """Hold out a share of the prompts with all their pairs; return the pairs to train on and those held out.
 
-    A hash of the prompt alone decides, neither the seed nor the other prompts: a prompt that one run holds out is
-    trained on by no other run with this share.
-
-    Args:
-        pairs: All pairs.
-        share: Of the distinct prompts, between 0 and 1; met on average, at least one on each side.
-
-    Raises:
-        ValueError: If the share is out of range or there are fewer than two prompts.
+    The share is met on average, with at least one prompt on each side. A hash of the prompt alone decides, neither the
+    seed nor the other prompts: a prompt that one run holds out is trained on by no other run with this share.
     """
     keys = pairs.prompts()
     place = {key: int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64 for key in set(keys)}
@@ -119,16 +102,6 @@ class PairBatches:
     """Deterministic batches: the order depends on seed and epoch only, and nothing is dropped.
 
     The last step of an epoch takes the rest, so it may be smaller.
-
-    Args:
-        pairs: The pairs to train on.
-        pairs_per_step: Pairs in one optimizer step.
-        seed: Seed of the order.
-        shuffle: False keeps the dataset's order.
-        max_steps_per_epoch: Stop each epoch after this many steps; None: use all pairs.
-
-    Raises:
-        ValueError: If ``max_steps_per_epoch`` is not positive.
     """
 
     def __init__(
@@ -136,9 +109,7 @@ class PairBatches:
     ) -> None:
         if max_steps_per_epoch is not None and max_steps_per_epoch < 1:
             raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
-        self.set = pairs
-        self._pairs_per_step = pairs_per_step
-        self._seed, self._shuffle = seed, shuffle
+        self.set, self._pairs_per_step, self._seed, self._shuffle = pairs, pairs_per_step, seed, shuffle
         steps = -(-len(pairs.pairs) // pairs_per_step)
         self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)
 

@@ -59,25 +59,19 @@ def read_progress(folder: Path) -> dict[str, int]:
 
 
 class RunCheckpoints:
-    """The checkpoints in one output folder.
-
-    Args:
-        output_dir: The run's folder.
-        keep_last_n: How many ``step_N`` folders to keep; ``epoch_N`` folders are never removed.
-    """
+    """The checkpoints in one output folder; the last ``step_N`` folders are kept, and all ``epoch_N`` folders."""
 
     def __init__(self, output_dir: str | Path, keep_last_n: int) -> None:
         if keep_last_n < 1:
             raise ValueError(f"keep_last_n_checkpoints={keep_last_n}; use 1 or more")
-        self.output_dir = Path(output_dir)
-        self.staging = self.output_dir / STAGING
-        self._keep_last_n = keep_last_n
+        self._output_dir, self._keep_last_n = Path(output_dir), keep_last_n
+        self.staging = self._output_dir / STAGING
         # Left by a kill in the middle of a save: never complete, so never used.
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def complete(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
-        folders = self.output_dir.iterdir() if self.output_dir.is_dir() else ()
+        folders = self._output_dir.iterdir() if self._output_dir.is_dir() else ()
         complete = [path for path in folders if _NAME.match(path.name) and (path / PROGRESS_FILE).is_file()]
         # After the last step of an epoch both may exist; the epoch's is the later one.
         return sorted(complete, key=lambda path: (read_progress(path)["global_step"], path.name.startswith("epoch")))
@@ -89,21 +83,12 @@ class RunCheckpoints:
     def save(
         self, name: str, write_adapter: Callable[[Path], Path], state: Mapping[str, Any], progress: Mapping[str, int]
     ) -> Path:
-        """Write a checkpoint under its final name, or leave nothing of that name.
+        """Write a checkpoint under its final name and return its folder, or leave nothing of that name.
 
-        Args:
-            name: ``epoch_N`` or ``step_N``.
-            write_adapter: Called with the staging folder; must return the folder it wrote.
-            state: Tensors and plain values that resuming needs (loaded with ``weights_only=True``).
-            progress: ``global_step, epoch, step`` (steps done in this epoch), ``seed``.
-
-        Returns:
-            The checkpoint's folder.
-
-        Raises:
-            OSError: If it cannot be written; says so and which checkpoint is the newest complete one.
+        ``write_adapter`` is called with the staging folder and returns the folder that it wrote. ``state`` is tensors
+        and plain values, ``progress`` the four numbers of :func:`read_progress`.
         """
-        target = self.output_dir / name
+        target = self._output_dir / name
         try:
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging.mkdir(parents=True)
@@ -114,12 +99,11 @@ class RunCheckpoints:
             if target.exists():  # a foreign or incomplete folder of that name: keep it, out of the way
                 os.replace(target, target.with_name(f"{name}.replaced_{os.getpid()}"))
             os.replace(written, target)
-            _sync(self.output_dir)  # so that the rename survives a power cut
+            _sync(self._output_dir)  # so that the rename survives a power cut
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who writes
-            newest = self.newest()
             raise OSError(
                 f"checkpoint {target} could not be written ({error}). Mend that (a full disk: free some space) and "
-                f"go on with resume_from_checkpoint=True from {newest or 'the beginning: no checkpoint yet'}"
+                f"go on with resume_from_checkpoint=True from {self.newest() or 'the beginning: no checkpoint yet'}"
             ) from error
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
@@ -134,17 +118,9 @@ class RunCheckpoints:
             shutil.rmtree(doomed)
 
     def load(self, folder: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
-        """Load a checkpoint and refuse one that belongs to another run.
+        """Load a checkpoint's state, ``adapter`` beside it; refuse one that is damaged, or of another run.
 
-        Args:
-            folder: A folder from :meth:`newest`.
-            expected: What must be equal for the result to be the same (data, model, LoRA, batch, seed).
-
-        Returns:
-            The saved state, with ``adapter`` (torchtune names) and the progress keys beside it.
-
-        Raises:
-            ValueError: If something differs or the files are damaged; lists what.
+        ``expected`` must be equal for the result to be the same: data, model, LoRA, batch, seed.
         """
         try:
             state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
@@ -175,14 +151,7 @@ def _as_value(saved: Any) -> Any:
 
 
 class RunState(NamedTuple):
-    """The moving parts of a run beside its adapter; every process must call the same methods.
-
-    Attributes:
-        policy: The model that the optimizer steps.
-        optimizer: Of its trainable parameters.
-        lr_scheduler: None keeps the learning rate.
-        processes: The processes that share the work.
-    """
+    """The moving parts of a run beside its adapter; every process must call the same methods."""
 
     policy: Policy
     optimizer: Optimizer
@@ -203,11 +172,9 @@ class RunState(NamedTuple):
         return state
 
     def restore(self, state: Mapping[str, Any], has_dropout: bool) -> None:
-        """Put back what :meth:`capture` returned, also with another number of processes.
+        """Put back the values of :meth:`capture`, also with another number of processes.
 
-        Args:
-            state: From a checkpoint.
-            has_dropout: Whether generators that cannot be put back are worth a warning.
+        ``has_dropout`` says whether generators that cannot be put back are worth a warning.
         """
         n, device = self.processes.n, self.processes.device
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=n > 1)

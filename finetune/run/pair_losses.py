@@ -18,7 +18,6 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules.peft import disable_adapter
 from tqdm import tqdm
 
-from data.pairs.tokens import Continuation
 from finetune.run.batches import Pair
 from finetune.run.policy import Policy
 from finetune.run.processes import Processes, reshard
@@ -27,18 +26,12 @@ from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
 class StepMetrics:
-    """Metrics of one optimizer step on one process, named as torchtune names them.
-
-    Attributes:
-        sums: Each metric, summed over pairs.
-        n_pairs: Pairs added.
-        n_tokens: Tokens of the answers' whole sequences; no padding, a shared prompt counted for each answer.
-    """
+    """Metrics of one optimizer step on one process, named as torchtune names them and summed over pairs."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.n_pairs = 0
-        self.n_tokens = 0
+        self.n_tokens = 0  # of whole sequences, without padding; a shared prompt counts for each answer
 
     def add(self, pairs: Sequence[Pair], values: dict[str, Tensor]) -> None:
         """Add one forward's pairs; every tensor is ``[N]``."""
@@ -65,22 +58,16 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 class LogProbs(NamedTuple):
-    """Log-probabilities of the two answers of each pair, nats ``[N]`` each."""
+    """Log-probabilities of the two answers of each pair, nats."""
 
-    chosen: Tensor
-    rejected: Tensor
+    chosen: Tensor  # [N]
+    rejected: Tensor  # [N]
 
 
 class PairLosses:
     """Score pairs with the policy and its reference, and accumulate the gradient of their mean loss.
 
-    Args:
-        policy: The model; its base is the reference, with adapters off.
-        loss_fn: See :mod:`finetune.losses`.
-        reference: Known log-probabilities of the base.
-        max_tokens: Most tokens of one forward; see :func:`finetune.tree.prefix_tree.cut_by_tokens`.
-        processes: The processes that share the work.
-        activations: Context around the policy's forward pass (activation offloading).
+    The reference is the policy's base, with adapters off. ``activations`` is a context around its forward pass.
     """
 
     def __init__(
@@ -98,11 +85,9 @@ class PairLosses:
         self._length_normalized = getattr(loss_fn, "length_normalized", False)
 
     def accumulate(self, pairs: Sequence[Pair], train: bool = True) -> StepMetrics:
-        """Score pairs, each of the same weight however they are cut and dealt out; return this process's part.
+        """Score N pairs, the same on every process and of the same weight each; return this process's part.
 
-        Args:
-            pairs: N pairs, the same on every process.
-            train: Add the gradient of the mean loss to the adapter's; False only measures, with dropout off.
+        ``train`` adds the gradient of the mean loss to the adapter's; False only measures, with dropout off.
         """
         reference = None if self._reference_free else self._reference_values(pairs)
         metrics = StepMetrics()
@@ -149,16 +134,13 @@ class PairLosses:
         """Return means over the scored tokens where the loss asks for them."""
         if not self._length_normalized:
             return sums
-        lengths = torch.tensor([[_n_scored(answer) for answer in pair] for pair in pairs], device=sums.chosen.device)
+        n_scored = [[sum(label != CROSS_ENTROPY_IGNORE_IDX for label in a.labels[1:]) for a in pair] for pair in pairs]
+        lengths = torch.tensor(n_scored, device=sums.chosen.device)
         return LogProbs(sums.chosen / lengths[:, 0], sums.rejected / lengths[:, 1])
 
     @torch.no_grad()
     def _reference_values(self, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-        """Return the base's log-probabilities of the two answers of each pair, computed where not known.
-
-        One pair a forward, so that a value never depends on the other pairs of the step. The first process's cache
-        decides.
-        """
+        """Return the base's log-probabilities of each pair, computed where the first process's cache has none."""
         first = self._processes.first
         known = self._processes.from_first([self._reference.get(*pair) for pair in pairs] if first else [])
         values = {k: value for k, value in enumerate(known) if value is not None}
@@ -167,6 +149,7 @@ class PairLosses:
             self._policy.eval()
             bar = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
             with disable_adapter(self._policy), bar:
+                # one pair a forward, so that a value never depends on the other pairs of the step
                 for turn in self._processes.turns(missing):
                     chosen, rejected = (x.item() for x in self._log_probs([pairs[turn.piece]]))
                     scored = {turn.piece: (chosen, rejected)} if turn.counts else {}
@@ -175,7 +158,3 @@ class PairLosses:
                         self._reference.put(*pairs[k], value)
                         bar.update()
         return [values[k] for k in range(len(pairs))]
-
-
-def _n_scored(answer: Continuation) -> int:
-    return sum(label != CROSS_ENTROPY_IGNORE_IDX for label in answer.labels[1:])

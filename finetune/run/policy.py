@@ -23,21 +23,19 @@ from finetune.tree.prefix_tree import PrefixTree
 
 
 class Policy(nn.Module):
-    """A decoder as one module whose call scores a tree, so that FSDP's hooks surround all that it computes.
-
-    Args:
-        decoder: torchtune decoder with LoRA.
-
-    Attributes:
-        along_branches: Run attention along the tree's branches where that is faster (:mod:`finetune.tree.attention`).
-            True if all layers can; set it to False for a compiled decoder, which would compile every tree anew.
-    """
+    """A decoder with LoRA as one module whose call scores a tree, so that FSDP's hooks surround all of it."""
 
     def __init__(self, decoder: modules.TransformerDecoder) -> None:
         super().__init__()
         self.decoder = decoder
         attention = [m for m in decoder.modules() if isinstance(m, modules.MultiHeadAttention)]
+        # attention along the tree's branches, where that is faster
         self.along_branches = all(map(can_attend, attention))
+
+    def compile_layers(self) -> None:
+        """Compile the decoder, under the dense mask: attention along branches would compile every tree anew."""
+        training.compile_model(self.decoder)
+        self.along_branches = False
 
     def forward(self, tree: PrefixTree) -> Tensor:
         """Return the summed log-probability of each answer, nats ``[N]``."""
@@ -70,14 +68,7 @@ def _fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
 def build_policy(
     cfg_model: DictConfig, dtype: torch.dtype, seed: int, activation_checkpointing: bool
 ) -> tuple[Policy, dict[str, Tensor]]:
-    """Build a policy on the meta device, only its adapter trainable; return it and initial weights of that adapter.
-
-    Args:
-        cfg_model: torchtune's component of a LoRA decoder.
-        dtype: Of weights and activations.
-        seed: Of the LoRA initialization.
-        activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
-    """
+    """Build a policy on the meta device, only its adapter trainable; return it and initial weights of that adapter."""
     with training.set_default_dtype(dtype), torch.device("meta"):
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
@@ -94,9 +85,6 @@ def load_weights(
     """Give a policy from :func:`build_policy` its weights: whole tensors under torchtune's names.
 
     If the policy is sharded, each process keeps its own share of every tensor.
-
-    Raises:
-        ValueError: If names or shapes do not fit the model.
     """
     decoder = policy.decoder
     targets = dict(named_weights(decoder))

@@ -23,17 +23,11 @@ T = TypeVar("T")
 
 
 class Turn(NamedTuple, Generic[T]):
-    """One process's part in a turn.
+    """One process's part in a turn."""
 
-    Attributes:
-        piece: Of the work.
-        counts: False if it only fills a turn in which others still work.
-        last: Whether this is the last turn.
-    """
-
-    piece: T
-    counts: bool
-    last: bool
+    piece: T  # of the work
+    counts: bool  # False if it only fills a turn in which others still work
+    last: bool  # whether this is the last turn
 
 
 class Processes:
@@ -68,11 +62,7 @@ class Processes:
         return values[0]
 
     def agree(self, what: str, value: T) -> T:
-        """Return a value that must be the same on every process.
-
-        Raises:
-            ValueError: If it is not, which would let the processes wait for each other for ever.
-        """
+        """Return a value, or refuse one that is not the same everywhere: processes would wait for ever."""
         values = self.gather(value)
         if any(other != value for other in values):
             raise ValueError(

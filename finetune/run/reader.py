@@ -25,35 +25,20 @@ from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
 class WatchedRun(NamedTuple):
-    """Facts about a run.
-
-    Attributes:
-        output_dir: Its folder.
-        writes: Whether this process writes files.
-        tokenizer: The one that its data went through.
-        n_steps: Optimizer steps of the whole run.
-        n_tokens: Merged tokens of all pairs of all its steps.
-        first_step: Steps that are done already: 0, or those of the checkpoint that it is resumed from.
-    """
+    """Facts about a run."""
 
     output_dir: Path
-    writes: bool
-    tokenizer: Any
-    n_steps: int
-    n_tokens: int
-    first_step: int
+    writes: bool  # whether this process writes files
+    tokenizer: Any  # the one that its data went through
+    n_steps: int  # optimizer steps of the whole run
+    n_tokens: int  # merged tokens of all pairs of all its steps
+    first_step: int  # steps that are done already: 0, or those of the checkpoint that it is resumed from
 
 
 class PolicyReader:
-    """Score continuations with a policy between two of its steps, and leave no trace in the training.
+    """Score continuations with a policy between two of its steps, and leave no trace in the training."""
 
-    Args:
-        policy: The model that is tuned, as it stands.
-        processes: The processes that share the work.
-        compiled: Whether the policy's layers are; reading is not, so that no other shape reaches the compiler.
-    """
-
-    def __init__(self, policy: Policy, processes: Processes, compiled: bool = False) -> None:
+    def __init__(self, policy: Policy, processes: Processes, compiled: bool) -> None:
         self._policy, self._processes, self._compiled = policy, processes, compiled
 
     def __call__(
@@ -71,6 +56,7 @@ class PolicyReader:
         was_training, device = self._policy.training, self._processes.device
         scored: dict[int, list[float]] = {}
         adapters = disable_adapter(self._policy) if base else nullcontext()
+        # not compiled, so that no other shape reaches the compiler
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with torch.no_grad(), rng, adapters, eager:

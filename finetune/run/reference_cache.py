@@ -36,12 +36,7 @@ Values = tuple[float, float]  # of chosen and rejected
 
 
 def hash_base(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
-    """Return a hash of base weights and of everything else that reference values depend on.
-
-    Args:
-        state_dict: The base model's weights as loaded.
-        settings: JSON-serializable settings: model builder and arguments, dtype, device.
-    """
+    """Return a hash of base weights and of the settings (model builder, dtype, device) that values depend on."""
     digest = xxhash.xxh3_128()
     digest.update(json.dumps([COMPUTATION_VERSION, dict(settings)], sort_keys=True).encode())
     for name in sorted(state_dict):
@@ -74,9 +69,7 @@ def _hash_pair(chosen: Continuation, rejected: Continuation) -> _PairKey:
 class ReferenceCache:
     """Pairs of reference log-probabilities of one base, in memory and, if a folder is given, on disk.
 
-    Args:
-        folder: The folder of the files of all bases; None keeps the values in memory only.
-        base: Hash of the base, from :func:`hash_base`.
+    The folder holds the files of all bases; ``base`` is a hash from :func:`hash_base`.
     """
 
     def __init__(self, folder: str | Path | None, base: str) -> None:
@@ -104,12 +97,8 @@ class ReferenceCache:
         return pair.ordered(self._values[pair.key]) if pair.key in self._values else None
 
     def put(self, chosen: Continuation, rejected: Continuation, values: Values) -> None:
-        """Remember the two values of a pair, on disk before anything uses them.
-
-        Raises:
-            OSError: If the disk is full; the records that were stored before stay valid.
-            ValueError: If a value is not finite: it would stop every later run too.
-        """
+        """Remember the two values of a pair, on disk before anything uses them."""
+        # a value that is not finite would stop every later run too
         if not all(math.isfinite(value) for value in values):
             raise ValueError(
                 f"the base model gives an answer of {len(chosen.tokens)} and one of {len(rejected.tokens)} tokens the "

@@ -42,15 +42,10 @@ class Piece(NamedTuple):
 
 
 class TreePieces(NamedTuple):
-    """A whole tree, ready for the attention of every layer; what its layers take as ``mask``.
+    """A whole tree, ready for the attention of every layer, which takes it as ``mask``."""
 
-    Attributes:
-        pieces: In the order of the tokens.
-        causal: What is added to a piece's scores of itself, ``[LONGEST_PIECE, LONGEST_PIECE]``: 0 or minus infinity.
-    """
-
-    pieces: tuple[Piece, ...]
-    causal: Tensor
+    pieces: tuple[Piece, ...]  # in the order of the tokens
+    causal: Tensor  # [LONGEST_PIECE, LONGEST_PIECE], is added to a piece's scores of itself: 0 or minus infinity
 
 
 def cut_tree(tree: PrefixTree) -> TreePieces | None:

@@ -25,11 +25,11 @@ HEAD_CHUNK = 256
 
 
 class Head(NamedTuple):
-    """Output projection ``weight [V, D]``; if adapted, its LoRA ``a [R, D]``, ``b [V, R]``, scale and dropout."""
+    """Output projection; if adapted, its LoRA."""
 
-    weight: Tensor
-    lora_a: Tensor | None = None
-    lora_b: Tensor | None = None
+    weight: Tensor  # [V, D]
+    lora_a: Tensor | None = None  # [R, D]
+    lora_b: Tensor | None = None  # [V, R]
     scale: float = 0.0
     dropout: nn.Module | None = None
 

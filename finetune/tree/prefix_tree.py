@@ -20,23 +20,14 @@ from data.pairs.tokens import Continuation, TokenIds
 
 
 class PrefixTree(NamedTuple):
-    """Continuations merged into one row, ready for one forward.
+    """Continuations merged into one row, ready for one forward; every tensor is int64."""
 
-    Attributes:
-        tokens: Token ids, depth first, int64 ``[1, T]``.
-        input_pos: Depth of each token, int64 ``[1, T]``.
-        subtree_end: One past the last descendant of each token, int64 ``[T]``.
-        predictor: For each scored token the index of the hidden state that predicts it, int64 ``[S]``.
-        target: Token id of each scored token, int64 ``[S]``.
-        answer_ends: Scored tokens are sorted by continuation; the end of each one's run, length N.
-    """
-
-    tokens: Tensor
-    input_pos: Tensor
-    subtree_end: Tensor
-    predictor: Tensor
-    target: Tensor
-    answer_ends: tuple[int, ...]
+    tokens: Tensor  # [1, T], token ids, depth first
+    input_pos: Tensor  # [1, T], depth of each token
+    subtree_end: Tensor  # [T], one past the last descendant of each token
+    predictor: Tensor  # [S], for each scored token the index of the hidden state that predicts it
+    target: Tensor  # [S], token id of each scored token
+    answer_ends: tuple[int, ...]  # N, scored tokens are sorted by continuation: the end of each one's run
 
     def mask(self) -> Tensor:
         """Return the attention mask, bool ``[1, T, T]``; True where row ``i`` may look at column ``j``."""
