@@ -138,9 +138,8 @@ class PoliticalCompassRecipe:
             self._training_files.append(about)
         bank = self._instrument
         statements = [Statement(item.text, bank.name, item.id) for item in bank.items]
-        statements += [
-            Statement(getattr(pair, s), bank.name, pair.id, s) for pair in bank.pairs for s in ("left", "right")
-        ]
+        for pair in bank.pairs:
+            statements += [Statement(getattr(pair, side), bank.name, pair.id, side) for side in ("left", "right")]
         self._matches = find_matches(sentences, statements)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
 

@@ -124,7 +124,7 @@ def test_training_data_that_cannot_be_read_is_refused(tmp_path, content, message
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_sentences(str(tmp_path / "a.jsonl"))
-    with pytest.raises(FileNotFoundError, match="give JSONL or CSV files, or null"):
+    with pytest.raises(FileNotFoundError, match="give JSONL, JSON, CSV, TSV or parquet files, or null"):
         read_sentences("nowhere.jsonl")
 
 

@@ -198,7 +198,8 @@ def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
         ValueError: If it cannot be read, or a row has none of the fields.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"training_data: {path} not found; give JSONL or CSV files, or null")
+        forms = "JSONL, JSON, CSV, TSV or parquet files"
+        raise FileNotFoundError(f"training_data: {path} not found; give {forms}, or null")
     content = Path(path).read_bytes()
     try:
         rows = read_table(path, content=content)
