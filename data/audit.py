@@ -56,15 +56,7 @@ OPTIONAL: dict[str, Any] = {
 
 
 class AuditRecipe:
-    """Load, measure, judge, write; then repair, and audit what the repair wrote.
-
-    Args:
-        cfg: A config that passed :func:`data.recipe.config.check_config`.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
-        ValueError: If a setting breaks a rule.
-    """
+    """Load, measure, judge, write; then repair, and audit the repaired set."""
 
     def __init__(self, cfg: DictConfig) -> None:
         require_sklearn()
@@ -102,9 +94,9 @@ class AuditRecipe:
     def audit(self, sets: list[PreferenceSet], folder: Path, facts: dict[str, Any] | None = None) -> dict[str, Any]:
         """Measure sets, judge them, write the report; return it."""
         settings, defects = self._settings, {}
-        for rows in sets:
-            log.info(f"Auditing {rows.origin} ({rows.name}, {rows.n_rows} rows)")
-            defects[rows.name] = [*rows.broken, *set_defects(rows.pairs, self._checks)]
+        for part in sets:
+            log.info(f"Auditing {part.origin} ({part.name}, {part.n_rows} rows)")
+            defects[part.name] = [*part.broken, *set_defects(part.pairs, self._checks)]
         unasked = [kind for kind in ("toxicity", "language") if not settings[kind]]
         report = measure(sets, defects, settings["seed"], unasked) | (facts or {})
         report["instruments"] = sorted({statement.instrument for statement in self._checks.statements})
@@ -152,7 +144,7 @@ def render_report(report: dict[str, Any]) -> str:
 
 
 def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:
-    return [{"set": s.name, "dataset": s.dataset, "rows": s.n_rows, "rows_sha256": s.sha256} for s in sets]
+    return [{"set": p.name, "dataset": p.dataset, "rows": p.n_rows, "rows_sha256": p.sha256} for p in sets]
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Optional components that look at texts with a model: how offensive each one is, and which of them mean the same.
+"""Optional components that read texts with a model: how offensive each one is, and which of them mean the same.
 
 A config names one as ``toxicity`` or ``embeddings``; null, the default, leaves the gate out. Any component of your own
 works in their place if it builds the same kind of callable:
@@ -28,18 +28,18 @@ _log = logging.getLogger(__name__)
 
 
 class Cap(NamedTuple):
-    """Most that a text may score; the same for both sides."""
+    """The most that a text may score, the same for both sides."""
 
     score: Score
     limit: float
 
     def reasons(self, texts: Sequence[str]) -> list[str | None]:
-        """Say of each text what it scores if that is over the limit."""
+        """Return, for each text, its score as a reason if that is over the limit."""
         scores = list(map(float, self.score(list(texts)))) if texts else []
         bad = [value for value in scores if not 0 <= value <= 1]
         if bad or len(scores) != len(texts):
-            found = f"{bad[0]:g}" if bad else f"{len(scores)} numbers for {len(texts)} texts"
-            raise ValueError(f"toxicity gave {found}; want a number from 0 to 1 for each text")
+            given = f"{bad[0]:g}" if bad else f"{len(scores)} numbers for {len(texts)} texts"
+            raise ValueError(f"toxicity gave {given}; want a number from 0 to 1 for each text")
         return [f"scored {value:.3f}, at most {self.limit:g}" if value > self.limit else None for value in scores]
 
 
@@ -63,14 +63,14 @@ class Alike:
 
 
 def read_cap(cfg: DictConfig) -> Cap | None:
-    """Build what ``toxicity`` and ``max_toxicity`` of a config say; None where the first is null."""
+    """Build the cap of a config's ``toxicity`` and ``max_toxicity``; None where the first is null."""
     if not 0 <= cfg.max_toxicity <= 1:
         raise ValueError(f"max_toxicity={cfg.max_toxicity}; use a number from 0 to 1")
     return Cap(_build(cfg.toxicity), cfg.max_toxicity) if cfg.toxicity else None
 
 
 def read_alike(cfg: DictConfig) -> Alike | None:
-    """Build what ``embeddings`` and ``min_cosine`` of a config say; None where the first is null."""
+    """Build the search of a config's ``embeddings`` and ``min_cosine``; None where the first is null."""
     if not 0 < cfg.min_cosine <= 1:
         raise ValueError(f"min_cosine={cfg.min_cosine}; use a number up to 1 and above 0")
     return Alike(_build(cfg.embeddings), cfg.min_cosine) if cfg.embeddings else None
@@ -102,14 +102,9 @@ class OffensiveWords:
 
 
 class _FolderModel:
-    """A pipeline of transformers with a model of a local folder, or of the Hub's cache.
+    """A pipeline of transformers whose model lies in a folder (or in the Hub's cache), loaded at the first use."""
 
-    Args:
-        folder: Holds model and tokenizer.
-        device: Torch's name of one.
-        batch_size: Texts of a forward.
-        max_tokens: Tokens that are read of a text; how many texts are longer is logged.
-    """
+    task: str
 
     def __init__(self, folder: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512) -> None:
         self.folder, self.device, self.batch_size, self.max_tokens = folder, device, batch_size, max_tokens
@@ -117,48 +112,47 @@ class _FolderModel:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_pipeline"}
 
-    def _load(self) -> Any:
-        raise NotImplementedError
-
     @cached_property
     def _pipeline(self) -> Any:
-        loaded = self._load()
+        from transformers import pipeline
+
+        loaded = pipeline(self.task, model=self.folder, device=self.device)
         loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
         loaded.tokenizer.padding_side = "right"
         loaded.model.config.pad_token_id = loaded.tokenizer.pad_token_id  # a decoder finds the last token by it
         return loaded
 
-    def _outputs(self, texts: Sequence[str], **options: Any) -> list[Any]:
-        """Return the pipeline's output for each text; texts of similar lengths go through the model together."""
+    def _outputs(self, texts: Sequence[str], read: Callable[[Any, int], Any], **options: Any) -> list[Any]:
+        """Return what ``read`` makes of each text's output and number of tokens; similar lengths go together."""
         if not texts:
             return []
-        lengths = list(map(len, self._pipeline.tokenizer(list(texts))["input_ids"]))
+        lengths = [len(ids) for ids in self._pipeline.tokenizer(list(texts))["input_ids"]]
         if n_cut := sum(length > self.max_tokens for length in lengths):
             _log.warning("%s: read the first %d tokens alone of %d texts", self.folder, self.max_tokens, n_cut)
         order = np.argsort(lengths, kind="stable").tolist()
-        outputs = self._pipeline([texts[k] for k in order], batch_size=self.batch_size, **options)
-        return [output for _, output in sorted(zip(order, outputs), key=lambda placed: placed[0])]
+        outputs = self._pipeline((texts[k] for k in order), batch_size=self.batch_size, **options)
+        results = {k: read(output, min(lengths[k], self.max_tokens)) for k, output in zip(order, outputs)}
+        return [results[k] for k in range(len(texts))]
 
 
 class TextClassifier(_FolderModel):
     """How likely a label is, by a classifier of texts that lies in a folder.
 
     Args:
-        folder: Holds model and tokenizer; the others as for :class:`TextEncoder`.
+        folder: Holds model and tokenizer.
         label: Name of the label whose probability is the score, such as ``toxic``.
-        device, batch_size, max_tokens: See there.
+        device: Torch's name of one.
+        batch_size: Texts of a forward.
+        max_tokens: Tokens that are read of a text; how many texts are longer is logged.
     """
+
+    task = "text-classification"
 
     def __init__(
         self, folder: str, label: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512
     ) -> None:
         super().__init__(folder, device, batch_size, max_tokens)
         self.label = label
-
-    def _load(self) -> Any:
-        from transformers import pipeline
-
-        return pipeline("text-classification", model=self.folder, device=self.device, top_k=None)
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
         """Score texts.
@@ -169,33 +163,30 @@ class TextClassifier(_FolderModel):
         about = self._pipeline.model.config
         if self.label not in about.label2id:
             raise ValueError(f"{self.folder}: no label {self.label!r}; use one of {', '.join(about.label2id)}")
-        is_apart = about.num_labels == 1 or about.problem_type == "multi_label_classification"
-        outputs = self._outputs(
+        is_alone = about.num_labels == 1 or about.problem_type == "multi_label_classification"
+        return self._outputs(
             texts,
-            function_to_apply="sigmoid" if is_apart else "softmax",
+            lambda output, _: next(entry["score"] for entry in output if entry["label"] == self.label),
+            top_k=None,
+            function_to_apply="sigmoid" if is_alone else "softmax",
             truncation=True,
             max_length=self.max_tokens,
         )
-        return [next(entry["score"] for entry in output if entry["label"] == self.label) for output in outputs]
 
 
 class TextEncoder(_FolderModel):
-    """Vectors of texts: the mean of the last hidden states of an encoder, or any other model, that lies in a folder."""
+    """Vectors of texts: the mean of the last hidden states of an encoder, or any other model, that lies in a folder.
 
-    def _load(self) -> Any:
-        from transformers import FeatureExtractionPipeline, pipeline
+    Arguments are as for :class:`TextClassifier`, without the label.
+    """
 
-        class MeanPooling(FeatureExtractionPipeline):
-            def _forward(self, model_inputs: Any) -> Any:
-                states = self.model(**model_inputs).last_hidden_state
-                mask = model_inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
-                return {"mean": (states * mask).sum(1) / mask.sum(1)}
-
-            def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
-                return model_outputs["mean"][0].float().numpy()
-
-        return pipeline("feature-extraction", model=self.folder, device=self.device, pipeline_class=MeanPooling)
+    task = "feature-extraction"
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors, float ``[N, D]``."""
-        return np.array(self._outputs(texts, truncation=True, tokenize_kwargs={"max_length": self.max_tokens}))
+
+        def mean(states: Any, n_tokens: int) -> np.ndarray:
+            return states[0, :n_tokens].float().mean(0).numpy()
+
+        cut = {"truncation": True, "max_length": self.max_tokens}
+        return np.array(self._outputs(texts, mean, return_tensors=True, tokenize_kwargs=cut))

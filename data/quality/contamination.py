@@ -38,19 +38,12 @@ _IGNORED = {*FUNCTION_WORDS, "ought"}
 
 
 class Statement(NamedTuple):
-    """One statement of an instrument.
-
-    Attributes:
-        text: The statement itself.
-        instrument: File name of the instrument, without its suffix.
-        item: Id of the item or pair.
-        side: ``left`` or ``right`` of a pair.
-    """
+    """One statement of an instrument."""
 
     text: str
-    instrument: str
-    item: str
-    side: str = ""
+    instrument: str  # file name without its suffix
+    item: str  # id of the item or pair
+    side: str = ""  # of a pair
 
     @property
     def id(self) -> str:
@@ -59,17 +52,11 @@ class Statement(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """The likeness of a text to the statements.
+    """The likeness of a text to the statements."""
 
-    Attributes:
-        similarity: Highest Jaccard similarity of word 3-grams with any statement, 0 to 1.
-        nearest: That statement, or None if nothing is shared.
-        shared: ``RUN`` words in a row, or a whole shorter statement, found in both; or None.
-    """
-
-    similarity: float
-    nearest: Statement | None
-    shared: str | None
+    similarity: float  # highest Jaccard similarity of word 3-grams with any statement, 0 to 1
+    nearest: Statement | None  # that statement, if anything is shared
+    shared: str | None  # RUN words in a row, or a whole shorter statement, that both have
 
 
 class Sentence(NamedTuple):
@@ -112,7 +99,7 @@ class _Index:
         return sum(self._weights.get(term, 1.0) for term in sorted(terms))
 
     def shared(self, terms: Set[Any]) -> dict[int, float]:
-        """Return, by statement, the weight of the terms that it shares with a text; statements that share none lack."""
+        """Return the weight of the terms that a text shares with each statement that has any of them."""
         weights: dict[int, float] = defaultdict(float)
         for term in sorted(terms):
             for index in self._holders.get(term, ()):
@@ -121,13 +108,12 @@ class _Index:
 
 
 def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
-    """Return every statement of every shipped instrument, and of those given.
+    """Return every statement of every shipped instrument, and of further files.
 
-    Args:
-        extra: Paths of instruments in the project's YAML form, or of text files with a statement a line.
+    These are instruments in the project's YAML form, or text files with a statement a line.
 
     Raises:
-        FileNotFoundError: If a given file is not there.
+        FileNotFoundError: If a file is not there.
         ValueError: If a file has no statements.
     """
     statements = []
@@ -184,14 +170,9 @@ def overlaps(texts: Iterable[str], statements: Sequence[Statement]) -> list[Over
 
 
 def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
-    """Read the prompts and answers of a preference set.
+    """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report.
 
-    Args:
-        path: JSON Lines, JSON, CSV, TSV or parquet with any of the fields ``prompt, chosen, rejected, left, right``;
-            an answer may be a conversation.
-
-    Returns:
-        All sentences, and file, SHA-256 and number of rows for the report.
+    The rows have any of ``TRAINING_FIELDS``; an answer may be a conversation.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -7,7 +7,7 @@ that nobody can answer, a row that is there twice. ``gate`` ones make a row teac
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data.language import garbled, not_english, words
@@ -61,39 +61,23 @@ PROMPT_GATES: dict[str, Gate] = {"unseen post": phrases.unseen_post, "framed pro
 
 
 class Defect(NamedTuple):
-    """One defect of one row.
+    """One defect of one row."""
 
-    Attributes:
-        row: Number of the row in its set, from 1.
-        kind: A key of ``KINDS``.
-        field: ``prompt``, ``chosen``, ``rejected``, ``answers`` or ``row``.
-        found: The text that shows the defect, or a phrase about it.
-    """
-
-    row: int
-    kind: str
-    field: str
-    found: str
+    row: int  # number in its set, from 1
+    kind: str  # key of KINDS
+    field: str  # prompt, chosen, rejected, answers or row
+    found: str  # the text that shows it, or a phrase about it
 
 
 class Checks(NamedTuple):
-    """Settings by which rows are checked.
+    """Settings by which rows are checked; None for a component leaves its check out."""
 
-    Attributes:
-        statements: Statements of instruments, which no row may repeat.
-        length_ratio: Least and most words of one answer for a word of the other.
-        language: From a text to the reason why it is not in the language asked for; None does not ask.
-        threshold: Similarity from which two prompts are near duplicates.
-        toxicity: Most that any text may score; None scores none.
-        alike: Finds near duplicates of other words; see :func:`data.quality.duplicates.near_duplicate_clusters`.
-    """
-
-    statements: Sequence[Statement] = ()
-    length_ratio: tuple[float, float] = phrases.LENGTH_RATIO
-    language: Gate | None = not_english
-    threshold: float = 0.5
-    toxicity: Cap | None = None
-    alike: PairsOf | None = None
+    statements: Sequence[Statement] = ()  # of instruments, which no row may repeat
+    length_ratio: tuple[float, float] = phrases.LENGTH_RATIO  # least and most words of one answer for one of the other
+    language: Gate | None = not_english  # from a text to the reason why it is not in the language asked for
+    threshold: float = 0.5  # similarity from which two prompts are near duplicates
+    toxicity: Cap | None = None  # most that any text may score
+    alike: PairsOf | None = None  # finds near duplicates of other words
 
 
 def row_defects(
@@ -112,8 +96,40 @@ def row_defects(
     return [Defect(pair.row, kind, field, reason) for kind, field, reason in reasons if reason]
 
 
-def duplicate_defects(pairs: Sequence[Pair], threshold: float, alike: PairsOf | None = None) -> list[Defect]:
-    """List the prompts that occur again, in the same words or nearly; the settings are those of :class:`Checks`."""
+def defects_by_row(
+    pairs: Sequence[Pair], checks: Checks, known: Iterable[Defect] = ()
+) -> tuple[list[list[Defect]], list[float]]:
+    """List the defects of each pair, near duplicates aside, and give its highest similarity to a statement.
+
+    ``known`` are further defects to list, of these pairs or of other rows.
+    """
+    by_row = {pair.row: row_defects(pair, checks.length_ratio, checks.language) for pair in pairs}
+    highest = dict.fromkeys(by_row, 0.0)
+    for defect in known:
+        by_row.get(defect.row, []).append(defect)
+    for field in FIELDS:
+        for pair, overlap in zip(pairs, overlaps([getattr(pair, field) for pair in pairs], checks.statements)):
+            highest[pair.row] = max(highest[pair.row], overlap.similarity)
+            if overlap.shared:
+                where = f" ({overlap.nearest.instrument} {overlap.nearest.id})" if overlap.nearest else ""
+                by_row[pair.row].append(Defect(pair.row, "contamination", field, f"{overlap.shared!r}{where}"))
+    if checks.toxicity:
+        for field in FIELDS:
+            for pair, reason in zip(pairs, checks.toxicity.reasons([getattr(pair, field) for pair in pairs])):
+                by_row[pair.row] += [Defect(pair.row, "toxicity", field, reason)] if reason else []
+    return list(by_row.values()), list(highest.values())
+
+
+def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
+    """List every defect of a set, row by row."""
+    defects = [defect for of_row in defects_by_row(pairs, checks)[0] for defect in of_row]
+    defects += _duplicate_defects(pairs, checks.threshold, checks.alike)
+    order = {kind: number for number, kind in enumerate(KINDS)}
+    return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))
+
+
+def _duplicate_defects(pairs: Sequence[Pair], threshold: float, alike: PairsOf | None) -> list[Defect]:
+    """List the prompts that occur again, in the same words or nearly."""
     clusters: dict[int, list[Pair]] = defaultdict(list)
     for pair, cluster in zip(pairs, near_duplicate_clusters([pair.prompt for pair in pairs], threshold, alike)):
         clusters[cluster].append(pair)
@@ -132,37 +148,3 @@ def duplicate_defects(pairs: Sequence[Pair], threshold: float, alike: PairsOf | 
                 if equal:
                     defects.append(Defect(row, "duplicate prompt", "prompt", f"the same as {row_list(equal)}"))
     return defects
-
-
-def contamination_defects(pairs: Sequence[Pair], statements: Sequence[Statement]) -> tuple[list[Defect], list[float]]:
-    """List the fields that repeat an instrument, and give each pair's highest similarity to a statement."""
-    defects, highest = [], [0.0] * len(pairs)
-    for field in FIELDS:
-        for index, overlap in enumerate(overlaps([getattr(pair, field) for pair in pairs], statements)):
-            highest[index] = max(highest[index], overlap.similarity)
-            if overlap.shared:
-                near = overlap.nearest
-                where = f" ({near.instrument} {near.id})" if near else ""
-                defects.append(Defect(pairs[index].row, "contamination", field, f"{overlap.shared!r}{where}"))
-    return defects, highest
-
-
-def toxicity_defects(pairs: Sequence[Pair], cap: Cap | None) -> list[Defect]:
-    """List the fields that score more than a cap; none without a cap."""
-    if cap is None:
-        return []
-    return [
-        Defect(pair.row, "toxicity", field, reason)
-        for field in FIELDS
-        for pair, reason in zip(pairs, cap.reasons([getattr(pair, field) for pair in pairs]))
-        if reason
-    ]
-
-
-def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
-    """List every defect of a set, row by row."""
-    defects = [defect for pair in pairs for defect in row_defects(pair, checks.length_ratio, checks.language)]
-    defects += duplicate_defects(pairs, checks.threshold, checks.alike)
-    defects += contamination_defects(pairs, checks.statements)[0] + toxicity_defects(pairs, checks.toxicity)
-    order = {kind: number for number, kind in enumerate(KINDS)}
-    return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))

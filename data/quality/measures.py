@@ -50,21 +50,14 @@ def length_rule_accuracy(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def wilson(p: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share ``p`` of ``n`` (Wilson 1927, JASA 22).
-
-    scipy's takes a count of successes, which a mean of several accuracies is not.
-    """
+    """Return the 95 % interval of a share ``p`` of ``n`` (Wilson 1927, JASA 22); scipy takes only whole successes."""
     middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     scale = 1 + z * z / n
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def style_features(texts: Sequence[str]) -> np.ndarray:
-    """Describe texts without their content: function words, punctuation and length.
-
-    Returns:
-        Float ``[N, F]``, columns as in ``STYLE_FEATURES``; words and punctuation per 100 words.
-    """
+    """Return ``STYLE_FEATURES`` of each text, float ``[N, F]``; words and punctuation are counted per 100 words."""
     rows = []
     for text in texts:
         tokens = _lower_words(text)
@@ -81,22 +74,13 @@ def style_features(texts: Sequence[str]) -> np.ndarray:
 
 
 class Guess(NamedTuple):
-    """How well a label can be guessed.
+    """How well a label can be guessed."""
 
-    Attributes:
-        accuracy: Mean over the labels, and over ``N_DRAWS`` draws of the folds, of the share guessed right, 0 to 1; .5
-            is chance for two.
-        ci95: Wilson interval of the accuracy, as of ``n_groups`` independent guesses at least.
-        n: Texts.
-        n_groups: Groups that stayed together.
-        telling: Words or features that tell the labels apart best, each with the label that it speaks for.
-    """
-
-    accuracy: float
-    ci95: tuple[float, float]
-    n: int
-    n_groups: int
-    telling: list[tuple[str, str]]
+    accuracy: float  # share guessed right, 0 to 1, mean over the labels and over the draws of folds; .5 is chance
+    ci95: tuple[float, float]  # Wilson interval, as of so many independent guesses as there are groups
+    n: int  # texts
+    n_groups: int  # that stayed together
+    telling: list[tuple[str, str]]  # words or features that tell the labels apart best, each with its label
 
 
 def prompt_guess(
@@ -116,16 +100,9 @@ def prompt_guess(
 
 
 def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Hashable], seed: int = 0) -> Guess | None:
-    """Guess labels from function words, punctuation and length.
+    """Guess labels from function words, punctuation and length; None with one label, or with fewer groups than folds.
 
-    Args:
-        texts: Answers.
-        labels: The side, or ``chosen`` and ``rejected``, of each.
-        groups: What stays in one fold, of each.
-        seed: Of the folds, and of the sample if there are more than ``MAX_TEXTS``.
-
-    Returns:
-        None if there is one label only, or fewer groups than folds.
+    ``groups`` says which texts stay in one fold.
     """
     texts, labels, groups = _sample(texts, labels, groups, seed)
     return _guess(_style_classifier(), style_features(texts), labels, groups, seed, names=STYLE_FEATURES)
@@ -141,11 +118,7 @@ def style_scores(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
 
 
 def require_sklearn() -> None:
-    """Refuse early what would fail late.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
-    """
+    """Refuse early, with an ImportError that says what to install."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

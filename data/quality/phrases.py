@@ -182,11 +182,7 @@ PROMPT_GATES = (unseen_post, not_neutral)
 def mask_personal(text: str, names: Iterable[str] = ()) -> str:
     """Put ``[e-mail removed]``, or the same with handle, phone or name, where personal data stood.
 
-    Names have no form that can be read: only those that the record itself gives as its author are masked.
-
-    Args:
-        text: A post or an answer.
-        names: The names of the author in its record; masked wherever they stand as whole words.
+    Names have no form that can be read, so only the given ones are masked (the author's in the record), as whole words.
     """
     text = _HANDLE.sub(MASK.format("handle"), _EMAIL.sub(MASK.format("e-mail"), text))
     text = _NUMBER.sub(lambda match: MASK.format("phone") if _is_phone(match[0]) else match[0], text)

@@ -16,7 +16,7 @@ import numpy as np
 
 from data.language import words
 from data.pairs.records import OTHER_SIDE, SIDES, Pair
-from data.quality.defects import FIELDS, KINDS, Checks, Defect, contamination_defects, row_defects, toxicity_defects
+from data.quality.defects import FIELDS, KINDS, Checks, Defect, defects_by_row
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, style_features, style_scores
 from data.quality.phrases import mask_personal
@@ -103,11 +103,11 @@ def repair(
     style_limit: float | None = None,
     seed: int = 0,
 ) -> Repaired:
-    """Repair one set or two into one mirrored set.
+    """Repair one set or two, of known sides, into one mirrored set.
 
     Args:
         sets: Sets of known sides.
-        checks: What a row must pass; one row of each cluster of near duplicates stays.
+        checks: Checks that a row must pass; one row of each cluster of near duplicates stays.
         framed_prompts: ``drop`` them, or ``keep`` them with a flag: both sides then answer the same framed prompt.
         balance_within: In each ``topic``, or each ``set``, or both, the left answer becomes the longer one as often
             as the right one, by dropping the rows of the largest difference.
@@ -118,20 +118,17 @@ def repair(
     Raises:
         ValueError: If a side is not known, a setting is unknown, or no row is left.
     """
-    if unknown := [rows.origin for rows in sets if rows.side is None]:
+    if unknown := [part.origin for part in sets if part.side is None]:
         raise ValueError(f"{', '.join(unknown)}: a mirrored set needs a side; set side to left, right or a column")
     if framed_prompts not in FRAMED or not {*balance_within} <= {"topic", "set"}:
         raise ValueError(
             f"framed_prompts={framed_prompts!r}, balance_within={list(balance_within)}; use {' or '.join(FRAMED)}, "
             "and any of topic, set"
         )
-    rejected = [
-        _rejected(rows, defect.row, None, None, [defect])
-        for rows in sets
-        for defect in rows.broken
-        if defect.kind == "invalid row"
-    ]
-    kept = [row for rows in sets for row in _candidates(rows, checks)]
+    kept, rejected = [], []
+    for part in sets:
+        rejected += [_rejected(part, d.row, None, None, [d]) for d in part.broken if d.kind == "invalid row"]
+        kept += _candidates(part, checks)
     steps: tuple[Callable[[list[Candidate]], Dropped], ...] = (
         lambda rows: _flawed(rows, framed_prompts),
         lambda rows: _near_duplicates(rows, checks, seed),
@@ -144,20 +141,14 @@ def repair(
         gone = {(row.home.name, row.place) for row, _ in dropped}
         kept = [row for row in kept if (row.home.name, row.place) not in gone]
     if not kept:
-        raise ValueError(f"no row is left of {', '.join(rows.origin for rows in sets)}; see the audit's defects")
+        raise ValueError(f"no row is left of {', '.join(part.origin for part in sets)}; see the audit's defects")
     left, right = ([_row(row, side) for row in kept] for side in SIDES)
     rejected.sort(key=lambda row: (row["set"], row["row"]))
     return Repaired(left, right, rejected, _funnel(sets, kept, rejected))
 
 
 def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: int) -> str:
-    """Return the README of a repaired set, with metadata by which ``datasets`` loads it.
-
-    Args:
-        datasets: The sources, as their rows name them.
-        funnel: That of :class:`Repaired`.
-        n_rows: Rows of each side.
-    """
+    """Return the README of a repaired set of so many rows a side, with metadata by which ``datasets`` loads it."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     metadata = DatasetCardData(
@@ -169,20 +160,12 @@ def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: in
     return str(DatasetCard.from_template(metadata, template_str=_CARD, names=names, n_rows=n_rows, sets=funnel["sets"]))
 
 
-def _candidates(rows: PreferenceSet, checks: Checks) -> list[Candidate]:
+def _candidates(part: PreferenceSet, checks: Checks) -> list[Candidate]:
     """Mask the rows of a set, and list the defects of each."""
-    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in FIELDS)) for pair in rows.pairs]
-    copied, similarity = contamination_defects(masked, checks.statements)
-    repeated_ids = [defect for defect in rows.broken if defect.kind == "duplicate id"]
-    by_row: dict[int, list[Defect]] = defaultdict(list)
-    for defect in [*repeated_ids, *copied, *toxicity_defects(masked, checks.toxicity)]:
-        by_row[defect.row].append(defect)
-    return [
-        Candidate(
-            rows, i, pair, row_defects(pair, checks.length_ratio, checks.language) + by_row[pair.row], similarity[i]
-        )
-        for i, pair in enumerate(masked)
-    ]
+    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in FIELDS)) for pair in part.pairs]
+    repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
+    defects, similarities = defects_by_row(masked, checks, repeated_ids)
+    return [Candidate(part, i, *about) for i, about in enumerate(zip(masked, defects, similarities))]
 
 
 def _flawed(rows: Sequence[Candidate], framed_prompts: str) -> Dropped:
@@ -275,13 +258,13 @@ def _hash(seed: int, row: Candidate) -> str:
 def _funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: Sequence[Mapping]) -> dict[str, Any]:
     """Count the rows that each set kept and lost, a lost row once, under its first reason."""
     counts: dict[str, dict[str, Any]] = {}
-    for rows in sets:
-        n_kept = sum(row.home.name == rows.name for row in kept)
-        counts[rows.name] = {
-            "rows": rows.n_rows,
+    for part in sets:
+        n_kept = sum(row.home.name == part.name for row in kept)
+        counts[part.name] = {
+            "rows": part.n_rows,
             "kept": n_kept,
-            "kept_share": n_kept / rows.n_rows,
-            "dropped": dict(Counter(row["reason"] for row in rejected if row["set"] == rows.name).most_common()),
+            "kept_share": n_kept / part.n_rows,
+            "dropped": dict(Counter(row["reason"] for row in rejected if row["set"] == part.name).most_common()),
         }
     shares = [entry["kept_share"] for entry in counts.values()]
     return {"sets": counts, "side_difference": abs(shares[0] - shares[1]) if len(shares) == 2 else None}
@@ -306,7 +289,7 @@ def _row(row: Candidate, side: str) -> dict[str, Any]:
     }
 
 
-def _rejected(rows: PreferenceSet, number: int, its_id: str | None, pair: Pair | None, why: list[Defect]) -> dict:
+def _rejected(part: PreferenceSet, number: int, its_id: str | None, pair: Pair | None, why: list[Defect]) -> dict:
     reasons = [{"reason": defect.kind, "field": defect.field, "found": defect.found} for defect in why]
     texts = {field: getattr(pair, field) if pair else None for field in FIELDS}
-    return {"set": rows.name, "row": number, "id": its_id, "reason": why[0].kind, "reasons": reasons, **texts}
+    return {"set": part.name, "row": number, "id": its_id, "reason": why[0].kind, "reasons": reasons, **texts}

@@ -35,29 +35,17 @@ GATES = {
 
 
 class PreferenceSet(NamedTuple):
-    """One set, or the rows of one side of a set.
+    """One set, or the rows of one side of a set."""
 
-    Attributes:
-        name: ``left``, ``right``, or ``set`` if the side is not known.
-        side: The side that the chosen answers take, or None.
-        origin: File or repository, as messages should name it.
-        n_rows: Rows, invalid ones included.
-        pairs: The valid rows; their numbers are those of the whole file.
-        topics: Of each pair, or None without such a column.
-        ids: Of each pair, its own or the row's number.
-        broken: Invalid rows and ids that occur twice.
-        sha256: Of all rows.
-    """
-
-    name: str
-    side: str | None
-    origin: str
-    n_rows: int
-    pairs: list[Pair]
-    topics: list[str] | None
-    ids: list[str]
-    broken: list[Defect]
-    sha256: str
+    name: str  # left, right, or set if the side is not known
+    side: str | None  # of the chosen answers
+    origin: str  # file or repository
+    n_rows: int  # invalid ones included
+    pairs: list[Pair]  # the valid rows, with their numbers in the whole file
+    topics: list[str] | None  # of each pair; None without such a column
+    ids: list[str]  # of each pair, or the number of its row
+    broken: list[Defect]  # invalid rows, and ids that occur twice
+    sha256: str  # of all rows
 
     @property
     def dataset(self) -> str:
@@ -73,16 +61,7 @@ def load_sets(
     split: str = "train",
     revision: str | None = None,
 ) -> list[PreferenceSet]:
-    """Load one set or two.
-
-    Args:
-        source: A file, a repository of the Hub, or ``{left: …, right: …}`` with one of these for each side.
-        column_map: From ``prompt``, ``chosen``, ``rejected`` to the columns' names.
-        side: Of the chosen answers of a single source: ``left``, ``right``, the name of a column that says so for
-            each row, or None if it is not known.
-        topic_column: Column with each row's topic, if there is one.
-        split: Split of a Hub repository.
-        revision: Branch, tag or commit of a Hub repository.
+    """Load one set or two; the arguments are keys of ``configs/audit.yaml``.
 
     Raises:
         ConnectionError: If the Hub cannot be reached.
@@ -161,24 +140,17 @@ def measure(
     seed: int,
     not_looked_for: Collection[str] = ("toxicity",),
 ) -> dict[str, Any]:
-    """Measure sets as a report states them.
+    """Measure one set, or a left and a right one, as a report states them.
 
-    Args:
-        sets: One set, or a left and a right one.
-        defects: Of each set by name, as :func:`data.quality.defects.set_defects` gives them, broken rows included.
-        seed: Of the classifiers' folds.
-        not_looked_for: Kinds of defects that the report leaves out, since nobody looked for them.
-
-    Returns:
-        ``sets`` (rows, lengths), ``defects`` (a class with its rates and examples), ``guesses``, ``topics``,
-        ``shared_prompts``.
+    ``defects`` has all defects of each set by its name, broken rows included. The report leaves out the kinds that
+    nobody looked for.
     """
-    prompts = [{" ".join(words(pair.prompt)).lower() for pair in s.pairs} for s in sets]
+    prompts = [{" ".join(words(pair.prompt)).lower() for pair in part.pairs} for part in sets]
     return {
-        "sets": {s.name: _set_facts(s, defects[s.name]) for s in sets},
+        "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},
         "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in not_looked_for],
         "guesses": {name: guess and guess._asdict() for name, guess in _guesses(sets, seed).items()},
-        "topics": {s.name: dict(sorted(Counter(s.topics).items())) for s in sets if s.topics},
+        "topics": {part.name: dict(sorted(Counter(part.topics).items())) for part in sets if part.topics},
         "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
     }
 
@@ -223,24 +195,24 @@ def _topic_imbalance(topics: Mapping[str, Mapping[str, int]]) -> float | None:
     return max(abs(first.get(topic, 0) - second.get(topic, 0)) for topic in {*first, *second})
 
 
-def _set_facts(rows: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]:
-    texts = {field: [getattr(pair, field) for pair in rows.pairs] for field in FIELDS}
+def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]:
+    texts = {field: [getattr(pair, field) for pair in part.pairs] for field in FIELDS}
     n_words = {field: [len(words(text)) for text in column] for field, column in texts.items()}
     with_defect: dict[str, set[int]] = defaultdict(set)
     for defect in defects:
         with_defect[KINDS[defect.kind].group].add(defect.row)
     by_topic: dict[str, list[Pair]] = defaultdict(list)
-    for topic, pair in zip(rows.topics or [], rows.pairs):
+    for topic, pair in zip(part.topics or [], part.pairs):
         by_topic[topic].append(pair)
     return {
-        "origin": rows.origin,
-        "dataset": rows.dataset,
-        "side": rows.side,
-        "sha256": rows.sha256,
-        "n_rows": rows.n_rows,
-        "n_valid": len(rows.pairs),
-        "text_defects": len(with_defect["text"]) / rows.n_rows,
-        "hard_defects": len(with_defect["text"] | with_defect["hard"]) / rows.n_rows,
+        "origin": part.origin,
+        "dataset": part.dataset,
+        "side": part.side,
+        "sha256": part.sha256,
+        "n_rows": part.n_rows,
+        "n_valid": len(part.pairs),
+        "text_defects": len(with_defect["text"]) / part.n_rows,
+        "hard_defects": len(with_defect["text"] | with_defect["hard"]) / part.n_rows,
         "mean_words": {field: float(np.mean(counts)) for field, counts in n_words.items()},
         "length": {
             "chosen_longer": float(np.mean(np.array(n_words["chosen"]) > np.array(n_words["rejected"]))),
@@ -258,41 +230,41 @@ def _set_facts(rows: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]
 
 def _class_facts(kind: str, sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect]]) -> dict[str, Any]:
     counts, shares, examples = {}, {}, []
-    for rows in sets:
+    for part in sets:
         first: dict[int, Defect] = {}
-        for defect in defects[rows.name]:
+        for defect in defects[part.name]:
             if defect.kind == kind:
                 first.setdefault(defect.row, defect)
-        counts[rows.name], shares[rows.name] = len(first), len(first) / rows.n_rows
-        pairs = {pair.row: pair for pair in rows.pairs}
+        counts[part.name], shares[part.name] = len(first), len(first) / part.n_rows
+        pairs = {pair.row: pair for pair in part.pairs}
         # evenly over the file, so that they are not all of one kind
         for defect in list(first.values())[:: max(1, len(first) // N_EXAMPLES)][:N_EXAMPLES]:
             pair = pairs.get(defect.row)
             texts = {field: getattr(pair, field) for field in FIELDS} if pair else None
-            examples.append({"set": rows.name, **defect._asdict(), "texts": texts})
+            examples.append({"set": part.name, **defect._asdict(), "texts": texts})
     group, meaning = KINDS[kind]
     return {"kind": kind, "group": group, "meaning": meaning, "rows": counts, "share": shares, "examples": examples}
 
 
 def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None]:
     """Guess the set from the prompt and the side from style, the latter in each set and in both."""
-    prompts = [pair.prompt for rows in sets for pair in rows.pairs]
-    names = [rows.name for rows in sets for _ in rows.pairs]
+    prompts = [pair.prompt for part in sets for pair in part.pairs]
+    names = [part.name for part in sets for _ in part.pairs]
     groups: Sequence[Hashable] = near_duplicate_clusters(prompts)
     guesses = {}
     if len(sets) == 2:
         guesses["side_from_prompt"] = prompt_guess(prompts, names, groups, seed)
     # a topic in one fold is the harder test; without topics the near duplicates are
-    topics = [topic for rows in sets for topic in rows.topics or []]
-    if len(set(topics)) > N_FOLDS and all(rows.topics for rows in sets):
+    topics = [topic for part in sets for topic in part.topics or []]
+    if len(set(topics)) > N_FOLDS and all(part.topics for part in sets):
         groups = topics
     answers: dict[str, list[tuple[str, str, Hashable]]] = defaultdict(list)
     group = iter(groups)
-    for rows in sets:
-        chosen, rejected = (rows.side, OTHER_SIDE[rows.side]) if rows.side else ("chosen", "rejected")
-        for pair in rows.pairs:
+    for part in sets:
+        chosen, rejected = (part.side, OTHER_SIDE[part.side]) if part.side else ("chosen", "rejected")
+        for pair in part.pairs:
             together = next(group)
-            answers[rows.name] += [(pair.chosen, chosen, together), (pair.rejected, rejected, together)]
+            answers[part.name] += [(pair.chosen, chosen, together), (pair.rejected, rejected, together)]
     if len(sets) == 2:
         # an answer of a mirrored set is there twice, with one label
         answers["both"] = list(dict.fromkeys(answer for of_set in answers.values() for answer in of_set))

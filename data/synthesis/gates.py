@@ -9,7 +9,7 @@ from typing import NamedTuple
 from data.language import not_english, words
 from data.pairs.records import Pair
 from data.quality.contamination import shipped_statements
-from data.quality.defects import KINDS, Defect, contamination_defects, row_defects, toxicity_defects
+from data.quality.defects import KINDS, Checks, Defect, defects_by_row
 from data.quality.duplicates import EXACT_ROWS, PairsOf, highest_similarities, near_duplicate_clusters
 from data.synthesis.stages import Document, kept, reject
 from data.text_models import Cap
@@ -77,16 +77,13 @@ def _reject_defects(documents: Iterable[Document], settings: GateSettings, toxic
         n_words = {side: len(words(text)) for side, text in answers.items()}
         document.metadata |= {"n_words": {"prompt": len(words(document.text)), **n_words}, "flags": []}
     pairs = [candidate.pair for candidate in candidates]
-    copied, similarity = contamination_defects(pairs, shipped_statements(settings.instruments))
-    by_row: dict[int, list[Defect]] = defaultdict(list)
-    for defect in [*copied, *toxicity_defects(pairs, toxicity)]:
-        by_row[defect.row].append(defect)
     language = not_english if settings.language == "en" else None
-    for candidate, highest in zip(candidates, similarity):
+    checks = Checks(shipped_statements(settings.instruments), language=language, toxicity=toxicity)
+    for candidate, defects, highest in zip(candidates, *defects_by_row(pairs, checks)):
         about = candidate.document.metadata
         before = about.get("similarity", {}).get("contamination", 0.0)
         about["similarity"] = {"duplicate": None, "contamination": round(max(before, highest), 4)}
-        for defect in row_defects(candidate.pair, language=language) + by_row[candidate.pair.row]:
+        for defect in defects:
             _use_defect(defect, candidate)
 
 
