@@ -6,17 +6,16 @@ from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import config, training, utils
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
+from torchtune import training, utils
+from torchtune.data import Message
 from torchtune.modules import TransformerDecoder
 
 from data.judging.judges import Judge, Judgement, make_judge
 from data.judging.labelled_texts import Text
 from data.judging.scales import JudgeScale, load_scale
-from data.pairs.tokens import Continuation
 from data.recipe.config import check_config
-from eval.asking.questions import Question
-from eval.asking.respond import answer_questions
+from eval.asking.questions import Question, answer_tokens, continuation
+from eval.asking.respond import answer_questions, load_base, load_tokenizer
 from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
 
 
@@ -57,10 +56,8 @@ def resident_judge(
     @cache
     def load() -> tuple[TransformerDecoder, Any]:
         torch_device = utils.get_device(device=device)
-        with training.set_default_dtype(training.get_dtype(dtype, device=torch_device)), torch_device:
-            decoder = config.instantiate(parts.model)
-        decoder.load_state_dict(config.instantiate(parts.checkpointer).load_checkpoint()[training.MODEL_KEY])
-        return decoder.eval().requires_grad_(False), config.instantiate(parts.tokenizer)
+        torch_dtype = training.get_dtype(dtype, device=torch_device)
+        return load_base(parts, torch_device, torch_dtype).requires_grad_(False), load_tokenizer(parts)
 
     def ask(texts: Sequence[Text]) -> Iterator[Judgement]:
         if not texts:
@@ -83,17 +80,12 @@ def resident_judge(
 
 
 def _label_questions(scale: JudgeScale, tokenizer: Any, texts: Sequence[Text]) -> list[Question]:
-    answers = []
-    for label in scale.labels:
-        # with the end of the turn: without it 1 would be the beginning of 12
-        turns = [Message(role="user", content="."), Message(role="assistant", content=label)]
-        tokens, masked = tokenizer.tokenize_messages(turns)
-        answers.append([token for token, is_masked in zip(tokens, masked) if not is_masked])
+    # with the end of the turn: without it 1 would be the beginning of 12
+    answers = [answer_tokens(tokenizer, label, with_end=True) for label in scale.labels]
     questions = []
     for k, text in enumerate(texts):
         messages = [Message(role=m["role"], content=m["content"]) for m in scale.request(*text).messages]
         prompt = tokenizer.prompt_tokens(messages)
-        unscored = [CROSS_ENTROPY_IGNORE_IDX] * len(prompt)
         row = {"mode": "judge", "item": str(k), "template": scale.name, "order": None, "labels": None, "sample": 0}
-        questions.append(Question(row, [Continuation([*prompt, *answer], unscored + answer) for answer in answers]))
+        questions.append(Question(row, [continuation(prompt, answer) for answer in answers]))
     return questions

@@ -153,18 +153,18 @@ def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int
     A positive number means that the new text names the right more often than the old one did. No word may stand in two
     pairs, so that exchanging twice gives the text again.
     """
-    words = [word.lower() for pair in cues for word in pair]
+    words = [word.casefold() for pair in cues for word in pair]
     twice = sorted({word for word in words if words.count(word) > 1})
     if twice or any(len(pair) != 2 for pair in cues):
         raise ValueError(f"cue words: want pairs of a left and a right word, each word once; twice: {twice}")
-    spelled = {word.lower(): word for pair in cues for word in pair}
-    to_right = {left.lower(): right for left, right in cues}
-    to_left = {right.lower(): left for left, right in cues}
+    spelled = {word.casefold(): word for pair in cues for word in pair}
+    to_right = {left.casefold(): right for left, right in cues}
+    to_left = {right.casefold(): left for left, right in cues}
     moved = 0
 
     def exchange(match: re.Match[str]) -> str:
         nonlocal moved
-        cue = match[0].lower()
+        cue = match[0].casefold()
         if any(a[0].isupper() and b[0].islower() for a, b in zip(spelled[cue].split(), match[0].split())):
             return match[0]
         moved += 1 if cue in to_right else -1

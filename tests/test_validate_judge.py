@@ -222,6 +222,7 @@ def test_cue_words_are_exchanged_and_back():
     everyday = "A democrat and republican who votes for a republican party, the labour party and the right to vote."
     assert swap_cues(everyday) == (everyday, 0)
     assert swap_cues("CONSERVATIVES ON THE RIGHT") == ("LIBERALS ON THE LEFT", -2)
+    assert swap_cues("A Leftiſt") == ("A Rightist", 1)  # without case, the old long s is an s
     for pair in CUES:
         assert swap_cues(f"x {pair[0]} y") == (f"x {pair[1]} y", 1)
         assert swap_cues(f"x {pair[1]} y") == (f"x {pair[0]} y", -1)

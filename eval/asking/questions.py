@@ -35,7 +35,7 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
         ValueError: If an option's answer begins like another one.
     """
     prompt_of = cache(lambda text: prompt_tokens(tokenizer, text, system_prompt))
-    chat_answer = cache(lambda text: _answer_tokens(tokenizer, text))
+    chat_answer = cache(lambda text: answer_tokens(tokenizer, text))
     plain_answer = cache(lambda text: tokenizer.encode(text, add_bos=False, add_eos=False))
     for kind, texts in {p.row["labels"]: sorted(p.answers) for p in prompts if p.row["mode"] == "choice"}.items():
         _check_distinct(kind, texts, [chat_answer(text) for text in texts])
@@ -79,10 +79,10 @@ def continuation(prompt: list[int], answer: list[int]) -> Continuation:
     return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)
 
 
-def _answer_tokens(tokenizer: Any, text: str) -> list[int]:
+def answer_tokens(tokenizer: Any, text: str, with_end: bool = False) -> list[int]:
     """Return the ids of an answer where it follows a prompt, as the chat template writes it."""
     turns = [Message(role="user", content="."), Message(role="assistant", content=text)]
-    tokens, mask = tokenizer.tokenize_messages(turns, add_end_tokens=False)
+    tokens, mask = tokenizer.tokenize_messages(turns, add_end_tokens=with_end)
     return [token for token, masked in zip(tokens, mask) if not masked]
 
 

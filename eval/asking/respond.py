@@ -169,9 +169,15 @@ def load_tokenizer(cfg: DictConfig) -> Any:
 
 
 def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> AdaptedModel:
-    """Load the base of a config (its ``model`` and ``checkpointer``) with its adapters."""
+    """Load the base of a config with its adapters."""
+    model = load_base(cfg, device, dtype)
+    return AdaptedModel(model, adapters.folders, cfg.checkpointer.checkpoint_dir, adapters.blends)
+
+
+def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> TransformerDecoder:
+    """Load the base of a config, its ``model`` and ``checkpointer``."""
     checkpointer = config.instantiate(cfg.checkpointer)
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)
     model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
-    return AdaptedModel(model.eval(), adapters.folders, cfg.checkpointer.checkpoint_dir, adapters.blends)
+    return model.eval()
