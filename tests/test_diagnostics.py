@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from eval.scores.comparisons import flips
-from eval.scores.places import Groups, describe_drift
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item
 from eval.statements.prompts import option_orders
@@ -210,24 +209,3 @@ def test_flips_between_modes():
     assert (flip["n_flipped"], flip["agree_to_disagree"]) == (N_COUPLES, N_COUPLES)
     assert all(i["item"].endswith("b") for i in flip["items"])
     assert flips({"a": 0.0, "b": 1.0}, {"a": -1.0, "c": 1.0})["n_items"] == 1
-
-
-def test_drift_by_hand():
-    """Distances 3, 5 (a 3-4 triangle) and 10 at steps 10, 20, 40: half of 10 is reached at 20; apart from 20 on."""
-    names = ["base", "left_step_10", "left_step_20", "left_step_40"]
-
-    def row(name, axis, difference, q):
-        return {"a": "base", "b": name, "mode": "choice", "axis": axis, "difference": difference, "q": q}
-
-    rows = [row(names[1], "x", 3, 0.01), row(names[1], "y", 0, 0.9), row(names[2], "x", 3, 0.5)]
-    rows += [row(names[2], "y", 4, 0.01), row(names[3], "x", 6, 0.01), row(names[3], "y", 8, 0.01)]
-    (drift,) = describe_drift(Groups(names), rows, {"choice": ["x", "y"]})
-    assert (drift["steps"], drift["magnitude"], drift["half_step"]) == ([10, 20, 40], [3, 5, 10], 20)
-    assert drift["told_apart_step"] == 10
-    rows[0]["q"] = None
-    assert describe_drift(Groups(names), rows, {"choice": ["x", "y"]})[0]["told_apart_step"] == 20
-
-
-def test_names_that_carry_a_step():
-    names = ["base", "left", "a@step5", "a@step10", "epoch_0", "epoch_1", "b-step-3", "mistral7"]
-    assert Groups(names).steps == {"a": {5: "a@step5", 10: "a@step10"}, "run": {0: "epoch_0", 1: "epoch_1"}}

@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Scores along a dial and along training: positions from the names, intervals, and what is called monotone."""
+"""Models that belong together: dials, trainings and studies, from their places to curves, drift and replicates."""
 
+import numpy as np
 import pytest
 from test_diagnostics import BANK, ask, leaning
 from test_report import Page, make_summary
 
 from eval.pages.compass import draw_compass, list_panels
 from eval.pages.panels import curve_panels
-from eval.pages.report import render_report
-from eval.scores.places import Groups, Place, rank_correlation, read_places, verdict
+from eval.pages.report import render_report, score_table
+from eval.scores.comparisons import compare
+from eval.scores.places import (
+    Groups,
+    Place,
+    describe_drift,
+    describe_replicates,
+    rank_correlation,
+    read_places,
+    verdict,
+)
+from eval.scores.scoring import Values
 
 NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
 
@@ -32,6 +43,11 @@ def test_names_tell_places():
 def test_places_that_are_given_count_and_not_names():
     places = {"a": Place("run", step=5), "b": Place("run", step=3)}
     assert Groups(["base", "a", "b", "left_step_1", "left_step_2"], places).steps == {"run": {3: "b", 5: "a"}}
+
+
+def test_names_that_carry_a_step():
+    names = ["base", "left", "a@step5", "a@step10", "epoch_0", "epoch_1", "b-step-3", "mistral7"]
+    assert Groups(names).steps == {"a": {5: "a@step5", 10: "a@step10"}, "run": {0: "epoch_0", 1: "epoch_1"}}
 
 
 def test_a_dial_from_two_adapters():
@@ -102,21 +118,126 @@ def test_curve_of_a_planted_dial(dial):
 
 def test_the_dial_is_drawn_and_told(dial):
     assert len(curve_panels(dial)) == len({(c["mode"], c["axis"]) for c in dial["curves"]})
-    assert draw_compass(dial)["png"][:4] == b"\x89PNG"
-    svg = draw_compass(dial)["svg"].decode()
+    picture = draw_compass(dial)
+    assert picture["png"][:4] == b"\x89PNG"
+    svg = picture["svg"].decode()
     assert "dial: left to right" in svg
     assert ">both<" in svg  # beside the curve
     page = Page(render_report(dial, BANK))
+    assert "Along the dial" in page.text
     assert "monotone, rank correlation +1.00, 8 of 8 steps one way" in page.text
     assert page.tags.count("svg") == len(list_panels(dial))
 
 
-def test_a_trajectory_is_a_curve_from_step_0():
+def test_a_trajectory_is_a_curve_from_step_0_and_a_drift():
     rows = ask(leaning(0))
     for step in (10, 20, 30):
         rows += ask(leaning(-step / 30), model=f"left_step_{step}")
     summary = make_summary(rows)
-    curve = summary["curves"][0]
+    curve, (drift,) = summary["curves"][0], summary["drift"]
     assert (curve["kind"], curve["run"], curve["x"]) == ("step", "left", [0, 10, 20, 30])
     assert curve["rank_correlation"] == -1
-    assert "rank correlation" in draw_compass(summary)["svg"].decode()
+    assert drift["steps"] == [10, 20, 30]
+    assert drift["magnitude"] == pytest.approx([5 / 3, 10 / 3, 5], abs=1e-5)
+    assert drift["half_step"] == pytest.approx(15, abs=1e-3)
+    page = render_report(summary, BANK)
+    assert "rank correlation −1.00" in page
+    assert "half of the last distance is reached at step 15.0" in Page(page).text
+    assert len(list_panels(summary)) == 4  # one axis that is no placebo: scores, differences, score by step, drift
+
+
+def test_drift_by_hand():
+    """Distances 3, 5 (a 3-4 triangle) and 10 at steps 10, 20, 40: half of 10 is reached at 20; apart from 20 on."""
+    names = ["base", "left_step_10", "left_step_20", "left_step_40"]
+
+    def row(name, axis, difference, q):
+        return {"a": "base", "b": name, "mode": "choice", "axis": axis, "difference": difference, "q": q}
+
+    rows = [row(names[1], "x", 3, 0.01), row(names[1], "y", 0, 0.9), row(names[2], "x", 3, 0.5)]
+    rows += [row(names[2], "y", 4, 0.01), row(names[3], "x", 6, 0.01), row(names[3], "y", 8, 0.01)]
+    (drift,) = describe_drift(Groups(names), rows, {"choice": ["x", "y"]})
+    assert (drift["steps"], drift["magnitude"], drift["half_step"]) == ([10, 20, 40], [3, 5, 10], 20)
+    assert drift["told_apart_step"] == 10
+    rows[0]["q"] = None
+    assert describe_drift(Groups(names), rows, {"choice": ["x", "y"]})[0]["told_apart_step"] == 20
+
+
+def test_names_say_run_seed_and_place():
+    names = ["base", "left_pairs-40_seed-1", "left_pairs-40_seed-0", "left_pairs-8_seed-0", "right-share-25_seed-0"]
+    assert Groups(names).seeds["left_pairs-40"] == {0: names[2], 1: names[1]}
+    assert Groups(names).lines == {("left", "pairs"): {8: "left_pairs-8", 40: "left_pairs-40"}}
+    shares = ["base", *(f"right-share-{n}_seed-0" for n in (0, 100))]
+    assert Groups(shares).lines == {("right-share", "right-share"): {0: "right-share-0", 100: "right-share-100"}}
+    assert Groups(["base", "left_step_5", "left@0.5"]).seeds == {}
+
+
+def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
+    """By hand: 2 statements x 1 prompt x 2 seeds, 1 2 / 3 6: mean 3; seed by seed it is 2 and 4, of 2 statements."""
+
+    def values(*cells):
+        cells = np.array(cells, dtype=float)[:, None, None]
+        return Values(("a", "b"), cells, None, cells[:, 0, 0], cells[:, 0, 0], np.array(["a", "b"]))
+
+    of = {("base", "pairs"): {"lean": values(0, 0)}}
+    of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
+    models = {name: {"pairs": {"lean": {"estimate": v["lean"].cells.mean()}}} for (name, _), v in of.items()}
+    found = describe_replicates(Groups(list(models)), models, of, set())
+    (run,), (change,) = found["runs"], found["comparisons"]
+    assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
+    assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
+    # the same seed twice is no new information on the statements: the interval is not narrower than that of one
+    twice = describe_replicates(
+        Groups(list(models)), models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set()
+    )
+    assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
+
+
+def test_one_seed_is_the_plain_comparison():
+    """Templates and orders stay factors of their own: six prompts of 3 x 2 are no six independent ones."""
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(2, 8, 3, 2))
+    cells[1] += np.array([-1, 0, 2])[None, :, None]
+    items = tuple("abcdefgh")
+    base, run = (Values(items, c, None, *np.zeros((2, 8)), np.array(items)) for c in cells)
+    models = {name: {"choice": {"x": {"estimate": 0.0}}} for name in ("base", "r_seed-0")}
+    found = describe_replicates(
+        Groups(list(models)), models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set()
+    )
+    for key in ("difference", "ci95", "ci95_items_fixed", "p"):
+        assert found["comparisons"][0][key] == compare(base, run)[key]
+
+
+@pytest.fixture(scope="module")
+def doses():
+    """Two lines of two doses and two seeds, whose lean is the dose's, and 0.1 more in the second seed."""
+    rows = ask(leaning(0), templates="ab")
+    for side, sign in (("left", -1), ("right", 1)):
+        for n, seed in [(n, seed) for n in (10, 40) for seed in (0, 1)]:
+            name = f"{side}_pairs-{n}_seed-{seed}"
+            rows += ask(leaning(sign * n / 40 + seed / 10), model=name, templates="ab")
+    return make_summary(rows)
+
+
+def test_a_planted_dose_gives_a_curve_with_every_seed(doses):
+    curve = next(c for c in doses["curves"] if c["run"] == "right" and c["axis"] == "x")
+    assert (curve["kind"], curve["x"], curve["mean"]["x"]) == ("pairs", [0, 10, 10, 40, 40], [0, 10, 40])
+    unit = curve["estimate"][3] - curve["estimate"][0]
+    assert unit > 0
+    assert curve["mean"]["estimate"][2] == pytest.approx(unit * 1.05, abs=1e-5)
+    assert (curve["rank_correlation"], curve["n_up"]) == (1, 2)
+    pairs = {(c["a"], c["b"]) for c in doses["replicates"]["comparisons"]}
+    assert {("left_pairs-40", "right_pairs-40"), ("left_pairs-10", "left_pairs-40")} < pairs
+    assert ("left_pairs-10", "right_pairs-40") not in pairs
+    placebo = [c for c in doses["replicates"]["comparisons"] if c["axis"] == "taste"]
+    assert placebo
+    assert not any(c["moved"] for c in placebo)
+
+
+def test_the_study_is_drawn_and_told(doses):
+    svg = draw_compass(doses)["svg"].decode()
+    assert "runs minus base" in svg
+    assert "x against the pairs" in svg
+    page = Page(render_report(doses, BANK))
+    assert "Runs of the study, over their seeds" in page.text
+    assert "right_pairs-40 − left_pairs-40" in page.text
+    assert "mean and range of seeds 0, 1" in score_table(doses)

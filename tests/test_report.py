@@ -108,20 +108,6 @@ def test_who_refuses_everything_is_not_placed():
     assert "VOID: unanswered" in score_table(summary)
 
 
-def test_a_trajectory_is_drawn():
-    rows = ask(leaning(0))
-    for step in (10, 20, 30):
-        rows += ask(leaning(step / 30), model=f"left_step_{step}")
-    summary = make_summary(rows)
-    (drift,) = summary["drift"]
-    assert drift["steps"] == [10, 20, 30]
-    assert drift["magnitude"] == pytest.approx([5 / 3, 10 / 3, 5], abs=1e-5)
-    assert drift["half_step"] == pytest.approx(15, abs=1e-3)
-    page = Page(render_report(summary, BANK)).text
-    assert "half of the last distance is reached at step 15.0" in page
-    assert len(list_panels(summary)) == 4  # one axis that is no placebo: scores, differences, score by step, drift
-
-
 def test_one_model_alone():
     page = Page(render_report(make_summary(ask(leaning(1), templates="a")), BANK)).text
     assert "Where the models stand" in page

@@ -10,23 +10,15 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from test_places import BANK, ask, leaning, make_summary
 from test_political_compass import BANK as TINY_BANK
-from test_report import Page
 
 from data.recipe.config import check_config
-from eval.pages.compass import draw_compass
-from eval.pages.report import render_report, score_table
-from eval.scores.comparisons import compare
-from eval.scores.places import Groups, describe_replicates
-from eval.scores.scoring import Values
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, run_training
 from eval.study_plan import plan_study
 
@@ -185,84 +177,3 @@ def test_nobody_else_may_work_in_the_folder(study):
             recipe.locked().__enter__()
     with recipe.locked():
         pass
-
-
-def test_names_say_run_seed_and_place():
-    names = ["base", "left_pairs-40_seed-1", "left_pairs-40_seed-0", "left_pairs-8_seed-0", "right-share-25_seed-0"]
-    assert Groups(names).seeds["left_pairs-40"] == {0: names[2], 1: names[1]}
-    assert Groups(names).lines == {("left", "pairs"): {8: "left_pairs-8", 40: "left_pairs-40"}}
-    shares = ["base", *(f"right-share-{n}_seed-0" for n in (0, 100))]
-    assert Groups(shares).lines == {("right-share", "right-share"): {0: "right-share-0", 100: "right-share-100"}}
-    assert Groups(["base", "left_step_5", "left@0.5"]).seeds == {}
-
-
-def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
-    """By hand: 2 statements x 1 prompt x 2 seeds, 1 2 / 3 6: mean 3; seed by seed it is 2 and 4, of 2 statements."""
-
-    def values(*cells):
-        cells = np.array(cells, dtype=float)[:, None, None]
-        return Values(("a", "b"), cells, None, cells[:, 0, 0], cells[:, 0, 0], np.array(["a", "b"]), 1.0, 0.0, None)
-
-    of = {("base", "pairs"): {"lean": values(0, 0)}}
-    of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
-    models = {name: {"pairs": {"lean": {"estimate": v["lean"].cells.mean()}}} for (name, _), v in of.items()}
-    found = describe_replicates(Groups(list(models)), models, of, set())
-    (run,), (change,) = found["runs"], found["comparisons"]
-    assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
-    assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
-    # the same seed twice is no new information on the statements: the interval is not narrower than that of one
-    twice = describe_replicates(
-        Groups(list(models)), models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set()
-    )
-    assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
-
-
-def test_one_seed_is_the_plain_comparison():
-    """Templates and orders stay factors of their own: six prompts of 3 x 2 are no six independent ones."""
-    rng = np.random.default_rng(0)
-    cells = rng.normal(size=(2, 8, 3, 2))
-    cells[1] += np.array([-1, 0, 2])[None, :, None]
-    items = tuple("abcdefgh")
-    base, run = (Values(items, c, None, *np.zeros((2, 8)), np.array(items), 1.0, 0.0, None) for c in cells)
-    models = {name: {"choice": {"x": {"estimate": 0.0}}} for name in ("base", "r_seed-0")}
-    found = describe_replicates(
-        Groups(list(models)), models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set()
-    )
-    for key in ("difference", "ci95", "ci95_items_fixed", "p"):
-        assert found["comparisons"][0][key] == compare(base, run)[key]
-
-
-@pytest.fixture(scope="module")
-def doses():
-    """Two lines of two doses and two seeds, whose lean is the dose's, and 0.1 more in the second seed."""
-    rows = ask(leaning(0), templates="ab")
-    for side, sign in (("left", -1), ("right", 1)):
-        for n, seed in [(n, seed) for n in (10, 40) for seed in (0, 1)]:
-            name = f"{side}_pairs-{n}_seed-{seed}"
-            rows += ask(leaning(sign * n / 40 + seed / 10), model=name, templates="ab")
-    return make_summary(rows)
-
-
-def test_a_planted_dose_gives_a_curve_with_every_seed(doses):
-    curve = next(c for c in doses["curves"] if c["run"] == "right" and c["axis"] == "x")
-    assert (curve["kind"], curve["x"], curve["mean"]["x"]) == ("pairs", [0, 10, 10, 40, 40], [0, 10, 40])
-    unit = curve["estimate"][3] - curve["estimate"][0]
-    assert unit > 0
-    assert curve["mean"]["estimate"][2] == pytest.approx(unit * 1.05, abs=1e-5)
-    assert (curve["rank_correlation"], curve["n_up"]) == (1, 2)
-    pairs = {(c["a"], c["b"]) for c in doses["replicates"]["comparisons"]}
-    assert {("left_pairs-40", "right_pairs-40"), ("left_pairs-10", "left_pairs-40")} < pairs
-    assert ("left_pairs-10", "right_pairs-40") not in pairs
-    placebo = [c for c in doses["replicates"]["comparisons"] if c["axis"] == "taste"]
-    assert placebo
-    assert not any(c["moved"] for c in placebo)
-
-
-def test_the_study_is_drawn_and_told(doses):
-    svg = draw_compass(doses)["svg"].decode()
-    assert "runs minus base" in svg
-    assert "x against the pairs" in svg
-    page = Page(render_report(doses, BANK))
-    assert "Runs of the study, over their seeds" in page.text
-    assert "right_pairs-40 − left_pairs-40" in page.text
-    assert "mean and range of seeds 0, 1" in score_table(doses)
