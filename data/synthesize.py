@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
@@ -32,10 +32,12 @@ from data.synthesis.gates import SPLITS, GateSettings, check_rows
 from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
 from data.synthesis.posts import PostReader, distinct_posts, select_posts
 from data.synthesis.rows import write_dataset
-from data.synthesis.stages import Stage, StageReader, StageStep, forget_posts, remake_posts, run_stages
+from data.synthesis.stages import REJECTED, Stage, StageReader, StageStep, forget_posts, remake_posts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
 
 log = utils.get_logger("INFO")
+
+ALL_FILES, REJECTED_FILES = "**/*.jsonl", f"{REJECTED}/*.jsonl"
 
 REQUIRED = {"output_dir", "name", "version", "licence", "sources", "judge", "generator", "topics", "executor"}
 OPTIONAL: dict[str, Any] = {
@@ -75,6 +77,26 @@ GENERATOR = {
 }
 
 
+class _Judge(NamedTuple):
+    """A judge of posts, as the config names it."""
+
+    client: ChatClient
+    scale: PostScale
+    cfg: DictConfig
+
+    def agreement(self) -> dict[str, Any] | None:
+        """Return its figures against people's labels; None if there are no labels."""
+        if self.cfg.labelled is None:
+            log.warning(
+                f"judge {self.client.model}: no judge.labelled, so its agreement with people's labels is unknown"
+            )
+            return None
+        labelled = read_labelled(self.cfg.labelled, LEAN_SCALE)
+        figures = check_judge(self.client, self.scale, labelled, self.cfg.min_kappa)
+        log.info(f"judge {self.client.model}: {figures}")
+        return figures
+
+
 class SynthesizeRecipe:
     """Refuse what can be refused, ask the judges for their figures, then run the stages.
 
@@ -88,7 +110,7 @@ class SynthesizeRecipe:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg, self.output_dir = cfg, Path(cfg.output_dir)
-        self.judge_cfgs = [check_config(cfg[n], {"client"}, JUDGE) for n in ("judge", "second_judge") if cfg[n]]
+        judges = [check_config(cfg[name], {"client"}, JUDGE) for name in ("judge", "second_judge") if cfg[name]]
         self.generator_cfg = check_config(cfg.generator, {"client"}, GENERATOR)
         if not cfg.sides or not {*cfg.sides} <= {"left", "right"}:
             raise ValueError(f"sides={list(cfg.sides)}; use [left, right]")
@@ -105,9 +127,11 @@ class SynthesizeRecipe:
             raise ValueError(f"{rubric.views}: no view for {sorted(lacking)}; add a line for each")
         if {*cfg.split_shares} != {*SPLITS} or abs(sum(cfg.split_shares.values()) - 1) > 1e-9:
             raise ValueError(f"split_shares={cfg.split_shares}; want a share for each of {', '.join(SPLITS)}, in sum 1")
-        self.judges = [config.instantiate(judge.client) for judge in self.judge_cfgs]
+        self.judges = [
+            _Judge(config.instantiate(node.client), PostScale(self.topics, node.instruction, node.structured), node)
+            for node in judges
+        ]
         self.generator = config.instantiate(self.generator_cfg.client)
-        self.scales = [PostScale(self.topics, judge.instruction, judge.structured) for judge in self.judge_cfgs]
         self.sources = [component(source) for source in check_config(cfg.sources, set(cfg.sources), {}).values()]
         self.toxicity, self.alike = read_cap(cfg), read_alike(cfg)
 
@@ -117,8 +141,8 @@ class SynthesizeRecipe:
         n, n_answers = len(posts), 1 + len(self.rubric.sides)
         example, (topic, axis) = posts[0], next(iter(self.topics.items()))
         requests = {
-            "judge": self.scales[0].request(example),
-            "judge, names masked": self.scales[0].request(mask_names(example)),
+            "judge": self.judges[0].scale.request(example),
+            "judge, names masked": self.judges[0].scale.request(mask_names(example)),
             "prompt": self.rubric.prompt_request(example, topic),
             "answer": self.rubric.answer_request("(the prompt)", axis, "left"),
         }
@@ -128,13 +152,12 @@ class SynthesizeRecipe:
         log.info(
             f"{n} posts: {2 * n * len(self.judges)} calls to judge them at most (equal texts are one call), then "
             f"{n_answers} for each selected post, {n * n_answers} if all were; up to one repair each. "
-            f"{self.judges[0].base_url} and {self.generator.base_url} were not asked anything"
+            f"{self.judges[0].client.base_url} and {self.generator.base_url} were not asked anything"
         )
 
     def run(self) -> None:
         """Run all stages; then remove the posts and push, where the config says so."""
-        agreement = [self._agreement(*judge) for judge in zip(self.judges, self.scales, self.judge_cfgs)]
-        stages = self._stages(agreement)
+        stages = self._stages([judge.agreement() for judge in self.judges])
         dataset, marker = self.output_dir / "dataset", self.output_dir / "stages" / "posts_removed.txt"
         remake_posts(stages, marker)
         if not (dataset / "manifest.json").is_file():
@@ -161,8 +184,8 @@ class SynthesizeRecipe:
         folders = [self.output_dir / "stages" / name for name in names]
         posts, distinct, judged, selected, prompts, answers, gated = folders
         judges = [
-            {**_client_facts(judge.client), "prompt_sha256": load_instruction(judge.instruction).sha256}
-            for judge in self.judge_cfgs
+            {**_client_facts(judge.cfg.client), "prompt_sha256": load_instruction(judge.scale.instruction).sha256}
+            for judge in self.judges
         ]
         generator = {**_client_facts(self.generator_cfg.client), "prompt_sha256": self.rubric.sha256()}
         facts = {
@@ -174,55 +197,49 @@ class SynthesizeRecipe:
                 "max_side_difference", "max_unanswered", "toxicity", "max_toxicity", "embeddings", "min_cosine",
             ),
         }  # fmt: skip
-        distinct_only = partial(distinct_posts, threshold=cfg["duplicate"], alike=self.alike)
-        select = partial(
-            select_posts,
-            topics=self.topics,
-            toxicity=self.toxicity,
-            **_chosen(cfg, "min_relevance", "min_distance", "quota"),
-        )
+        limits = _chosen(cfg, "min_relevance", "min_distance", "quota")
         gates = GateSettings(**_chosen(cfg, *GateSettings._fields))
+        differ = partial(distinct_posts, threshold=cfg["duplicate"], alike=self.alike)
+        select = partial(select_posts, topics=self.topics, toxicity=self.toxicity, **limits)
         check = partial(check_rows, settings=gates, toxicity=self.toxicity, alike=self.alike)
         dataset = self.output_dir / "dataset"
         write = partial(write_dataset, folder=dataset, before=folders[:-1], facts=facts, sides=cfg["sides"])
-        asking = [
-            JudgePosts(client, scale, StageReader(distinct), most) for client, scale in zip(self.judges, self.scales)
-        ]
         return [
             Stage(
                 posts,
                 [PostReader(self.sources, tuple(cfg["post_words"]))],
                 {"sources": cfg["sources"], "sha256": _file_hashes(cfg["sources"]), "words": cfg["post_words"]},
                 tasks,
-                posts="**/*.jsonl",
+                posts=ALL_FILES,
             ),
             Stage(
                 distinct,
-                [StageReader(posts), StageStep("near duplicates", distinct_only)],
+                [StageReader(posts), StageStep("near duplicates", differ)],
                 _chosen(cfg, "duplicate", "embeddings", "min_cosine"),
-                tasks=1,
-                posts="**/*.jsonl",
+                posts=ALL_FILES,
             ),
             Stage(
                 judged,
-                [StageReader(distinct), *asking],
+                [
+                    StageReader(distinct),
+                    *(JudgePosts(judge.client, judge.scale, StageReader(distinct), most) for judge in self.judges),
+                ],
                 {"judges": judges, "topics": self.topics},
                 tasks,
-                posts="**/*.jsonl",
+                posts=ALL_FILES,
             ),
             Stage(
                 selected,
                 [StageReader(judged), StageStep("selection", select)],
-                _chosen(cfg, "min_relevance", "min_distance", "quota", "toxicity", "max_toxicity"),
-                tasks=1,
-                posts="**/*.jsonl",
+                limits | _chosen(cfg, "toxicity", "max_toxicity"),
+                posts=ALL_FILES,
             ),
             Stage(
                 prompts,
                 [StageReader(selected), WritePrompts(self.generator, self.rubric, StageReader(selected), most)],
                 {"generator": generator},
                 tasks,
-                posts="rejected/*.jsonl",  # the text of the others is the prompt now
+                posts=REJECTED_FILES,  # the text of the others is the prompt now
             ),
             Stage(
                 answers,
@@ -234,17 +251,8 @@ class SynthesizeRecipe:
                 gated,
                 [StageReader(answers), StageStep("gates", check), StageStep("data set", write)],
                 facts | _chosen(cfg, "sides", "split_shares") | {"instruments": _file_hashes(cfg["instruments"])},
-                tasks=1,
             ),
         ]
-
-    def _agreement(self, client: ChatClient, scale: PostScale, cfg: DictConfig) -> dict[str, Any] | None:
-        if cfg.labelled is None:
-            log.warning(f"judge {client.model}: no judge.labelled, so its agreement with people's labels is unknown")
-            return None
-        figures = check_judge(client, scale, read_labelled(cfg.labelled, LEAN_SCALE), cfg.min_kappa)
-        log.info(f"judge {client.model}: {figures}")
-        return figures
 
 
 def _plain(node: DictConfig) -> Any:
@@ -257,17 +265,19 @@ def _chosen(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _client_facts(client: DictConfig) -> dict[str, Any]:
     """Return model and parameters; where calls go and how fast changes no outcome."""
-    return {"model": None, "params": None} | {k: v for k, v in _plain(client).items() if k in ("model", "params")}
+    return {"model": client.get("model"), "params": _plain(client).get("params")}
 
 
 def _file_hashes(node: Any) -> list[str]:
     """Return the SHA-256 of every local file that a part of a config names, by its path or a glob."""
-    if isinstance(node, str):
-        return [
-            hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted(glob(node)) if os.path.isfile(path)
-        ]
-    values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
-    return [digest for value in values for digest in _file_hashes(value)]
+    if not isinstance(node, str):
+        values = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+        return [digest for value in values for digest in _file_hashes(value)]
+    digests = []
+    for path in filter(os.path.isfile, sorted(glob(node))):
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests
 
 
 @config.parse

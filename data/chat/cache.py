@@ -20,10 +20,8 @@ def request_key(model: str, messages: Sequence[Mapping[str, str]], params: Mappi
 def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say which clients would take each other's replies: one model name in one cache, at different addresses.
 
-    The address is no part of a request's key, so that replies can be replayed from anywhere.
-
-    Args:
-        clients: The settings of each by its name; those without ``cache_dir`` or ``base_url`` disturb nobody.
+    The address is no part of a request's key, so that replies can be replayed from anywhere. ``clients`` are settings
+    by name; one without ``cache_dir`` or ``base_url`` disturbs nobody.
     """
     first: dict[tuple[str, Path], tuple[str, str]] = {}
     faults = []
@@ -41,13 +39,10 @@ def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 class ReplyCache:
-    """The replies of a server as it sent them, under the key of their request.
+    """The replies of a server as it sent them, under the key of their request, in ``replies.sqlite`` of a folder.
 
-    Requests are not stored: they hold posts, and what a person wrote is kept only by its hash.
-
-    Args:
-        folder: Where ``replies.sqlite`` lies; created if it is not there. Several machines may share it if their
-            file system honours POSIX locks.
+    Requests are not stored: they hold posts, and what a person wrote is kept only by its hash. Several machines may
+    share the file if their file system honours POSIX locks.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -75,7 +75,7 @@ class ChatClient:
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
         self._n_unanswered_in_a_row = 0
-        self._server = _Server(self, lambda: self._count(retries=1)) if self.base_url else None
+        self._create: Any = self._connect() if self.base_url else None
 
     def __reduce__(self) -> tuple:
         """Worker processes get the settings and connect by themselves."""
@@ -127,16 +127,13 @@ class ChatClient:
                 return self._failed(reply)
             try:
                 return reply._replace(parsed=parse(reply.text) if parse else reply.text, repaired=is_repair)
-            except ValueError as error:
-                problem = str(error)
-            if is_repair:
-                return self._failed(Failure("unreadable", f"{problem}; it wrote {reply.text[:200]!r}", reply.key))
-            is_repair = True
+            except ValueError as problem:
+                if is_repair:
+                    return self._failed(Failure("unreadable", f"{problem}; it wrote {reply.text[:200]!r}", reply.key))
+                repair = REPAIR.format(problem=problem)
+            messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": repair}]
             self._count(repairs=1)
-            messages += [
-                {"role": "assistant", "content": reply.text},
-                {"role": "user", "content": REPAIR.format(problem=problem)},
-            ]
+            is_repair = True
 
     def _answer(self, messages: Messages, params: Mapping[str, Any]) -> Reply | Failure:
         """Take the reply from the disk or the server; two equal questions at once are one call."""
@@ -149,9 +146,9 @@ class ChatClient:
                 if text is not None:
                     self._count(cached=1)
                     return read_reply(text.encode(), key)
-                if self._server is None:
+                if self._create is None:
                     return Failure("unanswered", "not among the recorded replies, and base_url is null", key)
-                answer = self._server.post(messages, params, key)
+                answer = self._post(messages, params, key)
                 if isinstance(answer, Failure):
                     return answer
                 reply = read_reply(self._cache.put(key, answer).encode(), key)
@@ -165,7 +162,7 @@ class ChatClient:
 
     def _failed(self, failure: Failure) -> Failure:
         self._count(failures=1)
-        if failure.kind == "unanswered" and self._server:
+        if failure.kind == "unanswered" and self._create:
             with self._lock:
                 self._n_unanswered_in_a_row += 1
             if self._n_unanswered_in_a_row >= self.stop_after:
@@ -175,63 +172,26 @@ class ChatClient:
                 )
         return failure
 
-    def _count(self, **counts: int) -> None:
-        with self._lock:
-            self.counts.update(counts)
-
-
-class _Server:
-    """One server, asked by openai's own client, which tries a call again while that can help.
-
-    Args:
-        settings: The client of ours that asks.
-        on_retry: Called before each try after a first one.
-    """
-
-    def __init__(self, settings: ChatClient, on_retry: Callable[[], None]) -> None:
+    def _connect(self) -> Any:
+        """Return the function of openai's client that asks the server, and tries a call again while that can help."""
         try:
             import openai
         except ImportError as error:
             raise ImportError(
                 'calls need the package openai: pip install -c constraints.txt -e ".[synthesis]"'
             ) from error
-        self._settings, self._on_retry, self._status_error = settings, on_retry, openai.APIStatusError
         http_client = openai.DefaultHttpxClient()
-        self._send_once, http_client.send = http_client.send, self._send
+        http_client.send = partial(self._send, http_client.send)
         client = openai.OpenAI(
-            base_url=settings.base_url,
-            api_key=os.environ.get(settings.api_key_env) or "none",
-            timeout=settings.timeout_s,
-            max_retries=settings.max_retries,
+            base_url=self.base_url,
+            api_key=os.environ.get(self.api_key_env) or "none",
+            timeout=self.timeout_s,
+            max_retries=self.max_retries,
             http_client=http_client,
         )
-        self._create = client.chat.completions.with_raw_response.create
+        return client.chat.completions.with_raw_response.create
 
-    def post(self, messages: Messages, params: Mapping[str, Any], key: str) -> str | Failure:
-        """Return the body of an answer as the server sent it, or why there is none.
-
-        Raises:
-            RuntimeError: If the server refuses the key, the model or the address: no call would be answered.
-        """
-        settings = self._settings
-        try:
-            raw = self._create(model=settings.model, messages=list(messages), extra_body=dict(params))
-            return raw.content.decode()
-        except self._status_error as error:
-            status = error.status_code
-            failure = error.response.extensions.get("failure")
-            failure = failure or Failure("unanswered", f"HTTP {status}: {error.message[:200]}", key)
-            if status in (401, 403, 404):
-                raise RuntimeError(
-                    f"{settings.base_url} refuses model {settings.model!r}: {failure.reason}. Check base_url, model "
-                    f"and the key in the environment variable {settings.api_key_env}, then start the same command again"
-                ) from error
-            if status < 500 and status not in (408, 409, 429):
-                return failure._replace(kind="refused")
-            n_tries = int(error.request.headers[_RETRY_COUNT]) + 1
-            return failure._replace(reason=f"{failure.reason} (tried {n_tries} times)", key=key)
-
-    def _send(self, request: Any, **options: Any) -> Any:
+    def _send(self, send: Callable[..., Any], request: Any, **options: Any) -> Any:
         """Send one try of a call; make a 502 of what is no answer, as a gateway would, and name the wait after it.
 
         openai's client reads both like a server's. By itself it would take nonsense for an answer, and wait half a
@@ -241,9 +201,9 @@ class _Server:
 
         n_retries = int(request.headers[_RETRY_COUNT])
         if n_retries:
-            self._on_retry()
+            self._count(retries=1)
         try:
-            response = self._send_once(request, **options)
+            response = send(request, **options)
             result = read_reply(response.content, key="") if response.is_success else None
         except httpx2.TimeoutException:
             result = Failure("unanswered", "timeout", key="")
@@ -251,7 +211,32 @@ class _Server:
             result = Failure("unanswered", f"connection lost ({type(error).__name__}: {error})", key="")
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
-        if response.is_error and response.headers.get("retry-after", "0") == "0":
-            wait_s = self._settings.retry_wait_s * 2**n_retries * random.uniform(0.5, 1.0)
+        named_waits = {response.headers.get("retry-after-ms", "0"), response.headers.get("retry-after", "0")}
+        if response.is_error and named_waits == {"0"}:
+            wait_s = self.retry_wait_s * 2**n_retries * random.uniform(0.5, 1.0)
             response.headers["retry-after-ms"] = str(1000 * max(0.001, min(wait_s, _LONGEST_WAIT_S)))
         return response
+
+    def _post(self, messages: Messages, params: Mapping[str, Any], key: str) -> str | Failure:
+        """Return the body of an answer as the server sent it, or why there is none."""
+        import openai
+
+        try:
+            raw = self._create(model=self.model, messages=list(messages), extra_body=dict(params))
+            return raw.content.decode()
+        except openai.APIStatusError as error:
+            status, failure = error.status_code, error.response.extensions.get("failure")
+            failure = failure or Failure("unanswered", f"HTTP {status}: {error.message[:200]}", key)
+            if status in (401, 403, 404):
+                raise RuntimeError(
+                    f"{self.base_url} refuses model {self.model!r}: {failure.reason}. Check base_url, model and the "
+                    f"key in the environment variable {self.api_key_env}, then start the same command again"
+                ) from error
+            if status < 500 and status not in (408, 409, 429):
+                return failure._replace(kind="refused")
+            n_tries = int(error.request.headers[_RETRY_COUNT]) + 1
+            return failure._replace(reason=f"{failure.reason} (tried {n_tries} times)", key=key)
+
+    def _count(self, **counts: int) -> None:
+        with self._lock:
+            self.counts.update(counts)

@@ -66,11 +66,8 @@ class Failure(NamedTuple):
 def object_parser(rules: Mapping[str, Rule]) -> Callable[[str], dict[str, Any]]:
     """Return a reader of a JSON object that has exactly the fields asked for; it may stand in a Markdown fence.
 
-    The reader raises ValueError if the text is not JSON, is no object, or if a field is missing, unknown or outside its
-    rule. The message lists all of that.
-
-    Args:
-        rules: For each field what it may hold: a ``range``, a collection of texts, or ``str``.
+    The reader raises ValueError if the text is no JSON object, or a field is missing, unknown or outside its rule. The
+    message lists all of that.
     """
 
     def parse(text: str) -> dict[str, Any]:
@@ -109,15 +106,10 @@ def object_format(rules: Mapping[str, Rule], name: str = "answer") -> dict[str, 
 def option_logprobs(
     top_logprobs: Sequence[Mapping[str, float]] | None, options: Sequence[str]
 ) -> dict[str, float | None] | None:
-    """Return the log-probability of each option as the first token of an answer.
+    """Return the log-probability of each option as the first token of an answer; None if the server gave none.
 
-    Args:
-        top_logprobs: For each token of the answer the likeliest tokens with their log-probabilities, in nats.
-        options: Labels of one token each, such as ``A``; a space before one is the same label.
-
-    Returns:
-        Option to log-probability; None for one that is not among the likeliest (it lies below the least of them).
-        None instead of a dict if the server gave no log-probabilities.
+    An option is a label of one token, such as ``A``; a space before it is the same label. An option that is not among
+    the likeliest tokens lies below the least of them, and gets None.
     """
     if not top_logprobs:
         return None

@@ -34,14 +34,14 @@ class Stage(NamedTuple):
         folder: Its documents lie in ``*.jsonl``, those that it rejected in ``rejected/``.
         steps: The first one reads or makes the documents.
         settings: All that its outcome depends on, beside the stages before it.
-        tasks: Parts that the documents are cut into; 1 for a step that must see them all.
+        tasks: Parts that the documents are cut into; 1 if a step must see them all.
         posts: Pattern of its files in which the text of a document is a post; None if there are none.
     """
 
     folder: Path
     steps: Sequence[PipelineStep]
     settings: Mapping[str, Any]
-    tasks: int
+    tasks: int = 1
     posts: str | None = None
 
 
