@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from data.recipe.figures import interval, number, p_value, page_template, percent
-from data.recipe.files import AppendLog, changed_settings, read_log, write_json, write_whole
+from data.recipe.files import AppendLog, changed_settings, read_log, to_jsonl, write_files, write_json, write_whole
 
 
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
@@ -90,3 +90,12 @@ def test_other_figures_as_text():
 def test_a_page_shows_texts_as_texts():
     page = page_template("data.people", "review.html.jinja")
     assert page.environment.from_string("{{ x }} {{ y | number(1) }}").render(x="<b>", y=2) == "&lt;b&gt; +2.0"
+
+
+def test_a_manifest_names_what_lies_beside_it(tmp_path):
+    files = {"a.jsonl": to_jsonl([{"x": "é"}, {"x": 2}]), "b.bin": b"\x00"}
+    written = write_files(tmp_path / "new", files, {"version": 1})
+    assert written["files"]["a.jsonl"]["rows"] == 2
+    assert (tmp_path / "new" / "a.jsonl").read_bytes() == '{"x": "é"}\n{"x": 2}\n'.encode()
+    assert json.loads((tmp_path / "new" / "manifest.json").read_text()) == written
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.jsonl", "b.bin", "manifest.json"]

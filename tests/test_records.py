@@ -5,7 +5,16 @@ import re
 
 import pytest
 
-from data.pairs.records import Pair, draw_subset, exchange, keep_where, mirror_pairs, mix_pairs, read_pairs
+from data.pairs.records import (
+    Pair,
+    draw_subset,
+    duplicate_ids,
+    exchange,
+    keep_where,
+    mirror_pairs,
+    mix_pairs,
+    read_pairs,
+)
 
 PAIRS = [Pair(n, f"Question {n}?", f"Left {n}.", f"Right {n}.") for n in range(1, 301)]
 
@@ -124,3 +133,7 @@ def test_shares_hold_in_all_and_in_every_subset_and_are_nested():
 
 def test_a_pair_that_is_in_both_sets_counts_once():
     assert mix_pairs(PAIRS, [exchange(pair) for pair in PAIRS], 0, seed=0) == PAIRS
+
+
+def test_duplicate_ids_name_both_rows():
+    assert duplicate_ids([{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}]) == [(4, 1, "a")]

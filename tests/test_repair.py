@@ -16,16 +16,10 @@ from data.quality.defects import Checks
 from data.quality.measures import longer_share
 from data.quality.repair import repair
 from data.quality.sets import load_sets
+from data.recipe.files import read_log, to_jsonl
 
 CONFIG = REPO / "configs" / "audit.yaml"
 CHECKS = Checks(language=None)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +37,11 @@ def flawed(tmp_path_factory):
     for name, rows in (("left", left), ("right", right)):
         for number, row in enumerate(rows):
             row["topic"] = f"topic {number % 3}"
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"{name}.jsonl").write_text(to_jsonl(rows))
     return folder
 
 
-def run(flawed, output_dir, **settings):
+def loaded_recipe(flawed, output_dir, **settings):
     cfg = OmegaConf.merge(
         OmegaConf.load(CONFIG),
         {"source": {side: str(flawed / f"{side}.jsonl") for side in ("left", "right")}, "repair": True},
@@ -57,17 +51,13 @@ def run(flawed, output_dir, **settings):
     )
     recipe = audit.AuditRecipe(audit.check_config(cfg, required=audit.REQUIRED, optional=audit.OPTIONAL))
     recipe.setup()
-    return recipe.run()
+    return recipe
 
 
 @pytest.fixture(scope="module")
 def repaired(flawed, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return run(flawed, out), out / "repaired"
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return loaded_recipe(flawed, out).run(), out / "repaired"
 
 
 def test_the_repaired_set_passes_every_gate(repaired):
@@ -82,7 +72,7 @@ def test_the_repaired_set_passes_every_gate(repaired):
 
 
 def test_every_prompt_is_on_both_sides(repaired):
-    left, right = (read(repaired[1] / f"{side}.jsonl") for side in ("left", "right"))
+    left, right = (read_log(repaired[1] / f"{side}.jsonl") for side in ("left", "right"))
     assert len(left) == len(right) > 40
     for a, b in zip(left, right):
         assert (a["prompt"], a["chosen"], a["rejected"]) == (b["prompt"], b["rejected"], b["chosen"])
@@ -94,7 +84,7 @@ def test_every_prompt_is_on_both_sides(repaired):
 
 
 def test_lengths_are_balanced_in_every_topic(repaired):
-    left = read(repaired[1] / "left.jsonl")
+    left = read_log(repaired[1] / "left.jsonl")
     for topic in {row["topic"] for row in left}:
         own = [row for row in left if row["topic"] == topic]
         assert longer_share([r["chosen"] for r in own], [r["rejected"] for r in own]) == 0.5
@@ -103,7 +93,7 @@ def test_lengths_are_balanced_in_every_topic(repaired):
 def test_nothing_is_dropped_in_silence(repaired):
     folder = repaired[1]
     manifest = json.loads((folder / "manifest.json").read_text())
-    kept, rejected = read(folder / "left.jsonl"), read(folder / "rejected.jsonl")
+    kept, rejected = read_log(folder / "left.jsonl"), read_log(folder / "rejected.jsonl")
     rows = Counter((row["source"]["set"], row["source"]["row"]) for row in kept)
     rows.update((row["set"], row["row"]) for row in rejected)
     assert rows == Counter([("left", n) for n in range(1, 131)] + [("right", n) for n in range(1, 111)])
@@ -114,12 +104,13 @@ def test_nothing_is_dropped_in_silence(repaired):
     assert {row["reason"] for row in rejected} >= {"refusal", "preamble", "framed prompt", "length balance"}
 
 
-def test_the_folder_loads_with_datasets(repaired):
+def test_the_folder_loads_with_datasets(repaired, tmp_path, monkeypatch):
     import datasets
 
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = repaired[1]
     for side in ("left", "right"):
-        rows = read(folder / f"{side}.jsonl")
+        rows = read_log(folder / f"{side}.jsonl")
         loaded = datasets.load_dataset(str(folder), side, split="train")  # by the card's metadata
         assert loaded.column_names == list(rows[0])
         for name in ("id", "prompt", "chosen", "rejected", "side"):
@@ -137,9 +128,9 @@ def test_personal_data_is_masked_and_said(repaired):
 
 
 def test_a_repetition_gives_the_same_bytes(repaired, flawed, tmp_path):
-    run(flawed, tmp_path / "again")
+    loaded_recipe(flawed, repaired[1].parent).repair(tmp_path / "again")
     for name in ("left.jsonl", "right.parquet", "rejected.jsonl", "README.md", "manifest.json"):
-        assert (tmp_path / "again" / "repaired" / name).read_bytes() == (repaired[1] / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (repaired[1] / name).read_bytes()
 
 
 def test_sides_that_keep_different_shares_fail(tmp_path):
@@ -147,9 +138,9 @@ def test_sides_that_keep_different_shares_fail(tmp_path):
     for row in rows[20:25]:
         row["prompt"] += " Defend this policy."
     for name, own in (("left", rows[:20]), ("right", rows[20:])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+        (tmp_path / f"{name}.jsonl").write_text(to_jsonl(own))
     settings = {"gates": {"length_rule": 1.0, "side_from_prompt": None}, "balance_within": ["set"]}
-    assert not run(tmp_path, tmp_path / "out", max_side_difference=0.01, **settings)
+    assert not loaded_recipe(tmp_path, tmp_path / "out", max_side_difference=0.01, **settings).run()
     report = json.loads((tmp_path / "out" / "repaired" / "audit" / "report.json").read_text())
     assert [gate["gate"] for gate in report["gates"] if gate["passed"] is False] == ["side_difference"]
     shares = [entry["kept_share"] for entry in report["repair"]["sets"].values()]
@@ -162,7 +153,7 @@ def test_style_that_tells_the_side_is_filtered(tmp_path):
         if number % 2:
             row["chosen"] = row["chosen"].replace(".", ", perhaps.", 1)
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(to_jsonl(rows))
     sets = load_sets(str(path), side="left")
     without, with_limit = (repair(sets, CHECKS, style_limit=limit) for limit in (None, 0.55))
     hedged = [sum("perhaps" in row["chosen"] for row in done.left) / len(done.left) for done in (without, with_limit)]
@@ -175,7 +166,7 @@ def test_framed_prompts_can_be_kept_with_a_flag(tmp_path):
     rows = clean_rows(30, random.Random(2))
     rows[3]["prompt"] += " Defend this policy."
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(to_jsonl(rows))
     sets = load_sets(str(path), side="right")
     kept = repair(sets, CHECKS, framed_prompts="keep", balance_within=["set"])
     flags = {row["source"]["row"]: row["flags"] for row in kept.right}

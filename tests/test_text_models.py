@@ -211,10 +211,7 @@ def audited(tmp_path, name: str, rows: list[dict], **settings) -> dict:
     return json.loads((tmp_path / name / "report.json").read_text())
 
 
-def test_an_audit_reports_both_and_leaves_out_what_nobody_looked_for(tmp_path, folder, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_an_audit_reports_both_and_leaves_out_what_nobody_looked_for(tmp_path, folder):
     prompts = (
         *(
             "Should rents be capped?",
