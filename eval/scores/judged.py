@@ -119,7 +119,11 @@ def add_judges(
     prompt_texts = {(prompt.row["item"], prompt.row["template"]): prompt.text for prompt in prompts}
     panels = {}
     for scale in {judge.scale.name: judge.scale for judge in judges}.values():
-        labels = _labels(judged, [judge.name for judge in judges if judge.scale.name == scale.name])
+        # judges of one scale are asked about the same answers, in the same order
+        labels: dict[str, list[str | None]] = {j.name: [] for j in judges if j.scale.name == scale.name}
+        for row in judged:
+            if row["judge"] in labels:
+                labels[row["judge"]].append(row["judgement"]["label"])
         if panel := describe_panel(labels, scale, n_bootstrap, seed):
             panels[scale.name] = panel
     judging = {
@@ -140,17 +144,6 @@ def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
     counts |= {"judged": len(read), "refused": len(refused), "scored": bool(read)}
     counts["unread"] = len(set(texts)) - len(read) - len(refused)
     counts["note"] = None if read else "not scored: no judge said a stance or a lean that could be read"
-
-
-def _labels(judged: Sequence[Row], names: Sequence[str]) -> dict[str, list[str | None]]:
-    """Return the labels that some judges gave, each list in the order of all answers that one of them judged."""
-    by_judge: dict[str, dict[tuple, str | None]] = {name: {} for name in names}
-    for row in judged:
-        if row["judge"] in by_judge:
-            key = row["model"], row["item"], row["template"], row["sample"]
-            by_judge[row["judge"]][key] = row["judgement"]["label"]
-    keys = list(dict.fromkeys(key for labels in by_judge.values() for key in labels))
-    return {name: [labels.get(key) for key in keys] for name, labels in by_judge.items()}
 
 
 def _describe_judge(judge: Judge, judged: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
@@ -183,13 +176,12 @@ def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
 def _lean_values(rows: Sequence[Row], model: str) -> Values:
     """Arrange a model's leans by prompt, the same prompts for every model: items x templates, samples averaged."""
     items, templates = (sorted({row[key] for row in rows}) for key in ("item", "template"))
-    cells = np.full((len(items), len(templates), 1), np.nan)
-    samples = defaultdict(list)
+    samples: dict[_Key, list[float]] = defaultdict(list)
     for row in rows:
         if row["model"] == model and row["lean"] is not None:
-            samples[items.index(row["item"]), templates.index(row["template"]), 0].append(row["lean"])
-    for place, leans in samples.items():
-        cells[place] = np.mean(leans)
+            samples[row["item"], row["template"]].append(row["lean"])
+    table = [[np.mean(samples[i, t]) if (i, t) in samples else np.nan for t in templates] for i in items]
+    cells = np.array(table).reshape(len(items), len(templates), 1)
     means = item_means(cells)
     low, high = (np.where(np.isnan(means), end, means) for end in (0.0, 20.0))
     return Values(tuple(items), cells, None, low, high, np.array(items), 1.0, 0.0, (0.0, 20.0))
