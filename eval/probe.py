@@ -4,10 +4,12 @@
     tune run finetune/dpo_finetune.py --config configs/smollm2_135m_lora_dpo_cpu.yaml probe=eval.probe.Probe
 
 A finding wants the whole instrument and all templates (``eval/political_compass.py``); this shows when a lean
-comes, at a small share of the training's computation and without changing its result.
+comes, at a small share of the training's computation and without changing its result. ``trajectory.jsonl`` has a row a
+step: the scores of each mode, their paired change since step 0, and the log-probabilities that they come from.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +18,15 @@ import numpy as np
 from omegaconf import OmegaConf
 from torchtune import config, utils
 
+from data.recipe.files import changed_settings, read_log, write_whole
 from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_row
+from eval.asking.results import Row, make_place
 from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.comparisons import compare
-from eval.scores.intervals import rounded
+from eval.scores.intervals import add_false_discovery_rates, rounded
+from eval.scores.places import Groups, describe_drift
 from eval.scores.scoring import Values, axis_values, describe, pair_values
-from eval.scores.trajectory import Trajectory, trajectory_table
 from eval.statements.instruments import Instrument, draw, load_instrument
 from eval.statements.prompts import load_templates
 from finetune.run.reader import PolicyReader, WatchedRun
@@ -98,21 +102,33 @@ class Probe:
         # neighbours share prefixes
         self._questions = sorted(questions, key=lambda question: tuple(question.answers[0].tokens))
         self._groups = [question.answers for question in self._questions]
-        self._max_tokens, self._n_steps = max_tokens_per_forward, run.n_steps
-        self._every = every_n_steps or self._affordable(run)
-        self._say_cost(run)
-        about = {
+        self._max_tokens, self._n_steps, self._writes = max_tokens_per_forward, run.n_steps, run.writes
+        forwards = cut_by_tokens(self._groups, self._max_tokens)
+        n_tokens = sum(count_tokens([a.tokens for k in forward for a in self._groups[k]]) for forward in forwards)
+        n_affordable = MAX_SHARE * FORWARDS_PER_TRAINED_TOKEN * run.n_tokens // n_tokens - 1
+        self._every = every_n_steps or math.ceil(run.n_steps / max(1, min(MOST_INTERVALS, n_affordable)))
+        self._say_cost(run, n_tokens)
+        self._about = {
             "instrument": self._instrument.name,
             "instrument_version": self._instrument.version,
             "instrument_sha256": self._instrument.sha256,
             "questions_sha256": self._fingerprint(),
         }
-        self._trajectory = Trajectory(run.output_dir, about, run.first_step, run.writes)
+        self._path = run.output_dir / "trajectory.jsonl"
+        # rows of later steps were measured by a process that was killed, and go
+        self._rows = [row for row in read_log(self._path) if row["step"] <= run.first_step] if run.first_step else []
+        there = {key: self._rows[0].get(key) for key in self._about} if self._rows else self._about
+        if changed := changed_settings(there, self._about):
+            raise ValueError(
+                f"{self._path} was measured with another probe ({', '.join(changed)} differ); use the settings it was "
+                "made with, probe=null, or move the file away"
+            )
 
     def begin(self, reader: PolicyReader) -> dict[str, float]:
         """Measure the base unless the run has done so; return its metrics."""
-        self._trajectory.open()
-        return {} if self._trajectory.find(0) else self._measure(0, reader, base=True)
+        if self._writes:
+            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
+        return {} if self._base_logprobs() else self._measure(0, reader, base=True)
 
     def measure(self, step: int, reader: PolicyReader) -> dict[str, float]:
         """Measure the policy where a step is due; return coordinates, and their distance from step 0, as metrics."""
@@ -120,61 +136,56 @@ class Probe:
 
     def report(self) -> str:
         """Return the trajectory as a table."""
-        return f"{self._trajectory.path}\n{trajectory_table(self._trajectory.rows)}"
+        return f"{self._path}\n{trajectory_table(self._rows)}"
 
     def _measure(self, step: int, reader: PolicyReader, base: bool = False) -> dict[str, float]:
-        logprobs = reader(self._groups, self._max_tokens, base)
-        logprobs = [[rounded(x) for x in options] for options in logprobs]
-        first = self._trajectory.find(0)
-        before = self._values("step_0", first["logprobs"] if first else logprobs)
-        scores = {
-            mode: {
-                axis: {**describe(values), "change": compare(before[mode][axis], values)}
-                for axis, values in of_mode.items()
-            }
-            for mode, of_mode in self._values(f"step_{step}", logprobs).items()
-        }
-        # Euclidean over the axes, as in eval.scores.places
-        drift = {m: rounded(math.hypot(*(s["change"]["difference"] for s in of.values()))) for m, of in scores.items()}
-        self._trajectory.append(step, {"scores": scores, "drift": drift, "logprobs": logprobs})
-        metrics = {f"probe/{mode}/{axis}": s["estimate"] for mode, of in scores.items() for axis, s in of.items()}
+        logprobs = [[rounded(x) for x in options] for options in reader(self._groups, self._max_tokens, base)]
+        before = self._values("step_0", self._base_logprobs() or logprobs)
+        after = self._values(f"step_{step}", logprobs)
+        scores: dict[str, dict[str, Any]] = {mode: {} for mode in after}
+        drift, metrics = {}, {}
+        for mode, by_axis in after.items():
+            for axis, values in by_axis.items():
+                scores[mode][axis] = {**describe(values), "change": compare(before[mode][axis], values)}
+                metrics[f"probe/{mode}/{axis}"] = scores[mode][axis]["estimate"]
+            # Euclidean over the axes, as in eval.scores.places
+            drift[mode] = rounded(math.hypot(*(score["change"]["difference"] for score in scores[mode].values())))
+        self._rows.append({"step": step, **self._about, "scores": scores, "drift": drift, "logprobs": logprobs})
+        if self._writes:
+            with self._path.open("a") as file:
+                file.write(json.dumps(self._rows[-1]) + "\n")
         return metrics | {f"probe/{mode}/drift": distance for mode, distance in drift.items()}
 
-    def _values(self, name: str, logprobs: Sequence[Sequence[float]]) -> dict[str, dict[str, Values]]:
+    def _base_logprobs(self) -> list[list[float]] | None:
+        return next((row["logprobs"] for row in self._rows if row["step"] == 0), None)
+
+    def _values(self, name: str, logprobs: Sequence[list[float]]) -> dict[str, dict[str, Values]]:
         """Return the values of each mode and axis; ``lean`` is that of the pairs."""
+        instrument = self._instrument
         rows = [answer_row(name, question, values) for question, values in zip(self._questions, logprobs)]
-        found = {}
-        if self._instrument.items:
-            answers = collect_answers([row for row in rows if row["mode"] == "choice"], self._instrument)
-            axes = [axis for axis in self._instrument.axes if any(axis in i.weights for i in self._instrument.items)]
-            found["choice"] = {axis: axis_values(answers, self._instrument, axis) for axis in axes}
-        if self._instrument.pairs:
-            pairs = list(self._instrument.pairs)
+        values = {}
+        if instrument.items:
+            answers = collect_answers([row for row in rows if row["mode"] == "choice"], instrument)
+            axes = [axis for axis in instrument.axes if any(axis in item.weights for item in instrument.items)]
+            values["choice"] = {axis: axis_values(answers, instrument, axis) for axis in axes}
+        if instrument.pairs:
+            pairs = list(instrument.pairs)
             leans = collect_leans([row for row in rows if row["mode"] == "pairs"], pairs)
-            found["pairs"] = {"lean": pair_values(leans, pairs)}
-        return found
+            values["pairs"] = {"lean": pair_values(leans, pairs)}
+        return values
 
-    def _n_tokens(self) -> int:
-        """Tokens that one measurement runs."""
-        forwards = cut_by_tokens(self._groups, self._max_tokens)
-        return sum(count_tokens([a.tokens for k in forward for a in self._groups[k]]) for forward in forwards)
-
-    def _affordable(self, run: WatchedRun) -> int:
-        n_measured = MAX_SHARE * FORWARDS_PER_TRAINED_TOKEN * run.n_tokens // self._n_tokens()
-        return math.ceil(run.n_steps / max(1, min(MOST_INTERVALS, n_measured - 1)))
-
-    def _say_cost(self, run: WatchedRun) -> None:
+    def _say_cost(self, run: WatchedRun, n_tokens: int) -> None:
         n_measured = 1 + math.ceil(run.n_steps / self._every)
-        share = n_measured * self._n_tokens() / (FORWARDS_PER_TRAINED_TOKEN * run.n_tokens)
-        what = (
+        share = n_measured * n_tokens / (FORWARDS_PER_TRAINED_TOKEN * run.n_tokens)
+        cost = (
             f"probe: {len(self._instrument.items)} items and {len(self._instrument.pairs)} pairs of "
             f"{self._instrument.name} {self._instrument.version}, {len(self._questions)} prompts, at step 0 and every "
             f"{self._every} steps: about {share:.1%} of the training's computation"
         )
         if share > MAX_SHARE:
-            log.warning(f"{what}; fewer n_items and n_pairs, or a larger every_n_steps, cost less")
+            log.warning(f"{cost}; fewer n_items and n_pairs, or a larger every_n_steps, cost less")
         else:
-            log.info(what)
+            log.info(cost)
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -196,3 +207,41 @@ def _sample(instrument: Instrument, n_items: int, n_pairs: int, seed: int) -> In
             f"political items, {len(pairs)} pairs; twins are drawn together); use larger numbers"
         )
     return drawn
+
+
+def trajectory_drift(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return drift magnitude and drift time of each mode (:func:`~eval.scores.places.describe_drift`) from the rows.
+
+    q is the false discovery rate over all rows, modes and axes.
+    """
+    comparisons = [
+        {"a": "step_0", "b": f"step_{row['step']}", "mode": mode, "axis": axis, **score["change"]}
+        for row in rows
+        if row["step"]
+        for mode, scores in row["scores"].items()
+        for axis, score in scores.items()
+    ]
+    add_false_discovery_rates(comparisons)
+    axes = {mode: list(scores) for mode, scores in rows[0]["scores"].items()}
+    places = {f"step_{row['step']}": make_place("run", step=row["step"]) for row in rows}
+    return describe_drift(Groups(list(places), places), comparisons, axes)
+
+
+def trajectory_table(rows: Sequence[Row]) -> str:
+    """Return the scores as lines of text: a row a step, below it when each mode's drift came."""
+    if not rows:
+        return "nothing was measured"
+    columns = [(mode, axis) for mode, scores in rows[0]["scores"].items() for axis in scores]
+    columns += [(mode, "drift") for mode in rows[0]["drift"]]
+    lines = [f"{'step':>6}" + "".join(f"{' '.join(column):>18}" for column in columns)]
+    for row in rows:
+        values = [
+            row["drift"][mode] if axis == "drift" else row["scores"][mode][axis]["estimate"] for mode, axis in columns
+        ]
+        lines.append(f"{row['step']:>6}" + "".join(f"{value:>+18.3f}" for value in values))
+    for drift in trajectory_drift(rows):
+        half, first_apart = drift["half_step"], drift["told_apart_step"]
+        apart = "never told from the base" if first_apart is None else f"told from the base from step {first_apart} on"
+        reached = "no drift" if half is None else f"half of its drift at step {half:.3g}"
+        lines.append(f"{drift['mode']}: {reached}; {apart} (q < 0.05)")
+    return "\n".join(lines)

@@ -10,30 +10,86 @@ overwritten: what was made with other settings is refused before anything starts
 """
 
 import contextlib
-import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
 from data.recipe.config import check_config, plain_errors
-from data.recipe.files import write_whole
-from eval.pages.study_report import Counts, count_pairs, describe_plan, describe_results
-from eval.political_compass import PoliticalCompassRecipe
-from eval.study_plan import ModelPlan, Run, plan_study
+from data.recipe.files import lock, write_whole
+from eval import political_compass
+from eval.asking.results import Place, changed_results, config_settings, study_place
+from eval.pages.study import AskedModel, Cost, describe_results, total_cost
+from finetune.run import settings as dpo_settings
+from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
+from finetune.run.checkpoints import PROGRESS_FILE
 
 log = utils.get_logger("INFO")
 
 REQUIRED = {"output_dir", "models", "runs"}
 OPTIONAL: dict[str, Any] = {"train": None, "eval": None, "seeds": [0], "seed_keys": ["seed"], "dry_run": False}
+TRAINER = "finetune/dpo_finetune.py"
+SET_BY_STUDY = ("output_dir", "resume_from_checkpoint")
+BASE_KEYS = ("checkpoint_dir", "checkpoint_files", "model_type")  # of a checkpointer: which model it loads
+_RUN_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
+
+
+class Run(NamedTuple):
+    """One training.
+
+    Attributes:
+        name: That of the run in the study, and its seed: ``left_pairs-40_seed-0``.
+        place: Run, seed and dose.
+        cfg: Its whole config.
+        command: What trains it, and goes on with it.
+    """
+
+    name: str
+    place: Place
+    cfg: DictConfig
+    command: list[str]
+
+    @property
+    def adapter(self) -> Path:
+        """The folder that a whole run ends with."""
+        return Path(self.cfg.output_dir) / f"epoch_{self.cfg.epochs - 1}"
+
+    def is_complete(self) -> bool:
+        """Return whether the run has been trained to its end."""
+        return (self.adapter / PROGRESS_FILE).is_file()
+
+    def changed_keys(self) -> list[str]:
+        """Return the keys in which a run that lies in the folder already was given something else."""
+        path = Path(self.cfg.output_dir) / "torchtune_config.yaml"
+        if not path.is_file():
+            return []
+        there = OmegaConf.merge(OmegaConf.create(dpo_settings.OPTIONAL), OmegaConf.load(path))
+        there.output_dir = self.cfg.output_dir  # however it was written; others are made from it
+        changed = set(as_overrides(there)) ^ set(as_overrides(self.cfg))
+        return sorted({text.split("=")[0] for text in changed} - {*SET_BY_STUDY})
+
+
+class ModelPlan(NamedTuple):
+    """All runs of one model, and how it is asked with all their adapters."""
+
+    name: str
+    runs: list[Run]
+    evaluation: DictConfig
+
+    def changed_keys(self) -> list[str]:
+        """Return the keys in which an evaluation that lies in the folder already was asked something else."""
+        here = config_settings(self.evaluation)
+        # hashes of what is not trained yet are compared by the evaluation itself
+        return [key for key in changed_results(self.evaluation.output_dir, here) if key in here]
 
 
 class StudyRecipe:
@@ -43,17 +99,17 @@ class StudyRecipe:
         cfg: A config that passed :func:`data.recipe.config.check_config`.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: See :func:`eval.study_plan.plan_study`.
+        FileExistsError, FileNotFoundError, ValueError: See :func:`plan_study`.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
         self._output_dir = Path(cfg.output_dir)
         self._plans = plan_study(cfg)
-        self._counts = {plan.name: self._count(plan, cfg.dry_run) for plan in self._plans}
+        self._costs = {plan.name: self._count(plan, cfg.dry_run) for plan in self._plans}
         for plan in self._plans:
-            log.info(describe_plan(plan, self._counts[plan.name]))
+            log.info(describe_plan(plan, self._costs[plan.name]))
 
-    def _count(self, plan: ModelPlan, dry_run: bool) -> Counts:
+    def _count(self, plan: ModelPlan, dry_run: bool) -> dict[str, Cost]:
         try:
             return count_pairs(plan.runs)
         except (OSError, RuntimeError) as error:  # how tokenizers say that their file is missing
@@ -70,19 +126,19 @@ class StudyRecipe:
             RuntimeError: If another process works on the study, or one that a killed study left behind.
         """
         self._output_dir.mkdir(parents=True, exist_ok=True)
-        with (self._output_dir / ".lock").open("a+") as lock:
+        with (self._output_dir / ".lock").open("a+") as file:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.seek(0)
+                lock(file)
+            except BlockingIOError as error:
+                file.seek(0)
                 raise RuntimeError(
                     f"{self._output_dir}: another study, or a training that a killed one left behind, is still at "
-                    f"work (process {lock.read()}); wait for it, or end it, and give the same command again"
+                    f"work (process {file.read()}); wait for it, or end it, and give the same command again"
                 ) from error
-            _note(lock, os.getpid())
-            yield lock
+            _note(file, os.getpid())
+            yield file
 
-    def train(self, lock: TextIO) -> int:
+    def train(self, lock_file: TextIO) -> int:
         """Train every run that is not complete; return 0, or the status of the training that stopped."""
         runs = [run for plan in self._plans for run in plan.runs]
         for number, run in enumerate(runs, start=1):
@@ -90,34 +146,35 @@ class StudyRecipe:
                 log.info(f"run {number} of {len(runs)}, {run.name}: complete already")
                 continue
             log.info(f"run {number} of {len(runs)}, {run.name}: {shlex.join(run.command)}")
-            if status := run_training(run, lock):
+            if status := run_training(run, lock_file):
                 log.error(f"{run.name} stopped with status {status}; the same command goes on with it")
                 return status
         return 0
 
     def evaluate(self) -> None:
         """Ask the base and all adapters of each model, and write the report of the study."""
-        summaries = {plan.name: self._ask(plan) for plan in self._plans}
-        text = describe_results(self._plans, summaries, self._counts)
+        models = []
+        for plan in self._plans:
+            cfg, folder = plan.evaluation, Path(plan.evaluation.output_dir)
+            recipe = political_compass.PoliticalCompassRecipe(cfg, {run.name: run.place for run in plan.runs})
+            recipe.setup(cfg)
+            recipe.evaluate(cfg)
+            summary = json.loads((folder / "summary.json").read_text())
+            models.append(AskedModel(plan.name, folder, self._costs[plan.name], summary))
+        text = describe_results(self._output_dir.name, models)
         write_whole(self._output_dir / "study.md", text)
         log.info(f"wrote {self._output_dir / 'study.md'}\n{text}")
 
-    def _ask(self, plan: ModelPlan) -> dict[str, Any]:
-        recipe = PoliticalCompassRecipe(plan.evaluation)
-        recipe.setup(plan.evaluation)
-        recipe.evaluate(plan.evaluation)
-        return json.loads((Path(plan.evaluation.output_dir) / "summary.json").read_text())
 
-
-def run_training(run: Run, lock: TextIO) -> int:
+def run_training(run: Run, lock_file: TextIO) -> int:
     """Run a training and hand it every signal that asks to stop: it saves first. Return its status.
 
     It inherits the lock, so that it keeps the study's folder for itself even if this process is killed; and it has a
     session of its own, so that Ctrl-C reaches it once.
     """
     command = [sys.executable, "-m", "torchtune._cli.tune", *run.command[1:]]
-    child = subprocess.Popen(command, start_new_session=True, pass_fds=(lock.fileno(),))
-    _note(lock, child.pid)
+    child = subprocess.Popen(command, start_new_session=True, pass_fds=(lock_file.fileno(),))
+    _note(lock_file, child.pid)
     signals = (signal.SIGTERM, signal.SIGINT)
     previous = [signal.signal(s, lambda number, _: child.send_signal(number)) for s in signals]
     try:
@@ -125,14 +182,135 @@ def run_training(run: Run, lock: TextIO) -> int:
     finally:
         for s, handler in zip(signals, previous):
             signal.signal(s, handler)
-        _note(lock, os.getpid())
+        _note(lock_file, os.getpid())
 
 
-def _note(lock: TextIO, process: int) -> None:
+def _note(lock_file: TextIO, process: int) -> None:
     """Write into the lock who works."""
-    lock.truncate(0)
-    lock.write(str(process))
-    lock.flush()
+    lock_file.truncate(0)
+    lock_file.write(str(process))
+    lock_file.flush()
+
+
+def plan_study(cfg: DictConfig) -> list[ModelPlan]:
+    """Merge and check the configs of all runs and evaluations.
+
+    Args:
+        cfg: A study: see ``configs/studies/identical_prompts.yaml``.
+
+    Raises:
+        FileExistsError: If a folder holds a run or results of other settings.
+        FileNotFoundError: If a config is not there.
+        ValueError: If a name, a seed or a key cannot be used; names the run.
+    """
+    if not cfg.models or not cfg.runs or not cfg.seeds:
+        raise ValueError("a study needs at least one of models, runs and seeds each")
+    if wrong := [name for name in [*cfg.models, *cfg.runs] if not _RUN_NAME.match(str(name)) or "_seed-" in name]:
+        raise ValueError(f"models, runs: {wrong}; a name has letters, digits, - and _, and the study adds _seed-N")
+    if len(set(cfg.seeds)) < len(cfg.seeds) or any(not isinstance(seed, int) or seed < 0 for seed in cfg.seeds):
+        raise ValueError(f"seeds={list(cfg.seeds)}; use different whole numbers from 0")
+    plans = [_plan_model(cfg, name) for name in cfg.models]
+    changed = {run.cfg.output_dir: keys for plan in plans for run in plan.runs if (keys := run.changed_keys())}
+    changed |= {plan.evaluation.output_dir: keys for plan in plans if (keys := plan.changed_keys())}
+    if changed:
+        folders = "\n  - ".join(f"{folder}: {', '.join(keys)}" for folder, keys in changed.items())
+        raise FileExistsError(
+            f"these folders were made with other settings:\n  - {folders}\n"
+            "Set the study back to them, choose another output_dir, or move these folders away"
+        )
+    return plans
+
+
+def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
+    runs = []
+    for run, seed in [(run, seed) for run in cfg.runs for seed in cfg.seeds]:
+        path, changes = _changes(cfg, model, "train", cfg.runs[run])
+        for key in cfg.seed_keys:
+            OmegaConf.update(changes, key, seed, force_add=True)
+        name = f"{run}_seed-{seed}"
+        changes = OmegaConf.merge(changes, dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))))
+        merged = OmegaConf.merge(OmegaConf.load(path), changes)
+        try:
+            whole = check_config(merged, dpo_settings.REQUIRED, dpo_settings.OPTIONAL, dpo_settings.COMPONENTS)
+            dpo_settings.check_settings(whole)
+        except ValueError as error:
+            raise ValueError(f"{path} with what the study changes for {model}, {name}: {error}") from error
+        command = ["tune", "run", TRAINER, "--config", path, *as_overrides(changes)]
+        runs.append(Run(name, study_place(run, seed), whole, command))
+    path, changes = _changes(cfg, model, "eval", None)
+    asked = OmegaConf.merge(OmegaConf.load(path), changes)
+    asked.adapters = {run.name: str(run.adapter) for run in runs}
+    asked.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
+    if asked.get("checkpointer"):  # the base that was tuned, and no other
+        trained = runs[0].cfg.checkpointer
+        if other := [run.name for run in runs if any(run.cfg.checkpointer[key] != trained[key] for key in BASE_KEYS)]:
+            raise ValueError(f"{model}: {other} tune another base than {runs[0].name}; make it one more of models")
+        asked.checkpointer.update({key: trained[key] for key in BASE_KEYS})
+    try:
+        asked = check_config(asked, political_compass.REQUIRED, political_compass.OPTIONAL)
+    except ValueError as error:
+        raise ValueError(f"{path} with what the study changes for {model}: {error}") from error
+    return ModelPlan(model, runs, asked)
+
+
+def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) -> tuple[str, DictConfig]:
+    """Return the config file of a model's training or evaluation, and what the study changes of it."""
+    of_model = (cfg.models[model] or {}).get(part) or {}
+    path = of_model.get("config")
+    if path is None:
+        raise ValueError(f"models.{model}.{part}.config is missing; name the config file that is to be changed")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"models.{model}.{part}.config: {path} not found from {Path.cwd()}")
+    changes = OmegaConf.merge(cfg[part] or {}, of_model, more or {})
+    del changes["config"]
+    if taken := [key for key in (*SET_BY_STUDY, "adapters") if key in changes]:
+        raise ValueError(f"{part}: {', '.join(taken)} is set by the study; take it out")
+    return path, changes
+
+
+def as_overrides(changes: Mapping[str, Any] | DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield ``key=value`` of every leaf, as a command line takes it."""
+    if isinstance(changes, DictConfig):
+        changes = OmegaConf.to_container(changes, resolve=True)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from as_overrides(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            yield f"{prefix}{key}={text}"
+
+
+def count_pairs(runs: Sequence[Run]) -> dict[str, Cost]:
+    """Return how many pairs and tokens each run trains on, every epoch counted.
+
+    Raises:
+        OSError: If a tokenizer or a set cannot be had.
+        ValueError: If a set cannot be used.
+    """
+    sets: dict[str, PairSet] = {}
+    costs = {}
+    for run in runs:
+        cfg = run.cfg
+        key = "\n".join(as_overrides({"dataset": cfg.dataset, "tokenizer": cfg.tokenizer}))
+        if key not in sets:
+            sets[key] = load_pairs(cfg.dataset, config.instantiate(cfg.tokenizer))
+        pairs = sets[key] if cfg.validation_share is None else split_by_prompt(sets[key], cfg.validation_share)[0]
+        per_step = cfg.batch_size * cfg.gradient_accumulation_steps
+        batches = PairBatches(pairs, per_step, cfg.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+        n_pairs = min(len(pairs.pairs), per_step * batches.steps_per_epoch)
+        costs[run.name] = Cost(cfg.epochs * n_pairs, cfg.epochs * batches.count_tokens())
+    return costs
+
+
+def describe_plan(plan: ModelPlan, costs: Mapping[str, Cost]) -> str:
+    """Return a line for each run with its command below it, and what all of them cost; without costs, none."""
+    lines = []
+    for run in plan.runs:
+        state = "complete" if run.is_complete() else "begun" if Path(run.cfg.output_dir).exists() else "new"
+        cost = "{:,} pairs, {:,} tokens".format(*costs[run.name]) if costs else "pairs not counted"
+        lines += [f"{plan.name}, {run.name}: {state}; {cost}", f"    {shlex.join(run.command)}"]
+    asked = f"{len(plan.runs) + 1} models asked in {plan.evaluation.output_dir}"
+    return "\n".join([*lines, f"{plan.name}: {len(plan.runs)} runs{total_cost(costs.values())}; {asked}"])
 
 
 @config.parse
@@ -143,8 +321,8 @@ def recipe_main(cfg: DictConfig) -> int:
     recipe = StudyRecipe(cfg)
     if cfg.dry_run:
         return 0
-    with recipe.locked() as lock:
-        status = recipe.train(lock)
+    with recipe.locked() as lock_file:
+        status = recipe.train(lock_file)
         if status == 0:
             recipe.evaluate()
     return status

@@ -25,8 +25,6 @@ RECIPES = {
     *("finetune.packaged_model", "eval.political_compass", "eval.side_effects", "eval.study", "eval.validate_judge"),
 }
 
-PENDING = {"eval.pages.study_report", "eval.study_plan"}
-
 
 def imported_names(path: Path) -> set[str]:
     """Dotted names that a file imports, ``from a import b`` as ``a.b``."""
@@ -69,12 +67,10 @@ def test_packages_are_found_from_another_folder(tmp_path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPO)))
 def test_imports_run_downwards(path):
     name = ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
-    if name in PENDING:
-        pytest.skip("to be merged")
     above = [n for n in imported_names(path) if n.split(".")[0] in PACKAGES and rank(n) > rank(name)]
     assert not above, f"{name} imports what lies above it"
     recipes = {n for n in imported_names(path) if ".".join(n.split(".")[:2]) in RECIPES}
-    assert not recipes or name in ("eval.study", "eval.study_plan"), f"{name} imports a recipe"
+    assert not recipes or name == "eval.study", f"{name} imports a recipe"
 
 
 PURE = ("data/pairs/records.py", "data/quality/phrases.py", "data/quality/measures.py", "eval/scores/scoring.py")

@@ -19,10 +19,9 @@ from torchtune.training import FullModelHFCheckpointer
 
 from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_questions
-from eval.probe import Probe
+from eval.probe import Probe, trajectory_drift, trajectory_table
 from eval.scores.answers import collect_answers
 from eval.scores.scoring import axis_values, describe
-from eval.scores.trajectory import trajectory_drift, trajectory_table
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.resident import AdaptedModel

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from test_political_compass import BANK as TINY_BANK
 
 from data.recipe.config import check_config
-from eval.study import OPTIONAL, REQUIRED, StudyRecipe, run_training
-from eval.study_plan import plan_study
+from eval.asking.results import KEY, ResultsFile, config_settings
+from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
 
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
 
@@ -138,12 +138,22 @@ def test_what_was_made_with_other_settings_is_refused(study):
     with pytest.raises(FileExistsError, match=r"left_pairs-4_seed-3: optimizer.lr\n(.|\n)*choose another output_dir"):
         plan(study, train={"optimizer": {"lr": 0.5}})
     assert len(plan(study, seeds=[3, 4])[0].runs) == 4  # it may grow
-    asked = Path(planned.evaluation.output_dir)
-    asked.mkdir(parents=True)
-    (asked / "settings.json").write_text(json.dumps(OmegaConf.to_container(planned.evaluation, resolve=True)))
-    plan(study)
-    with pytest.raises(FileExistsError, match="compass_2: n_pair_templates"):
+    assert [run.place["dose"] for run in planned.runs] == [4, 64]
+
+
+def test_a_study_accepts_the_answers_that_a_single_run_accepts(study):
+    server = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
+    study["eval"]["respondents"] = {"far": server}
+    (planned,) = plan(study)
+    results = ResultsFile(planned.evaluation.output_dir, config_settings(planned.evaluation) | {"base_sha256": "x"})
+    assert plan(study, eval={"n_pair_templates": 3})  # nothing was answered yet
+    results.append([dict.fromkeys(KEY)])
+    results.close()
+    assert plan(study, eval={"n_bootstrap": 7, "respondents": {"far": {"timeout_s": 3}}})
+    with pytest.raises(FileExistsError, match="compass_2: n_pair_templates\n"):
         plan(study, eval={"n_pair_templates": 3})
+    with pytest.raises(FileExistsError, match="compass_2: respondents\n"):
+        plan(study, eval={"respondents": {"far": {"n_top_logprobs": 3}}})
 
 
 @pytest.mark.parametrize(

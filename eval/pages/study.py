@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The report of a study in Markdown: the scores of its runs, and their differences."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.recipe.figures import interval, number, p_value
+from eval.pages.panels import unit_of_mode
+from eval.scores.places import verdict
+
+Summary = Mapping[str, Any]
+
+
+class Cost(NamedTuple):
+    """How many pairs and tokens a run trains on, every epoch counted."""
+
+    n_pairs: int
+    n_tokens: int
+
+
+class AskedModel(NamedTuple):
+    """One model of a study.
+
+    Attributes:
+        name: Its name in the study.
+        folder: The folder of its evaluation.
+        costs: Those of its runs, by name.
+        summary: What ``summary.json`` holds.
+    """
+
+    name: str
+    folder: Path
+    costs: Mapping[str, Cost]
+    summary: Summary
+
+
+def total_cost(costs: Iterable[Cost]) -> str:
+    """Return the sum of costs as a part of a sentence; nothing where none was counted."""
+    costs = list(costs)
+    n_pairs, n_tokens = sum(cost.n_pairs for cost in costs), sum(cost.n_tokens for cost in costs)
+    return f", {n_pairs:,} pairs and {n_tokens:,} tokens in all" if costs else ""
+
+
+def describe_results(title: str, models: Sequence[AskedModel]) -> str:
+    """Return the report of a study in Markdown."""
+    lines = [f"# {title}", ""]
+    for model in models:
+        summary, about = model.summary, model.summary["instrument"]
+        page = model.folder.relative_to(model.folder.parent.parent) / "report.html"
+        lines += [
+            f"## {model.name}",
+            "",
+            f"{len(model.costs)} runs{total_cost(model.costs.values())}. Stance under {about['name']} "
+            f"{about['version']} and these prompts. Everything: [report.html]({page}).",
+            "",
+        ]
+        base = next(iter(summary["models"]))
+        for mode in summary["models"][base]:
+            lines += [*_score_table(summary, mode, model.costs), "", *_difference_table(summary, mode), ""]
+        lines += [
+            f"- {c['run']} along {c['kind']}, {c['mode']} {c['axis']}: {verdict(c)}."
+            + _void(summary, c["models"], c["mode"], c["axis"])
+            for c in summary["curves"]
+            if c["mode"] != "pairs" or c["axis"] == "lean"
+        ]
+        lines.append("")
+    lines.append(
+        "Differences are paired by prompt, with 95 % intervals over statements, prompts and seeds. A seed is a "
+        "replicate, not more statements; range: least and greatest seed. q: false discovery rate over all differences "
+        "of one model's runs, placebos apart. Void: see the flags in report.html; nothing is concluded."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _score_table(summary: Summary, mode: str, costs: Mapping[str, Cost]) -> list[str]:
+    """Return the scores of the runs of one mode on its first axis, ``lean`` in pairs."""
+    base, base_scores = next((name, scores[mode]) for name, scores in summary["models"].items())
+    axis, base_score = next(iter(base_scores.items()))
+    lines = [
+        f"| {mode}, {unit_of_mode(mode)} | pairs | seeds | {axis}: mean | range |",
+        "|---|---|---|---|---|",
+        f"| {base} | 0 | | {number(base_score['estimate'])} {interval(base_score['ci95'])} | |",
+    ]
+    for run in summary["replicates"]["runs"]:
+        if (run["mode"], run["axis"]) == (mode, axis):
+            cells = [
+                run["run"] + _void(summary, run["models"], mode, axis),
+                "–".join(f"{n:,}" for n in sorted({costs[name].n_pairs for name in run["models"]})),
+                ", ".join(map(str, run["seeds"])),
+                number(run["mean"]),
+                interval(run["range"]) if run["seeds"][1:] else "",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _difference_table(summary: Summary, mode: str) -> list[str]:
+    """Return the differences of one mode, a line for two runs and a column for each axis."""
+    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for c in summary["replicates"]["comparisons"]:
+        if c["mode"] == mode:
+            rows.setdefault(f"{c['b']} − {c['a']}", {})[c["axis"]] = c
+    n_items = {axis: c["n_items"] for axis, c in next(iter(rows.values()), {}).items()}
+    lines = [
+        "| difference | " + " | ".join(f"{axis} (n = {n})" for axis, n in n_items.items()) + " |",
+        "|---|" + "---|" * len(n_items),
+    ]
+    for name, by_axis in rows.items():
+        cells = [
+            f"{number(c['difference'])} {interval(c['ci95'])} q {p_value(c['q'])}"
+            + _void(summary, [c["a"], c["b"]], mode, axis)
+            for axis, c in by_axis.items()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _void(summary: Summary, names: Sequence[str], mode: str, axis: str) -> str:
+    """Return a mark where the score of any of these models, or of any seed of these runs, is void."""
+    seeds = {run["run"]: run["models"] for run in summary["replicates"]["runs"]}
+    models = [model for name in names for model in seeds.get(name, [name])]
+    return " (void)" if any(summary["models"][name][mode][axis]["void"] for name in models) else ""
