@@ -221,8 +221,8 @@ def test_pairs_csv(tmp_path):
         ("l,r\nA.,B.\n", None, "no column \\['topic'\\]; found \\['l', 'r'\\]"),
         ("l,r,topic\nA.,B.,x\nA.,,x\n", None, "data row 2"),
         ("l,r,topic\nA.,A.,x\n", None, "two different statements"),
-        ("l,r,topic\nA.\n", None, "data row 1"),
-        ("l,r,topic\n", None, "both empty"),
+        ("l,r,topic\nA.\n", None, "row 1: 1 fields, the header has 3"),
+        ("l,r,topic\n", None, "no rows; give a file with at least one row"),
         ("l,r,topic\nA.,B.,x\n", {"lft": "l"}, "unknown \\['lft'\\]"),
     ],
 )
@@ -279,8 +279,8 @@ def test_csv_and_jsonl_with_named_columns(tmp_path):
         ("csv", "text,direction\nA.,right\n", "data row 1: direction is 'right'; use 1 where agreeing"),
         ("csv", "text,id\nA.,x\nB.,x\n", "id x: used 2 times"),
         ("csv", "text\nA.\n \n", "item row-2: text is ''"),
-        ("jsonl", '{"text": "A."}\n{"txt": "B."}\n', "line 2: no field 'text'; found \\['txt'\\]"),
-        ("jsonl", "A.\n", "line 1: not JSON"),
+        ("jsonl", '{"text": "A."}\n{"txt": "B."}\n', r"row 2: no column \['text'\]; found \['txt'\]"),
+        ("jsonl", "A.\n", "row 1: no JSON"),
         ("text", "\n\n", "items and pairs are both empty"),
         (
             "8values",

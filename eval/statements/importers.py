@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Importers: files in other forms become the mapping that an instrument's YAML holds.
 
-An importer takes a file's name, its text and the columns to read; ``eval.statements.instruments`` validates what it
+An importer takes a file's name, its bytes and the columns to read; ``eval.statements.instruments`` validates what it
 returns like any other instrument. ``docs/measure/instruments.md`` shows each format.
 """
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from data.pairs.rows import read_table
 
 PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic"}  # as TwinViews (Fulay et al. 2024, arXiv 2409.05283)
 ITEM_COLUMNS = {name: name for name in ("id", "text", "topic", "axis", "direction", "twin")}
@@ -56,24 +56,20 @@ def read_instrument(file: str, content: bytes, instrument_format: str, columns: 
         )
     if unknown := set(columns or {}) - set(known_columns):
         raise ValueError(f"instrument_columns: unknown {sorted(unknown)}; allowed {sorted(known_columns)}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 ({error}); save it as UTF-8") from error
-    return read(file, text, {**known_columns, **(columns or {})})
+    return read(file, content, {**known_columns, **(columns or {})})
 
 
-def _read_yaml(file: str, text: str, columns: Mapping[str, str]) -> Any:
+def _read_yaml(file: str, content: bytes, columns: Mapping[str, str]) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(_decode(file, content))
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: not valid YAML: {error}") from error
 
 
-def _read_pairs_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_pairs_csv(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read two opposed statements a row."""
     pairs = []
-    for number, row in enumerate(_csv_rows(file, text, columns, required=PAIR_COLUMNS), start=1):
+    for number, row in enumerate(_rows(file, "csv", content, columns, PAIR_COLUMNS), start=1):
         pair = {field: (row[column] or "").strip() for field, column in columns.items()}
         if not all(pair.values()) or pair["left"] == pair["right"]:
             raise ValueError(f"{file}: data row {number}: {pair}; give a topic and two different statements")
@@ -81,42 +77,49 @@ def _read_pairs_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[st
     return {**_header(file), "pairs": pairs}
 
 
-def _read_items_csv(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_items_csv(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read one statement a row, with named columns."""
-    return _from_rows(file, _csv_rows(file, text, columns, required=("text",)), columns)
+    return _weigh(file, _rows(file, "csv", content, columns, ["text"]), columns)
 
 
-def _read_items_jsonl(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_items_jsonl(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read one statement a line, as a JSON object."""
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}: line {number}: not JSON ({error.msg})") from error
-        if not isinstance(row, dict) or columns["text"] not in row:
-            raise ValueError(
-                f"{file}: line {number}: no field {columns['text']!r}; found {sorted(row) if row else row}; "
-                "say which field holds the statement: instrument_columns.text=NAME"
-            )
-        rows.append(row)
-    return _from_rows(file, rows, columns)
+    return _weigh(file, _rows(file, "json", content, columns, ["text"]), columns)
 
 
-def _read_text(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_text(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read one statement a line; blank lines do not count. PoliTune's form."""
-    rows = [{"text": line.strip()} for line in text.splitlines() if line.strip()]
-    return _from_rows(file, rows, ITEM_COLUMNS)
+    lines = [line.strip() for line in _decode(file, content).splitlines()]
+    return _weigh(file, [{"text": line} for line in lines if line], ITEM_COLUMNS)
 
 
-def _from_rows(file: str, rows: list[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
+def _decode(file: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _rows(
+    file: str, kind: str, content: bytes, columns: Mapping[str, str], required: Collection[str]
+) -> list[dict[str, Any]]:
+    rows = read_table(file, kind, content)
+    for number, row in enumerate(rows, start=1):
+        if missing := [columns[field] for field in required if columns[field] not in row]:
+            raise ValueError(
+                f"{file} row {number}: no column {missing}; found {list(row)}; say which columns hold them, "
+                f"such as instrument_columns.{next(iter(required))}=NAME"
+            )
+    return rows
+
+
+def _weigh(file: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
     """Weigh statements by axis and direction; without them, on the one axis "agreement".
 
     The divisor of an axis lets its coordinates run from -10 to 10.
     """
-    items, largest = [], {}
+    items: list[dict[str, Any]] = []
+    largest: dict[str, float] = {}
     for number, row in enumerate(rows, start=1):
         given = {field: row.get(column) for field, column in columns.items()}
         given = {field: value for field, value in given.items() if value not in (None, "")}
@@ -146,7 +149,7 @@ def _from_rows(file: str, rows: list[Mapping[str, Any]], columns: Mapping[str, s
     return {**_header(file), "axes": axes, "options": list(POINTS), "items": items}
 
 
-def _read_8values(file: str, text: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_8values(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read the questions of 8values or of a quiz that descends from it.
 
     They are a list of ``{"question": text, "effect": {axis: number}}``, as JSON or assigned to a name in JavaScript; a
@@ -154,8 +157,9 @@ def _read_8values(file: str, text: str, columns: Mapping[str, str]) -> dict[str,
     ``score`` the sum of effect times answer and ``max`` the sum of absolute effects. That is
     ``(score + max) / (max / 50)``: offset ``max``, divisor ``max / 50``.
     """
-    items, largest = [], {}
-    for number, entry in enumerate(_parse_javascript(file, text), start=1):
+    items: list[dict[str, Any]] = []
+    largest: dict[str, float] = {}
+    for number, entry in enumerate(_parse_javascript(file, _decode(file, content)), start=1):
         name = str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"q{number}"
         where = f"{file}: question {number} ({name})"
         if not isinstance(entry, dict):
@@ -199,24 +203,13 @@ def _parse_javascript(file: str, text: str) -> list[Any]:
     return questions
 
 
-def _csv_rows(file: str, text: str, columns: Mapping[str, str], required: Any) -> list[Mapping[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or []
-    if missing := [columns[field] for field in required if columns[field] not in header]:
-        raise ValueError(
-            f"{file}: no column {missing}; found {header}; say which columns hold them, "
-            f"such as instrument_columns.{next(iter(required))}=NAME"
-        )
-    return list(reader)
-
-
 def _header(file: str) -> dict[str, str]:
     name = file.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return {"name": name, "version": "unversioned", "licence": "as the file's", "language": "en", "source": name}
 
 
 # Name of the format: what reads it, and the columns that it has where none are named.
-FORMATS: dict[str, tuple[Callable[[str, str, Mapping[str, str]], Any], Mapping[str, str]]] = {
+FORMATS: dict[str, tuple[Callable[[str, bytes, Mapping[str, str]], Any], Mapping[str, str]]] = {
     "yaml": (_read_yaml, {}),
     "pairs_csv": (_read_pairs_csv, PAIR_COLUMNS),
     "csv": (_read_items_csv, ITEM_COLUMNS),
