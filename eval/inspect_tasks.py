@@ -45,8 +45,8 @@ def first_token_options() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         logprobs = state.output.choices[0].logprobs if state.output.choices else None
         top = [{t.token: t.logprob for t in logprobs.content[0].top_logprobs or ()}] if logprobs else None
-        found = option_logprobs(top, state.metadata["answers"])
-        row = logprob_row(state.metadata["row"], found and list(found.values()))
+        by_option = option_logprobs(top, state.metadata["answers"])
+        row = logprob_row(state.metadata["row"], list(by_option.values()) if by_option else None)
         return Score(value=row["option_mass"] or 0.0, answer=state.output.completion, metadata={"row": row})
 
     return score

@@ -109,7 +109,7 @@ class PoliticalCompassRecipe:
         given = [key for key in RESIDENT if cfg[key] is not None]
         if given not in ([], list(RESIDENT)):
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
-        entries = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
+        entries: Any = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
         self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)
         self._training_data = [cfg.training_data] if isinstance(cfg.training_data, str) else cfg.training_data
         self._check_training_data()
@@ -136,10 +136,10 @@ class PoliticalCompassRecipe:
             of_file, about = read_sentences(path)
             sentences += of_file
             self._training_files.append(about)
-        bank = self._instrument
-        statements = [Statement(item.text, bank.name, item.id) for item in bank.items]
-        for pair in bank.pairs:
-            statements += [Statement(getattr(pair, side), bank.name, pair.id, side) for side in ("left", "right")]
+        name = self._instrument.name
+        statements = [Statement(item.text, name, item.id) for item in self._instrument.items]
+        for pair in self._instrument.pairs:
+            statements += [Statement(pair.left, name, pair.id, "left"), Statement(pair.right, name, pair.id, "right")]
         self._matches = find_matches(sentences, statements)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
 
@@ -160,7 +160,7 @@ class PoliticalCompassRecipe:
     def evaluate(self, cfg: DictConfig) -> None:
         """Ask everybody every question, score the answers and write all files."""
         for respondent in self._respondents:
-            if respondent.server is None:
+            if respondent.server is None and self._questionnaire is not None:
                 answers = ask_resident(cfg, self._model, self._questionnaire, respondent, self._results.has)
             else:
                 answers = ask_served(self._interview, respondent, str(self._output_dir / "replies"), self._results.has)
@@ -188,7 +188,7 @@ class PoliticalCompassRecipe:
         flagged = {match.item for match in self._matches}
         # a twin without the other would bring agreement with everything back into the score
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
-        ids = {entry.id for entry in (*instrument.items, *instrument.pairs)}
+        ids = {item.id for item in instrument.items} | {pair.id for pair in instrument.pairs}
         options = cfg.n_bootstrap, cfg.seed
         scores, asked = summarize(rows, instrument, *options, self._places), self._interview.prompts.get("open", [])
         without = None

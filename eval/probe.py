@@ -85,7 +85,7 @@ class Probe:
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"probe.every_n_steps={every_n_steps}; use a positive number or null")
-        chat = run.tokenizer if tokenizer is None else config.instantiate(OmegaConf.create(tokenizer))
+        chat = run.tokenizer if tokenizer is None else config.instantiate(OmegaConf.create(dict(tokenizer)))
         if not hasattr(chat, "prompt_tokens"):
             raise ValueError(
                 f"the probe asks in the model's chat template, which {type(chat).__name__} cannot render; give "

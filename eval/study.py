@@ -72,7 +72,7 @@ class Run(NamedTuple):
         path = Path(self.cfg.output_dir) / "torchtune_config.yaml"
         if not path.is_file():
             return []
-        there = OmegaConf.merge(OmegaConf.create(dpo_settings.OPTIONAL), OmegaConf.load(path))
+        there = _merge(dpo_settings.OPTIONAL, OmegaConf.load(path))
         there.output_dir = self.cfg.output_dir  # however it was written; others are made from it
         changed = set(as_overrides(there)) ^ set(as_overrides(self.cfg))
         return sorted({text.split("=")[0] for text in changed} - {*SET_BY_STUDY})
@@ -228,8 +228,8 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
         for key in cfg.seed_keys:
             OmegaConf.update(changes, key, seed, force_add=True)
         name = f"{run}_seed-{seed}"
-        changes = OmegaConf.merge(changes, dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))))
-        merged = OmegaConf.merge(OmegaConf.load(path), changes)
+        changes = _merge(changes, dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))))
+        merged = _merge(OmegaConf.load(path), changes)
         try:
             whole = check_config(merged, dpo_settings.REQUIRED, dpo_settings.OPTIONAL, dpo_settings.COMPONENTS)
             dpo_settings.check_settings(whole)
@@ -238,7 +238,7 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
         command = ["tune", "run", TRAINER, "--config", path, *as_overrides(changes)]
         runs.append(Run(name, study_place(run, seed), whole, command))
     path, changes = _changes(cfg, model, "eval", None)
-    asked = OmegaConf.merge(OmegaConf.load(path), changes)
+    asked = _merge(OmegaConf.load(path), changes)
     asked.adapters = {run.name: str(run.adapter) for run in runs}
     asked.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
     if asked.get("checkpointer"):  # the base that was tuned, and no other
@@ -261,18 +261,22 @@ def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) ->
         raise ValueError(f"models.{model}.{part}.config is missing; name the config file that is to be changed")
     if not Path(path).is_file():
         raise FileNotFoundError(f"models.{model}.{part}.config: {path} not found from {Path.cwd()}")
-    changes = OmegaConf.merge(cfg[part] or {}, of_model, more or {})
+    changes = _merge(cfg[part] or {}, of_model, more or {})
     del changes["config"]
     if taken := [key for key in (*SET_BY_STUDY, "adapters") if key in changes]:
         raise ValueError(f"{part}: {', '.join(taken)} is set by the study; take it out")
     return path, changes
 
 
-def as_overrides(changes: Mapping[str, Any] | DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield ``key=value`` of every leaf, as a command line takes it."""
-    if isinstance(changes, DictConfig):
-        changes = OmegaConf.to_container(changes, resolve=True)
-    for key, value in changes.items():
+def _merge(*parts: Any) -> DictConfig:
+    merged: Any = OmegaConf.merge(*parts)
+    return merged
+
+
+def as_overrides(changes: Any, prefix: str = "") -> Iterator[str]:
+    """Yield ``key=value`` of every leaf of a config or mapping, as a command line takes it."""
+    plain: Any = OmegaConf.to_container(changes, resolve=True) if isinstance(changes, DictConfig) else changes
+    for key, value in plain.items():
         if isinstance(value, Mapping) and value:
             yield from as_overrides(value, f"{prefix}{key}.")
         else:

@@ -105,7 +105,7 @@ def iterate_answers(
         is_known: Says of the unanswered rows of a forward whether all are answered already; such a forward is
             left out. Forwards are cut the same way whatever is known, so that every row is the same to the bit.
     """
-    order = sorted(range(len(questions)), key=lambda k: questions[k].answers[0].tokens)
+    order = sorted(range(len(questions)), key=lambda k: tuple(questions[k].answers[0].tokens))
     forwards = cut_by_tokens([questions[k].answers for k in order], max_tokens_per_forward)
     with tqdm(total=len(questions), desc=name, unit="prompt") as progress, torch.no_grad():
         for forward in forwards:

@@ -97,8 +97,9 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
     if "pairs" in cfg.modes:
         by_mode["pairs"] = prompts.pair_prompts(*bank, cfg.n_pair_templates)
     if "generate" in cfg.modes:
-        size = (cfg.n_generate_templates, cfg.n_generate_orders, labels, cfg.n_samples)
-        by_mode["generate"] = prompts.generate_prompts(*bank, *size)
+        by_mode["generate"] = prompts.generate_prompts(
+            *bank, cfg.n_generate_templates, cfg.n_generate_orders, labels, cfg.n_samples
+        )
     if "open" in cfg.modes:
         by_mode["open"] = prompts.open_prompts(*bank, cfg.n_open_templates, cfg.n_samples)
     lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens}

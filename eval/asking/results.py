@@ -144,7 +144,7 @@ def _without_calling(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_settings(cfg: DictConfig) -> dict[str, Any]:
     """Return a config as ``settings.json`` has it: without the folders that are written."""
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
     settings.pop("output_dir")
     (settings["checkpointer"] or {}).pop("output_dir", None)  # null: servers alone are asked
     return settings

@@ -113,7 +113,9 @@ def _plan(interview: Interview, respondent: Respondent, is_known: Callable[[list
     params = dict(server.get("params") or {})
     by_logprob = {**params, "temperature": 0, "max_tokens": 1, "logprobs": True}
     by_logprob["top_logprobs"] = server.get("n_top_logprobs", N_TOP_LOGPROBS)
-    system = [] if respondent.system_prompt is None else [{"role": "system", "content": respondent.system_prompt}]
+    system: list[dict[str, Any]] = (
+        [] if respondent.system_prompt is None else [{"role": "system", "content": respondent.system_prompt}]
+    )
     for mode in (mode for mode in interview.prompts if mode in respondent.modes):
         prompts = [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]]
         prompts = [
@@ -129,7 +131,7 @@ def _plan(interview: Interview, respondent: Respondent, is_known: Callable[[list
             if decoding is not None:
                 length = {"temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens}
                 sent = {"seed": decoding.seed_of(prompt.row), **length, **params}
-            requests.append(Request([*system, {"role": "user", "content": prompt.text}], None, sent))
+            requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
         if requests:
             yield Calls(mode, prompts, decoding, requests)
 
@@ -159,10 +161,7 @@ def _choice_row(name: str, prompt: Prompt, reply: Reply | Failure) -> Row:
     An option that the server does not list is null in ``option_logprobs``; it lies below ``option_floor``, the
     least that is listed, and counts as 0. Without any option there is no answer.
     """
-    if isinstance(reply, Failure):
-        top, about = None, {"finish": reply.reason, "server": None}
-    else:
-        top, about = reply.top_logprobs, {"finish": reply.finish_reason, "server": reply.model}
+    top = None if isinstance(reply, Failure) else reply.top_logprobs
     by_option = option_logprobs(top, prompt.answers)
     logprobs = [None if x is None else round(x, 6) for x in by_option.values()] if by_option else []
     listed = {k: x for k, x in enumerate(by_option.values()) if x is not None} if by_option else {}
@@ -174,7 +173,8 @@ def _choice_row(name: str, prompt: Prompt, reply: Reply | Failure) -> Row:
         option_mass=round(sum(map(math.exp, listed.values())), 6) if by_option else None,
         choice=max(listed, key=listed.__getitem__) if listed else None,
         text=None if isinstance(reply, Failure) else reply.text,
-        **about,
+        finish=reply.reason if isinstance(reply, Failure) else reply.finish_reason,
+        server=None if isinstance(reply, Failure) else reply.model,
         option_floor=round(min(top[0].values()), 6) if top else None,
     )
 

@@ -43,7 +43,7 @@ def logprob_row(asked: Mapping[str, Any], logprobs: Sequence[float | None] | Non
     listed = {k: x for k, x in enumerate(logprobs or ()) if x is not None}
     return {
         **asked,
-        "option_logprobs": list(logprobs) if listed else None,
+        "option_logprobs": list(logprobs or ()) if listed else None,
         "option_mass": sum(map(math.exp, listed.values())) if listed else None,
         "choice": max(listed, key=listed.__getitem__) if listed else None,
     }

@@ -121,8 +121,7 @@ def _weigh(file: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) ->
     items: list[dict[str, Any]] = []
     largest: dict[str, float] = {}
     for number, row in enumerate(rows, start=1):
-        given = {field: row.get(column) for field, column in columns.items()}
-        given = {field: value for field, value in given.items() if value not in (None, "")}
+        given = {field: row[column] for field, column in columns.items() if row.get(column) not in (None, "")}
         try:
             direction = float(given.get("direction", 1))
         except (TypeError, ValueError):

@@ -59,14 +59,27 @@ def _positive(value: float) -> float:
     return value
 
 
+class _Context(NamedTuple):
+    """What an entry refers to."""
+
+    axes: list[str]
+    n_options: int
+
+
+def _context(info: ValidationInfo) -> _Context:
+    context: Any = info.context
+    return context
+
+
 def _axis(name: str, info: ValidationInfo) -> str:
-    if name not in info.context["axes"]:
-        raise ValueError(f"the axes are {info.context['axes']}")
+    axes = _context(info).axes
+    if name not in axes:
+        raise ValueError(f"the axes are {axes}")
     return name
 
 
 def _weights(weights: dict[str, list[float]], info: ValidationInfo) -> dict[str, list[float]]:
-    axes, n_options = info.context["axes"], info.context["n_options"]
+    axes, n_options = _context(info)
     faults = [] if weights else [f"weigh it on one of {axes}"]
     faults += [f"no axis {axis!r}, the axes are {axes}" for axis in weights if axis not in axes]
     faults += [f"{axis}: use one number per option, {n_options}" for axis in weights if len(weights[axis]) != n_options]
@@ -199,7 +212,7 @@ def load_instrument(
     n_options = len(form["options"]) if isinstance(form["options"], list) else 0
     faults = _relation_faults(form, axes)
     try:
-        loaded = _FORM.validate_python(form, context={"axes": axes, "n_options": n_options})
+        loaded = _FORM.validate_python(form, context=_Context(axes, n_options))
     except ValidationError as error:
         faults = [_fault(breach, form) for breach in error.errors()] + faults
     if faults:
