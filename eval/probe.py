@@ -21,11 +21,11 @@ from torchtune import config, utils
 from data.recipe.files import changed_settings, read_log, write_whole
 from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_row
-from eval.asking.results import Row, make_place
+from eval.asking.results import Row
 from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.comparisons import compare
 from eval.scores.intervals import add_false_discovery_rates, rounded
-from eval.scores.places import Groups, describe_drift
+from eval.scores.places import Groups, Place, describe_drift
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Instrument, draw, load_instrument
 from eval.statements.prompts import load_templates
@@ -223,7 +223,7 @@ def trajectory_drift(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
     add_false_discovery_rates(comparisons)
     axes = {mode: list(scores) for mode, scores in rows[0]["scores"].items()}
-    places = {f"step_{row['step']}": make_place("run", step=row["step"]) for row in rows}
+    places = {f"step_{row['step']}": Place("run", step=row["step"]) for row in rows}
     return describe_drift(Groups(list(places), places), comparisons, axes)
 
 

@@ -27,8 +27,9 @@ from torchtune import config, utils
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import lock, write_whole
 from eval import political_compass
-from eval.asking.results import Place, changed_results, config_settings, study_place
+from eval.asking.results import changed_results, config_settings
 from eval.pages.study import AskedModel, Cost, describe_results, total_cost
+from eval.scores.places import Place, study_place
 from finetune.run import settings as dpo_settings
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import PROGRESS_FILE

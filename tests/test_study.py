@@ -138,7 +138,7 @@ def test_what_was_made_with_other_settings_is_refused(study):
     with pytest.raises(FileExistsError, match=r"left_pairs-4_seed-3: optimizer.lr\n(.|\n)*choose another output_dir"):
         plan(study, train={"optimizer": {"lr": 0.5}})
     assert len(plan(study, seeds=[3, 4])[0].runs) == 4  # it may grow
-    assert [run.place["dose"] for run in planned.runs] == [4, 64]
+    assert [run.place.dose for run in planned.runs] == [4, 64]
 
 
 def test_a_study_accepts_the_answers_that_a_single_run_accepts(study):
