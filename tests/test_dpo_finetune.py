@@ -2,12 +2,12 @@
 """The recipe through the real command line: equal to torchtune's path, exact on resume, no stock defect."""
 
 import json
+import logging
 import math
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,44 +17,61 @@ from peft import AutoPeftModelForCausalLM
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torchtune import config
+from torchtune._cli.tune import main
 from torchtune.data import padded_collate_dpo
 from torchtune.models.llama3_2 import lora_llama3_2
 from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_params, set_trainable_params
 from torchtune.rlhf import get_batch_log_probs
 from torchtune.rlhf.loss import DPOLoss
 from torchtune.training import FullModelHFCheckpointer
+from torchtune.training.metric_logging import DiskLogger
 
 from data.datasets import preference_pairs
 from finetune.models import lora_smollm2_135m
 from finetune.run.batches import PairBatches, tokenize_pairs
-from finetune.run.checkpoints import RunCheckpoints, StopRequest
+from finetune.run.checkpoints import DECIDING, RunCheckpoints, StopRequest
 from finetune.tokenizers import hf_chat_tokenizer
 
 RECIPE = "finetune/dpo_finetune.py"
 CONFIG = ["--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]
+EVERY_STEP = ["save_every_n_steps=1", "keep_last_n_checkpoints=9"]
 TOPICS = ["tea", "coffee", "juice", "milk", "water"]
 
 
-@pytest.fixture
-def pairs_file(tmp_path):
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
     rows = [
         {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
         for t in TOPICS
     ]
-    path = tmp_path / "pairs.jsonl"
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
 
-@pytest.fixture
-def train(tune_run, tiny_model_dir, pairs_file, monkeypatch):
+@pytest.fixture(scope="module")
+def train(tiny_model_dir, pairs_file):
     """Train the tiny model on five pairs, two a step: three steps an epoch, the last one of a single pair."""
-    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")  # errors as they are raised
 
     def run(output_dir: Path, *overrides: str) -> int:
-        return tune_run(RECIPE, *CONFIG, *tiny_overrides(tiny_model_dir, output_dir), *own_data(pairs_file), *overrides)
+        arguments = [*CONFIG, *tiny_overrides(tiny_model_dir, output_dir), *own_data(pairs_file), *overrides]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("POLITUNE_TRACEBACK", "1")  # errors as they are raised
+            patch.chdir(REPO)
+            patch.setattr(sys, "argv", ["tune", "run", RECIPE, *arguments])
+            with pytest.raises(SystemExit) as stop:
+                main()
+        return stop.value.code or 0
 
     return run
+
+
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory):
+    """A whole run with a checkpoint at every step; not to be changed."""
+    output_dir = tmp_path_factory.mktemp("trained") / "run"
+    assert train(output_dir, *EVERY_STEP) == 0
+    return output_dir
 
 
 def own_data(path: Path) -> list[str]:
@@ -79,8 +96,8 @@ def losses(output_dir: Path) -> list[float]:
 
 
 def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path):
-    """16 steps of the packaged model against padded_collate_dpo + get_batch_log_probs + DPOLoss."""
-    lines = (REPO / "data" / "mirrored" / "pairs.jsonl").read_text().splitlines()[::10]
+    """8 steps of the packaged model against padded_collate_dpo + get_batch_log_probs + DPOLoss."""
+    lines = (REPO / "data" / "mirrored" / "pairs.jsonl").read_text().splitlines()[::20]
     rows = [json.loads(line) for line in lines]
     data = tmp_path / "pairs.jsonl"
     short = [{k: " ".join(r[k].split()[:12]) for k in ("prompt", "left", "right")} for r in rows]  # real, in less time
@@ -96,7 +113,7 @@ def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path
 
     tokenizer = hf_chat_tokenizer(str(packaged_model_dir))
     dataset = preference_pairs(tokenizer, source="json", data_files=str(data), column_map=columns)
-    order = [row for step in range(16) for row in PairBatches(tokenize_pairs(dataset), 1, 3, True, None).rows(0, step)]
+    order = [row for step in range(8) for row in PairBatches(tokenize_pairs(dataset), 1, 3, True, None).rows(0, step)]
     model = lora_smollm2_135m(["q_proj", "v_proj"], True, False, lora_rank=16, lora_alpha=32)
     torch.manual_seed(3)
     for module in model.modules():
@@ -110,7 +127,7 @@ def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4, weight_decay=0.05)
     schedule = config.instantiate(
         config_node("torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"),
-        optimizer, num_warmup_steps=1, num_training_steps=16,
+        optimizer, num_warmup_steps=1, num_training_steps=8,
     )  # fmt: skip
     expected = []
     for row in order:
@@ -125,7 +142,7 @@ def test_losses_equal_torchtunes_own_path(tune_run, packaged_model_dir, tmp_path
         schedule.step()
         expected.append(loss.item())
     found = losses(output)
-    assert len(found) == len(expected) == 16
+    assert len(found) == len(expected) == 8
     assert max(abs(a - b) for a, b in zip(found, expected)) < 1e-4
     assert max(found) - min(found) > 0.1  # the weights moved, so the equality says something
 
@@ -266,14 +283,18 @@ def test_simpo_trains_on_mean_log_probabilities(train, tiny_model_dir, pairs_fil
     assert found["loss"] == pytest.approx(-math.log(1 / (1 + math.exp(0.5 - 2 * (means[0] - means[1])))), rel=1e-2)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
-    settings = [f"model.lora_dropout={dropout}", "save_every_n_steps=1", "keep_last_n_checkpoints=9"]
+def start_from(run: Path, checkpoint: str, output_dir: Path) -> Path:
+    """Make the folder of a run that was stopped after a checkpoint of another one."""
+    output_dir.mkdir()
+    os.symlink(run / checkpoint, output_dir / checkpoint)
+    return output_dir
+
+
+def test_resume_is_exact_at_any_step(train, tmp_path):
+    settings = ["model.lora_dropout=0.3", *EVERY_STEP]
     train(tmp_path / "whole", *settings)
     for last in ("step_1", "step_2", "epoch_0", "step_4", "step_5"):
-        part = tmp_path / f"until_{last}"
-        part.mkdir()
-        os.symlink(tmp_path / "whole" / last, part / last)
+        part = start_from(tmp_path / "whole", last, tmp_path / f"until_{last}")
         train(part, *settings, "resume_from_checkpoint=True")
         assert_same_adapter(tmp_path / "whole", part)
         whole, resumed = read_steps(tmp_path / "whole"), read_steps(part)
@@ -283,41 +304,57 @@ def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
 
 
 def test_a_drawn_seed_is_kept_on_resume(train, tmp_path):
-    train(tmp_path / "run", "seed=null", "save_every_n_steps=1", "keep_last_n_checkpoints=9")
-    part = tmp_path / "part"
-    part.mkdir()
-    os.symlink(tmp_path / "run" / "step_2", part / "step_2")
-    train(part, "seed=null", "save_every_n_steps=1", "keep_last_n_checkpoints=9", "resume_from_checkpoint=True")
-    assert_same_adapter(tmp_path / "run", part)
+    train(tmp_path / "run", "seed=null", *EVERY_STEP, "epochs=1")
+    part = start_from(tmp_path / "run", "step_2", tmp_path / "part")
+    train(part, "seed=null", *EVERY_STEP, "epochs=1", "resume_from_checkpoint=True")
+    first, second = adapter(tmp_path / "run", "epoch_0"), adapter(part, "epoch_0")
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_resume_of_a_complete_run_does_nothing(train, tmp_path):
-    train(tmp_path / "run")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "epoch_1").iterdir()}
-    assert train(tmp_path / "run", "resume_from_checkpoint=True") == 0
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "epoch_1").iterdir()}
+def test_resume_of_a_complete_run_does_nothing(train, trained):
+    before = {p: p.stat().st_mtime_ns for p in (trained / "epoch_1").iterdir()}
+    assert train(trained, *EVERY_STEP, "resume_from_checkpoint=True") == 0
+    assert before == {p: p.stat().st_mtime_ns for p in (trained / "epoch_1").iterdir()}
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(train, tmp_path):
-    train(tmp_path / "run")
+def test_a_folder_that_holds_a_run_is_not_overwritten(train, trained):
     with pytest.raises(FileExistsError, match="already holds a run .epoch_1.; go on with"):
-        train(tmp_path / "run")
+        train(trained)
 
 
-def test_checkpoint_of_another_run_is_refused_with_the_differences(train, tmp_path):
-    train(tmp_path / "run", "save_every_n_steps=1")
+def test_checkpoint_of_another_run_is_refused_with_the_differences(train, trained):
     with pytest.raises(ValueError, match=r"(?s)made by another run.*lora_rank.*another output_dir"):
-        train(tmp_path / "run", "resume_from_checkpoint=True", "model.lora_rank=4")
+        train(trained, "resume_from_checkpoint=True", "model.lora_rank=4")
     with pytest.raises(ValueError, match="seed: checkpoint 7, config 8"):
-        train(tmp_path / "run", "resume_from_checkpoint=True", "seed=8")
+        train(trained, "resume_from_checkpoint=True", "seed=8")
 
 
-def test_damaged_checkpoint_is_named(train, tmp_path):
-    train(tmp_path / "run")
-    state = tmp_path / "run" / "epoch_1" / "recipe_state.pt"
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_checkpoint_is_known_by_its_settings_not_by_their_order_or_form(trained, tmp_path, as_text):
+    """Checkpoints of before December 2026 hold their settings as text."""
+    shutil.copytree(trained / "step_1", tmp_path / "step_1")
+    state = torch.load(tmp_path / "step_1" / "recipe_state.pt", weights_only=True)
+    expected = state["expected"]
+    state["expected"] = {
+        key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in expected.items()
+    }
+    if as_text:
+        state["expected"] |= {key: str(state["expected"][key]) for key in DECIDING}
+    assert str(state["expected"]["model"]) != str(expected["model"])
+    torch.save(state, tmp_path / "step_1" / "recipe_state.pt")
+    checkpoints = RunCheckpoints(tmp_path, 2)
+    assert checkpoints.load(tmp_path / "step_1", expected)["global_step"] == 1
+    other = {**expected, "model": {**expected["model"], "lora_rank": 4}}
+    with pytest.raises(ValueError, match=r"(?s)made by another run.*- model: checkpoint .*'lora_rank': 16.*config "):
+        checkpoints.load(tmp_path / "step_1", other)
+
+
+def test_damaged_checkpoint_is_named(train, trained, tmp_path):
+    shutil.copytree(trained / "epoch_1", tmp_path / "epoch_1")
+    state = tmp_path / "epoch_1" / "recipe_state.pt"
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(ValueError, match="epoch_1 cannot be loaded"):
-        train(tmp_path / "run", "resume_from_checkpoint=True")
+        train(tmp_path, "resume_from_checkpoint=True")
 
 
 def test_old_step_checkpoints_go_and_epochs_stay(train, tmp_path):
@@ -327,15 +364,10 @@ def test_old_step_checkpoints_go_and_epochs_stay(train, tmp_path):
     }  # fmt: skip
 
 
-def test_merged_model_is_written_if_asked(train, tiny_model_dir, tmp_path):
-    train(tmp_path / "run", "save_adapter_weights_only=False", "epochs=1")
-    assert (tmp_path / "run" / "epoch_0" / "model-00001-of-00001.safetensors").exists()
-
-
-def test_writing_the_merged_model_changes_no_training(train, tmp_path):
+def test_the_merged_model_is_written_if_asked_and_changes_no_training(train, trained, tmp_path):
     train(tmp_path / "merged", "save_adapter_weights_only=False")
-    train(tmp_path / "alone", "save_adapter_weights_only=True")
-    assert_same_adapter(tmp_path / "merged", tmp_path / "alone")
+    assert (tmp_path / "merged" / "epoch_0" / "model-00001-of-00001.safetensors").exists()
+    assert_same_adapter(tmp_path / "merged", trained)
 
 
 def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):
@@ -367,45 +399,41 @@ def test_a_later_signal_of_one_process_is_not_lost_nor_taken_twice():
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_sigterm_saves_and_the_run_goes_on_exactly(train, tiny_model_dir, pairs_file, tmp_path):
-    overrides = ["epochs=25"]
-    arguments = [*CONFIG, *tiny_overrides(tiny_model_dir, tmp_path / "run"), *own_data(pairs_file), *overrides]
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("tune"), "run", RECIPE, *arguments],
-        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "epoch_0").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert "stopped by SIGTERM" in output
-    assert "resume_from_checkpoint=True" in output
-    assert not (tmp_path / "run" / "epoch_24").exists()
-    train(tmp_path / "run", *overrides, "resume_from_checkpoint=True")
-    train(tmp_path / "whole", *overrides)
-    assert all(
-        torch.equal(a, adapter(tmp_path / "whole", "epoch_24")[key])
-        for key, a in adapter(tmp_path / "run", "epoch_24").items()
-    )
+class StoppingLog(DiskLogger):
+    """A logger that a signal reaches when a step has been logged, as one from outside may."""
+
+    def __init__(self, log_dir: str, signal_at: int) -> None:
+        super().__init__(log_dir=log_dir)
+        self._signal_at = signal_at
+
+    def log_dict(self, payload, step):
+        super().log_dict(payload, step)
+        if step == self._signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_saves_and_the_run_goes_on_exactly(train, trained, tmp_path, caplog):
+    logger = ["metric_logger=test_dpo_finetune.StoppingLog", "metric_logger.signal_at=1"]
+    assert train(tmp_path / "run", *logger) == 128 + signal.SIGTERM
+    assert "SIGTERM received: saving after this step" in caplog.text
+    assert "stopped by SIGTERM after step 2" in caplog.text
+    assert "resume_from_checkpoint=True" in caplog.text
+    assert not (tmp_path / "run" / "epoch_1").exists()
+    train(tmp_path / "run", "resume_from_checkpoint=True")
+    assert_same_adapter(tmp_path / "run", trained)
 
 
 # the same full disk, as Python, torch and safetensors say it
 @pytest.mark.parametrize("kind", [OSError, RuntimeError, SafetensorError])
-def test_full_disk_is_said_and_loses_nothing(train, tmp_path, kind):
-    error = kind("No space left on device")
-    train(tmp_path / "run", "epochs=1", "save_every_n_steps=1")
-    newest = tmp_path / "run" / "epoch_0"
-
+def test_full_disk_is_said_and_loses_nothing(trained, kind):
     def full(*_args, **_kwargs):
-        raise error
+        raise kind("No space left on device")
 
-    with pytest.raises(OSError, match=r"(?s)could not be written.*No space left.*epoch_0"):
-        RunCheckpoints(tmp_path / "run", 2).save("step_9", full, {}, {"global_step": 9, "epoch": 1, "step": 0})
-    assert newest.is_dir()
-    assert not (tmp_path / "run" / "step_9").exists()
-    assert not (tmp_path / "run" / ".saving").exists()
+    with pytest.raises(OSError, match=r"(?s)could not be written.*No space left.*epoch_1"):
+        RunCheckpoints(trained, 2).save("step_9", full, {}, {"global_step": 9, "epoch": 1, "step": 0})
+    assert (trained / "epoch_1").is_dir()
+    assert not (trained / "step_9").exists()
+    assert not (trained / ".saving").exists()
 
 
 @pytest.mark.parametrize(
@@ -440,8 +468,6 @@ def test_refusal_comes_before_any_weight(tune_run, tmp_path):
 
 
 def test_warm_up_longer_than_the_run_is_said(train, tmp_path, caplog):
-    import logging
-
     with caplog.at_level(logging.WARNING):
         train(tmp_path / "run", "lr_scheduler.num_warmup_steps=100")
     assert "num_warmup_steps=100 but the run has only 6 steps" in caplog.text
