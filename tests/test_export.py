@@ -12,8 +12,8 @@ from conftest import REPO
 from huggingface_hub import HfApi, ModelCard
 from omegaconf import OmegaConf
 from peft import AutoPeftModelForCausalLM, PeftModel
-from test_adapters import IDS, hf_logits, resident  # noqa: F401
-from test_blends import folders  # noqa: F401
+from test_folders import folders  # noqa: F401
+from test_resident import IDS, hf_logits, resident  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.recipe.config import check_config

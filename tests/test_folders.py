@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from test_adapters import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
+from test_resident import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM
 
 from finetune.adapters.folders import find_checkpoints, read_adapters
