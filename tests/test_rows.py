@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows, read_records, read_table, scan_records
 
 # cells that a guess of types would change: numbers, missing values, truth values, dates
@@ -73,6 +74,7 @@ def test_every_form_gives_the_same_texts(write, name, content):
     kind = name.replace("jsonl", "json").split(".")[1]
     assert load_rows(kind, path) == (ROWS, path)
     assert load_rows(path) == (ROWS, path)
+    assert len(read_pairs(*load_rows(path))) == len(ROWS)
     assert read_table(path) == ROWS
     content = content.encode() if isinstance(content, str) else content
     assert read_table("nowhere", kind, content=content) == ROWS
@@ -105,7 +107,7 @@ def test_a_long_text_is_read_from_every_format(write, n):
 def test_a_quotation_mark_that_stays_open_ends_at_a_limit_in_characters(write):
     path = write("a.csv", 'a\n"x\n' + "y" * 90 + "\n" + "z" * 90 + "\nlast\n")
     bad = list(scan_records(path, max_line_bytes=100))
-    assert bad[0].reason == "185 characters up to line 4, a field has at most 100; is a quotation mark open?"
+    assert bad[0].reason.startswith("field larger than field limit (100) (line 4); put one row on a line and quote")
     assert bad[1] == (2, {"a": "last"})
 
 

@@ -100,11 +100,7 @@ def read_pairs(
 def split_rows(
     rows: Iterable[Mapping[str, Any]], origin: str, column_map: Mapping[str, str] | None = None
 ) -> tuple[list[Pair], list[InvalidRow]]:
-    """Return the valid rows as pairs, and the others; see :func:`read_pairs`.
-
-    Raises:
-        ValueError: If there are no rows or a column is missing.
-    """
+    """Return the valid rows as pairs, and the others; no rows or a missing column are still a ValueError."""
     rows = list(rows)
     if not rows:
         raise ValueError(f"{origin}: no rows; give a file with at least one row")
@@ -141,8 +137,7 @@ def keep_where(
 ) -> list[Pair]:
     """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``.
 
-    Raises:
-        ValueError: If there is no such column or no pair with a value; says what there is.
+    A column or a value that no row has is a ValueError that says what there is.
     """
     kept = list(pairs)
     for column, wanted in (where or {}).items():
@@ -163,11 +158,7 @@ def keep_where(
 
 
 def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) -> list[Pair]:
-    """Return ``n`` pairs in file order, or all if it is None; those of a smaller ``n`` are among those of a larger one.
-
-    Raises:
-        ValueError: If there are fewer pairs, or ``n`` is not positive.
-    """
+    """Return ``n`` pairs in file order, all if it is None; those of a smaller ``n`` are among those of a larger one."""
     if n is None:
         return list(pairs)
     if not 1 <= n <= len(pairs):
@@ -193,10 +184,8 @@ def mirror_pairs(
     """Read rows as pairs of one side, by the column ``side``, or flip each of them if ``side`` is None.
 
     A row's mirror is the row that its ``mirror_id`` names or, without one, the row with both answers exchanged. Under
-    ``side`` every prompt comes once, rows of the other side flipped.
-
-    Raises:
-        ValueError: If a side is unknown, an id occurs twice, or a ``mirror_id`` names a row with another prompt.
+    ``side`` every prompt comes once, rows of the other side flipped. An unknown side, an id that occurs twice and a
+    ``mirror_id`` that names a row with another prompt are ValueErrors.
     """
     pairs = {pair.row: pair for pair in read_pairs(rows, origin, column_map, invalid_rows)}
     mirrors = _mirrors(rows, pairs, origin)
@@ -223,9 +212,6 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
 
     A prompt that chooses right at one share does so at every larger one, and the share holds, to two or three pairs, in
     every subset drawn with the same seed. A pair of ``right`` that is the mirror of one in ``left`` counts once.
-
-    Raises:
-        ValueError: If the share is not between 0 and 1.
     """
     if not 0 <= right_share <= 1:
         raise ValueError(f"dataset.right_share={right_share}; use 0 (all left) to 1 (all right)")

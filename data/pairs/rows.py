@@ -43,8 +43,7 @@ class BadRow(NamedTuple):
 def file_format(path: str) -> str | None:
     """Return the format of a file by its suffix, one of ``FILE_FORMATS``; None for a repository of the Hub.
 
-    Raises:
-        ValueError: If a file of another kind lies there.
+    A file of another kind that lies there is a ValueError.
     """
     suffixes = Path(path).suffixes
     if suffixes and suffixes[-1].lower() in (".gz", ".bz2", ".xz"):
@@ -159,13 +158,7 @@ def scan_records(
 def hub_rows(
     source: str, split: str, revision: str | None, data_files: Sequence[str] = (), streaming: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Hub dataset; nothing is kept on the disk if they are streamed.
-
-    Raises:
-        ConnectionError: If the Hub cannot be reached.
-        FileNotFoundError: If there is no such repository.
-        ValueError: If it cannot be read.
-    """
+    """Yield the rows of a Hub dataset, errors as :func:`load_rows`; streamed rows are not kept on the disk."""
     import datasets
 
     origin = "/".join([source, *data_files])
@@ -259,17 +252,11 @@ def _table_rows(
         raise ValueError(f"{path}: the header has {', '.join(header)}; every column needs its own name")
     number = 0
     while True:
-        lines.n_characters = 0
         try:
             fields = next(reader, None)
         except csv.Error as error:
             number += 1
             reason = f"{error} (line {reader.line_num}); put one row on a line and quote what holds {delimiter!r}"
-            if lines.n_characters > limit:
-                reason = (
-                    f"{lines.n_characters:,} characters up to line {reader.line_num}, a field has at most {limit:,}"
-                )
-                reason += "; is a quotation mark open?"
             yield BadRow(number, reason)
             continue
         if fields is None:
@@ -335,7 +322,6 @@ class _Lines:
     def __init__(self, file: io.BufferedReader, limit: int) -> None:
         self._file, self._limit = file, limit
         self.defect = ""
-        self.n_characters = 0  # since the reader of the lines last set it to 0
 
     def take_defect(self) -> str:
         """Return the defect of the last line and forget it."""
@@ -359,5 +345,4 @@ class _Lines:
                     fault = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x})"
                     self.defect = f"{fault}; save it as UTF-8"
             encoding = "utf-8"
-            self.n_characters += len(text)
             yield text
