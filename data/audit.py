@@ -140,7 +140,9 @@ def render_report(report: dict[str, Any]) -> str:
     def short(text: str) -> str:
         return text if len(text) <= 600 else f"{text[:600]} …"
 
-    return page_template("data.quality", "audit.html.jinja", short=short).render(report=report)
+    set_columns = [column for name in report["sets"] for column in (name, "rows")]
+    template = page_template("data.quality", "audit.html.jinja", short=short)
+    return template.render(report=report, set_columns=set_columns)
 
 
 def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def test_the_prefix_filter_misses_nothing(texts, threshold):
 
 
 def test_near_duplicates_in_batches(monkeypatch):
-    texts = [text for row in seeded_rows(160, share=0.3).rows for text in row.values()]
+    texts = [text for row in seeded_rows(80, share=0.3).rows for text in row.values()]
     clusters, highest = compared(texts, 0.5)
     assert len(set(clusters)) < len(clusters)
     monkeypatch.setattr(duplicates, "_BLOCK", 7)

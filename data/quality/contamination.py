@@ -15,7 +15,7 @@ import hashlib
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,30 +83,6 @@ class Match(NamedTuple):
     text: str
 
 
-class _Index:
-    """Statements by their terms; a term weighs 1 if no weight is given."""
-
-    def __init__(self, statements: Sequence[Set[Any]], weights: Mapping[Hashable, float]) -> None:
-        self._weights = weights
-        self.totals = [self.total(terms) for terms in statements]
-        self._holders: dict[Hashable, list[int]] = defaultdict(list)
-        for index, terms in enumerate(statements):
-            for term in terms:
-                self._holders[term].append(index)
-
-    def total(self, terms: Set[Any]) -> float:
-        """Return the weight of terms, in one order so that sums are the same in every process."""
-        return sum(self._weights.get(term, 1.0) for term in sorted(terms))
-
-    def shared(self, terms: Set[Any]) -> dict[int, float]:
-        """Return the weight of the terms that a text shares with each statement that has any of them."""
-        weights: dict[int, float] = defaultdict(float)
-        for term in sorted(terms):
-            for index in self._holders.get(term, ()):
-                weights[index] += self._weights.get(term, 1.0)
-        return weights
-
-
 def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
     """Return every statement of every shipped instrument, and of further files.
 
@@ -144,29 +120,44 @@ def _instrument_statements(text: str, path: Path) -> list[Statement]:
         raise ValueError(f"{path}: not an instrument ({type(error).__name__}: {detail})") from error
 
 
-def overlaps(texts: Iterable[str], statements: Sequence[Statement]) -> list[Overlap]:
+def _total(terms: Set[Any], weights: Mapping[Any, float]) -> float:
+    return sum(weights.get(term, 1.0) for term in sorted(terms))
+
+
+def _shared_weights(
+    texts: Iterable[Set[Any]], statements: Sequence[Set[Any]], weights: Mapping[Any, float]
+) -> Iterator[dict[int, float]]:
+    """Yield, for each text, the weight of the terms that it shares with each statement that has any of them.
+
+    A term without a weight weighs 1. Terms are sorted, so that sums are the same in every process.
+    """
+    holders: dict[Any, list[int]] = defaultdict(list)
+    for index, terms in enumerate(statements):
+        for term in terms:
+            holders[term].append(index)
+    for terms in texts:
+        shared: dict[int, float] = defaultdict(float)
+        for term in sorted(terms):
+            for index in holders.get(term, ()):
+                shared[index] += weights.get(term, 1.0)
+        yield shared
+
+
+def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Overlap]:
     """Compare each text, a prompt or an answer, with the statements."""
     runs: dict[int, set[tuple[str, ...]]] = defaultdict(set)
     for statement in statements:
         for run in shingles(statement.text, RUN):
             runs[len(run)].add(run)
-    index = _Index([shingles(statement.text, 3) for statement in statements], {})
-    overlapping = []
-    for text in texts:
-        grams = shingles(text, 3)
-        similarity = {
-            k: n_shared / (len(grams) + index.totals[k] - n_shared) for k, n_shared in index.shared(grams).items()
-        }
+    of_text, of_statement = ([shingles(text, 3) for text in own] for own in (texts, [s.text for s in statements]))
+    result = []
+    for text, grams, n_shared in zip(texts, of_text, _shared_weights(of_text, of_statement, {})):
+        similarity = {k: n / (len(grams) + len(of_statement[k]) - n) for k, n in n_shared.items()}
         nearest = max(similarity, key=lambda k: (similarity[k], -k), default=None)
         shared = next((min(both) for n, known in runs.items() if (both := shingles(text, n) & known)), ())
-        overlapping.append(
-            Overlap(
-                similarity=0.0 if nearest is None else similarity[nearest],
-                nearest=None if nearest is None else statements[nearest],
-                shared=" ".join(shared) or None,
-            )
-        )
-    return overlapping
+        near = None if nearest is None else statements[nearest]
+        result.append(Overlap(max(similarity.values(), default=0.0), near, " ".join(shared) or None))
+    return result
 
 
 def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
@@ -211,13 +202,14 @@ def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement])
     single = [stems for sentence, stems in zip(sentences, of_sentence) if not sentence.is_whole]
     n_texts = len(of_statement) + len(single)
     n_with = Counter(stem for stems in [*of_statement, *single] for stem in stems)  # a whole text has no other stems
-    index = _Index(of_statement, {stem: math.log(1 + n_texts / n) for stem, n in n_with.items()})
+    rarity = {stem: math.log(1 + n_texts / n) for stem, n in n_with.items()}
+    totals = [_total(stems, rarity) for stems in of_statement]
     phrases = [_phrase(statement.text) for statement in statements]
     best: dict[int, Match] = {}
-    for sentence, stems in zip(sentences, of_sentence):
-        total, phrase = index.total(stems), _phrase(sentence.text)
-        for k, weight in index.shared(stems).items():
-            contained, same = weight / index.totals[k], 2 * weight / (index.totals[k] + total)
+    for sentence, stems, shared in zip(sentences, of_sentence, _shared_weights(of_sentence, of_statement, rarity)):
+        total, phrase = _total(stems, rarity), _phrase(sentence.text)
+        for k, weight in shared.items():
+            contained, same = weight / totals[k], 2 * weight / (totals[k] + total)
             if contained < CONTAINED and same < SAME:
                 continue
             is_exact = phrases[k] in phrase

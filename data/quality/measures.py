@@ -88,15 +88,12 @@ def prompt_guess(
 ) -> Guess | None:
     """Guess labels from the words of a text, as a set; arguments as :func:`style_guess`."""
     from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
     texts, labels, groups = _sample(texts, labels, groups, seed)
     # a word that only the held-out fold has gets no weight, so one vocabulary for all folds leaks nothing
     vectorizer = CountVectorizer(analyzer=_lower_words, binary=True)
     features = vectorizer.fit_transform(texts)
-    classifier = make_pipeline(LogisticRegression(solver="liblinear"))
-    return _guess(classifier, features, labels, groups, seed, names=vectorizer.get_feature_names_out())
+    return _guess(_classifier(), features, vectorizer.get_feature_names_out(), labels, groups, seed)
 
 
 def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Hashable], seed: int = 0) -> Guess | None:
@@ -105,7 +102,7 @@ def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Ha
     ``groups`` says which texts stay in one fold.
     """
     texts, labels, groups = _sample(texts, labels, groups, seed)
-    return _guess(_style_classifier(), style_features(texts), labels, groups, seed, names=STYLE_FEATURES)
+    return _guess(_style_classifier(), style_features(texts), STYLE_FEATURES, labels, groups, seed)
 
 
 def style_scores(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -125,32 +122,30 @@ def require_sklearn() -> None:
         raise ImportError('an audit needs scikit-learn: pip install -c constraints.txt -e ".[audit]"') from error
 
 
-def _style_classifier() -> Any:
+def _classifier(*steps: Any) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(*steps, LogisticRegression(solver="liblinear"))
+
+
+def _style_classifier() -> Any:
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(solver="liblinear"))
+    return _classifier(StandardScaler())
 
 
 def _guess(
-    classifier: Any,
-    features: Any,
-    labels: Sequence[str],
-    groups: Sequence[Hashable],
-    seed: int,
-    *,
-    names: Sequence[str],
+    classifier: Any, features: Any, names: Sequence[str], labels: list[str], groups: list[Hashable], seed: int
 ) -> Guess | None:
+    from sklearn.metrics import balanced_accuracy_score
+
     kinds, y = np.unique(labels, return_inverse=True)
     n_groups = len(set(map(repr, groups)))
     if len(kinds) != 2 or n_groups < N_FOLDS or min(np.bincount(y)) < N_FOLDS:
         return None
-    draws = []
-    for draw in range(seed, seed + N_DRAWS):
-        guessed = _from_other_folds(classifier, features, y, groups, draw)
-        draws.append(np.mean([np.mean(guessed[y == k] == k) for k in range(2)]))
-    accuracy = float(np.mean(draws))
+    draws = [_from_other_folds(classifier, features, y, groups, seed + draw) for draw in range(N_DRAWS)]
+    accuracy = float(np.mean([balanced_accuracy_score(y, guessed) for guessed in draws]))
     weights = classifier.fit(features, y)[-1].coef_[0]
     order = np.argsort(-np.abs(weights), kind="stable")[:10]
     telling = [(str(names[i]), str(kinds[int(weights[i] > 0)])) for i in order if weights[i]]
