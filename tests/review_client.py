@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What a browser would send to the page of data/review.py, for its tests; ``serve`` is a fixture of all."""
+"""A client of the page of data/review.py, for its tests; ``serve`` is a fixture of all."""
 
 import html
 import http.client
 import json
 import re
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -30,6 +30,16 @@ def write(path: Path, rows) -> Path:
     return path
 
 
+def serve_in_background(server):
+    """Serve a page in a thread, until it is closed; perhaps that is before the thread begins."""
+
+    def run():
+        with suppress(OSError):
+            server.serve_forever()
+
+    threading.Thread(target=run, daemon=True).start()
+
+
 @pytest.fixture
 def serve(tmp_path):
     """Return a function that serves rows as the recipe does, and one call for each request to it."""
@@ -44,14 +54,14 @@ def serve(tmp_path):
             with ExitStack() as stack:
                 server = review.build_server(cfg, review.load_review(cfg), stack)
                 stop = servers.enter_context(stack.pop_all()).close
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            serve_in_background(server)
             return Client(server.port, stop)
 
         yield start
 
 
 class Client:
-    """What a browser would send."""
+    """Sends requests as a browser would."""
 
     def __init__(self, port, stop=None):
         self.port, self.stop = port, stop

@@ -69,7 +69,7 @@ def test_a_file_is_whole_and_its_folder_is_made(tmp_path):
 
 def test_settings_are_compared_as_json_has_them():
     assert changed_settings({"a": [1, 2], "b": 1}, {"a": (1, 2), "b": 1}) == []
-    assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None, "d": 0}, but=["d"]) == ["a", "b"]
+    assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None, "d": 0}, ignored=["d"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from http import HTTPStatus
 
 import pytest
+from review_client import serve_in_background
 
 from data.recipe.pages import LocalServer, Reply
 
@@ -46,7 +47,7 @@ class Page(LocalServer):
 @pytest.fixture
 def page():
     with Page() as page:
-        threading.Thread(target=page.serve_forever, daemon=True).start()
+        serve_in_background(page)
         yield page
 
 

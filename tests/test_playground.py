@@ -16,6 +16,7 @@ import torch
 from chromium import BINARY, Chromium
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
+from review_client import serve_in_background
 from safetensors.torch import load_file, save_file
 from test_political_compass import BANK, adapters  # noqa: F401
 
@@ -66,7 +67,7 @@ def config(tiny_model_dir, adapters, tmp_path_factory):  # noqa: F811
 def server(config):
     with ExitStack() as stack:
         server = build_server(config, stack)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        serve_in_background(server)
         yield server
 
 
@@ -305,7 +306,8 @@ def test_nothing_is_stored_unless_asked(server, config, monkeypatch):
     path.unlink()
 
 
-def test_turns_are_fair_in_time_and_a_fault_ends_its_own_part_alone(caplog):
+def test_turns_are_fair_in_time_and_a_fault_ends_its_own_part_alone(caplog, monkeypatch):
+    monkeypatch.setattr("eval.play.turns.TURN_S", 0.04)
     done = []
 
     def steps(name, n, seconds):
@@ -322,10 +324,10 @@ def test_turns_are_fair_in_time_and_a_fault_ends_its_own_part_alone(caplog):
         using = staticmethod(lambda weights: torch.no_grad())
 
     with Turns(Resident(), 2) as turns:
-        with closing(turns.request([Part({}, steps("long", 8, 0.15)), Part({}, broken())])) as request:
+        with closing(turns.request([Part({}, steps("long", 8, 0.06)), Part({}, broken())])) as request:
             long = iter(request)
             next(long)
-            with closing(turns.request([Part({}, steps("short", 40, 0.01))])) as short:
+            with closing(turns.request([Part({}, steps("short", 40, 0.004))])) as short:
                 assert len(list(short)) == 40
             assert 1 <= done.count("long") < 8, "who computes longer at a time has waited as long"
             assert done[: done.index("short")].count("long") <= 3, "who comes later is not kept waiting"
@@ -333,17 +335,19 @@ def test_turns_are_fair_in_time_and_a_fault_ends_its_own_part_alone(caplog):
         assert [e["problem"] for e in events if "problem" in e] == ["FloatingPointError: not finite"]
         assert done.count("long") == 8
         assert "a part of a request failed" in caplog.text
-        with closing(turns.request([Part({}, steps("gone", 1000, 0.01))])) as events:
+        with closing(turns.request([Part({}, steps("gone", 1000, 0.004))])) as events:
             next(iter(events))
         n_done = len(done)
-        time.sleep(0.3)
+        time.sleep(0.15)
         assert len(done) <= n_done + 15, "what nobody waits for is computed"
 
 
-def test_a_slow_switch_does_not_stop_the_work():
+def test_a_slow_switch_does_not_stop_the_work(monkeypatch):
+    monkeypatch.setattr("eval.play.turns.TURN_S", 0.02)
+
     @contextlib.contextmanager
     def using(weights):
-        time.sleep(0.15)  # longer than a turn
+        time.sleep(0.03)  # longer than a turn
         yield
 
     resident = type("Resident", (), {"using": staticmethod(using)})()
@@ -357,7 +361,7 @@ def test_the_page_opens_with_the_checkpoints_of_a_run(config, tmp_path):
     cfg = OmegaConf.merge(config, given, {"adapters": {"mine": str(tmp_path / "run" / "*")}})
     with ExitStack() as stack:
         page = build_server(cfg, stack)
-        threading.Thread(target=page.serve_forever, daemon=True).start()
+        serve_in_background(page)
         reply = send(page, "/", {}, "GET")
         assert (reply.status, "mine_step_5" in reply.read().decode()) == (200, True)
 

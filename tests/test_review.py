@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What reviewers are asked, what becomes of their answers, and sources that cannot be right."""
+"""Reviewers get drawn items, their answers become files, and a source that cannot be right is named."""
 
 import json
 from types import SimpleNamespace

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The page on which people judge texts, and what becomes of their answers.
+"""People judge texts on a page of this machine, blinded and in a drawn order.
 
-:func:`data.people.items.read_items` says what reviewers are shown, blinded and in a drawn order.
-:func:`data.people.results.write_results` says what they agree on.
+:func:`data.people.items.read_items` reads the texts, and :class:`data.people.page.ReviewServer` shows them.
+:func:`data.people.results.write_results` writes the items on which the reviewers agree.
 """

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What every recipe of this project stands on: checked configs, files written whole, and pages for this machine.
+"""The ground of every recipe: checked configs, files written whole, printed figures, and pages for this machine.
 
 A recipe calls :func:`data.recipe.config.check_config` first, so that a mistyped key is refused before anything
-is loaded.
-Nothing here knows of preference data, models or instruments.
+is loaded. Nothing here knows of preference data, models or instruments.
 """

@@ -70,13 +70,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def changed_settings(there: Mapping[str, Any], here: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
-    """Name the settings that differ between a run on the disk and this one, but for those that change no result.
+def changed_settings(
+    on_disk: Mapping[str, Any], current: Mapping[str, Any], ignored: Collection[str] = ()
+) -> list[str]:
+    """Name the settings that differ between a run on the disk and this one, as JSON would give them back.
 
-    The settings of this run are compared as JSON would give them back.
+    Those that change no result are ignored.
     """
-    here = json.loads(json.dumps(here))
-    return [key for key in sorted({*there, *here}) if key not in but and there.get(key) != here.get(key)]
+    current = json.loads(json.dumps(current))
+    keys = sorted({*on_disk, *current} - {*ignored})
+    return [key for key in keys if on_disk.get(key) != current.get(key)]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ class LocalServer(ABC):
 
     def serve_forever(self) -> None:
         """Serve until ``end`` is called or Ctrl-C is pressed, which raises KeyboardInterrupt here."""
-        self._server.run([self._socket])
+        self._server.run([self._socket.dup()])  # which it closes
 
     def end(self) -> None:
         """Stop serving soon: nobody is let in any more, and what is being sent ends with its next piece."""
@@ -88,8 +88,7 @@ class LocalServer(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        if not self._server.started:  # what serves closes it itself
-            self._socket.close()
+        self._socket.close()
 
     @abstractmethod
     def show(self, path: str, query: Mapping[str, str]) -> Reply:
