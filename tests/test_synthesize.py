@@ -241,7 +241,7 @@ def test_calls_without_an_answer_stop_the_run_and_a_second_start_asks_for_them_a
 
 
 def test_killed_runs_repeat_no_call_and_lose_no_row(tmp_path):
-    found = kill_at_random(tmp_path, n_kills=2, n_posts=30)
+    found = kill_at_random(tmp_path, n_kills=2, n_posts=20)
     assert found["kills"] >= 2
     assert {name: found[name] for name in ("repeated", "lost", "empty", "differing")} == dict.fromkeys(
         ("repeated", "lost", "empty", "differing"), 0

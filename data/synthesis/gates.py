@@ -52,11 +52,7 @@ def check_rows(
 ) -> list[Document]:
     """Reject what fails, and split the rest; adds ``similarity``, ``flags``, ``n_words`` and ``split``.
 
-    Args:
-        documents: All of them, each with a prompt as its text and with ``answers``.
-        settings: Limits and splits.
-        toxicity: Most that any text may score; None scores none.
-        alike: Finds near-duplicate prompts of other words.
+    The text of a document is its prompt here. ``alike`` finds near-duplicate prompts of other words.
     """
     documents = sorted(documents, key=lambda document: document.id)
     _reject_defects(documents, settings, toxicity)

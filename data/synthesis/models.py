@@ -54,15 +54,9 @@ def mask_names(text: str) -> str:
 
 
 class Rubric(NamedTuple):
-    """The questions to the generator.
+    """The questions to the generator: shipped names or paths of their texts, and what an answer may be.
 
-    Attributes:
-        instruction: Shipped name or path of the text that asks for a prompt.
-        answer: The same for an answer.
-        views: The same for what each side stands for.
-        structured: Whether the server is told the form of the answer (``response_format``).
-        n_words: Least and most words of an answer.
-        sides: Each gets an answer.
+    ``structured`` tells the server the form of the answer (``response_format``). Each of ``sides`` gets an answer.
     """
 
     instruction: str = "instruction"
@@ -113,11 +107,7 @@ def _text_parser(field: str, gates: Gates) -> Callable[[str], str]:
 class _Asking(PipelineStep):
     """Ask a model about each document, in order; a document with a call that failed is out.
 
-    Args:
-        client: The model.
-        questions: The questions: of a scale, or of a rubric.
-        reader: Reader of the documents, for the time left.
-        max_unanswered: Most documents with calls that were not answered.
+    The questions come from a scale or a rubric. The reader of the documents is needed for the time left.
     """
 
     n_calls = 1  # a document
@@ -150,10 +140,10 @@ class _Asking(PipelineStep):
                 yield from (request for _, request in requests)
 
         n_unanswered, total = 0, self.n_calls * self.reader.count(world_size)
-        results = (result for _, result in self.client.chat_many(all_requests(), total, f"{self.name}, task {rank}"))
-        for first in results:
+        results = self.client.chat_many(all_requests(), total, f"{self.name}, task {rank}")
+        for _, first in results:
             document, names = waiting.popleft()
-            named = list(zip(names, [first, *(next(results) for _ in names[1:])]))
+            named = list(zip(names, [first, *(next(results)[1] for _ in names[1:])]))
             replies = [result for _, result in named if isinstance(result, Reply)]
             failures = [(name, result) for name, result in named if isinstance(result, Failure)]
             if failures:
@@ -179,7 +169,6 @@ class JudgePosts(_Asking):
     type = "⚖️ - JUDGE"
     name = "judge"
     n_calls = 2
-
     questions: PostScale
 
     def requests(self, document: Document) -> list[tuple[str, Request]]:
@@ -207,7 +196,6 @@ class WritePrompts(_Asking):
 
     type = "✍️ - GENERATOR"
     name = "prompts"
-
     questions: Rubric
 
     def requests(self, document: Document) -> list[tuple[str, Request]]:
@@ -224,7 +212,6 @@ class WriteAnswers(_Asking):
 
     type = "✍️ - GENERATOR"
     name = "answers"
-
     questions: Rubric
 
     def __init__(self, client: ChatClient, questions: Rubric, reader: StageReader, max_unanswered: int) -> None:

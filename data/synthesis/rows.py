@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The finished set: mirrored rows, what was rejected and why, the funnel of each side, manifest and card."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files as package_files
@@ -12,7 +11,7 @@ from typing import Any
 from data.judging.scales import side_of
 from data.pairs.records import OTHER_SIDE, SIDES
 from data.quality.measures import length_rule_accuracy
-from data.recipe.files import to_jsonl, to_parquet, write_files, write_whole
+from data.recipe.files import to_jsonl, to_parquet, write_files, write_json
 from data.synthesis.gates import SPLITS
 from data.synthesis.stages import REJECTED, Document, kept, rejected_documents
 
@@ -44,10 +43,9 @@ def write_dataset(
     with_prompt += rejected_documents(answers_folder)
     everything = [*finished, *not_selected, *without_prompt, *with_prompt]
     counts = funnel(finished, [*without_prompt, *with_prompt], not_selected)
-    # also where the next line refuses the set
-    write_whole(folder / "funnel.json", json.dumps(counts, indent=1) + "\n")
+    write_json(folder / "funnel.json", counts)  # also where the next line refuses the set
     _check_sides(counts, facts["settings"]["max_side_difference"], folder / "funnel.json")
-    files: dict[str, str | bytes] = {"funnel.json": json.dumps(counts, indent=1) + "\n"}
+    files: dict[str, str | bytes] = {"funnel.json": (folder / "funnel.json").read_bytes()}
     splits = [split for split in SPLITS if any(document.metadata["split"] == split for document in finished)]
     for side in sides:
         for split in splits:
