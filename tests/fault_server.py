@@ -34,9 +34,10 @@ class FaultServer:
         log: str | Path | None = None,
         delay_s: float = 0.0,
         stall_s: float = 1.0,
+        retry_after: str = "0",
     ):
         self.respond, self.fault_rate, self.faults = respond, fault_rate, faults
-        self.delay_s, self.stall_s = delay_s, stall_s
+        self.delay_s, self.stall_s, self.retry_after = delay_s, stall_s, retry_after
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.calls: list[dict] = []  # request bodies in order
         self.keys: set[str] = set()  # what came as Authorization
@@ -108,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if outcome in ("429", "500"):
-            self._send(int(outcome), b'{"error": {"message": "try later"}}', {"Retry-After": "0"})
+            self._send(int(outcome), b'{"error": {"message": "try later"}}', {"Retry-After": self.owner.retry_after})
             return
         if outcome.isdigit():
             self._send(int(outcome), b'{"error": {"message": "no"}}')

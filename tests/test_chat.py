@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import pickle
 import threading
+import time
 from dataclasses import asdict
 
 import pytest
@@ -71,9 +72,20 @@ def test_call_that_keeps_failing_is_a_failure_and_is_not_kept(client, fault, nam
         assert result.kind == "unanswered"
         assert named in result.reason
         assert "tried 2 times" in result.reason
+        assert result.is_empty == (fault == "empty")
         assert asked.counts["failures"] == 1
         server.fault_rate = 0.0
         assert asked.ask(ask("hello")).text == "hello"
+
+
+@pytest.mark.parametrize(("retry_after", "n_calls", "least_s"), [("0", 3, 0.0), ("0.3", 3, 0.6), ("300", 1, 0.0)])
+def test_wait_that_the_server_names_counts_unless_it_is_too_long(client, retry_after, n_calls, least_s):
+    with FaultServer(echo, fault_rate=1.0, faults=("429",), retry_after=retry_after) as server:
+        start = time.monotonic()
+        result = client(server.url, max_retries=2).ask(ask("x"))
+        assert least_s <= time.monotonic() - start < least_s + 5
+        assert len(server.calls) == n_calls
+        assert result.reason == f"HTTP 429: Error code: 429 - try later (tried {n_calls} times)"
 
 
 def test_server_that_is_gone_stops_the_run(client):
