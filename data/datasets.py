@@ -87,8 +87,7 @@ def preference_pairs(
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = _keep(read_pairs(rows, origin, column_map, invalid_rows), rows, where, origin)
-    pairs = _draw(pairs, subset, seed, origin)
+    pairs = _select(read_pairs(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed)
     return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -117,7 +116,7 @@ def _shipped_pairs(
 ) -> PreferencePairs | ChosenAnswers:
     rows = read_table(SHIPPED_SET, content=files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())
     pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
-    pairs = _draw(_keep(pairs, rows, where, SHIPPED_SET), subset, seed, SHIPPED_SET)
+    pairs = _select(pairs, rows, SHIPPED_SET, where, subset, seed)
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -155,8 +154,8 @@ def mirrored(
         >>> mirrored(tokenizer, source="scale-lab/politune-left")  # its prompts, the right answer chosen
     """
     rows, origin = load_rows(source, data_files, split, revision)
-    pairs = _keep(mirror_pairs(rows, origin, column_map, side, invalid_rows), rows, where, origin)
-    pairs = _draw(pairs, subset, seed, origin)
+    pairs = mirror_pairs(rows, origin, column_map, side, invalid_rows)
+    pairs = _select(pairs, rows, origin, where, subset, seed)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -192,12 +191,13 @@ def mixture(
             raise ValueError(f"dataset.{side} has {keys}; use source and any of {_SIDE_KEYS[1:]}")
         rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:4] if key in spec})
         pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
-        pairs = _keep(pairs, rows, spec.get("where"), origin)
+        pairs = _select(pairs, rows, origin, spec.get("where"))
         sides[side] = [pair._replace(row=pair.row + n_rows) for pair in pairs]  # numbered on from file to file
         origins.append(origin)
         n_rows += len(rows)
     origin = ", ".join(origins)
-    pairs = _draw(mix_pairs(sides["left"], sides["right"], right_share, seed), subset, seed, origin)
+    pairs = mix_pairs(sides["left"], sides["right"], right_share, seed)
+    pairs = _select(pairs, [], origin, None, subset, seed)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -208,20 +208,20 @@ politune_mixture = partial(
 )
 
 
-def _keep(pairs: list[Pair], rows: list[dict[str, Any]], where: Mapping[str, Any] | None, origin: str) -> list[Pair]:
+def _select(
+    pairs: list[Pair],
+    rows: list[dict[str, Any]],
+    origin: str,
+    where: Mapping[str, Any] | None,
+    subset: int | None = None,
+    seed: int = 0,
+) -> list[Pair]:
+    """Keep some pairs, and say how many by torchtune's logger: INFO lines of a library's own reach nobody."""
     kept = keep_where(pairs, rows, where, origin)
+    drawn = draw_subset(kept, subset, seed, origin)
+    log = utils.get_logger("DEBUG")
     if where:
-        _say(f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
-    return kept
-
-
-def _draw(pairs: list[Pair], subset: int | None, seed: int, origin: str) -> list[Pair]:
-    drawn = draw_subset(pairs, subset, seed, origin)
+        utils.log_rank_zero(log, f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
     if subset is not None:
-        _say(f"{origin}: drew {len(drawn)} of {len(pairs)} pairs (seed {seed})")
+        utils.log_rank_zero(log, f"{origin}: drew {len(drawn)} of {len(kept)} pairs (seed {seed})")
     return drawn
-
-
-def _say(line: str) -> None:
-    """Log by torchtune's logger, which recipes print: INFO lines of a library's own logger reach nobody."""
-    utils.log_rank_zero(utils.get_logger("DEBUG"), line)
