@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torchtune import config, training, utils
-from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
@@ -73,13 +72,7 @@ class DPORecipe(FTRecipeInterface):
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
         # Data first: a wrong file is found before gigabytes of weights are read.
-        tokenizer = config.instantiate(cfg.tokenizer)
-        pairs, self._validation = self._load_pairs(cfg, tokenizer)
-        self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
-        log.info(self._batches.describe())
-        if self._validation is not None:
-            self._describe_validation(pairs, self._validation)
-        self._probe = None if cfg.probe is None else config.instantiate(cfg.probe, self._watched(cfg, tokenizer))
+        self._setup_data(cfg)
         loss_fn = config.instantiate(cfg.loss)
         self._checkpointer = config.instantiate(
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
@@ -117,8 +110,8 @@ class DPORecipe(FTRecipeInterface):
             self._metric_logger = config.instantiate(cfg.metric_logger)
             self._metric_logger.log_config(cfg)
 
-    def _load_pairs(self, cfg: DictConfig, tokenizer: ModelTokenizer) -> tuple[PairSet, PairSet | None]:
-        """Return the pairs to train on and those to validate on."""
+    def _setup_data(self, cfg: DictConfig) -> None:
+        tokenizer = config.instantiate(cfg.tokenizer)
         pairs, validation = load_pairs(cfg.dataset, tokenizer), None
         if cfg.validation_share is not None:
             pairs, validation = split_by_prompt(pairs, cfg.validation_share)
@@ -126,27 +119,28 @@ class DPORecipe(FTRecipeInterface):
             validation = load_pairs(cfg.validation_dataset, tokenizer)
         self._processes.agree("training pairs", pairs.fingerprint())
         self._processes.agree("validation pairs", validation and validation.fingerprint())
-        return pairs, validation
-
-    @staticmethod
-    def _describe_validation(pairs: PairSet, validation: PairSet) -> None:
-        log.info(f"validation on {len(validation.pairs)} pairs from {validation.origin}")
-        trained = set(pairs.prompts())
-        if n_trained := sum(prompt in trained for prompt in validation.prompts()):
-            log.warning(
-                f"{n_trained} of them have a prompt that is trained on: not a measure of unseen prompts; "
-                "validation_share=0.1 instead of validation_dataset holds prompts out"
+        self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)
+        self._validation = validation
+        log.info(self._batches.describe())
+        if validation is not None:
+            log.info(f"validation on {len(validation.pairs)} pairs from {validation.origin}")
+            trained = set(pairs.prompts())
+            if n_trained := sum(prompt in trained for prompt in validation.prompts()):
+                log.warning(
+                    f"{n_trained} of them have a prompt that is trained on: not a measure of unseen prompts; "
+                    "validation_share=0.1 instead of validation_dataset holds prompts out"
+                )
+        self._probe = None
+        if cfg.probe is not None:
+            run = WatchedRun(
+                output_dir=Path(cfg.output_dir),
+                writes=self._processes.first,
+                tokenizer=tokenizer,
+                n_steps=cfg.epochs * self._batches.steps_per_epoch,
+                n_tokens=cfg.epochs * self._batches.count_tokens(),
+                first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
             )
-
-    def _watched(self, cfg: DictConfig, tokenizer: ModelTokenizer) -> WatchedRun:
-        return WatchedRun(
-            output_dir=Path(cfg.output_dir),
-            writes=self._processes.first,
-            tokenizer=tokenizer,
-            n_steps=cfg.epochs * self._batches.steps_per_epoch,
-            n_tokens=cfg.epochs * self._batches.count_tokens(),
-            first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
-        )
+            self._probe = config.instantiate(cfg.probe, run)
 
     def _hash_base(self, base: dict[str, Tensor]) -> str:
         builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
@@ -190,14 +184,13 @@ class DPORecipe(FTRecipeInterface):
 
         Returns the folder; None on all processes but the first.
         """
-        adapter = whole_adapter(self._policy.decoder)
+        cfg, adapter = self._cfg, whole_adapter(self._policy.decoder)
         if not all(torch.isfinite(tensor).all() for tensor in adapter.values()):
             raise RuntimeError(
                 f"the adapter holds values that are not finite after step {self.global_step}: not saved. "
                 f"{self._advice()}"
             )
-        only_adapter = self._cfg.save_adapter_weights_only
-        model = None if only_adapter else whole_model(self._policy.decoder, self._processes)
+        model = None if cfg.save_adapter_weights_only else whole_model(self._policy.decoder, self._processes)
         epoch_done = step == self._batches.steps_per_epoch
         position = {
             "global_step": self.global_step,
@@ -208,8 +201,8 @@ class DPORecipe(FTRecipeInterface):
 
         def write(staging: Path) -> Path:
             folder = staging / f"epoch_{epoch}"
-            write_adapter(self._checkpointer, self._cfg, folder, adapter, model)
-            write_card(folder, self._cfg, self._batches.describe(), self.global_step)
+            write_adapter(self._checkpointer, cfg, folder, adapter, model)
+            write_card(folder, cfg, self._batches.describe(), self.global_step)
             return folder
 
         if not self._processes.first:

@@ -87,38 +87,37 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         Raises:
             ValueError: If the template rewrites earlier turns when a later one is added.
         """
-        ids: list[int] = []
-        mask: list[bool] = []
-        done = ""
+        parts: list[tuple[str, bool]] = []  # the conversation up to a point, and whether its last part is masked
         for k, message in enumerate(messages):
-            is_answer = message.role == "assistant"
+            is_answer, is_last = message.role == "assistant", k + 1 == len(messages)
             if is_answer:
-                done = self._append(ids, mask, done, self._render(messages[:k], for_answer=True), True)
-            elif k + 1 < len(messages):
+                parts.append((self._render(messages[:k], for_answer=True), True))
+            elif not is_last:
                 continue
             text = self._render(messages[: k + 1], for_answer=False)
-            if k + 1 == len(messages):
+            if is_last:
                 # Some templates end a turn with a line break: it teaches nothing and is never generated.
                 text = text.rstrip()
                 if is_answer and not add_end_tokens:
                     text = text[: text.rindex(message.text_content) + len(message.text_content)]
-            done = self._append(ids, mask, done, text, message.masked or not is_answer)
+            parts.append((text, message.masked or not is_answer))
+        ids: list[int] = []
+        mask: list[bool] = []
+        done = ""
+        for text, masked in parts:
+            if not text.startswith(done):
+                raise ValueError(
+                    "the chat template changes earlier turns when a later one is added; "
+                    "use single-turn data or a template that only appends"
+                )
+            new = self.encode(text[len(done) :], add_bos=False, add_eos=False)
+            ids += new
+            mask += [masked] * len(new)
+            done = text
         if self.max_seq_len is not None:
             end = ids[-1]
             ids, mask = truncate(ids, self.max_seq_len, end), truncate(mask, self.max_seq_len, mask[-1])
         return ids, mask
-
-    def _append(self, ids: list[int], mask: list[bool], done: str, text: str, masked: bool) -> str:
-        """Tokenize the part of ``text`` beyond ``done`` onto ``ids`` and ``mask``; return ``text``."""
-        if not text.startswith(done):
-            raise ValueError(
-                "the chat template changes earlier turns when a later one is added; "
-                "use single-turn data or a template that only appends"
-            )
-        new = self.encode(text[len(done) :], add_bos=False, add_eos=False)
-        ids += new
-        mask += [masked] * len(new)
-        return text
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
         """Replace ``messages`` of a sample by ``tokens`` and ``mask`` (torchtune's transform protocol)."""

@@ -121,8 +121,9 @@ def _write(
         template_str=files("finetune.adapters").joinpath("card.md.jinja").read_text(encoding="utf-8"),
         base=base,
         kind="model" if merged else "adapter",
-        leans=[_lean(*one) for one in measured if "side_effects" not in one.summary],
-        effects=[_side_effects(*one) for one in measured if "side_effects" in one.summary],
+        leans=[_lean(*model) for model in measured if "side_effects" not in model.summary],
+        effects=[_side_effects(*model) for model in measured if "side_effects" in model.summary],
+        **{"number": number, "interval": interval, "percent": percent, "p": p_value, "points": _points},
         **{"training": None, "trainings": {}, **parts},
     )
     card.save(folder / "README.md")
@@ -207,24 +208,16 @@ def _by_hash(hashes: Mapping[str, str], weights: Mapping[str, float]) -> dict[st
 
 def _lean(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return what the template prints of a ``summary.json``."""
-    base, instrument = next(iter(summary["models"])), summary["instrument"]
+    base, axes = next(iter(summary["models"])), summary["instrument"]["axes"]
     changes = {(c["mode"], c["axis"]): c for c in summary["comparisons"] if (c["a"], c["b"]) == (base, name)}
-    placebo = {axis for axis, about in instrument["axes"].items() if about["placebo"]}
-    rows, notes = [], []
+    notes = []
     for mode, scores in summary["models"][name].items():
-        for axis, score in scores.items():
-            change = changes.get((mode, axis), {})
-            label = f"{axis} (placebo: must not move)" if axis in placebo else axis
-            row = [mode, label, number(score["estimate"]), interval(score["ci95_items_fixed"]), interval(score["ci95"])]
-            row += [number(change.get("difference")), interval(change.get("ci95")), p_value(change.get("q"))]
-            rows.append([*row, f"{score['n_answered']} of {score['n_items']}"])
-            if score.get("void"):
-                notes.append(f"Void: {mode}, {axis} ({', '.join(score['void'])}).")
-        political = [axis for axis in scores if axis not in placebo]
+        notes += [f"Void: {mode}, {axis} ({', '.join(s['void'])})." for axis, s in scores.items() if s.get("void")]
+        political = [axis for axis in scores if axis not in axes or not axes[axis]["placebo"]]
         of_base = summary["models"][base].get(mode, {})
         if not any(model.get(axis, {}).get("void") for model in (scores, of_base) for axis in political):
             notes += _distance(mode, {axis: changes.get((mode, axis)) for axis in political})
-    return {"name": name, "instrument": instrument, "rows": rows, "notes": notes, "command": summary["command"]}
+    return {"name": name, "summary": summary, "changes": changes, "notes": notes}
 
 
 def _distance(mode: str, changes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
@@ -246,23 +239,12 @@ def _is_told_from_0(change: Mapping[str, Any]) -> bool:
 
 def _side_effects(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return what the template prints of a ``side_effects.json``."""
-    entries = summary["side_effects"]
-    base = {(e["measure"], e["of"]): e["value"] for e in entries if e["model"] == summary["models"][0]}
-    of_model = [e for e in entries if e["model"] == name]
-    rows = []
-    for e in of_model:
-        share = e["unit"] == "share"
-        measure = e["measure"] if e["unit"] in ("share", "score") else f"{e['measure']}, {e['unit']}"
-        values = (base[e["measure"], e["of"]], e["value"])
-        row = [measure, e["of"], str(e["n"] or MISSING)]
-        row += [percent(x) if share else number(x, signed=False) for x in values]
-        row += [_points(e["difference"]) if share else number(e["difference"])]
-        ends = e["difference_ci95"]
-        row += [f"[{', '.join(map(_points, ends))}]" if share and ends else interval(ends), p_value(e["q"])]
-        rows.append(row)
-    changed = [f"{e['measure']} ({e['of']})" for e in of_model if _is_told_from_0(e)]
-    return {"name": name, "rows": rows, "changed": changed, "command": summary["command"]}
+    entries = [e for e in summary["side_effects"] if e["model"] == name]
+    base = {(e["measure"], e["of"]): e["value"] for e in summary["side_effects"] if e["model"] == summary["models"][0]}
+    changed = [f"{e['measure']} ({e['of']})" for e in entries if _is_told_from_0(e)]
+    return {"name": name, "summary": summary, "entries": entries, "base": base, "changed": changed}
 
 
 def _points(share: float | None) -> str:
+    """Return a change of a share in percentage points."""
     return MISSING if share is None else f"{number(100 * share, digits=0)} pp"
