@@ -49,6 +49,8 @@ def build_packaged_model(output_dir: str | Path) -> Path:
     if (output_dir / MODEL_FILE).exists():
         log.info(f"{output_dir} is complete already")
         return output_dir
+    if output_dir.exists():
+        raise FileExistsError(f"{output_dir} exists but has no {MODEL_FILE}; move it away or choose another output_dir")
     # transformers takes a second to import and is needed here only
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,8 +76,6 @@ def build_packaged_model(output_dir: str | Path) -> Path:
     )
     state = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_file(state, staging / MODEL_FILE, metadata={"format": "pt"})
-    if output_dir.exists():
-        raise FileExistsError(f"{output_dir} exists but has no {MODEL_FILE}; move it away or choose another output_dir")
     os.replace(staging, output_dir)
     log.info(f"wrote {REPO_ID} (dequantized, {model.num_parameters():,} parameters) to {output_dir}")
     return output_dir
