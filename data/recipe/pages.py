@@ -57,37 +57,29 @@ class LocalServer(ABC):
             log_config=None, access_log=False, proxy_headers=False, server_header=False,
         )  # fmt: skip
         self._server = uvicorn.Server(settings)
-        # open before it is served: whoever comes in between waits
-        self._socket = socket.socket()
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((ADDRESS, port))
-            self._socket.listen()
+            # open before it is served: whoever comes in between waits
+            self._socket = socket.create_server((ADDRESS, port))
         except OSError as error:
-            self._socket.close()
-            if error.errno == errno.EADDRINUSE:
-                error.strerror = f"port={port} is in use; end what uses it, or give port=0 for any free one"
-            raise
+            in_use = f"port={port} is in use; end what uses it, or give port=0 for any free one"
+            raise OSError(
+                error.errno, in_use if error.errno == errno.EADDRINUSE else f"port={port}: {error}"
+            ) from error
         self.address, self.port = self._socket.getsockname()
-
-    @property
-    def url(self) -> str:
-        """Where one begins."""
-        return f"http://{self.address}:{self.port}/"
+        self.url = f"http://{self.address}:{self.port}/"
 
     def serve_forever(self) -> None:
-        """Serve until ``end`` is called or Ctrl-C is pressed, which raises KeyboardInterrupt here."""
-        self._server.run([self._socket.dup()])  # which it closes
+        """Serve until the server is closed or Ctrl-C is pressed, which raises KeyboardInterrupt here.
 
-    def end(self) -> None:
-        """Stop serving soon: nobody is let in any more, and what is being sent ends with its next piece."""
-        self._server.should_exit = True
+        Nobody is let in any more then, and a reply that is being sent ends with its next piece.
+        """
+        self._server.run([self._socket.dup()])  # which it closes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        self._server.should_exit = True
         self._socket.close()
 
     @abstractmethod
