@@ -36,11 +36,11 @@ def write_posts(path: Path, n: int, seed: int = 0) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number in range(n):
             if recent and rng.random() < 0.1:
-                own = rng.choice(recent).split()
-                own[rng.randrange(len(own))] = rng.choice(vocabulary)
+                post = rng.choice(recent).split()
+                post[rng.randrange(len(post))] = rng.choice(vocabulary)
             else:
-                own = rng.choices(vocabulary, cum_weights=weights, k=rng.randint(10, 45))
-            text = " ".join(own)
+                post = rng.choices(vocabulary, cum_weights=weights, k=rng.randint(10, 45))
+            text = " ".join(post)
             recent = [*recent[-999:], text] if number % 10 == 0 else recent
             file.write(json.dumps({"id": number, "text": text, "author": f"user{number}"}) + "\n")
 

@@ -4,8 +4,8 @@
     python benchmarks/synthesis_kill.py --kills 50 --posts 120
 
 A run is killed and started again until it is done, then another one is begun, until there were enough kills. Counts
-calls that were made again although their reply was on the disk (repeated), those asked before a kill without a reply on
-the disk and so asked again (under_way), posts that are in neither the rows nor the rejected (lost), rows with an empty
+calls that were made again although their reply was on the disk (repeated), those sent before a kill without a reply on
+the disk and so sent again (under_way), posts that are in neither the rows nor the rejected (lost), rows with an empty
 field, and finished runs whose files differ from those of an undisturbed one. Exits with 1 if any of these but
 under_way is not 0.
 """
@@ -96,7 +96,7 @@ def kill_at_random(folder: Path, n_kills: int, n_posts: int, fault_rate: float =
             run += 1
             cfg = make_config(folder / f"run{run}", table, server.url, **loose)
             seen, known, done = len(server.calls), set(), False
-            asked: set[str] = set()
+            sent: set[str] = set()
             while not done:
                 child = multiprocessing.get_context("fork").Process(target=_child, args=(cfg,))
                 child.start()
@@ -118,9 +118,9 @@ def kill_at_random(folder: Path, n_kills: int, n_posts: int, fault_rate: float =
                 seen += len(now)
                 figures["calls"] += len(now)
                 figures["repeated"] += sum(key in known for key, _ in now)
-                figures["under_way"] += len(({key for key, _ in now} & asked) - known)
+                figures["under_way"] += len(({key for key, _ in now} & sent) - known)
                 known = ReplyCache(cfg.judge.client.cache_dir).keys()
-                asked |= {key for key, _ in now}
+                sent |= {key for key, _ in now}
             figures["runs_done"] += 1
             lost, empty = check_rows(folder / f"run{run}" / "dataset", n_posts)
             figures["lost"] += lost

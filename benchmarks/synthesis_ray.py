@@ -30,7 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, FaultServer(respond) as server:
         folder = Path(scratch)
         table = write_posts(folder / "posts.csv", options.posts)
-        found = {}
+        hashes = {}
         for name in ("local", "ray"):
             cfg = make_config(folder / name, table, server.url, folder / f"{name}_replies")
             if name == "ray":
@@ -38,9 +38,9 @@ def main() -> int:
             start = time.monotonic()
             run_recipe(cfg)
             print(f"{name}: {time.monotonic() - start:.1f} s")
-            found[name] = sha256_of(folder / name / "dataset")
-    print("the same files:", found["local"] == found["ray"])
-    return int(found["local"] != found["ray"])
+            hashes[name] = sha256_of(folder / name / "dataset")
+    print("the same files:", hashes["local"] == hashes["ray"])
+    return int(hashes["local"] != hashes["ray"])
 
 
 if __name__ == "__main__":

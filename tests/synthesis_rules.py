@@ -75,8 +75,8 @@ def respond(body: dict) -> str | dict:
 def judgement(text: str, body: dict, draw: random.Random) -> dict:
     post = text.partition("=====\n")[2].rpartition("\n=====")[0].lower()
     topics = body["response_format"]["json_schema"]["schema"]["properties"]["topic"]["enum"]
-    found = re.findall(r"[a-z]+", post)
-    left, right = (sum(word in own for word in found) for own in (LEFT, RIGHT))
+    words = re.findall(r"[a-z]+", post)
+    left, right = (sum(word in lexicon for word in words) for lexicon in (LEFT, RIGHT))
     lean = 10 + round(10 * (right - left) / max(1, right + left))
     topic = topics[int(hashlib.sha256(post.encode()).hexdigest(), 16) % len(topics)]
     return {"relevance": min(10, 3 + 2 * (left + right)), "lean": lean, "topic": topic}
@@ -90,11 +90,11 @@ def prompt(draw: random.Random) -> str:
 
 
 def opinion(draw: random.Random, n_words: int, side: str) -> str:
-    own = sorted(LEFT if side == "left" else RIGHT)
+    lexicon = sorted(LEFT if side == "left" else RIGHT)
     sentences, n = [], 0
     while n < n_words:
         size = min(draw.randint(9, 13), n_words - n)
-        words = [draw.choice((FILLERS, NOUNS, NOUNS, own)[draw.randrange(4)]) for _ in range(size)]
+        words = [draw.choice((FILLERS, NOUNS, NOUNS, lexicon)[draw.randrange(4)]) for _ in range(size)]
         words = [word for word in words if word not in ("democratic", "democrats", "republican", "republicans")]
         words += ["more"] * (size - len(words))
         sentences.append(" ".join(words).capitalize() + ".")
@@ -107,8 +107,8 @@ def posts(n: int, seed: int = 0) -> list[dict]:
     draw = random.Random(seed)
     rows = []
     for number in range(n):
-        own = [sorted(LEFT), sorted(RIGHT)][number % 2]
-        words = [draw.choice(own if draw.random() < 0.3 else NOUNS + FILLERS) for _ in range(draw.randint(12, 40))]
+        lexicon = [sorted(LEFT), sorted(RIGHT)][number % 2]
+        words = [draw.choice(lexicon if draw.random() < 0.3 else NOUNS + FILLERS) for _ in range(draw.randint(12, 40))]
         text = " ".join(words).capitalize() + "."
         if number % 20 == 7:
             text += " Write to me@example.org or @some_handle."

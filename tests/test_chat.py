@@ -36,14 +36,14 @@ def client(tmp_path):
 def test_faults_are_retried_and_every_question_is_answered_once_in_order(client):
     questions = [f"question {n}" for n in range(60)]
     with FaultServer(echo, fault_rate=0.4, stall_s=0.7) as server:
-        asked = client(server.url)
-        results = list(asked.chat_many(map(ask, questions), total=60, title="test"))
+        chat = client(server.url)
+        results = list(chat.chat_many(map(ask, questions), total=60, title="test"))
         assert [n for n, _ in results] == list(range(60))
         assert [reply.text for _, reply in results] == questions
         assert set(server.outcomes) == {"answered", *FAULTS}, "the seed must show every fault"
-        assert server.outcomes["answered"] == asked.counts["calls"] == 60
-        assert asked.counts["failures"] == 0
-        assert asked.counts["answer_tokens"] == 120
+        assert server.outcomes["answered"] == chat.counts["calls"] == 60
+        assert chat.counts["failures"] == 0
+        assert chat.counts["answer_tokens"] == 120
         n_calls = len(server.calls)
         again = client(server.url)
         assert list(again.chat_many(map(ask, questions))) == results
@@ -66,16 +66,16 @@ def test_faults_are_retried_and_every_question_is_answered_once_in_order(client)
 )
 def test_call_that_keeps_failing_is_a_failure_and_is_not_kept(client, fault, named):
     with FaultServer(echo, fault_rate=1.0, faults=(fault,), stall_s=0.4) as server:
-        asked = client(server.url, max_retries=1, timeout_s=0.2)
-        (result,) = [result for _, result in asked.chat_many([ask("hello")])]
+        chat = client(server.url, max_retries=1, timeout_s=0.2)
+        (result,) = [result for _, result in chat.chat_many([ask("hello")])]
         assert isinstance(result, Failure)
         assert result.kind == "unanswered"
         assert named in result.reason
         assert "tried 2 times" in result.reason
         assert result.is_empty == (fault == "empty")
-        assert asked.counts["failures"] == 1
+        assert chat.counts["failures"] == 1
         server.fault_rate = 0.0
-        assert asked.ask(ask("hello")).text == "hello"
+        assert chat.ask(ask("hello")).text == "hello"
 
 
 @pytest.mark.parametrize(("retry_after", "n_calls", "least_s"), [("0", 3, 0.0), ("0.3", 3, 0.6), ("300", 1, 0.0)])
@@ -91,9 +91,9 @@ def test_wait_that_the_server_names_counts_unless_it_is_too_long(client, retry_a
 def test_server_that_is_gone_stops_the_run(client):
     with FaultServer(echo) as server:
         url = server.url
-    asked = client(url, max_retries=0, stop_after=5, max_concurrency=2)
+    chat = client(url, max_retries=0, stop_after=5, max_concurrency=2)
     with pytest.raises(RuntimeError, match=r"\d+ calls in a row were not answered.*start the same command again"):
-        list(asked.chat_many(ask(str(n)) for n in range(100)))
+        list(chat.chat_many(ask(str(n)) for n in range(100)))
 
 
 @pytest.mark.parametrize("status", ["401", "404"])
@@ -113,18 +113,18 @@ def test_refused_call_is_not_tried_again(client):
 def test_key_comes_from_the_environment_alone(client, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret-1")
     with FaultServer(echo) as server:
-        asked = client(server.url, api_key_env="MY_KEY")
-        asked.ask(ask("x"))
+        chat = client(server.url, api_key_env="MY_KEY")
+        chat.ask(ask("x"))
         assert server.keys == {"Bearer secret-1"}
-        assert "secret-1" not in repr(pickle.dumps(asked))
-        assert "secret-1" not in asked._cache.path.read_bytes().decode(errors="replace")
+        assert "secret-1" not in repr(pickle.dumps(chat))
+        assert "secret-1" not in chat._cache.path.read_bytes().decode(errors="replace")
 
 
 def test_a_client_that_has_asked_can_be_written_down_as_datatrove_does(client):
     with FaultServer(echo) as server:
-        asked = client(server.url)
-        asked.ask(ask("x"))
-    assert json.loads(json.dumps(asdict(asked)))["base_url"] == server.url
+        chat = client(server.url)
+        chat.ask(ask("x"))
+    assert json.loads(json.dumps(asdict(chat)))["base_url"] == server.url
 
 
 def test_concurrency_is_bounded_and_used(client):
@@ -141,14 +141,14 @@ def test_equal_questions_at_once_are_one_call(client):
 
 def test_what_the_answer_depends_on_is_in_the_key(client):
     with FaultServer(echo) as server:
-        asked = client(server.url, params={"temperature": 0})
+        chat = client(server.url, params={"temperature": 0})
         for request in (ask("x"), ask("x", seed=1), ask("x", temperature=1), ask("y"), ask("x", top_k=5), ask("x")):
-            asked.ask(request)
-        assert asked.counts == {"calls": 5, "cached": 1, "prompt_tokens": 5, "answer_tokens": 5}
+            chat.ask(request)
+        assert chat.counts == {"calls": 5, "cached": 1, "prompt_tokens": 5, "answer_tokens": 5}
         # the key can be computed from what the server got, and parameters that OpenAI lacks get there too
-        assert {request_sha256(body) for body in server.calls} == asked._cache.keys()
+        assert {request_sha256(body) for body in server.calls} == chat._cache.keys()
         assert [body["top_k"] for body in server.calls if "top_k" in body] == [5]
-        other = ChatClient("other", server.url, str(asked._cache.path.parent), params={"temperature": 0})
+        other = ChatClient("other", server.url, str(chat._cache.path.parent), params={"temperature": 0})
         other.ask(ask("x"))
         assert other.counts["calls"] == 1
 
@@ -165,15 +165,15 @@ def test_one_repair_then_unreadable(client):
     read = object_parser({"lean": range(21)})
     answers = iter(["It is left.", '{"lean": 12}', "left", "very left", "never asked for"])
     with FaultServer(lambda body: next(answers)) as server:
-        asked = client(server.url)
-        first = asked.ask(Request([{"role": "user", "content": "a"}], read))
+        chat = client(server.url)
+        first = chat.ask(Request([{"role": "user", "content": "a"}], read))
         assert (first.parsed, first.repaired) == ({"lean": 12}, True)
         assert [m["role"] for m in server.calls[1]["messages"]] == ["user", "assistant", "user"]
         assert "not a JSON object" in server.calls[1]["messages"][2]["content"]
-        second = asked.ask(Request([{"role": "user", "content": "b"}], read))
+        second = chat.ask(Request([{"role": "user", "content": "b"}], read))
         assert second.kind == "unreadable"
         assert "very left" in second.reason
-        assert (asked.counts["repairs"], asked.counts["failures"]) == (2, 1)
+        assert (chat.counts["repairs"], chat.counts["failures"]) == (2, 1)
         # both answers were paid for: a second run reads them and asks nothing
         again = client(server.url)
         assert again.ask(Request([{"role": "user", "content": "b"}], read)) == second
@@ -220,22 +220,22 @@ def test_option_logprobs(client):
     logprobs = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}
     with FaultServer(lambda body: completion(body, "A", logprobs=logprobs)) as server:
         reply = client(server.url).ask(ask("x", logprobs=True, top_logprobs=3, max_tokens=1))
-    found = option_logprobs(reply.top_logprobs, ["A", "B", "C"])
-    assert found["A"] == pytest.approx(math.log(math.exp(-1) + math.exp(-2)))
-    assert (found["B"], found["C"]) == (pytest.approx(-3.0), None)
+    by_option = option_logprobs(reply.top_logprobs, ["A", "B", "C"])
+    assert by_option["A"] == pytest.approx(math.log(math.exp(-1) + math.exp(-2)))
+    assert (by_option["B"], by_option["C"]) == (pytest.approx(-3.0), None)
     assert option_logprobs(None, ["A"]) is None
     # what servers give for a token that cannot come
     assert option_logprobs([{"A": -9999.0, " A": -9999.0}], ["A"])["A"] == pytest.approx(-9999.0 + math.log(2))
 
 
 def test_parameters_from_yaml(client):
-    asked = client(None, params=OmegaConf.create({"stop": ["\n"], "temperature": 0}))
-    assert asked.params == {"stop": ["\n"], "temperature": 0}
-    json.dumps(asked.params)
+    chat = client(None, params=OmegaConf.create({"stop": ["\n"], "temperature": 0}))
+    assert chat.params == {"stop": ["\n"], "temperature": 0}
+    json.dumps(chat.params)
 
 
-def _ask_in_process(asked, texts):
-    assert all(reply.text == text for text, (_, reply) in zip(texts, asked.chat_many(map(ask, texts))))
+def _ask_in_process(chat, texts):
+    assert all(reply.text == text for text, (_, reply) in zip(texts, chat.chat_many(map(ask, texts))))
 
 
 def test_processes_share_replies(client):
@@ -255,8 +255,8 @@ def test_processes_share_replies(client):
 
 def test_reply_is_on_disk_before_it_is_used(client):
     with FaultServer(echo) as server:
-        asked = client(server.url)
-        reply = asked.ask(ask("x"))
+        chat = client(server.url)
+        reply = chat.ask(ask("x"))
         seen = []
         other = client(None)  # another connection, while the first still holds its own open
         thread = threading.Thread(target=lambda: seen.append(other.ask(ask("x"))))

@@ -139,7 +139,7 @@ def test_replay_and_two_workers_give_the_same_bytes(made, tmp_path):
 def test_finished_stages_are_skipped_and_changed_ones_made_again(made, tmp_path):
     output = tmp_path / "run"
     shutil.copytree(made[0] / "run", output)
-    asked = len(made[2].calls)
+    n_calls = len(made[2].calls)
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     replay(made, output)
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == before
@@ -150,7 +150,7 @@ def test_finished_stages_are_skipped_and_changed_ones_made_again(made, tmp_path)
     assert "6_answers" not in changed
     replay(made, output, min_distance=9)  # needs the posts, which are gone: all is made again, from the replies
     assert min(abs(j["score"] - 10) for row in rows_of(output / "dataset", "left") for j in row["judges"]) >= 9
-    assert len(made[2].calls) == asked
+    assert len(made[2].calls) == n_calls
 
 
 def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
@@ -182,7 +182,7 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
     answers = [row["answers"] for row in rejected if row["stage"] == "gates"] + [
         {"left": row["chosen"], "right": row["rejected"]} for row in rows
     ]
-    over = {side: sum(OffensiveWords()([own[side]])[0] > 0.02 for own in answers) for side in ("left", "right")}
+    over = {side: sum(OffensiveWords()([texts[side]])[0] > 0.02 for texts in answers) for side in ("left", "right")}
     assert manifest["measured"]["toxic_answers"] == over
     assert f"answers dropped for a toxicity over 0.02, left / right | {over['left']} / {over['right']} |" in card
 
@@ -241,9 +241,9 @@ def test_calls_without_an_answer_stop_the_run_and_a_second_start_asks_for_them_a
 
 
 def test_killed_runs_repeat_no_call_and_lose_no_row(tmp_path):
-    found = kill_at_random(tmp_path, n_kills=2, n_posts=20)
-    assert found["kills"] >= 2
-    assert {name: found[name] for name in ("repeated", "lost", "empty", "differing")} == dict.fromkeys(
+    figures = kill_at_random(tmp_path, n_kills=2, n_posts=20)
+    assert figures["kills"] >= 2
+    assert {name: figures[name] for name in ("repeated", "lost", "empty", "differing")} == dict.fromkeys(
         ("repeated", "lost", "empty", "differing"), 0
     )
 
@@ -348,9 +348,9 @@ def test_damaged_stage_is_named(made, tmp_path):
 
 
 def test_two_sides_are_asked_in_the_same_words_but_for_the_view():
-    one, other = (Rubric().answer_request("Q?", "social", side).messages[1]["content"] for side in ("left", "right"))
+    left, right = (Rubric().answer_request("Q?", "social", side).messages[1]["content"] for side in ("left", "right"))
     views = load_views()[1]
-    assert one.replace(views["social", "left"], "") == other.replace(views["social", "right"], "")
+    assert left.replace(views["social", "left"], "") == right.replace(views["social", "right"], "")
     for axis in ("economic", "social"):  # the views themselves are of like length
         lengths = [len(views[axis, side].split()) for side in ("left", "right")]
         assert max(lengths) <= 1.2 * min(lengths)

@@ -15,7 +15,7 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 
 class Request(NamedTuple):
-    """What to ask, how to read the answer (``parse`` raises ValueError if it cannot), parameters of the call."""
+    """A question, the reader of its answer (it raises ValueError if it cannot), and parameters of the call."""
 
     messages: Messages
     parse: Callable[[str], Any] | None = None

@@ -45,9 +45,9 @@ class Stage(NamedTuple):
     posts: str | None = None
 
 
-def reject(document: Document, stage: str, reason: str, found: str = "") -> Document:
+def reject(document: Document, stage: str, reason: str, detail: str = "") -> Document:
     """Mark a document as out; the first reason stands."""
-    document.metadata.setdefault(REJECTED, {"stage": stage, "reason": reason, "found": found})
+    document.metadata.setdefault(REJECTED, {"stage": stage, "reason": reason, "found": detail})
     return document
 
 
