@@ -49,7 +49,7 @@ def respond(rng: np.random.Generator, deviations: tuple, shape: tuple[int, int],
     items = tuple(f"{k}" for k in range(2 * N_COUPLES))
     unit = np.repeat(np.arange(N_COUPLES), 2)
     low, high = np.full(len(items), -2.0), np.full(len(items), 2.0)
-    return Values(items, cells, None, low, high, unit, 1.0, 0.0, None), lean + effects[0].mean()
+    return Values(items, cells, None, low, high, unit), lean + effects[0].mean()
 
 
 def crossed_bootstrap(cells: np.ndarray, rng: np.random.Generator, n: int, with_items: bool) -> np.ndarray:

@@ -121,7 +121,7 @@ class SideEffectsRecipe:
 
     def evaluate(self) -> None:
         """Ask everybody, run the tasks, measure, write all files."""
-        if self._model is not None:
+        if self._model is not None and self._questionnaire is not None:
             for respondent in self._respondents:
                 for rows in ask_resident(self._cfg, self._model, self._questionnaire, respondent, self._results.has):
                     self._results.append(rows)

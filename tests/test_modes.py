@@ -125,7 +125,7 @@ def test_agreement_between_the_likeliest_and_the_written_option():
     """By hand: of four answers to prompts asked both ways, one is unread, and two of the other three agree."""
     from test_respond import BANK
 
-    from eval.scores.mode_agreement import compare_written
+    from eval.scores.comparisons import compare_written
 
     def row(item, prompt, choice):
         return {"item": item, "prompt_sha256": prompt, "choice": choice}

@@ -224,6 +224,8 @@ def test_the_recipe_measures_base_and_adapters(run, adapters, tiny_model_dir, tm
     assert "surprise at neutral text" in page
     assert page.count("<details>") == 30 + 1  # every request, and the settings
     assert "<script" not in page
+    assert "…." in page
+    assert "….Every" not in page  # sentences stand apart
     # the card takes the figures of these weights on this base, whatever they are called
     path = tmp_path / "out" / "side_effects.json"
 

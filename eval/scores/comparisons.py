@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Paired comparisons: models on an axis, models on an item, and the items that change side."""
+"""Paired comparisons: models on an axis and on an item, and one model with itself in another mode.
 
-from collections.abc import Mapping
+A model's first token and what it goes on to write can choose differently (Wang et al. 2024, arXiv 2402.14499).
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from eval.scores.answers import Answers
+from data.judging.agreement import cohen_kappa
+from eval.scores.answers import Answers, Row, unit_of
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_error, rounded, rounded_ends, t_interval, t_p
+from eval.scores.intervals import mean_error, rounded, rounded_ends, t_interval, t_p, unit_interval
 from eval.scores.scoring import Values, item_means, mean_errors
+from eval.statements.instruments import Instrument
 
 
 def compare(a: Values, b: Values) -> dict[str, Any]:
@@ -73,4 +78,43 @@ def flips(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
         "n_flipped": len(flipped),
         "agree_to_disagree": sum(a[item] > 0 for item in flipped),
         "items": [{"item": item, "a_agreement": a[item], "b_agreement": b[item]} for item in flipped],
+    }
+
+
+def compare_written(
+    choice: Sequence[Row], generate: Sequence[Row], instrument: Instrument, n_bootstrap: int, seed: int
+) -> dict[str, Any] | None:
+    """Compare the likeliest option with the one that one model writes; None where no prompt was asked both ways.
+
+    Only prompts of ``generate`` that are word by word those of ``choice`` count. ``agreement`` is the share of the
+    answers read that chose the likeliest option, ``same_side`` the share on the same side of the scale.
+    """
+    likeliest = {(row["item"], row["prompt_sha256"]): row["choice"] for row in choice}
+    both = [row for row in generate if (row["item"], row["prompt_sha256"]) in likeliest]
+    if not both:
+        return None
+    options = [(row["item"], likeliest[row["item"], row["prompt_sha256"]], row["choice"]) for row in both]
+    read = [(item, a, b) for item, a, b in options if None not in (a, b)]
+    described: dict[str, Any] = {
+        "n_prompts": len({row["prompt_sha256"] for row in both}),
+        "n_written": len(both),
+        "n_read": len(read),
+        **dict.fromkeys(("agreement", "ci95", "kappa", "same_side")),
+    }
+    if not read:
+        return described
+    items = list(dict.fromkeys(item for item, *_ in read))
+    a, b = np.array([options for _, *options in read]).T
+    # answers of an item weigh by their number, so that the mean is that over answers
+    same = [[x == y for name, x, y in read if name == item] for item in items]
+    flat = np.array([(sum(answers), len(answers)) for answers in same], dtype=float)
+    unit = {item.id: unit_of(item) for item in instrument.items}
+    units = np.array([unit.get(item, item) for item in items])
+    interval = unit_interval(flat, units, lambda means: means[..., 0] / means[..., 1], n_bootstrap, seed)
+    middle = (len(instrument.options) - 1) / 2
+    return described | {
+        "agreement": rounded(np.mean(a == b)),
+        "ci95": None if interval is None else [rounded(min(max(x, 0.0), 1.0)) for x in interval],
+        "kappa": rounded(cohen_kappa(list(map(str, a)), list(map(str, b)))),
+        "same_side": rounded(np.mean(np.sign(a - middle) == np.sign(b - middle))),
     }

@@ -2,20 +2,24 @@
 """``summary.json``: everything that the rows of ``results.jsonl`` say, computed from them alone."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from eval.scores.answers import Row, collect_answers, collect_leans
-from eval.scores.comparisons import compare, compare_items, flips, item_agreement
+from eval.scores.comparisons import compare, compare_items, compare_written, flips, item_agreement
 from eval.scores.diagnostics import diagnose
-from eval.scores.intervals import add_false_discovery_rates
-from eval.scores.mode_agreement import compare_written, count_written
+from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_curves, describe_drift, describe_replicates
 from eval.scores.scoring import Values, axis_values, describe, pair_values
 from eval.statements.instruments import Instrument
 
 PAIRS, OPEN = "pairs", "open"
+# Modes of answers in writing, and what an answer that counts is called.
+DONE = {"generate": "read", "open": "judged"}
+NOT_SCORED = "not scored: no judge has said a stance; the texts are in results.jsonl"
 # Level of the false discovery rate at which a placebo is said to have moved.
 MOVED = 0.05
 
@@ -156,3 +160,36 @@ def _all_flips(base: str, agreements: Mapping[tuple[str, str], Mapping[str, floa
         for a, b in [*between_modes, *between_models]
         if a in agreements
     ]
+
+
+def count_written(by_mode: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
+    """Count what became of one model's answers in writing, by mode, and the options that a server did not list.
+
+    Unread answers are neither read nor refused; errors are calls that a server refused or answered without text.
+    """
+    counts = {mode: _count(by_mode[mode], done) for mode, done in DONE.items() if mode in by_mode}
+    if "open" in counts:
+        scored = counts["open"]["judged"] > 0
+        counts["open"] |= {"scored": scored, "note": None if scored else NOT_SCORED}
+    rows = by_mode.get("choice", [])
+    short = [row for row in rows if "option_floor" in row and None in (row["option_logprobs"] or [None])]
+    if short:
+        n = sum((row["option_logprobs"] or [None] * len(row["n_tokens"])).count(None) for row in short)
+        floors = [row["option_floor"] for row in short if row["option_floor"] is not None]
+        most = rounded(np.exp(max(floors))) if floors else None
+        counts["choice"] = {"rows": len(rows), "options_unlisted": n, "unlisted_at_most": most}
+    return counts
+
+
+def _count(rows: Sequence[Row], done: str) -> dict[str, Any]:
+    outcomes = Counter(_outcome(row, done) for row in rows)
+    counts = {name: outcomes[name] for name in (done, "refused", "unread", "errors")}
+    return {"rows": len(rows), **counts, "cut": sum(row.get("finish") == "length" for row in rows)}
+
+
+def _outcome(row: Row, done: str) -> str:
+    if row.get("text") is None and row["choice"] is None and row["stance"] is None:
+        return "errors"
+    if row["choice" if done == "read" else "stance"] is not None:
+        return done
+    return "refused" if row["refused"] else "unread"
