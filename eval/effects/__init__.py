@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What else a tuning changed: the requests, texts and measures of ``eval/side_effects.py``.
+"""Side effects of a tuning: the requests, texts and measures of ``eval/side_effects.py``.
 
-:func:`eval.effects.measures.measure_all` compares every model with the first one.
+The front door is :func:`eval.effects.measures.measure_all`, which compares every model with the first one.
 """

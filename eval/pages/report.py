@@ -132,13 +132,11 @@ def _changed_without(summary: Summary) -> list[Score]:
     ]
 
 
-def _most_moved(summary: Summary, name: str) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
+def _most_moved(summary: Summary, name: str) -> list[dict[str, Any]]:
     """Return the items of each mode that one model moved most against the first, placebo left out."""
     by_mode: dict[str, list[Mapping[str, Any]]] = {}
-    for row in summary["items"]:
+    for row in sorted(summary["items"], key=lambda row: (-abs(row["difference"]), row["item"])):
         if row["b"] == name and not row["placebo"]:
             by_mode.setdefault(row["mode"], []).append(row)
-    return [
-        (name, mode, sorted(rows, key=lambda row: (-abs(row["difference"]), row["item"]))[:MOST_MOVED])
-        for mode, rows in by_mode.items()
-    ]
+    modes = [mode for mode in summary["models"][name] if mode in by_mode]
+    return [{"model": name, "mode": mode, "rows": by_mode[mode][:MOST_MOVED]} for mode in modes]

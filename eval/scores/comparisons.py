@@ -89,12 +89,15 @@ def compare_written(
     Only prompts of ``generate`` that are word by word those of ``choice`` count. ``agreement`` is the share of the
     answers read that chose the likeliest option, ``same_side`` the share on the same side of the scale.
     """
-    likeliest = {(row["item"], row["prompt_sha256"]): row["choice"] for row in choice}
-    both = [row for row in generate if (row["item"], row["prompt_sha256"]) in likeliest]
+
+    def prompt(row: Row) -> tuple[str, str]:
+        return row["item"], row["prompt_sha256"]
+
+    likeliest = {prompt(row): row["choice"] for row in choice}
+    both = [row for row in generate if prompt(row) in likeliest]
     if not both:
         return None
-    options = [(row["item"], likeliest[row["item"], row["prompt_sha256"]], row["choice"]) for row in both]
-    read = [(item, a, b) for item, a, b in options if None not in (a, b)]
+    read = [row for row in both if None not in (likeliest[prompt(row)], row["choice"])]
     described: dict[str, Any] = {
         "n_prompts": len({row["prompt_sha256"] for row in both}),
         "n_written": len(both),
@@ -103,13 +106,12 @@ def compare_written(
     }
     if not read:
         return described
-    items = list(dict.fromkeys(item for item, *_ in read))
-    a, b = np.array([options for _, *options in read]).T
+    a, b = np.array([likeliest[prompt(row)] for row in read]), np.array([row["choice"] for row in read])
+    item = np.array([row["item"] for row in read])
     # answers of an item weigh by their number, so that the mean is that over answers
-    same = [[x == y for name, x, y in read if name == item] for item in items]
-    flat = np.array([(sum(answers), len(answers)) for answers in same], dtype=float)
+    flat = np.array([((a == b)[item == name].sum(), (item == name).sum()) for name in dict.fromkeys(item)], dtype=float)
     unit = {item.id: unit_of(item) for item in instrument.items}
-    units = np.array([unit.get(item, item) for item in items])
+    units = np.array([unit.get(name, name) for name in dict.fromkeys(item)])
     interval = unit_interval(flat, units, lambda means: means[..., 0] / means[..., 1], n_bootstrap, seed)
     middle = (len(instrument.options) - 1) / 2
     return described | {

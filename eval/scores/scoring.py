@@ -16,7 +16,7 @@ from eval.statements.instruments import Instrument, Pair
 
 
 class Values(NamedTuple):
-    """What each item adds to a score; the score is ``scale * mean + shift``."""
+    """The amounts that items add to a score, which is ``scale * mean + shift``."""
 
     items: tuple[str, ...]  # ids
     cells: np.ndarray  # by the options' probabilities; nan where there is no answer, [I, T, O]

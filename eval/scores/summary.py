@@ -25,7 +25,7 @@ MOVED = 0.05
 
 
 class Score(NamedTuple):
-    """What ``models`` of a ``summary.json`` says of one model in one mode on one axis."""
+    """One score of the ``models`` of a ``summary.json``."""
 
     model: str
     mode: str
