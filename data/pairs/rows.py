@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def file_format(path: str) -> str | None:
 
 def matching_files(pattern: str) -> list[str]:
     """Return the files that a path or glob names, sorted; the pattern itself if there are none."""
-    pattern = str(Path(pattern).expanduser())
+    pattern = os.path.expanduser(pattern)
     if Path(pattern).is_file():
         return [pattern]
     return [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()] or [pattern]
