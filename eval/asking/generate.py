@@ -34,17 +34,8 @@ def iterate_generations(
 ) -> Iterator[list[Row]]:
     """Yield the rows of ``results.jsonl``, batch by batch, as they are written.
 
-    Args:
-        model: Resident decoder, its adapters switched as wanted.
-        name: What the rows call it.
-        prompts: Of the modes ``generate`` and ``open``.
-        tokenizer: With ``prompt_tokens``, ``decode`` and ``stop_tokens`` (``finetune.tokenizers``).
-        options: Wordings, in the instrument's order.
-        decodings: How the text of each mode is drawn.
-        batch_size: Prompts written to at once; memory and speed depend on it, and in the last digits the logits.
-        system_prompt: Put before every prompt; None leaves the chat template its own.
-        is_known: Says of the unanswered rows of a batch whether all are answered already; such a batch is left out.
-            Batches are cut the same way whatever is known, so that every row is the same.
+    Memory and speed depend on ``batch_size``, and in the last digits the logits. A batch whose rows are all known is
+    left out. Batches are cut the same way whatever is known, so that every row is the same.
     """
     prompts = [with_system(prompt, system_prompt) for prompt in prompts]
     ids = [prompt_tokens(tokenizer, prompt.text, system_prompt) for prompt in prompts]
@@ -96,18 +87,11 @@ def iterate_steps(
 
     Keys and values belong to this iterator and lie in the model only while a step is computed, so between two steps
     the model may be used for anything else, and many iterators may take turns. The adapters must be the same at every
-    step.
+    step. Each prompt has a seed of its own. A prompt longer than ``max_tokens_per_forward`` is read in several steps,
+    which yield nothing but ``{}``.
 
     ``torchtune.generation.generate`` would draw all prompts from one stream of numbers, so that an answer
     depended on its neighbours, and take the head over every token of every prompt. Its parts are used here.
-
-    Args:
-        model: Without caches.
-        prompts: Token ids.
-        decoding: Its seed is not read.
-        seeds: One for each prompt.
-        stop_tokens: What ends an answer.
-        max_tokens_per_forward: A longer prompt is read in several steps, which yield nothing but ``{}``; None: in one.
 
     Raises:
         ValueError: If a prompt and its answer are longer than the model's context.

@@ -27,16 +27,11 @@ from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
 class Questionnaire(NamedTuple):
-    """An interview as a resident model reads it: what is wrong with it is found before a minute of loading.
-
-    Attributes:
-        tokenizer: Renders prompts, and reads what is written.
-        interview: Prompts and decodings.
-        questions: Those that are answered by log-probability, by the modes and the system prompt of a respondent.
-    """
+    """An interview as a resident model reads it: what is wrong with it is found before a minute of loading."""
 
     tokenizer: Any
     interview: Interview
+    # those that are answered by log-probability, by the modes and the system prompt of a respondent
     questions: dict[tuple[tuple[str, ...], str | None], list[Question]]
 
 
@@ -60,14 +55,9 @@ def ask_resident(
     respondent: Respondent,
     is_known: Callable[[list[Row]], bool],
 ) -> Iterator[list[Row]]:
-    """Yield the rows of one respondent.
+    """Yield the rows of one respondent, as many at once as the config allows.
 
-    Args:
-        cfg: Says how many prompts are asked at once.
-        model: The base and its adapters.
-        questionnaire: What is asked.
-        respondent: Who is asked.
-        is_known: Says whether rows are answered already; these are not asked again.
+    ``is_known`` says whether rows are answered already; these are not asked again.
     """
     name, interview = respondent.name, questionnaire.interview
     prompts = interview.of_modes({*respondent.modes} & {*WRITTEN})
@@ -97,13 +87,9 @@ def iterate_answers(
 ) -> Iterator[list[Row]]:
     """Yield the rows of ``results.jsonl``, forward by forward, as they are answered.
 
-    Args:
-        model: Resident decoder, its adapters switched as wanted.
-        name: What the rows call it.
-        questions: Of any modes.
-        max_tokens_per_forward: Budget of merged tokens; memory and speed depend on it, results do not.
-        is_known: Says of the unanswered rows of a forward whether all are answered already; such a forward is
-            left out. Forwards are cut the same way whatever is known, so that every row is the same to the bit.
+    ``max_tokens_per_forward`` merged tokens set memory and speed; results do not depend on them. A forward whose rows
+    are all known is left out. Forwards are cut the same way whatever is known, so that every row is the same to the
+    bit.
     """
     order = sorted(range(len(questions)), key=lambda k: tuple(questions[k].answers[0].tokens))
     forwards = cut_by_tokens([questions[k].answers for k in order], max_tokens_per_forward)

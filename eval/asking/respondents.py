@@ -32,16 +32,10 @@ _SERVED = ("model", "system_prompt", "modes", "params", "n_top_logprobs", "stop_
 
 
 class Interview(NamedTuple):
-    """What is asked.
-
-    Attributes:
-        prompts: By mode, in the order in which they are asked.
-        options: Wordings, in the instrument's order.
-        decodings: How the text of each mode is drawn.
-    """
+    """The prompts of each mode in the order in which they are asked, and how its text is drawn."""
 
     prompts: dict[str, list[Prompt]]
-    options: tuple[str, ...]
+    options: tuple[str, ...]  # wordings, in the instrument's order
     decodings: dict[str, Decoding]
 
     def of_modes(self, modes: Collection[str]) -> list[Prompt]:
@@ -50,29 +44,20 @@ class Interview(NamedTuple):
 
 
 class Respondent(NamedTuple):
-    """One who is asked.
-
-    Attributes:
-        name: What the rows call it.
-        modes: In which it is asked.
-        adapter: The adapter or blend that is switched on; None for the base, or where ``server`` is set.
-        system_prompt: Put before every prompt; None leaves the model or server its own.
-        server: What a config says about a server; None for the resident model.
-    """
+    """One who is asked."""
 
     name: str
     modes: tuple[str, ...]
-    adapter: str | None = None
-    system_prompt: str | None = None
-    server: Mapping[str, Any] | None = None
+    adapter: str | None = None  # the adapter or blend that is switched on; None for the base and for a server
+    system_prompt: str | None = None  # put before every prompt; None leaves the model or server its own
+    server: Mapping[str, Any] | None = None  # what a config says about a server; None for the resident model
 
 
 def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates) -> Interview:
     """Make the prompts of a config's modes.
 
     Raises:
-        ValueError: If a mode is unknown, the instrument or the templates have nothing for it, or a setting is out of
-            range.
+        ValueError: If a mode has nothing to ask, or a setting is out of range.
     """
     if not cfg.modes or not {*cfg.modes} <= {*MODES}:
         raise ValueError(f"modes={list(cfg.modes)}; use any of {list(MODES)}")
@@ -114,17 +99,10 @@ def read_respondents(
     modes: Sequence[str],
     labels: Collection[str],
 ) -> list[Respondent]:
-    """Return all who are asked, the base first.
-
-    Args:
-        entries: The key ``respondents`` of a config.
-        has_resident: Whether a model is loaded; without one there is no base.
-        adapters: Names of its adapters and blends.
-        modes: Those of the run.
-        labels: Label sets of the run.
+    """Return all who are asked, the base first; without a resident model there is no base.
 
     Raises:
-        ValueError: If an entry cannot be asked; lists every fault.
+        ValueError: If an entry of the key ``respondents`` cannot be asked; lists every fault.
     """
     respondents = [Respondent(BASE, tuple(modes))] if has_resident else []
     respondents += [Respondent(name, tuple(modes), adapter=name) for name in adapters]

@@ -109,16 +109,9 @@ def result_row(
 ) -> Row:
     """Return a row of ``results.jsonl``; every row has these columns, and answers in writing have more.
 
-    Args:
-        model: Name of who answered.
-        question: Instrument, mode, item, template, order, labels and sample, and the prompt's hash.
-        n_tokens: Length of each answer that was compared, or of the one that was written.
-        option_logprobs: Of each answer that was compared; None for one that a server does not list.
-        option_mass: Probability of all options together.
-        choice: The likeliest option, or the one that a text chooses.
-        refused: Whether a text refuses to answer.
-        text: What was written.
-        more: Further columns.
+    ``question`` is the prompt's row. ``n_tokens`` counts each answer that was compared, or the one that was written.
+    ``option_mass`` is the probability of all options together; ``choice`` is the likeliest, or the one that a text
+    chooses.
     """
     return {
         "model": model,

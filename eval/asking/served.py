@@ -38,11 +38,8 @@ def ask_served(
 ) -> Iterator[list[Row]]:
     """Yield the rows of a served respondent, one by one in the order of the prompts.
 
-    Args:
-        interview: What is asked.
-        respondent: With ``server``.
-        cache_dir: Where replies are kept, in a folder of the respondent's name, unless it names a place of its own.
-        is_known: Says whether rows are answered already; these are not asked again.
+    Replies are kept in ``cache_dir``, in a folder of the respondent's name, unless it names a place of its own.
+    ``is_known`` says whether rows are answered already; these are not asked again.
 
     Raises:
         ValueError: If the server refuses the first call of a mode.

@@ -56,12 +56,8 @@ def read_option(text: str, options: Sequence[str], to_say: Sequence[str]) -> int
     anything but a number, or an option in its exact wording, which a full stop, a reason ("because") or "with this
     statement" may follow. "Answer:", "I choose" and their like may precede it. Nothing else may name another answer:
     a list of the options, a label beside another option's wording, a second label that stands alone ("1. or 2") or,
-    where no labels were shown, a second option ("Agree. No, disagree.") is no answer.
-
-    Args:
-        text: What was written.
-        options: Wordings, in the instrument's order.
-        to_say: What was to be said for each: its label, or its wording where no labels were shown.
+    where no labels were shown, a second option ("Agree. No, disagree.") is no answer. ``to_say`` is what was to be said
+    for each option: its label, or its wording where no labels were shown.
     """
     lines = [line.strip(_MARKUP) for line in text.replace("’", "'").splitlines()]
     lines = [line for line in lines if line]
@@ -82,15 +78,7 @@ def read_option(text: str, options: Sequence[str], to_say: Sequence[str]) -> int
 def written_row(
     name: str, prompt: Prompt, options: Sequence[str], decoding: Decoding, writing: Writing
 ) -> dict[str, Any]:
-    """Return the row of ``results.jsonl`` about one answer in writing.
-
-    Args:
-        name: What the rows call the model.
-        prompt: What it was asked, in mode ``generate`` or ``open``.
-        options: Wordings, in the instrument's order.
-        decoding: How the text was drawn.
-        writing: What it wrote.
-    """
+    """Return the row of ``results.jsonl`` about one answer in writing."""
     text = writing.text
     choice = read_option(text, options, prompt.answers) if text and prompt.answers else None
     return result_row(

@@ -16,29 +16,18 @@ from random import Random
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
-    PlainValidator,
-    Strict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
 )
 from pydantic_core import ErrorDetails
 
 from eval.statements.importers import read_instrument
-
-
-def _text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("give a text, in quotes")
-    return value
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError("use a number")
-    return value
 
 
 def _mapping(value: Any) -> Any:
@@ -47,49 +36,9 @@ def _mapping(value: Any) -> Any:
     return value
 
 
-def _options(options: tuple[str, ...]) -> tuple[str, ...]:
-    if len(options) == 1 or len(set(options)) < len(options):
-        raise ValueError("use two or more different texts, in quotes")
-    return options
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("use a number above 0")
-    return value
-
-
-class _Context(NamedTuple):
-    """What an entry refers to."""
-
-    axes: list[str]
-    n_options: int
-
-
-def _context(info: ValidationInfo) -> _Context:
-    context: Any = info.context
-    return context
-
-
-def _axis(name: str, info: ValidationInfo) -> str:
-    axes = _context(info).axes
-    if name not in axes:
-        raise ValueError(f"the axes are {axes}")
-    return name
-
-
-def _weights(weights: dict[str, list[float]], info: ValidationInfo) -> dict[str, list[float]]:
-    axes, n_options = _context(info)
-    faults = [] if weights else [f"weigh it on one of {axes}"]
-    faults += [f"no axis {axis!r}, the axes are {axes}" for axis in weights if axis not in axes]
-    faults += [f"{axis}: use one number per option, {n_options}" for axis in weights if len(weights[axis]) != n_options]
-    if faults:
-        raise ValueError("; ".join(faults))
-    return weights
-
-
-Text = Annotated[str, Strict(), AfterValidator(_text)]
-Number = Annotated[float, PlainValidator(_number)]  # a whole number stays one: files are written as they were read
+Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
+Number = StrictInt | StrictFloat
+_Mapping = BeforeValidator(_mapping)  # without it pydantic would take a list for a NamedTuple's values in their order
 
 
 class Axis(NamedTuple):
@@ -101,8 +50,8 @@ class Axis(NamedTuple):
     low: Text
     high: Text
     offset: Number
-    divisor: Annotated[Number, AfterValidator(_positive)]
-    placebo: Annotated[bool, Strict()] = False
+    divisor: Annotated[Number, Field(gt=0)]
+    placebo: StrictBool = False
 
 
 class Item(NamedTuple):
@@ -111,7 +60,7 @@ class Item(NamedTuple):
     id: Text
     text: Text
     topic: Text
-    weights: Annotated[dict[Text, list[Number]], AfterValidator(_weights)]
+    weights: dict[Text, list[Number]]
     twin: Text | None = None
 
 
@@ -122,7 +71,7 @@ class Pair(NamedTuple):
     topic: Text
     left: Text
     right: Text
-    axis: Annotated[Text, AfterValidator(_axis)] | None = None
+    axis: Text | None = None
 
 
 class Instrument(NamedTuple):
@@ -133,10 +82,10 @@ class Instrument(NamedTuple):
     licence: Text
     language: Text
     source: Text
-    axes: dict[Text, Annotated[Axis, BeforeValidator(_mapping)]]
-    options: Annotated[tuple[Text, ...], AfterValidator(_options)]
-    items: tuple[Annotated[Item, BeforeValidator(_mapping)], ...]
-    pairs: tuple[Annotated[Pair, BeforeValidator(_mapping)], ...]
+    axes: dict[Text, Annotated[Axis, _Mapping]]
+    options: tuple[Text, ...]
+    items: tuple[Annotated[Item, _Mapping], ...]
+    pairs: tuple[Annotated[Pair, _Mapping], ...]
     sha256: str
 
     def axis_range(self, axis: str) -> tuple[float, float]:
@@ -180,9 +129,11 @@ class Instrument(NamedTuple):
 _FORM = TypeAdapter(Instrument)
 _ENTRIES: dict[str, tuple[str, Any]] = {"axes": ("axis", Axis), "items": ("item", Item), "pairs": ("pair", Pair)}
 _HINTS = {
-    "string_type": "give a text, in quotes",
-    "bool_type": "use true or false",
+    **dict.fromkeys(("string_type", "string_pattern_mismatch"), "give a text, in quotes"),
+    **dict.fromkeys(("int_type", "float_type"), "use a number"),
     **dict.fromkeys(("tuple_type", "list_type"), "give a list"),
+    "greater_than": "use a number above 0",
+    "bool_type": "use true or false",
     "dict_type": "give a mapping",
 }
 
@@ -208,13 +159,11 @@ def load_instrument(
         raise ValueError(f"{file}: a {type(raw).__name__} where a mapping is needed")
     given = {name: value for name, value in raw.items() if value is not None}
     form = {"axes": {}, "options": [], "items": [], "pairs": [], **given, "sha256": hashlib.sha256(content).hexdigest()}
-    axes = list(form["axes"]) if isinstance(form["axes"], Mapping) else []
-    n_options = len(form["options"]) if isinstance(form["options"], list) else 0
-    faults = _relation_faults(form, axes)
+    faults = _relation_faults(form)
     try:
-        loaded = _FORM.validate_python(form, context=_Context(axes, n_options))
+        loaded = _FORM.validate_python(form)
     except ValidationError as error:
-        faults = [_fault(breach, form) for breach in error.errors()] + faults
+        faults = [*dict.fromkeys(_fault(breach, form) for breach in error.errors()), *faults]
     if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
     return loaded
@@ -261,7 +210,7 @@ def draw(entries: Sequence[Item] | Sequence[Pair], limit: int, seed: int) -> set
 def _fault(breach: ErrorDetails, form: Mapping[str, Any]) -> str:
     """Return what pydantic says about a breach as one line with item and field."""
     where, entry_type = "instrument", Instrument
-    path = [part for part in breach["loc"] if part != "[key]"]
+    path = [part for part in breach["loc"] if part not in ("[key]", "int", "float")]
     if path[0] in _ENTRIES and len(path) > 1:
         section, key = path[:2]
         kind, entry_type = _ENTRIES[str(section)]
@@ -278,26 +227,40 @@ def _fault(breach: ErrorDetails, form: Mapping[str, Any]) -> str:
     return f"{where}: {field} is {breach['input']!r}; {hint}" if path else f"{where}: {hint}"
 
 
-def _relation_faults(form: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
-    """Return the faults between entries; an entry with a fault of its own is not left out."""
+def _relation_faults(form: Mapping[str, Any]) -> list[str]:
+    """Return where entries do not fit each other; an entry with a fault of its own is looked at too."""
     items, pairs = (
         [entry for entry in form[section] if isinstance(entry, Mapping)] if isinstance(form[section], list) else []
         for section in ("items", "pairs")
     )
+    axes = sorted(map(str, form["axes"])) if isinstance(form["axes"], Mapping) else []
     faults = [f"axis {axis}: its name has another meaning in the results" for axis in axes if axis in ("lean", "void")]
+    options = list(map(str, form["options"])) if isinstance(form["options"], list) else []
+    if len(options) == 1 or len(set(options)) < len(options):
+        faults.append(f"options: {options}; use two or more different texts, in quotes")
     if not form["items"] and not form["pairs"]:
         faults.append("instrument: items and pairs are both empty; give some of either")
+    weighed = {str(pair.get("axis")) for pair in pairs}
+    for item in items:
+        where, weights = f"item {item.get('id')}", item.get("weights")
+        if weights == {}:
+            faults.append(f"{where}: no weights; weigh it on one of {axes}")
+        for axis, numbers in weights.items() if isinstance(weights, Mapping) else ():
+            weighed.add(axis)
+            if axis not in axes:
+                faults.append(f"{where}: weights on {axis!r}; the axes are {axes}")
+            if isinstance(numbers, list) and len(numbers) != len(options):
+                faults.append(f"{where}: weights on {axis}: {numbers}; use one number per option, {len(options)}")
     if items:
-        weighed = {axis for item in items if isinstance(item.get("weights"), Mapping) for axis in item["weights"]}
-        idle = sorted({*axes} - weighed - {str(pair.get("axis")) for pair in pairs})
+        idle = [axis for axis in axes if axis not in weighed]
         faults += [f"axis {axis}: no item has weights on it; weigh one or drop it" for axis in idle]
+    for pair in pairs:
+        if pair.get("axis") not in (None, *axes):
+            faults.append(f"pair {pair.get('id')}: axis {pair['axis']!r}; the axes are {axes}")
+        if "left" in pair and pair["left"] == pair.get("right"):
+            faults.append(f"pair {pair.get('id')}: left and right are the same text; state two opposed views")
     ids = Counter(str(entry.get("id")) for entry in [*items, *pairs])
     faults += [f"id {name}: used {n} times; an id names one item or pair" for name, n in ids.items() if n > 1]
-    faults += [
-        f"pair {pair.get('id')}: left and right are the same text; state two opposed views"
-        for pair in pairs
-        if "left" in pair and pair["left"] == pair.get("right")
-    ]
     twins = {str(item.get("id")): item.get("twin") for item in items}
     for name, twin in twins.items():
         if twin is not None and (twin == name or twins.get(str(twin)) != name):

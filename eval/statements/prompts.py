@@ -52,17 +52,11 @@ class Templates(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A request before anybody is asked.
+    """A request before anybody is asked."""
 
-    Attributes:
-        row: What ``results.jsonl`` says about it before it is answered.
-        text: The user's turn; None: no request, and no chat template.
-        answers: What is compared or looked for: the options as they are to be said, in the instrument's order;
-            the left and the right statement; nothing where the answer is free text.
-    """
-
-    row: dict[str, Any]
-    text: str | None
+    row: dict[str, Any]  # what results.jsonl says about it before it is answered
+    text: str | None  # the user's turn; None: no request, and no chat template
+    # the options as they are to be said, in the instrument's order; left and right; nothing where any text is an answer
     answers: tuple[str, ...] = ()
 
 
@@ -82,10 +76,8 @@ def load_templates(templates: str) -> Templates:
     fields = set(Templates._fields) - {"sha256"}
     given = set(raw) if isinstance(raw, dict) else set()
     if not fields - set(OPTIONAL) <= given <= fields or set(raw["label"]) != set(LABEL_SETS):
-        raise ValueError(
-            f"{file}: the fields must be {sorted(fields)} ({', '.join(OPTIONAL)} may be left out), "
-            f"those of label {LABEL_SETS}"
-        )
+        all_fields = f"{sorted(fields)} ({', '.join(OPTIONAL)} may be left out)"
+        raise ValueError(f"{file}: the fields must be {all_fields}, those of label {LABEL_SETS}")
     texts = {}
     for section, placeholders in PLACEHOLDERS.items():
         texts[section] = {template["id"]: template["text"] for template in raw.get(section, [])}
@@ -127,15 +119,11 @@ def choice_prompts(
 ) -> list[Prompt]:
     """Ask for one of the options: each item x template x option order x label set.
 
-    Args:
-        instrument: Must have items.
-        templates: Wordings; the first ``n_templates`` of ``choice`` are used.
-        n_templates: At least 1.
-        n_orders: How many of :func:`option_orders`.
-        labels: Any of ``digits`` (1, 2, ...), ``letters`` (A, B, ...), ``words`` (the options themselves).
+    The first templates and orders are taken; labels are any of ``digits`` (1, 2, ...), ``letters`` (A, B, ...) and
+    ``words`` (the options themselves).
 
     Raises:
-        ValueError: If there are fewer templates, orders or labels.
+        ValueError: If there are fewer.
     """
     wordings = _first("n_templates", templates.choice, n_templates)
     orders = _first_orders("n_orders", len(instrument.options), n_orders)
@@ -154,9 +142,6 @@ def generate_prompts(
 
     All of ``templates.generate`` are asked (PoliTune's protocol: the option first, then an explanation), and the first
     ``n_templates`` of ``choice`` (0: none), word by word as in that mode, so that both answers can be compared.
-
-    Raises:
-        ValueError: If there are fewer templates, orders or labels, or nothing is asked.
     """
     wordings = templates.generate | _first("n_generate_templates", templates.choice, n_templates, least=0)
     if not wordings:
@@ -179,9 +164,6 @@ def open_prompts(instrument: Instrument, templates: Templates, n_templates: int,
     """Ask for free text: about each item in the first ``n_templates`` of ``open``, and every open prompt.
 
     An open prompt is about no item: its id stands as ``item`` and as ``template``.
-
-    Raises:
-        ValueError: If there are fewer templates, or nothing is asked.
     """
     requests = [
         (item.id, template, text.format(statement=item.text))
