@@ -61,10 +61,10 @@ class LocalServer(ABC):
             # open before it is served: whoever comes in between waits
             self._socket = socket.create_server((ADDRESS, port))
         except OSError as error:
-            in_use = f"port={port} is in use; end what uses it, or give port=0 for any free one"
-            raise OSError(
-                error.errno, in_use if error.errno == errno.EADDRINUSE else f"port={port}: {error}"
-            ) from error
+            problem = "is in use; end what uses it, or give port=0 for any free one"
+            if error.errno != errno.EADDRINUSE:
+                problem = f"cannot be had: {error.strerror}"
+            raise OSError(error.errno, f"port={port} {problem}") from error
         self.address, self.port = self._socket.getsockname()
         self.url = f"http://{self.address}:{self.port}/"
 
