@@ -160,10 +160,10 @@ class TextClassifier(_FolderModel):
         Raises:
             ValueError: If the model has no such label.
         """
-        about = self._pipeline.model.config
-        if self.label not in about.label2id:
-            raise ValueError(f"{self.folder}: no label {self.label!r}; use one of {', '.join(about.label2id)}")
-        is_alone = about.num_labels == 1 or about.problem_type == "multi_label_classification"
+        settings = self._pipeline.model.config
+        if self.label not in settings.label2id:
+            raise ValueError(f"{self.folder}: no label {self.label!r}; use one of {', '.join(settings.label2id)}")
+        is_alone = settings.num_labels == 1 or settings.problem_type == "multi_label_classification"
         return self._outputs(
             texts,
             lambda output, _: next(entry["score"] for entry in output if entry["label"] == self.label),

@@ -149,7 +149,8 @@ def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Over
     for statement in statements:
         for run in shingles(statement.text, RUN):
             runs[len(run)].add(run)
-    of_text, of_statement = ([shingles(text, 3) for text in own] for own in (texts, [s.text for s in statements]))
+    of_text = [shingles(text, 3) for text in texts]
+    of_statement = [shingles(statement.text, 3) for statement in statements]
     result = []
     for text, grams, n_shared in zip(texts, of_text, _shared_weights(of_text, of_statement, {})):
         similarity = {k: n / (len(grams) + len(of_statement[k]) - n) for k, n in n_shared.items()}

@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from data.language import words
 
 EXACT_ROWS = 20_000  # for more texts the similarities of all pairs are too many
-_BLOCK = 100_000  # pairs, or cells of a matrix, that are compared at once
-_ROWS = 1_000  # texts that are compared with all others at once
+_BLOCK = 100_000  # pairs that are compared at once
+_ROWS = 1_000  # texts that are compared at once with all others
 
 PairsOf = Callable[[Sequence[str]], Iterable[tuple[int, int]]]  # from texts to the indices of those that are alike
 
@@ -32,14 +32,8 @@ def shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
 def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, alike: PairsOf | None = None) -> list[int]:
     """Give each text the lowest index among those that a chain of near duplicates joins it to.
 
-    Args:
-        texts: Prompts or posts.
-        threshold: Least Jaccard similarity of word 3-grams, above 0.
-        alike: Finds further near duplicates, such as :class:`data.text_models.Alike`: texts of other words that mean
-            the same.
-
-    Raises:
-        ValueError: If the threshold is not above 0, or above 1.
+    These have at least the threshold as their Jaccard similarity of word 3-grams, or are found by ``alike``, such as
+    :class:`data.text_models.Alike`, which joins texts of other words that mean the same.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}; use a number up to 1 and above 0")

@@ -27,6 +27,7 @@ ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
 STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
 MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
 
+# Jinja drops the last line feed of a template, so two stand at the end.
 _CARD = """\
 ---
 {{ card_data }}
@@ -127,7 +128,7 @@ def repair(
         )
     kept, rejected = [], []
     for part in sets:
-        rejected += [_rejected(part, d.row, None, None, [d]) for d in part.broken if d.kind == "invalid row"]
+        rejected += [_rejected(part, [defect]) for defect in part.broken if defect.kind == "invalid row"]
         kept += _candidates(part, checks)
     steps: tuple[Callable[[list[Candidate]], Dropped], ...] = (
         lambda rows: _flawed(rows, framed_prompts),
@@ -137,7 +138,7 @@ def repair(
     )
     for step in steps:
         dropped = step(kept)
-        rejected += [_rejected(row.home, row.pair.row, row.home.ids[row.place], row.pair, why) for row, why in dropped]
+        rejected += [_rejected(row.home, why, row) for row, why in dropped]
         gone = {(row.home.name, row.place) for row, _ in dropped}
         kept = [row for row in kept if (row.home.name, row.place) not in gone]
     if not kept:
@@ -165,16 +166,16 @@ def _candidates(part: PreferenceSet, checks: Checks) -> list[Candidate]:
     masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in FIELDS)) for pair in part.pairs]
     repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
     defects, similarities = defects_by_row(masked, checks, repeated_ids)
-    return [Candidate(part, i, *about) for i, about in enumerate(zip(masked, defects, similarities))]
+    return [Candidate(part, i, *row) for i, row in enumerate(zip(masked, defects, similarities))]
 
 
 def _flawed(rows: Sequence[Candidate], framed_prompts: str) -> Dropped:
     """Return the rows with a defect that is not only noted."""
-    may_stay = {kind for kind, about in KINDS.items() if about.group == "note"}
+    may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
     if framed_prompts == "keep":
         may_stay.add("framed prompt")
-    found = [(row, [defect for defect in row.defects if defect.kind not in may_stay]) for row in rows]
-    return [(row, defects) for row, defects in found if defects]
+    fatal = [(row, [defect for defect in row.defects if defect.kind not in may_stay]) for row in rows]
+    return [(row, defects) for row, defects in fatal if defects]
 
 
 def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:
@@ -289,7 +290,9 @@ def _row(row: Candidate, side: str) -> dict[str, Any]:
     }
 
 
-def _rejected(part: PreferenceSet, number: int, its_id: str | None, pair: Pair | None, why: list[Defect]) -> dict:
+def _rejected(part: PreferenceSet, why: list[Defect], row: Candidate | None = None) -> dict[str, Any]:
+    """Return a dropped row with its reasons; an invalid row shows no texts."""
     reasons = [{"reason": defect.kind, "field": defect.field, "found": defect.found} for defect in why]
-    texts = {field: getattr(pair, field) if pair else None for field in FIELDS}
-    return {"set": part.name, "row": number, "id": its_id, "reason": why[0].kind, "reasons": reasons, **texts}
+    texts = {field: row and getattr(row.pair, field) for field in FIELDS}
+    row_id = part.ids[row.place] if row else None
+    return {"set": part.name, "row": why[0].row, "id": row_id, "reason": why[0].kind, "reasons": reasons, **texts}
