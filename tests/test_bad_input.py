@@ -51,10 +51,7 @@ def run(tune_run, recipe, path, output) -> int | str:
 
 @pytest.mark.parametrize("name", spoilt(POST, "text"))
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(recipe, name, tune_run, tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(recipe, name, tune_run, tmp_path):
     row, column, *_ = RECIPES[recipe]
     content, message = spoilt(row, column)[name]
     (tmp_path / name).write_bytes(content)
@@ -70,10 +67,7 @@ def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(recipe, name, tu
     assert not list((tmp_path / "out").rglob("completions/*"))
 
 
-def test_a_post_of_ten_megabytes_is_named(tune_run, tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_a_post_of_ten_megabytes_is_named(tune_run, tmp_path):
     for recipe in ("synthesize", "review"):
         path = tmp_path / f"{recipe}.jsonl"
         path.write_text(json.dumps(POST) + "\n" + json.dumps(POST | {"id": 2, "text": "x " * 5_000_000}) + "\n")
@@ -90,10 +84,7 @@ def test_a_post_of_ten_megabytes_is_named(tune_run, tmp_path, monkeypatch):
     assert (found["row"], found["found"]) == (2, "chosen has 10,000,000 characters, at most 1,000,000 are taken")
 
 
-def test_ids_that_occur_twice_are_named(tune_run, tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_ids_that_occur_twice_are_named(tune_run, tmp_path):
     path = tmp_path / "twice.csv"
     path.write_text(table([POST, POST]))
     said = run(tune_run, "synthesize", path, tmp_path / "out")

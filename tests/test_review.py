@@ -17,13 +17,6 @@ from data.pairs.rows import load_rows
 from data.people.items import Review, read_items
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def test_two_reviewers_give_kappa_and_a_gold_file(serve, tmp_path):
     extra = {"one rejects": "left", "both reject": "left", "one skips": "right"}
     client = serve([{"text": text, "side": "SECRET"} for text in {**LEANS, **extra}])

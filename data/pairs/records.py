@@ -45,11 +45,11 @@ class InvalidRow(NamedTuple):
 
 
 class Repetition(NamedTuple):
-    """A row that has the value of a row before it."""
+    """A row that has the id of a row before it."""
 
     number: int
     first: int
-    value: Any
+    id: Any
 
 
 def read_pairs(
@@ -115,12 +115,12 @@ def split_rows(
     return pairs, invalid
 
 
-def duplicate_ids(rows: Iterable[Mapping[str, Any]], column: str = "id") -> list[Repetition]:
+def duplicate_ids(rows: Iterable[Mapping[str, Any]]) -> list[Repetition]:
     """Return the rows whose id an earlier row has; rows without an id do not count."""
     first: dict[Any, int] = {}
     repetitions = []
     for number, row in enumerate(rows, start=1):
-        value = row.get(column)
+        value = row.get("id")
         if value is not None and first.setdefault(value, number) != number:
             repetitions.append(Repetition(number, first[value], value))
     return repetitions
