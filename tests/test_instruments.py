@@ -79,7 +79,7 @@ def change(*path_and_value):
         (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights.economic.1 is 'x'; use a number"),
         (
             change("items", 0, "weights", {"social": [1, 2]}),
-            "weights on 'social'; the axes are ['economic'], the axes are ['economic']",
+            "weights on 'social'; the axes are ['economic']",
         ),
         (change("items", 0, "weights", {}), "item a: no weights; weigh it on one of ['economic']"),
         (change("items", 0, "text", " "), "item a: text is ' '"),
