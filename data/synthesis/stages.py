@@ -150,7 +150,7 @@ def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
     """Run the stages that are not done yet, and return whether all are done now (Slurm only takes the jobs).
 
     Args:
-        stages: In order.
+        stages: All of them, in order.
         executor: A datatrove executor that lacks ``pipeline``, ``tasks`` and ``logging_dir``.
 
     Raises:
@@ -165,7 +165,9 @@ def run_stages(stages: Sequence[Stage], executor: Executor) -> bool:
     for stage, mark in zip(stages, marks):
         if _is_done(stage, mark):
             continue
-        _renew(stage, mark)
+        if not _has_mark(stage, mark):  # made under other settings, or not at all
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            write_whole(stage.folder / "settings.json", mark)
         depends: dict[str, Any] = {"depends": before} if submits and before else {}
         steps = [*stage.steps, StageWriter(stage.folder)]
         before = executor(steps, tasks=stage.tasks, logging_dir=str(stage.folder / "logs"), **depends)
@@ -216,11 +218,3 @@ def _has_mark(stage: Stage, mark: bytes) -> bool:
 def _is_done(stage: Stage, mark: bytes) -> bool:
     n_done = sum(1 for _ in (stage.folder / "logs" / "completions").glob("*"))
     return _has_mark(stage, mark) and n_done == stage.tasks
-
-
-def _renew(stage: Stage, mark: bytes) -> None:
-    """Clear a stage that was made under other settings."""
-    if not _has_mark(stage, mark):
-        shutil.rmtree(stage.folder, ignore_errors=True)
-        stage.folder.mkdir(parents=True)
-        write_whole(stage.folder / "settings.json", mark)
