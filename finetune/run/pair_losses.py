@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torchtune import training
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.modules.peft import disable_adapter
 from tqdm import tqdm
 
@@ -57,11 +56,11 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     return {"peak_memory_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
 
 
-class LogProbs(NamedTuple):
-    """Log-probabilities of the two answers of each pair, nats."""
+class Scores(NamedTuple):
+    """Answers of N pairs, chosen and rejected in turn."""
 
-    chosen: Tensor  # [N]
-    rejected: Tensor  # [N]
+    log_probs: Tensor  # [2N], nats
+    lengths: Tensor  # [2N], scored tokens
 
 
 class PairLosses:
@@ -95,12 +94,12 @@ class PairLosses:
         with torch.set_grad_enabled(train):
             for turn in self._processes.turns(cut_by_tokens(pairs, self._max_tokens)):
                 part = [pairs[k] for k in turn.piece]
-                policy = self._log_probs(part)
-                known: LogProbs | tuple[None, None] = (None, None)
+                scores = self._score(part)
+                known: tuple[Tensor | None, Tensor | None] = (None, None)
                 if reference is not None:
                     values = torch.tensor([reference[k] for k in turn.piece], device=self._processes.device)
-                    known = self._normalized(LogProbs(*values.T), part)
-                losses, chosen, rejected = self._loss_fn(*self._normalized(policy, part), *known)
+                    known = self._split(values.flatten(), scores.lengths)
+                losses, chosen, rejected = self._loss_fn(*self._split(*scores), *known)
                 if train:
                     # FSDP takes the mean over processes; the loss is a mean over all pairs of the step.
                     share = self._processes.n / len(pairs) if turn.counts else 0.0
@@ -116,27 +115,24 @@ class PairLosses:
                             "rewards/rejected": rejected,
                             "rewards/accuracies": (chosen > rejected).float(),
                             "rewards/margins": chosen - rejected,
-                            "log_probs/chosen": policy.chosen,
-                            "log_probs/rejected": policy.rejected,
+                            "log_probs/chosen": scores.log_probs[0::2],
+                            "log_probs/rejected": scores.log_probs[1::2],
                         },
                     )
         self._policy.train()
         reshard(self._policy)
         return metrics
 
-    def _log_probs(self, pairs: Sequence[Pair]) -> LogProbs:
-        tree = build_tree([answer for pair in pairs for answer in pair]).to(self._processes.device)
+    def _score(self, pairs: Sequence[Pair]) -> Scores:
+        tree = build_tree([answer for pair in pairs for answer in pair])
+        lengths = torch.tensor((0, *tree.answer_ends)).diff()
         with self._activations:
-            sums = self._policy(tree)
-        return LogProbs(sums[0::2], sums[1::2])
+            return Scores(self._policy(tree.to(self._processes.device)), lengths.to(self._processes.device))
 
-    def _normalized(self, sums: LogProbs, pairs: Sequence[Pair]) -> LogProbs:
-        """Return means over the scored tokens where the loss asks for them."""
-        if not self._length_normalized:
-            return sums
-        n_scored = [[sum(label != CROSS_ENTROPY_IGNORE_IDX for label in a.labels[1:]) for a in pair] for pair in pairs]
-        lengths = torch.tensor(n_scored, device=sums.chosen.device)
-        return LogProbs(sums.chosen / lengths[:, 0], sums.rejected / lengths[:, 1])
+    def _split(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values of chosen and rejected answers, as means over tokens where the loss asks for them."""
+        values = log_probs / lengths if self._length_normalized else log_probs
+        return values[0::2], values[1::2]
 
     @torch.no_grad()
     def _reference_values(self, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
@@ -151,7 +147,7 @@ class PairLosses:
             with disable_adapter(self._policy), bar:
                 # one pair a forward, so that a value never depends on the other pairs of the step
                 for turn in self._processes.turns(missing):
-                    chosen, rejected = (x.item() for x in self._log_probs([pairs[turn.piece]]))
+                    chosen, rejected = self._score([pairs[turn.piece]]).log_probs.tolist()
                     scored = {turn.piece: (chosen, rejected)} if turn.counts else {}
                     for k, value in [item for part in self._processes.gather(scored) for item in part.items()]:
                         values[k] = value

@@ -213,17 +213,10 @@ def can_attend(module: MultiHeadAttention) -> bool:
 
 
 def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, mask=None, input_pos=None) -> Tensor:
-    """Compute a layer for which :func:`can_attend` holds, along branches if ``mask`` is a cut tree.
+    """Compute a layer for which :func:`can_attend` holds, ``[1, T, D]`` for ``x [1, T, D]``.
 
-    Args:
-        module: Projections and rotary table.
-        x: ``[1, T, D]``.
-        y: As in torchtune; ``x`` for a cut tree.
-        mask: :class:`TreePieces`, a block mask, or what torchtune takes.
-        input_pos: Depths ``[1, T]``.
-
-    Returns:
-        ``[1, T, D]``.
+    It runs along branches if ``mask`` is :class:`TreePieces`, in blocks if it is a block mask, else as torchtune does.
+    ``y`` is as in torchtune, ``x`` for a tree; ``input_pos`` are depths ``[1, T]``.
     """
     if isinstance(mask, BlockMask):
         return _attend_in_blocks(module, x, mask, input_pos)

@@ -130,18 +130,11 @@ class _AnswerSums(torch.autograd.Function):
 
 
 def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = None) -> Tensor:
-    """Return the summed log-probability of each answer of a tree.
+    """Return the summed log-probability of each answer of a tree, nats, float32 ``[N]`` (float64 for a float64 model).
 
-    Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. A frozen
-    head is treated as a constant; a LoRA on it gets its gradient.
-
-    Args:
-        model: Decoder; its adapters count as they are switched.
-        tree: Continuations merged by :func:`finetune.tree.prefix_tree.build_tree`.
-        mask: What the layers take as their mask; None for the tree's own attention bias.
-
-    Returns:
-        Nats, float32 ``[N]`` (float64 for a float64 model).
+    Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. Adapters count as they
+    are switched. A frozen head is treated as a constant; a LoRA on it gets its gradient. ``mask`` is what the layers
+    take as theirs; None is the tree's own attention bias.
 
     Source: Rafailov et al. 2023, Eq. 7 needs only these sums; the order of products is ours.
     """
