@@ -24,7 +24,7 @@ from torchtune import config, training, utils
 from data.recipe.config import check_config, plain_errors
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
-from finetune.adapters.folders import AdapterSet, read_adapters
+from finetune.adapters.folders import read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -40,17 +40,7 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class ExportRecipe:
-    """Check everything, load the base, blend, write.
-
-    Args:
-        cfg: A config that passed :func:`data.recipe.config.check_config`.
-
-    Raises:
-        FileExistsError: If ``output_dir`` is there.
-        FileNotFoundError: If a folder, a summary or llama.cpp's converters are not there.
-        PermissionError: If something is to be pushed and there is no token.
-        ValueError: If a setting cannot work.
-    """
+    """Check everything in a config that passed ``check_config``, then load the base, blend and write."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
@@ -65,18 +55,15 @@ class ExportRecipe:
         self._weights = {name: float(weight) for name, weight in (cfg.blend or {}).items() if weight}
         if not self._weights:
             raise ValueError(f"blend={cfg.blend}: no weight beside 0, which is the base; for example blend.left=1")
-        folders = self._read_adapters().folders
+        folders = read_adapters(cfg.adapters).folders
+        if list(self._weights.values()) != [1.0] or not self._weights.keys() <= folders.keys():
+            # not one adapter as it is, which may be of any kind of LoRA
+            read_adapters({**cfg.adapters, EXPORTED: self._weights})
         self._folders = {name: folders[name] for name in self._weights}
         self._converters = find_converters(cfg.llama_cpp) if "gguf" in self._formats else None
         self._measured = read_measured(cfg.summaries or [], self._weights, self._folders, self._base)
         if cfg.push_to_hub:
             require_token(cfg.push_to_hub)
-
-    def _read_adapters(self) -> AdapterSet:
-        adapters = read_adapters(self._cfg.adapters)
-        if list(self._weights.values()) == [1.0] and self._weights.keys() <= adapters.folders.keys():
-            return adapters  # the adapter as it is, whatever kind of LoRA
-        return read_adapters({**self._cfg.adapters, EXPORTED: self._weights})
 
     def export(self) -> None:
         """Write all formats beside ``output_dir``, rename, push if asked, print how to serve them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -24,38 +24,22 @@ from finetune.adapters.folders import ADAPTER_FILE, TORCHTUNE_NAMES, read_adapte
 from finetune.tree.layers import accumulate_when_reading
 
 
-def _rename_modules(settings: LoraConfig) -> LoraConfig:
-    """Give every projection that a config names its torchtune name."""
-    settings.target_modules = {TORCHTUNE_NAMES[m] for m in settings.target_modules}
-    settings.rank_pattern = {TORCHTUNE_NAMES[m]: r for m, r in settings.rank_pattern.items()}
-    settings.alpha_pattern = {TORCHTUNE_NAMES[m]: a for m, a in settings.alpha_pattern.items()}
-    return settings
-
-
-def _torchtune_name(hf_name: str) -> tuple[str, str]:
-    """Split ``base_model.model.….q_proj.lora_A.weight`` into torchtune's module name and the rest."""
-    module, _, part = hf_name.removeprefix("base_model.model.").partition(".lora_")
-    parent, _, projection = module.rpartition(".")
-    parent = parent.removeprefix("model.").replace("self_attn", "attn")
-    name = TORCHTUNE_NAMES.get(projection)
-    if name is None or not part:
-        raise ValueError(f"unknown adapter tensor {hf_name}; allowed are LoRA tensors on {sorted(TORCHTUNE_NAMES)}")
-    return (f"{parent}.{name}" if parent else name), f"lora_{part}"
-
-
 def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Rename adapter tensors and give query and key rows torchtune's interleaved rotary layout."""
+    """Give adapter tensors torchtune's names, and query and key rows its interleaved rotary layout."""
     n_heads = {"q_proj": base["num_attention_heads"]}
     n_heads["k_proj"] = base.get("num_key_value_heads") or n_heads["q_proj"]
     converted = {}
-    for hf_name, tensor in state.items():
-        module, part = _torchtune_name(hf_name)
-        projection = module.rpartition(".")[2]
-        # Only what is indexed by output features (B, DoRA's magnitude) carries the rotary layout.
-        if projection in n_heads and not part.startswith("lora_A"):
+    for hf_name, tensor in state.items():  # base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
+        module, _, part = hf_name.removeprefix("base_model.model.").partition(".lora_")
+        parent, _, projection = module.rpartition(".")
+        if projection not in TORCHTUNE_NAMES or not part:
+            raise ValueError(f"unknown adapter tensor {hf_name}; allowed are LoRA tensors on {sorted(TORCHTUNE_NAMES)}")
+        # Only tensors that are indexed by output features (B, DoRA's magnitude) carry the rotary layout.
+        if projection in n_heads and not part.startswith("A"):
             halves = tensor.reshape(n_heads[projection], 2, -1, *tensor.shape[1:])
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
-        converted[f"{module}.{part}"] = tensor
+        path = [parent.removeprefix("model.").replace("self_attn", "attn"), TORCHTUNE_NAMES[projection]]
+        converted[".".join(filter(None, path)) + f".lora_{part}"] = tensor
     return converted
 
 
@@ -73,7 +57,10 @@ def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder:
 
 def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[str, Any]) -> None:
     """Put peft's layers of one adapter around a model's and fill them with the adapter's weights."""
-    settings = _rename_modules(read_adapter_config(folder))
+    settings = read_adapter_config(folder)
+    settings.target_modules = {TORCHTUNE_NAMES[m] for m in settings.target_modules}
+    settings.rank_pattern = {TORCHTUNE_NAMES[m]: r for m, r in settings.rank_pattern.items()}
+    settings.alpha_pattern = {TORCHTUNE_NAMES[m]: a for m, a in settings.alpha_pattern.items()}
     state = load_file(folder / ADAPTER_FILE)
     if "output" in settings.target_modules:
         if not isinstance(model.output, torch.nn.Module):
