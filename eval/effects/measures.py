@@ -49,6 +49,14 @@ class Measure(NamedTuple):
     unit: str
 
 
+class Estimate(NamedTuple):
+    """The value of a measure of one model over n requests, lines or documents, with its 95 % interval."""
+
+    n: int | None
+    value: float | None
+    ci95: Sequence[float] | None
+
+
 class Change(NamedTuple):
     """A paired change from the first model, its 95 % interval and p."""
 
@@ -152,7 +160,8 @@ def _measure_tasks(rows: Sequence[Row]) -> Entries:
             if score is not first and None not in (value, first["value"]):
                 change = _t_change(value - first["value"], _error_between(first, score))
             ci95 = None if value is None else t_interval(value, _as_error(score["stderr"]))
-            entries.append(_entry(Measure(f"{task}: {metric}", TASK, "score"), name, score["n"], value, ci95, change))
+            estimate = Estimate(score["n"], value, ci95)
+            entries.append(_entry(Measure(f"{task}: {metric}", TASK, "score"), name, estimate, change))
     return entries
 
 
@@ -180,19 +189,18 @@ def _shares(measure: Measure, values: Mapping[str, np.ndarray]) -> Entries:
     first, entries = next(iter(values.values()), None), []
     for name, counted in values.items():
         share, n = float(counted.mean()), len(counted)
-        change = None if counted is first or first is None else share_change(first, counted)
-        entries.append(_entry(measure, name, n, share, wilson(share, n), change))
+        change = None if first is None or counted is first else share_change(first, counted)
+        entries.append(_entry(measure, name, Estimate(n, share, wilson(share, n)), change))
     return entries
 
 
-def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | None = None) -> Entries:
-    """Return sum(values) / sum(n) by model; n None: the mean."""
+def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | float = 1.0) -> Entries:
+    """Return sum(values) / sum(n) by model; n = 1: the mean."""
     first, entries = next(iter(values.values())), []
-    n = np.ones(len(first)) if n is None else n
-    for name, these in values.items():
-        value, error = ratio(these, n)
-        change = None if these is first else _t_change(*ratio(these - first, n))
-        entries.append(_entry(measure, name, len(these), value, t_interval(value, error), change))
+    for name, x in values.items():
+        mean, error = ratio(x, n)
+        change = None if x is first else _t_change(*ratio(x - first, n))
+        entries.append(_entry(measure, name, Estimate(len(x), mean, t_interval(mean, error)), change))
     return entries
 
 
@@ -210,11 +218,12 @@ def share_change(a: np.ndarray, b: np.ndarray) -> Change:
     return Change(float(b.mean()) - float(a.mean()), [max(middle - half, -1.0), min(middle + half, 1.0)], p)
 
 
-def ratio(x: np.ndarray, n: np.ndarray) -> tuple[float, MeanError | None]:
+def ratio(x: np.ndarray, n: np.ndarray | float) -> tuple[float, MeanError | None]:
     """Return sum(x) / sum(n) and its standard error over units, linearized; with n = 1 a mean.
 
     Source: Cochran 1977, Sampling Techniques, section 6.4 (variance of a ratio estimator).
     """
+    n = np.broadcast_to(n, x.shape)
     value = float(x.sum() / n.sum())
     return value, mean_error((x - value * n) / n.mean(), units_first=True) if len(x) > 1 else None
 
@@ -223,20 +232,13 @@ def _t_change(difference: float, error: MeanError | None) -> Change:
     return Change(difference, t_interval(difference, error), t_p(difference, error))
 
 
-def _entry(
-    measure: Measure,
-    model: str,
-    n: int | None,
-    value: float | None,
-    ci95: Sequence[float] | None,
-    change: Change | None,
-) -> dict[str, Any]:
+def _entry(measure: Measure, model: str, estimate: Estimate, change: Change | None) -> dict[str, Any]:
     return {
         "model": model,
         **measure._asdict(),
-        "n": n,
-        "value": rounded(value),
-        "ci95": rounded_ends(ci95),
+        "n": estimate.n,
+        "value": rounded(estimate.value),
+        "ci95": rounded_ends(estimate.ci95),
         "difference": change and rounded(change.difference),
         "difference_ci95": change and rounded_ends(change.ci95),
         "p": change and rounded(change.p),

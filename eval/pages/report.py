@@ -56,14 +56,14 @@ def score_table(summary: Summary) -> str:
     "items too" is the interval with the statements sampled as well, "items fixed" that over templates and orders
     with these statements.
     """
-    head = f"{'mode':<8}{'axis':<12}"
+    head = f"{'mode':<10}{'axis':<12}"
     lines = [f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered"]
     for name, mode, axis, v in iterate_scores(summary["models"]):
         estimate = "not id." if v["estimate"] is None else number(v["estimate"])
         intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
         void = f"  VOID: {', '.join(v['void'])}" if v["void"] else ""
         answered = f"{v['n_answered']}/{v['n_items']}"
-        lines.append(f"{name:<14}{mode:<8}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
+        lines.append(f"{name:<14}{mode:<10}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
     lines.append(f"{'difference':<22}{head}{'b - a':>9}  {'95 %, items too':<20}q")
     shown = _shown_comparisons(summary)
     for c in shown:
@@ -74,7 +74,7 @@ def score_table(summary: Summary) -> str:
     for run in summary["replicates"]["runs"]:
         seeds = ", ".join(map(str, run["seeds"]))
         figures = f"{number(run['mean']):>9}  {interval(run['range']):<20}"
-        lines.append(f"{run['run']:<22}{run['mode']:<8}{run['axis']:<12}{figures}mean and range of seeds {seeds}")
+        lines.append(f"{run['run']:<22}{run['mode']:<10}{run['axis']:<12}{figures}mean and range of seeds {seeds}")
     for c in summary["replicates"]["comparisons"]:
         placebo = ", placebo" if c["placebo"] else ""
         lines.append(f"{_difference(c)}q {p_value(c['q'])}, {len(c['seeds'])} seeds{placebo}")
@@ -84,7 +84,7 @@ def score_table(summary: Summary) -> str:
 
 def _difference(c: Mapping[str, Any]) -> str:
     between = f"{c['b']} - {c['a']}"
-    return f"{between:<22}{c['mode']:<8}{c['axis']:<12}{number(c['difference']):>9}  {interval(c['ci95']):<20}"
+    return f"{between:<22}{c['mode']:<10}{c['axis']:<12}{number(c['difference']):>9}  {interval(c['ci95']):<20}"
 
 
 def _shown_comparisons(summary: Summary) -> list[Mapping[str, Any]]:
