@@ -106,11 +106,9 @@ def recipe_main(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         server = build_server(cfg, review, stack)
         log.info(f"{len(review.items)} items; open {server.url} in a browser, end with Ctrl-C")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            done = ", ".join(f"{name} {server.n_done(name)}" for name in server.answers)
-            log.info(f"ended; done of {len(review.items)}: {done}. The same command goes on")
+        server.serve_forever()
+        done = ", ".join(f"{name} {server.n_done(name)}" for name in server.answers)
+        log.info(f"ended; done of {len(review.items)}: {done}. The same command goes on")
 
 
 if __name__ == "__main__":

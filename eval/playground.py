@@ -85,10 +85,8 @@ def recipe_main(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         server = build_server(cfg, stack)
         log.info(f"open {server.url} in a browser, end with Ctrl-C")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            log.info(f"ended; what was saved lies in {server.path}" if server.path.exists() else "ended; nothing saved")
+        server.serve_forever()
+        log.info(f"ended; what was saved lies in {server.path}" if server.path.exists() else "ended; nothing saved")
 
 
 if __name__ == "__main__":

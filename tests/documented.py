@@ -38,11 +38,6 @@ def commands_of(page: Path) -> list[str]:
     return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def interrupted(server: LocalServer) -> None:
-    """End a page as Ctrl-C does, when it is open."""
-    raise KeyboardInterrupt
-
-
 @pytest.fixture
 def tune(monkeypatch):
     """Run a `tune` command line in this process; return its exit status."""
@@ -237,7 +232,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [f"output_dir={tmp_path / 'page'}", "port=0"]
             if recipe == "eval/playground.py":
                 arguments += [w for w in request.getfixturevalue("compass_overrides") if not w.startswith(NO_PAGE)]
-            request.getfixturevalue("monkeypatch").setattr(LocalServer, "serve_forever", interrupted)
+            request.getfixturevalue("monkeypatch").setattr(LocalServer, "serve_forever", lambda _: None)
         elif recipe == "finetune/export.py":
             request.getfixturevalue("compass_overrides")  # its adapter
             sides = [f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")]

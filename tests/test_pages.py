@@ -93,8 +93,7 @@ def test_ctrl_c_ends_a_page_and_its_streams():
     with Page() as page:
         reader = threading.Thread(target=interrupt)
         reader.start()
-        with pytest.raises(KeyboardInterrupt):
-            page.serve_forever()
+        page.serve_forever()
         reader.join()
     assert pieces[0] == b"0\n"  # and the rest came to an end
     assert page.closed.is_set()

@@ -10,6 +10,7 @@ import secrets
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -69,11 +70,9 @@ class LocalServer(ABC):
         self.url = f"http://{self.address}:{self.port}/"
 
     def serve_forever(self) -> None:
-        """Serve until the server is closed or Ctrl-C is pressed, which raises KeyboardInterrupt here.
-
-        Nobody is let in any more then, and a reply that is being sent ends with its next piece.
-        """
-        self._server.run([self._socket.dup()])  # which it closes
+        """Serve until Ctrl-C or the end of the ``with`` block; a stream then ends with its next piece."""
+        with suppress(KeyboardInterrupt):
+            self._server.run([self._socket.dup()])  # which it closes
 
     def __enter__(self) -> Self:
         return self
