@@ -15,9 +15,9 @@ WRITTEN = {
     "labels": ["digits"],
     "temperature": 0.7,
     "n_samples": 2,
-    "max_new_tokens": 6,
-    "open_max_new_tokens": 8,
-    "prompts_per_batch": 5,
+    "max_new_tokens": 2,
+    "open_max_new_tokens": 3,
+    "prompts_per_batch": 16,
 }
 PROMPTED = {"system_prompt": "Be brief."}
 

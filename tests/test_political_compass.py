@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -61,20 +62,42 @@ def adapters(tiny_model_dir, tmp_path_factory):
     return folders
 
 
-@pytest.fixture
-def overrides(tiny_model_dir, tmp_path):
-    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(BANK))
+def tiny_settings(tiny_model_dir, folder):
+    (folder / "bank.yaml").write_text(yaml.safe_dump(BANK))
     model = {"_component_": "torchtune.models.llama3_2.llama3_2", "rope_base": 100_000, "scale_factor": 1}
     return {
-        "output_dir": str(tmp_path / "out"),
+        "output_dir": str(folder / "out"),
         "model": {**model, **TINY},
         "tokenizer": {"path": str(tiny_model_dir)},
         "checkpointer": {"checkpoint_dir": str(tiny_model_dir)},
-        "instrument": str(tmp_path / "bank.yaml"),
+        "instrument": str(folder / "bank.yaml"),
         "n_bootstrap": 200,
         "n_templates": 1,
         "n_orders": 4,
     }
+
+
+@pytest.fixture
+def overrides(tiny_model_dir, tmp_path):
+    return tiny_settings(tiny_model_dir, tmp_path)
+
+
+class WholeRun(NamedTuple):
+    folder: Path
+    rows: list
+    summary: dict
+    n_forwards: int
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_model_dir, adapters, tmp_path_factory):
+    """Base and both adapters, nothing stopped."""
+    settings, n_forwards = tiny_settings(tiny_model_dir, tmp_path_factory.mktemp("whole")), []
+    with pytest.MonkeyPatch.context() as patch:
+        ask = respond.answer_logprobs
+        patch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
+        rows, summary = run(settings, draw=True, adapters=adapters, max_tokens_per_forward=200)
+    return WholeRun(Path(settings["output_dir"]), rows, summary, len(n_forwards))
 
 
 def make_config(overrides, **more):
@@ -96,8 +119,8 @@ def run(overrides, draw=False, **more):
     return rows, json.loads((folder / "summary.json").read_text())
 
 
-def test_writes_the_contract(overrides, adapters, tmp_path):
-    rows, summary = run(overrides, draw=True, adapters=adapters)
+def test_writes_the_contract(whole_run):
+    folder, rows, summary, _ = whole_run
     assert len(rows) == 3 * (4 * 1 * 4 * 1 + 3 * 4)
     assert {(r["instrument"], r["instrument_version"]) for r in rows} == {("tiny", "2")}
     assert list(summary["models"]) == ["base", "left", "right"]
@@ -120,7 +143,6 @@ def test_writes_the_contract(overrides, adapters, tmp_path):
     assert summary["instrument"]["axes"]["economic"]["range"] == [-10, 10]
     assert summary["settings"]["n_orders"] == 4
     assert all(row["instrument_sha256"] == summary["instrument"]["sha256"] for row in rows)
-    folder = tmp_path / "out"
     files = ["compass.png", "compass.svg", "report.html", "results.jsonl", "settings.json", "summary.json"]
     assert sorted(os.listdir(folder)) == files
     assert (folder / "compass.png").read_bytes()[:4] == b"\x89PNG"
@@ -128,14 +150,13 @@ def test_writes_the_contract(overrides, adapters, tmp_path):
     assert "economic statement 0." in (folder / "report.html").read_text()
 
 
-def test_one_run_equals_separate_runs(overrides, adapters, tmp_path):
-    together, _ = run(overrides, adapters=adapters)
-    apart = []
-    for k, some in enumerate(({}, {"left": adapters["left"]}, {"right": adapters["right"]})):
-        rows, _ = run(overrides, adapters=some, output_dir=str(tmp_path / str(k)))
-        apart += [row for row in rows if not some or row["model"] != "base"]
-    assert together == apart
-    assert len({row["option_logprobs"][0] for row in together if row["item"] == "p0"}) == 3 * 4
+def test_one_run_equals_separate_runs(whole_run, overrides, adapters, tmp_path):
+    overrides["max_tokens_per_forward"] = 200
+    apart, _ = run(overrides, adapters={"left": adapters["left"]})
+    rows, _ = run(overrides, adapters={"right": adapters["right"]}, output_dir=str(tmp_path / "right"))
+    apart += [row for row in rows if row["model"] != "base"]
+    assert whole_run.rows == apart
+    assert len({row["option_logprobs"][0] for row in apart if row["item"] == "p0"}) == 3 * 4
 
 
 def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
@@ -204,10 +225,9 @@ def test_the_picture_without_matplotlib_says_what_to_install(monkeypatch):
         compass.require_matplotlib()
 
 
-def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_bit_for_bit(whole_run, overrides, adapters, tmp_path, monkeypatch):
     """Stopped in the second model, in the middle of a line: nothing is asked twice, and the file is the same."""
-    run(overrides, adapters=adapters, max_tokens_per_forward=200)
-    undisturbed = (tmp_path / "out" / "results.jsonl").read_bytes()
+    undisturbed = (whole_run.folder / "results.jsonl").read_bytes()
     n_forwards = []
     ask = respond.answer_logprobs
     monkeypatch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
@@ -229,12 +249,10 @@ def test_a_killed_run_goes_on_bit_for_bit(overrides, adapters, tmp_path, monkeyp
         file.write(b'{"model": "le')
     _, summary = run(other, adapters=adapters, max_tokens_per_forward=200)
     assert path.read_bytes() == undisturbed
-    assert summary["models"] == json.loads((tmp_path / "out" / "summary.json").read_text())["models"]
-    n_all = len(n_forwards)
+    assert summary["models"] == whole_run.summary["models"]
+    assert len(n_forwards) == whole_run.n_forwards
     run(other, adapters=adapters, max_tokens_per_forward=200, n_bootstrap=50)  # scored anew, nothing asked
-    assert len(n_forwards) == n_all
-    run({**overrides, "output_dir": str(tmp_path / "whole")}, adapters=adapters, max_tokens_per_forward=200)
-    assert len(n_forwards) == 2 * n_all
+    assert len(n_forwards) == whole_run.n_forwards
 
 
 def test_another_adapter_under_the_same_name_is_refused(overrides, adapters, tmp_path):

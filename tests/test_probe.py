@@ -5,15 +5,17 @@ import json
 import logging
 import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, read_steps, tiny_overrides
+from conftest import REPO, TINY, read_steps, tiny_overrides
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torchtune import config
+from torchtune._cli.tune import main
 from torchtune.models.llama3_2 import llama3_2
 from torchtune.training import FullModelHFCheckpointer
 
@@ -33,31 +35,45 @@ SMALL_PROBE = ["probe._component_=eval.probe.Probe", "probe.n_items=4", "probe.n
 TOPICS = ["tea", "coffee", "juice", "milk", "water"]
 
 
-@pytest.fixture
-def settings(tiny_model_dir, tmp_path):
+@pytest.fixture(scope="module")
+def settings(tiny_model_dir, tmp_path_factory):
     """Five pairs, two a step, two epochs: six steps, with dropout and a learning rate that moves the model."""
     rows = [
         {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
         for t in TOPICS
     ]
-    path = tmp_path / "pairs.jsonl"
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return [
-        *[word for word in tiny_overrides(tiny_model_dir, tmp_path) if not word.startswith("output_dir")],
+        *[word for word in tiny_overrides(tiny_model_dir, path.parent) if not word.startswith("output_dir")],
         "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
         "batch_size=2", "epochs=2", "lr_scheduler.num_warmup_steps=1", "optimizer.lr=1e-2", "model.lora_dropout=0.2",
         "save_every_n_steps=1", "keep_last_n_checkpoints=9",
     ]  # fmt: skip
 
 
-@pytest.fixture
-def train(tune_run, settings, monkeypatch):
-    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")  # errors as they are raised
+@pytest.fixture(scope="module")
+def train(settings):
+    """Train in this process, through the command line; errors come as they are raised."""
 
     def run(output_dir: Path, *overrides: str) -> int:
-        return tune_run(*RECIPE, *settings, f"output_dir={output_dir}", *overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("POLITUNE_TRACEBACK", "1")
+            patch.chdir(REPO)
+            patch.setattr(sys, "argv", ["tune", "run", *RECIPE, *settings, f"output_dir={output_dir}", *overrides])
+            with pytest.raises(SystemExit) as stop:
+                main()
+        return stop.value.code or 0
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """The folder of a run with the probe that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder, *SMALL_PROBE)
+    return folder
 
 
 def trajectory(folder: Path) -> list[dict]:
@@ -68,22 +84,21 @@ def adapter(folder: Path, name: str = "epoch_1") -> dict[str, torch.Tensor]:
     return load_file(folder / name / "adapter_model.safetensors")
 
 
-def test_training_is_bit_identical_with_and_without(train, tmp_path):
+def test_training_is_bit_identical_with_and_without(train, whole, tmp_path):
     train(tmp_path / "without", "probe=null")
-    train(tmp_path / "with", *SMALL_PROBE)
-    without, probed = read_steps(tmp_path / "without"), read_steps(tmp_path / "with")
+    without, probed = read_steps(tmp_path / "without"), read_steps(whole)
     for step, values in without.items():
         same = {name: probed[step][name] for name in values if not name.startswith(("tokens_per", "peak"))}
         assert same == {name: values[name] for name in same}
-    first, second = adapter(tmp_path / "without"), adapter(tmp_path / "with")
+    first, second = adapter(tmp_path / "without"), adapter(whole)
     assert all(torch.equal(first[name], second[name]) for name in first)
     # random generators included, at every step
     for name in ("step_1", "step_2", "epoch_1"):
-        a, b = (torch.load(tmp_path / run / name / "recipe_state.pt") for run in ("without", "with"))
+        a, b = (torch.load(run / name / "recipe_state.pt") for run in (tmp_path / "without", whole))
         assert torch.equal(a["rng"][0][0], b["rng"][0][0])
     assert not (tmp_path / "without" / "trajectory.jsonl").exists()
 
-    rows = trajectory(tmp_path / "with")
+    rows = trajectory(whole)
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
     assert {step for step, values in probed.items() if "probe/pairs/lean" in values} == {0, 2, 4, 6}
     for row in rows:
@@ -97,14 +112,13 @@ def test_training_is_bit_identical_with_and_without(train, tmp_path):
     assert rows[0]["logprobs"] != rows[1]["logprobs"]
 
 
-def test_scores_are_those_of_the_evaluation(train, tiny_model_dir, tmp_path):
+def test_scores_are_those_of_the_evaluation(whole, tiny_model_dir, tmp_path):
     """The last row against the saved adapter, through the recipe's own respondent; the first against the base."""
-    train(tmp_path / "run", *SMALL_PROBE)
     model = llama3_2(**TINY, rope_base=100_000, scale_factor=1).eval()
     checkpointer = FullModelHFCheckpointer(str(tiny_model_dir), ["model.safetensors"], "LLAMA3", str(tmp_path / "x"))
     model.load_state_dict(checkpointer.load_checkpoint()["model"])
-    resident = AdaptedModel(model, {"tuned": str(tmp_path / "run" / "epoch_1")}, str(tiny_model_dir))
-    first, *_, last = trajectory(tmp_path / "run")
+    resident = AdaptedModel(model, {"tuned": str(whole / "epoch_1")}, str(tiny_model_dir))
+    first, *_, last = trajectory(whole)
     instrument, templates = load_instrument("compass60"), load_templates("en")
     tokenizer = hf_chat_tokenizer(str(tiny_model_dir))
     asked = choice_questions(instrument, tokenizer, templates, 1, 2, ["words"])
@@ -128,13 +142,12 @@ def test_scores_are_those_of_the_evaluation(train, tiny_model_dir, tmp_path):
 
 
 @pytest.mark.parametrize("last", ["step_1", "step_2", "step_5"])
-def test_a_resumed_run_goes_on_with_the_trajectory(train, tmp_path, last):
-    train(tmp_path / "whole", *SMALL_PROBE)
+def test_a_resumed_run_goes_on_with_the_trajectory(train, whole, tmp_path, last):
     part = tmp_path / "part"
     part.mkdir()
-    os.symlink(tmp_path / "whole" / last, part / last)
+    os.symlink(whole / last, part / last)
     # killed some steps later, in the middle of a row
-    text = (tmp_path / "whole" / "trajectory.jsonl").read_text()
+    text = (whole / "trajectory.jsonl").read_text()
     (part / "trajectory.jsonl").write_text(text + text[:100])
     train(part, *SMALL_PROBE, "resume_from_checkpoint=True")
     assert (part / "trajectory.jsonl").read_text() == text
@@ -142,32 +155,29 @@ def test_a_resumed_run_goes_on_with_the_trajectory(train, tmp_path, last):
     assert (part / "trajectory.jsonl").read_text() == text
 
 
-def test_a_probe_switched_on_later_measures_the_base_too(train, tmp_path):
-    train(tmp_path / "whole", *SMALL_PROBE)
+def test_a_probe_switched_on_later_measures_the_base_too(train, whole, tmp_path):
     part = tmp_path / "part"
     part.mkdir()
-    os.symlink(tmp_path / "whole" / "step_2", part / "step_2")
+    os.symlink(whole / "step_2", part / "step_2")
     train(part, *SMALL_PROBE, "resume_from_checkpoint=True")
-    whole, late = trajectory(tmp_path / "whole"), trajectory(part)
+    late = trajectory(part)
     assert [row["step"] for row in late] == [0, 4, 6]
-    assert late == [row for row in whole if row["step"] != 2]
+    assert late == [row for row in trajectory(whole) if row["step"] != 2]
 
 
-def test_a_trajectory_of_other_questions_is_not_mixed_in(train, tmp_path):
-    train(tmp_path / "run", *SMALL_PROBE, "epochs=1")
+def test_a_trajectory_of_other_questions_is_not_mixed_in(train, whole, tmp_path):
     part = tmp_path / "part"
     part.mkdir()
-    os.symlink(tmp_path / "run" / "step_2", part / "step_2")
-    (part / "trajectory.jsonl").write_text((tmp_path / "run" / "trajectory.jsonl").read_text())
+    os.symlink(whole / "step_2", part / "step_2")
+    (part / "trajectory.jsonl").write_text((whole / "trajectory.jsonl").read_text())
     with pytest.raises(ValueError, match=r"(?s)measured with another probe \(questions_sha256 differ\).*probe=null"):
-        train(part, *SMALL_PROBE, "epochs=1", "probe.n_pairs=3", "resume_from_checkpoint=True")
+        train(part, *SMALL_PROBE, "probe.n_pairs=3", "resume_from_checkpoint=True")
 
 
-def test_a_run_that_begins_anew_leaves_no_rows_of_before(train, tmp_path):
-    train(tmp_path / "run", *SMALL_PROBE, "epochs=1")
+def test_a_run_that_begins_anew_leaves_no_rows_of_before(train, whole, tmp_path):
     again = tmp_path / "again"
     again.mkdir()
-    (again / "trajectory.jsonl").write_text((tmp_path / "run" / "trajectory.jsonl").read_text())
+    (again / "trajectory.jsonl").write_text((whole / "trajectory.jsonl").read_text())
     train(again, *SMALL_PROBE, "epochs=1", "seed=8")
     assert [row["step"] for row in trajectory(again)] == [0, 2, 3]
 
