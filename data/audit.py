@@ -101,14 +101,8 @@ class AuditRecipe:
         report = measure(sets, defects, settings["seed"], unasked) | (facts or {})
         report["instruments"] = sorted({statement.instrument for statement in self._checks.statements})
         report["settings"] = settings
-        report["gates"] = judge(report, settings["gates"])
-        if facts:
-            value, limit = facts["repair"]["side_difference"], settings["max_side_difference"]
-            passed = None if value is None or limit is None else bool(value <= limit)
-            meaning = "difference between the sides in the share of rows that the repair kept"
-            report["gates"].append(
-                {"gate": "side_difference", "meaning": meaning, "value": value, "limit": limit, "passed": passed}
-            )
+        limits = settings["gates"] | {"side_difference": settings["max_side_difference"]}
+        report["gates"] = judge(report, limits)
         report["passed"] = all(gate["passed"] is not False for gate in report["gates"])
         files = {
             "report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",

@@ -32,6 +32,7 @@ GATES = {
     "side_from_style": "how often an answer's side is guessed from its style",
     "topic_imbalance": "largest difference between the sides in a topic's share",
 }
+REPAIR_GATES = {"side_difference": "difference between the sides in the share of rows that the repair kept"}
 
 
 class PreferenceSet(NamedTuple):
@@ -159,7 +160,7 @@ def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list
     """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged."""
     values = _gate_values(report)
     gates = []
-    for name, meaning in GATES.items():
+    for name, meaning in (GATES | (REPAIR_GATES if "repair" in report else {})).items():
         value, limit = values[name], limits.get(name)
         passed = None if value is None or limit is None else bool(value <= limit + 1e-9)
         gates.append({"gate": name, "meaning": meaning, "value": value, "limit": limit, "passed": passed})
@@ -185,6 +186,7 @@ def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
         "side_from_prompt": (guesses.get("side_from_prompt") or {}).get("accuracy"),
         "side_from_style": max(styles, default=None),
         "topic_imbalance": _topic_imbalance(report["topics"]),
+        "side_difference": report.get("repair", {}).get("side_difference"),
     }
 
 
