@@ -418,6 +418,7 @@ def test_sigterm_saves_and_the_run_goes_on_exactly(train, trained, tmp_path, cap
     assert "SIGTERM received: saving after this step" in caplog.text
     assert "stopped by SIGTERM after step 2" in caplog.text
     assert "resume_from_checkpoint=True" in caplog.text
+    assert f"saved {tmp_path / 'run' / 'step_2'}" in [r.getMessage() for r in caplog.records if r.levelname == "INFO"]
     assert not (tmp_path / "run" / "epoch_1").exists()
     train(tmp_path / "run", "resume_from_checkpoint=True")
     assert_same_adapter(tmp_path / "run", trained)
