@@ -50,17 +50,7 @@ BESIDE_ROWS = ("toxicity", "toxicity_threshold", *(key for key in OPTIONAL if ke
 
 
 class SideEffectsRecipe:
-    """Ask, score, write. What can be refused without the model's weights is refused before they load.
-
-    Args:
-        cfg: A config that passed :func:`data.recipe.config.check_config`.
-
-    Raises:
-        FileNotFoundError: If an adapter or a file of prompts is not there.
-        FileExistsError: If ``output_dir`` holds the results of other settings.
-        ImportError: If there are tasks and lm-evaluation-harness is not installed.
-        ValueError: If a setting or a file breaks a rule.
-    """
+    """Ask, score, write. What can be refused without the model's weights is refused before they load."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg, self._output_dir = cfg, Path(cfg.output_dir)

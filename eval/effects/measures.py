@@ -78,8 +78,7 @@ def measure_all(rows: Sequence[Row], toxicity: Score | None = None, threshold: f
         first model, and None for it. Values that are counted are shares.
 
     Raises:
-        ValueError: If the component gives another number of scores than it was given texts, or one outside 0 to 1; if
-            a task changed between the models.
+        ValueError: If ``toxicity`` gives no score from 0 to 1 for each text; if a task changed between the models.
     """
     answers, lines, tasks = ([row for row in rows if row["mode"] == mode] for mode in (OPEN, NEUTRAL, TASK))
     entries = _measure_answers(answers, toxicity, threshold) if answers else []

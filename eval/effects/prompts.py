@@ -32,14 +32,9 @@ class SidePrompts(NamedTuple):
 
 
 def load_adversarial(name: str) -> SidePrompts:
-    """Load adversarial requests; each row has its ``kind``, ``side``, ``expect`` and ``twin``.
+    """Load adversarial requests from a shipped file (``en``) or a path; ValueError lists every fault of the file.
 
-    Args:
-        name: Of a shipped file (``en``), or the path of a file of that form.
-
-    Raises:
-        FileNotFoundError: If there is neither.
-        ValueError: If an entry breaks a rule; lists every fault.
+    Each row has its ``kind``, ``side``, ``expect`` and ``twin``.
     """
     path = find_file("adversarial", name, "adversarial")
     content = path.read_bytes()
@@ -81,14 +76,9 @@ def _find_fault(key: str, entries: Mapping[str, Mapping[str, Any]]) -> str | Non
 
 
 def load_neutral(name: str) -> SidePrompts:
-    """Load a neutral text, a prompt for every line that is not empty.
+    """Load a neutral text from a shipped file (``en``) or a path, a prompt for every line that is not empty.
 
-    Args:
-        name: Of a shipped file (``en``), or the path of a text file.
-
-    Raises:
-        FileNotFoundError: If there is neither.
-        ValueError: If it has fewer than two lines, two alike, or a line of more than ``MOST_WORDS`` words.
+    ValueError says if it has fewer than two lines, two alike, or a line of more than ``MOST_WORDS`` words.
     """
     path = find_file("neutral_text", name, "neutral", ".txt")
     content = path.read_bytes()

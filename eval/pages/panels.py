@@ -64,18 +64,16 @@ class Mark(NamedTuple):
 
     axis: str
     name: str
+    point: Any
     value: Mapping[str, Any]
-
-    @property
-    def point(self) -> Any:
-        """Return the estimate of a score, the difference of two."""
-        return self.value["estimate" if "estimate" in self.value else "difference"]
 
 
 def draw_scores(ax: "Axes", summary: Summary, mode: str) -> None:
     """Draw one row for each model in each score of a mode: a point, thick items fixed, thin items sampled too."""
     styles, ends = style_of_each(summary), read_groups(summary).ends()
-    marks = [Mark(s.axis, s.model, s.value) for s in iterate_scores(summary["models"]) if s.mode == mode]
+    marks = [
+        Mark(s.axis, s.model, s.value["estimate"], s.value) for s in iterate_scores(summary["models"]) if s.mode == mode
+    ]
     low, high = ("left statement likelier", "right") if mode == "pairs" else ("low", "high")
     _draw_rows(ax, summary, marks, {name: styles[name] for name in ends})
     ax.set_xlabel(f"{low}  ←  {unit_of_mode(mode)}  →  {high}")
@@ -92,7 +90,7 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
         shown[others[0], others[1]] = STYLES[(last + 1) % len(STYLES)]
     names = {(a, b): f"{short(b)} − {short(a)}" for a, b in shown}
     changes = [c for c in summary["comparisons"] if c["mode"] == mode and (c["a"], c["b"]) in shown]
-    marks = [Mark(c["axis"], names[c["a"], c["b"]], c) for c in changes]
+    marks = [Mark(c["axis"], names[c["a"], c["b"]], c["difference"], c) for c in changes]
     _draw_rows(ax, summary, marks, {names[pair]: style for pair, style in shown.items()})
     ax.set_xlabel(MOVED)
     ax.set_title(f"{mode}: paired differences", fontsize=10)
@@ -106,7 +104,7 @@ def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     models = {run["run"]: run["models"] for run in summary["replicates"]["runs"]}
     styles = style_of_each(summary)
     runs = {c["b"]: styles[models[c["b"]][0]] for c in changes}
-    _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c) for c in changes], runs)
+    _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c["difference"], c) for c in changes], runs)
     share_style = len(set(runs.values())) < len(runs)
     order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
     ax.set_xlabel(MOVED)
