@@ -57,9 +57,9 @@ def written_option() -> Scorer:
     """Score a sample by the option that its text chooses, read strictly; anything else is no answer."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        text, asked = state.output.completion, state.metadata
-        choice = read_option(text, asked["options"], asked["answers"]) if text else None
-        row = {**asked["row"], "option_logprobs": None, "option_mass": None, "choice": choice}
+        text, question = state.output.completion, state.metadata
+        choice = read_option(text, question["options"], question["answers"]) if text else None
+        row = {**question["row"], "option_logprobs": None, "option_mass": None, "choice": choice}
         return Score(value=float(choice is not None), answer=text, metadata={"row": row})
 
     return score

@@ -21,12 +21,7 @@ from data.recipe.config import check_config, plain_errors
 from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, plan_interview, read_respondents
-from eval.asking.results import (
-    ResultsFile,
-    check_results,
-    describe_run,
-    read_settings,
-)
+from eval.asking.results import ResultsFile, check_results, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
@@ -190,14 +185,15 @@ class PoliticalCompassRecipe:
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
         ids = {item.id for item in instrument.items} | {pair.id for pair in instrument.pairs}
         options = cfg.n_bootstrap, cfg.seed
-        scores, asked = summarize(rows, instrument, *options, self._places), self._interview.prompts.get("open", [])
+        scores = summarize(rows, instrument, *options, self._places)
+        open_prompts = self._interview.prompts.get("open", [])
         without = None
         if flagged:
             kept = instrument.keep(ids - flagged)
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         return {
             **describe_run(instrument, self._settings),
-            **add_judges(scores, self._judged, self._judges, asked, *options),
+            **add_judges(scores, self._judged, self._judges, open_prompts, *options),
             "contamination": {
                 "training_data": self._training_files,
                 "matches": [match._asdict() for match in self._matches],

@@ -117,8 +117,8 @@ class Probe:
         self._path = run.output_dir / "trajectory.jsonl"
         # rows of later steps were measured by a process that was killed, and go
         self._rows = [row for row in read_log(self._path) if row["step"] <= run.first_step] if run.first_step else []
-        there = {key: self._rows[0].get(key) for key in self._about} if self._rows else self._about
-        if changed := changed_settings(there, self._about):
+        before = {key: self._rows[0].get(key) for key in self._about} if self._rows else self._about
+        if changed := changed_settings(before, self._about):
             raise ValueError(
                 f"{self._path} was measured with another probe ({', '.join(changed)} differ); use the settings it was "
                 "made with, probe=null, or move the file away"

@@ -45,19 +45,12 @@ _RUN_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$")
 
 
 class Run(NamedTuple):
-    """One training.
+    """One training."""
 
-    Attributes:
-        name: That of the run in the study, and its seed: ``left_pairs-40_seed-0``.
-        place: Run, seed and dose.
-        cfg: Its whole config.
-        command: What trains it, and goes on with it.
-    """
-
-    name: str
+    name: str  # that of the run in the study, and its seed: left_pairs-40_seed-0
     place: Place
     cfg: DictConfig
-    command: list[str]
+    command: list[str]  # trains it, and goes on with it
 
     @property
     def adapter(self) -> Path:
@@ -73,9 +66,9 @@ class Run(NamedTuple):
         path = Path(self.cfg.output_dir) / "torchtune_config.yaml"
         if not path.is_file():
             return []
-        there = _merge(dpo_settings.OPTIONAL, OmegaConf.load(path))
-        there.output_dir = self.cfg.output_dir  # however it was written; others are made from it
-        changed = set(as_overrides(there)) ^ set(as_overrides(self.cfg))
+        before = _merge(dpo_settings.OPTIONAL, OmegaConf.load(path))
+        before.output_dir = self.cfg.output_dir  # however it was written; others are made from it
+        changed = set(as_overrides(before)) ^ set(as_overrides(self.cfg))
         return sorted({text.split("=")[0] for text in changed} - {*SET_BY_STUDY})
 
 
@@ -239,19 +232,19 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
         command = ["tune", "run", TRAINER, "--config", path, *as_overrides(changes)]
         runs.append(Run(name, study_place(run, seed), whole, command))
     path, changes = _changes(cfg, model, "eval", None)
-    asked = _merge(OmegaConf.load(path), changes)
-    asked.adapters = {run.name: str(run.adapter) for run in runs}
-    asked.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
-    if asked.get("checkpointer"):  # the base that was tuned, and no other
+    evaluation = _merge(OmegaConf.load(path), changes)
+    evaluation.adapters = {run.name: str(run.adapter) for run in runs}
+    evaluation.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
+    if evaluation.get("checkpointer"):  # the base that was tuned, and no other
         trained = runs[0].cfg.checkpointer
         if other := [run.name for run in runs if any(run.cfg.checkpointer[key] != trained[key] for key in BASE_KEYS)]:
             raise ValueError(f"{model}: {other} tune another base than {runs[0].name}; make it one more of models")
-        asked.checkpointer.update({key: trained[key] for key in BASE_KEYS})
+        evaluation.checkpointer.update({key: trained[key] for key in BASE_KEYS})
     try:
-        asked = check_config(asked, political_compass.REQUIRED, political_compass.OPTIONAL)
+        evaluation = check_config(evaluation, political_compass.REQUIRED, political_compass.OPTIONAL)
     except ValueError as error:
         raise ValueError(f"{path} with what the study changes for {model}: {error}") from error
-    return ModelPlan(model, runs, asked)
+    return ModelPlan(model, runs, evaluation)
 
 
 def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) -> tuple[str, DictConfig]:
@@ -286,12 +279,7 @@ def as_overrides(changes: Any, prefix: str = "") -> Iterator[str]:
 
 
 def count_pairs(runs: Sequence[Run]) -> dict[str, Cost]:
-    """Return how many pairs and tokens each run trains on, every epoch counted.
-
-    Raises:
-        OSError: If a tokenizer or a set cannot be had.
-        ValueError: If a set cannot be used.
-    """
+    """Return how many pairs and tokens each run trains on, every epoch counted."""
     sets: dict[str, PairSet] = {}
     costs = {}
     for run in runs:
@@ -314,8 +302,8 @@ def describe_plan(plan: ModelPlan, costs: Mapping[str, Cost]) -> str:
         state = "complete" if run.is_complete() else "begun" if Path(run.cfg.output_dir).exists() else "new"
         cost = "{:,} pairs, {:,} tokens".format(*costs[run.name]) if costs else "pairs not counted"
         lines += [f"{plan.name}, {run.name}: {state}; {cost}", f"    {shlex.join(run.command)}"]
-    asked = f"{len(plan.runs) + 1} models asked in {plan.evaluation.output_dir}"
-    return "\n".join([*lines, f"{plan.name}: {len(plan.runs)} runs{total_cost(costs.values())}; {asked}"])
+    evaluation = f"{len(plan.runs) + 1} models asked in {plan.evaluation.output_dir}"
+    return "\n".join([*lines, f"{plan.name}: {len(plan.runs)} runs{total_cost(costs.values())}; {evaluation}"])
 
 
 @config.parse

@@ -26,8 +26,10 @@ def by(rows, **values):
     return [row for row in rows if all(row[key] == value for key, value in values.items())]
 
 
-def test_written_modes_beside_choice(overrides, adapters, tmp_path):  # noqa: F811
+def test_written_modes_beside_choice(overrides, adapters, tmp_path, caplog):  # noqa: F811
     rows, summary = run(overrides, adapters={"left": adapters["left"]}, draw=True, **WRITTEN)
+    assert "n_generate_orders=2: orders and their reverses; position bias cancels on symmetric" in caplog.text
+    assert "n_orders=4: orders" not in caplog.text
     for name in ("base", "left"):
         generated, opened = by(rows, model=name, mode="generate"), by(rows, model=name, mode="open")
         assert len(generated) == 4 * 2 * 2 * 2  # items x (one of choice, one of generate) x orders x samples

@@ -35,8 +35,8 @@ def changed_results(folder: str | Path, settings: Mapping[str, Any]) -> list[str
     if not path.exists() or not path.stat().st_size:
         return []
     settings_path = path.with_name("settings.json")
-    there = json.loads(settings_path.read_text()) if settings_path.exists() else {}
-    return changed_settings(_without_calling(there), _without_calling(settings), ignored=SCORING)
+    before = json.loads(settings_path.read_text()) if settings_path.exists() else {}
+    return changed_settings(_without_calling(before), _without_calling(settings), ignored=SCORING)
 
 
 def check_results(folder: str | Path, settings: Mapping[str, Any]) -> None:

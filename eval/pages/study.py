@@ -20,17 +20,10 @@ class Cost(NamedTuple):
 
 
 class AskedModel(NamedTuple):
-    """One model of a study.
-
-    Attributes:
-        name: Its name in the study.
-        folder: The folder of its evaluation.
-        costs: Those of its runs, by name.
-        summary: What ``summary.json`` holds.
-    """
+    """One model of a study, with the costs of its runs and the ``summary.json`` of its evaluation."""
 
     name: str
-    folder: Path
+    folder: Path  # of the evaluation
     costs: Mapping[str, Cost]
     summary: Summary
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the plug-ins for other harnesses share: our prompts, and our coordinates of whatever was answered."""
+"""The plug-ins for other harnesses share our prompts, and our coordinates of whatever was answered."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,7 @@ _load = cache(load_instrument)
 def harness_prompts(
     mode: str, instrument: str, n_templates: int, n_orders: int, labels: Sequence[str], n_samples: int = 1
 ) -> list[Prompt]:
-    """Return the prompts of ``choice`` or ``generate``, whose rows name the instrument's file too.
-
-    Args:
-        mode: One of the two.
-        instrument: Name or path.
-        n_templates: As in ``configs/political_compass.yaml`` (for ``generate``: beside PoliTune's own protocol).
-        n_orders: Of the options.
-        labels: Label sets.
-        n_samples: Of each prompt, for ``generate``.
-    """
+    """Return the prompts of ``choice`` or ``generate``, whose rows name the instrument's file too."""
     loaded = _load(instrument)
     size = (loaded, load_templates(loaded.language), n_templates, n_orders, list(labels))
     prompts = choice_prompts(*size) if mode == "choice" else generate_prompts(*size, n_samples)
@@ -34,12 +25,7 @@ def harness_prompts(
 
 
 def logprob_row(asked: Mapping[str, Any], logprobs: Sequence[float | None] | None) -> dict[str, Any]:
-    """Return a row of ``results.jsonl``, as far as scoring reads it.
-
-    Args:
-        asked: The prompt's row.
-        logprobs: Of each option, in nats; None for one that the model's provider does not list, which counts as 0.
-    """
+    """Return a row of ``results.jsonl``, as far as scoring reads it; an option without one counts as 0."""
     listed = {k: x for k, x in enumerate(logprobs or ()) if x is not None}
     return {
         **asked,

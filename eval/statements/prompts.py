@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a respondent is asked, as text: every item under templates, option orders and label sets.
+"""The prompts of a respondent, as text: every item under templates, option orders and label sets.
 
 A prompt is the same for a resident model and for one behind an address, and needs neither model nor tokenizer;
 ``eval/asking/questions.py`` makes token ids of it.
