@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from test_political_compass import adapters, overrides, run  # noqa: F401
 
+from eval.scores.places import Place
+
 DIAL = {"low": "left", "high": "right", "n_points": 5}
 
 
@@ -26,6 +28,7 @@ def test_a_dial_with_both_at_once(overrides, adapters):  # noqa: F811
     assert curve["models"] == ["left", "left@0.5", "base", "right@0.5", "right"]
     assert curve["x"] == [-1, -0.5, 0, 0.5, 1]
     assert summary["settings"]["blends"]["left@0.5"] == {"left": 0.5}
+    assert summary["settings"]["places"]["left@0.5"] == Place("left", weight=0.5)._asdict()
     assert set(summary["settings"]["adapters_sha256"]) == {"left", "right"}
 
 
@@ -42,6 +45,14 @@ def test_a_trajectory_by_glob(overrides, adapters, tmp_path):  # noqa: F811
     assert found["mine_step_5"] == found["mine_step_12"] != found["base"]
     assert summary["drift"][0]["steps"] == [5, 12]
     assert summary["curves"][0]["x"] == [0, 5, 12]
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["places"]["mine_step_12"] == Place("mine", step=12)._asdict()
+    # a run of before places were noted is accepted, and gets them
+    without = {key: value for key, value in settings.items() if key != "places"}
+    (tmp_path / "out" / "settings.json").write_text(json.dumps(without))
+    again, _ = run(overrides, adapters={"mine": f"{tmp_path}/run/*"}, modes=["pairs"])
+    assert again == rows
+    assert json.loads((tmp_path / "out" / "settings.json").read_text()) == settings
 
 
 @pytest.mark.parametrize(
