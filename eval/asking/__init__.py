@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""From a statement to a row of ``results.jsonl``: who is asked, in which mode, and how the answer is read.
+"""From a prompt to a row of ``results.jsonl``: who is asked, in which mode, and how the answer is read.
 
-:func:`eval.asking.respond.ask_resident` asks a loaded model, :func:`eval.asking.served.ask_served` a server.
+The front doors are :func:`eval.asking.respond.ask_resident`, which asks a loaded model and its adapters, and
+:func:`eval.asking.served.ask_served`, which asks a server. :class:`eval.asking.results.ResultsFile` keeps the answers.
 """
