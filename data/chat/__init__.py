@@ -5,6 +5,6 @@ The front door is :class:`ChatClient`: it asks many questions at once, keeps eve
 one twice. A parser says what an answer may be; what does not fit is an error, never a guess.
 """
 
-from data.chat.client import REPAIR, ChatClient, Failure, Reply, Request
+from data.chat.client import ChatClient, Failure, Reply, Request
 
-__all__ = ["REPAIR", "ChatClient", "Failure", "Reply", "Request"]
+__all__ = ["ChatClient", "Failure", "Reply", "Request"]
