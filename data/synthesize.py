@@ -21,10 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
 from data.chat import ChatClient
-from data.judging.instructions import load_instruction, load_views
-from data.judging.judges import check_judge
-from data.judging.labelled_texts import read_labelled
-from data.judging.scales import LEAN_SCALE, PostScale
+from data.judging.judges import check_judge, read_labelled
+from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
 from data.quality.phrases import mask_personal
 from data.recipe.config import check_config, component, plain_errors
 from data.recipe.files import push_folder

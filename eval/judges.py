@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config
 
 from data.chat.cache import find_confusions
-from data.judging.judges import Judge, Judgement, ask_client, make_judge
-from data.judging.labelled_texts import Text, read_labels
+from data.judging.judges import Judge, Judgement, Text, ask_client, make_judge, read_labels
 from data.judging.scales import load_scale
 from data.recipe.config import check_config
 

@@ -10,8 +10,7 @@ from torchtune import training, utils
 from torchtune.data import Message
 from torchtune.modules import TransformerDecoder
 
-from data.judging.judges import Judge, Judgement, make_judge
-from data.judging.labelled_texts import Text
+from data.judging.judges import Judge, Judgement, Text, make_judge
 from data.judging.scales import JudgeScale, load_scale
 from data.recipe.config import check_config
 from eval.asking.questions import Question, answer_tokens, continuation

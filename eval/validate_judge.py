@@ -18,8 +18,7 @@ from omegaconf import DictConfig
 from torchtune import config, utils
 
 from data.judging.agreement import describe_panel
-from data.judging.judges import Judge, measure_judge, measure_labels
-from data.judging.labelled_texts import Text, read_labelled
+from data.judging.judges import Judge, Text, measure_judge, measure_labels, read_labelled
 from data.judging.scales import load_scale
 from data.recipe.config import check_config, plain_errors
 from data.recipe.figures import interval, number, percent

@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 from review_client import LEANS, PAIRS, labels, lines, write
 
 from data import review
-from data.judging.judges import check_judge
-from data.judging.labelled_texts import read_labelled
+from data.judging.judges import check_judge, read_labelled
 from data.judging.scales import LEAN_SCALE
 from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows

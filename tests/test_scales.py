@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.judging.instructions import load_instruction
-from data.judging.scales import LEAN_SCALE, STANCE, load_scale
+from data.judging.scales import LEAN_SCALE, STANCE, load_instruction, load_scale
 
 SCALES = {"stance": STANCE, "lean": LEAN_SCALE}
 PROSE = [

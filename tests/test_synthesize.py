@@ -17,10 +17,8 @@ from synthesis_rules import LEFT, RIGHT, posts, respond
 
 from benchmarks.synthesis_kill import check_rows, kill_at_random, make_config, run_recipe, sha256_of, write_posts
 from data.chat import ChatClient
-from data.judging.instructions import load_instruction, load_views
-from data.judging.judges import check_judge
-from data.judging.labelled_texts import read_labelled
-from data.judging.scales import LEAN_SCALE, PostScale
+from data.judging.judges import check_judge, read_labelled
+from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
 from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows
 from data.quality.measures import length_rule_accuracy

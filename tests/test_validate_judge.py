@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from torchtune import config, training
 from torchtune.data import Message
 
-from data.judging.labelled_texts import Text, read_labelled
+from data.judging.judges import Text, read_labelled
 from data.judging.scales import LEAN_SCALE, STANCE
 from data.recipe.config import check_config
 from data.recipe.files import to_jsonl

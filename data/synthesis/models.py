@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from data.chat import ChatClient, Failure, Reply, Request
 from data.chat.replies import Messages, object_format, object_parser
-from data.judging.instructions import load_instruction, load_views
-from data.judging.scales import PostScale
+from data.judging.scales import PostScale, load_instruction, load_views
 from data.pairs.records import SIDES
 from data.quality.phrases import PROMPT_GATES, TEXT_GATES, wrong_size
 from data.synthesis.stages import Document, DocumentsPipeline, PipelineStep, StageReader, reject

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.judging.agreement import describe_panel
-from data.judging.judges import Judge
-from data.judging.labelled_texts import Text
+from data.judging.judges import Judge, Text
 from data.judging.scales import REFUSAL
 from eval.scores.answers import Row
 from eval.scores.comparisons import compare
