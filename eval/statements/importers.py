@@ -8,6 +8,7 @@ returns like any other instrument. ``docs/measure/instruments.md`` shows each fo
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,9 @@ def _read_pairs_csv(file: str, content: bytes, columns: Mapping[str, str]) -> di
     return {**_header(file), "pairs": pairs}
 
 
-def _read_items_csv(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
+def _read_items(kind: str, file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read one statement a row, with named columns."""
-    return _weigh(file, _rows(file, "csv", content, columns, ["text"]), columns)
-
-
-def _read_items_jsonl(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Read one statement a line, as a JSON object."""
-    return _weigh(file, _rows(file, "json", content, columns, ["text"]), columns)
+    return _weigh(file, _rows(file, kind, content, columns, ["text"]), columns)
 
 
 def _read_text(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -211,8 +207,8 @@ def _header(file: str) -> dict[str, str]:
 FORMATS: dict[str, tuple[Callable[[str, bytes, Mapping[str, str]], Any], Mapping[str, str]]] = {
     "yaml": (_read_yaml, {}),
     "pairs_csv": (_read_pairs_csv, PAIR_COLUMNS),
-    "csv": (_read_items_csv, ITEM_COLUMNS),
-    "jsonl": (_read_items_jsonl, ITEM_COLUMNS),
+    "csv": (partial(_read_items, "csv"), ITEM_COLUMNS),
+    "jsonl": (partial(_read_items, "json"), ITEM_COLUMNS),
     "text": (_read_text, {}),
     "8values": (_read_8values, {}),
 }

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -148,7 +148,7 @@ def generate_prompts(
         raise ValueError("n_generate_templates=0, and these templates have no section generate; use 1 or more")
     orders = _first_orders("n_generate_orders", len(instrument.options), n_orders)
     prompts = _option_prompts("generate", instrument, templates, wordings, orders, labels)
-    return [p._replace(row=p.row | {"sample": sample}) for p in prompts for sample in range(n_samples)]
+    return _samples(prompts, n_samples)
 
 
 def pair_prompts(instrument: Instrument, templates: Templates, n_templates: int) -> list[Prompt]:
@@ -165,19 +165,17 @@ def open_prompts(instrument: Instrument, templates: Templates, n_templates: int,
 
     An open prompt is about no item: its id stands as ``item`` and as ``template``.
     """
-    requests = [
-        (item.id, template, text.format(statement=item.text))
-        for template, text in _first("n_open_templates", templates.open, n_templates, least=0).items()
-        for item in instrument.items
+    prompts = []
+    for template, wording in _first("n_open_templates", templates.open, n_templates, least=0).items():
+        for item in instrument.items:
+            text = wording.format(statement=item.text)
+            prompts.append(Prompt(_row(instrument, "open", item.id, template, text), text))
+    prompts += [
+        Prompt(_row(instrument, "open", name, name, text), text) for name, text in templates.open_prompts.items()
     ]
-    requests += [(name, name, text) for name, text in templates.open_prompts.items()]
-    if not requests:
+    if not prompts:
         raise ValueError("mode open asks nothing: n_open_templates is 0, and these templates have no open_prompts")
-    return [
-        Prompt(_row(instrument, "open", item, template, text, sample=sample), text)
-        for item, template, text in requests
-        for sample in range(n_samples)
-    ]
+    return _samples(prompts, n_samples)
 
 
 def with_system(prompt: Prompt, system_prompt: str | None) -> Prompt:
@@ -201,6 +199,10 @@ def prompt_row(
     """Return what a row of ``results.jsonl`` says about a prompt: all columns that tell it from others, and a hash."""
     key = {"mode": mode, "item": item, "template": template, "order": order, "labels": labels, "sample": sample}
     return {**key, **more, "prompt_sha256": _sha256(text)}
+
+
+def _samples(prompts: Iterable[Prompt], n_samples: int) -> list[Prompt]:
+    return [prompt._replace(row=prompt.row | {"sample": sample}) for prompt in prompts for sample in range(n_samples)]
 
 
 def _row(instrument: Instrument, mode: str, item: str, template: str, text: str, **key: Any) -> dict[str, Any]:
