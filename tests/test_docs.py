@@ -75,3 +75,12 @@ def test_a_page_begins_with_one_sentence_and_one_command(page):
     assert title.startswith("# ")
     assert sentence.endswith(".")
     assert block.startswith("```bash\n")
+
+
+@pytest.mark.parametrize(("heading", "most"), [("## The way of a pair", 16), ("## The way of a statement", 21)])
+def test_a_walk_names_files_that_are_there_and_stays_short(heading, most):
+    text = (REPO / "docs" / "understand" / "walks.md").read_text(encoding="utf-8")
+    files = re.findall(r"^\d+\. `([\w/]+\.py)`", text.partition(heading)[2].partition("\n## ")[0], flags=re.MULTILINE)
+    assert 10 < len(files) <= most
+    assert len(set(files)) == len(files)
+    assert all((REPO / file).is_file() for file in files)
