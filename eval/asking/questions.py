@@ -26,11 +26,6 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
     Without a request (``text`` is None) the answer follows the begin token (or, where a tokenizer has none, the
     end token, as in lm-evaluation-harness), outside the chat template; a system prompt then precedes it as plain text.
 
-    Args:
-        prompts: See ``eval/statements/prompts.py``.
-        tokenizer: With ``prompt_tokens`` and ``tokenize_messages`` (``finetune.tokenizers``).
-        system_prompt: Put before every prompt; None leaves the chat template its own.
-
     Raises:
         ValueError: If an option's answer begins like another one.
     """

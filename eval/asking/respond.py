@@ -118,11 +118,7 @@ def answer_questions(
 
 
 def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
-    """Return the row of ``results.jsonl`` about one answered question.
-
-    Raises:
-        FloatingPointError: If a log-probability is not finite.
-    """
+    """Return the row of ``results.jsonl`` about one answered question; every log-probability must be finite."""
     if not all(map(math.isfinite, logprobs)):
         raise FloatingPointError(
             f"{name}: log-probabilities {logprobs} for {question.row['mode']} {question.row['item']}; "
@@ -140,11 +136,7 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
 
 
 def load_tokenizer(cfg: DictConfig) -> Any:
-    """Build the tokenizer of a config.
-
-    Raises:
-        ValueError: If it cannot render a prompt.
-    """
+    """Build the tokenizer of a config; one that cannot render a prompt is refused."""
     tokenizer = config.instantiate(cfg.tokenizer)
     if not hasattr(tokenizer, "prompt_tokens"):
         raise ValueError(

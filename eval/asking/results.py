@@ -40,11 +40,7 @@ def changed_results(folder: str | Path, settings: Mapping[str, Any]) -> list[str
 
 
 def check_results(folder: str | Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder whose rows were made with other settings; nothing is written.
-
-    Raises:
-        FileExistsError: If they were.
-    """
+    """Refuse a folder whose rows were made with other settings; nothing is written."""
     if changed := changed_results(folder, settings):
         raise FileExistsError(
             f"{Path(folder) / 'results.jsonl'} holds results of other settings ({', '.join(changed)} differ); "
