@@ -60,6 +60,6 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two at a time, with one thread each: most tests are too small for more.
+# Two at a time, with one thread each: most tests are too small for more. tests/conftest.py puts the slow files first.
 test: lint | $(MODEL)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -15,6 +15,24 @@ from safetensors.torch import save_file
 REPO = Path(__file__).parents[1]
 pytest_plugins = ["documented", "review_client"]
 
+# A worker takes whole files: the slow ones first, or one worker would end long after the other.
+SLOW_FIRST = (
+    "test_study",
+    "test_dpo_finetune",
+    "test_processes",
+    "test_configs",
+    "test_docs",
+    "test_synthesize",
+    "test_models",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow files first."""
+    place = {name: k for k, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 # Sizes of a Llama small enough for a recipe to run in seconds; the tokenizer is the packaged model's.
 TINY = {
     "vocab_size": 49152,
