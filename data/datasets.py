@@ -15,24 +15,8 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 from data.pairs.records import OTHER_SIDE, Pair, draw_subset, keep_where, mirror_pairs, mix_pairs, read_pairs
 from data.pairs.rows import load_rows, read_table
-from data.pairs.tokens import AlpacaInstructTemplate, ChosenAnswers, PreferencePairs, Template
-
-__all__ = [
-    "AlpacaInstructTemplate",
-    "chosen_answers",
-    "mirrored",
-    "mirrored_left",
-    "mirrored_left_sft",
-    "mirrored_right",
-    "mirrored_right_sft",
-    "mixture",
-    "politune_left",
-    "politune_left_sft",
-    "politune_mixture",
-    "politune_right",
-    "politune_right_sft",
-    "preference_pairs",
-]
+from data.pairs.tokens import AlpacaInstructTemplate as AlpacaInstructTemplate  # YAML names it from here
+from data.pairs.tokens import ChosenAnswers, PreferencePairs, Template
 
 SHIPPED_SET = "data/mirrored/pairs.jsonl"
 _SIDE_KEYS = ("source", "data_files", "split", "revision", "column_map", "where")
@@ -53,8 +37,8 @@ def preference_pairs(
     where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
-    build: type[PreferencePairs] | type[ChosenAnswers] = PreferencePairs,
-) -> PreferencePairs | ChosenAnswers:
+    build: type[PreferencePairs] = PreferencePairs,
+) -> PreferencePairs:
     """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``.
 
     Args:
@@ -105,7 +89,7 @@ def _shipped_pairs(
     tokenizer: ModelTokenizer,
     *,
     side: str,
-    build: type[PreferencePairs] | type[ChosenAnswers],
+    build: type[PreferencePairs],
     prompt_template: Template = None,
     max_seq_len: int | None = None,
     too_long: str = "drop",
@@ -113,7 +97,7 @@ def _shipped_pairs(
     where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
-) -> PreferencePairs | ChosenAnswers:
+) -> PreferencePairs:
     rows = read_table(SHIPPED_SET, content=files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())
     pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
     pairs = _select(pairs, rows, SHIPPED_SET, where, subset, seed)

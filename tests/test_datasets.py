@@ -21,6 +21,14 @@ from data.pairs.records import Pair, exchange
 from data.pairs.tokens import AlpacaInstructTemplate
 
 IGNORE = -100
+BUILDERS = [
+    name
+    for name, value in vars(datasets).items()
+    if name[0].islower()
+    and callable(value)
+    and name != "partial"
+    and "tokenizer" in inspect.signature(value).parameters
+]
 PAPER = REPO / "configs" / "llama8b_lora_dpo_identical_prompts.yaml"
 ROWS = [
     {"prompt": "one two", "chosen": "aaa bbb ccc", "rejected": "dddd"},
@@ -110,7 +118,7 @@ def test_both_sides_of_the_shipped_set_are_the_same_rows_exchanged():
     assert datasets.mirrored_right_sft(WordLengths())[0]["tokens"] == right[0]["chosen_input_ids"]
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.__all__ if name.islower()])
+@pytest.mark.parametrize("name", BUILDERS)
 def test_builders_are_what_yaml_expects(name):
     builder = getattr(datasets, name)
     parameters = inspect.signature(builder).parameters
@@ -333,11 +341,8 @@ def test_every_builder_takes_what_the_configs_give():
             assert given <= set(inspect.signature(datasets.mixture).parameters)
             continue
         sft = "lora_dpo" not in path.name
-        for name in datasets.__all__:
-            if (
-                name not in ("AlpacaInstructTemplate", "mixture", "politune_mixture")
-                and (name.endswith("_sft") or name == "chosen_answers") == sft
-            ):
+        for name in {*BUILDERS} - {"mixture", "politune_mixture"}:
+            if (name.endswith("_sft") or name == "chosen_answers") == sft:
                 parameters = set(inspect.signature(getattr(datasets, name)).parameters)
                 assert given <= parameters, f"{path.name}: dataset=data.datasets.{name}"
 

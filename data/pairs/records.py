@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.pairs.rows import BadRow
+
 COLUMNS = ("prompt", "chosen", "rejected")
 SIDES = ("left", "right")
 OTHER_SIDE = {"left": "right", "right": "left"}
@@ -22,26 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
-    """One prompt with its preferred and its dispreferred answer.
+    """One prompt, without any template, with the answer to prefer and the one to disprefer."""
 
-    Attributes:
-        row: Number of the data row in its file, from 1; header and blank lines do not count.
-        prompt: The text that the user says, without any template.
-        chosen: The answer to prefer.
-        rejected: The answer to disprefer.
-    """
-
-    row: int
+    row: int  # of its file, from 1; header and blank lines do not count
     prompt: str
     chosen: str
     rejected: str
-
-
-class InvalidRow(NamedTuple):
-    """Number of a row that is no pair, and the reason."""
-
-    number: int
-    reason: str
 
 
 class Repetition(NamedTuple):
@@ -58,23 +46,16 @@ def read_pairs(
     column_map: Mapping[str, str] | None = None,
     invalid_rows: str = "error",
 ) -> list[Pair]:
-    """Turn rows of a file into pairs; texts are kept as they are, untrimmed.
+    """Turn rows of a file into pairs, in file order; texts are kept as they are, untrimmed.
 
     A row is invalid if one of its three fields is missing, not text, blank or longer than ``MAX_CHARACTERS``, or if
-    both answers are the same but for surrounding white space.
+    both answers are the same but for surrounding white space. No valid row or a missing column is a ValueError.
 
     Args:
         rows: Rows in file order, each a mapping from column to value.
         origin: The file or repository, as messages should name it.
         column_map: From our names (``prompt``, ``chosen``, ``rejected``) to the columns of the file.
         invalid_rows: ``error`` refuses the file, ``drop`` leaves invalid rows out, with a warning that counts them.
-
-    Returns:
-        The valid rows, in file order.
-
-    Raises:
-        ValueError: If there are no rows, a column is missing, a row is invalid (under ``error``),
-            or no row is valid.
     """
     if invalid_rows not in INVALID_ROWS:
         raise ValueError(f"invalid_rows={invalid_rows!r}; use one of {', '.join(INVALID_ROWS)}")
@@ -99,7 +80,7 @@ def read_pairs(
 
 def split_rows(
     rows: Iterable[Mapping[str, Any]], origin: str, column_map: Mapping[str, str] | None = None
-) -> tuple[list[Pair], list[InvalidRow]]:
+) -> tuple[list[Pair], list[BadRow]]:
     """Return the valid rows as pairs, and the others; no rows or a missing column are still a ValueError."""
     rows = list(rows)
     if not rows:
@@ -109,7 +90,7 @@ def split_rows(
     for number, row in enumerate(rows, start=1):
         reason = _invalid_reason(row, columns)
         if reason:
-            invalid.append(InvalidRow(number, reason))
+            invalid.append(BadRow(number, reason))
         else:
             pairs.append(Pair(number, *(row[column] for column in columns)))
     return pairs, invalid

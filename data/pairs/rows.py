@@ -16,7 +16,8 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,9 @@ def load_rows(
     paths = paths or [source]
     origin = ", ".join(paths)
     try:
-        rows = _slice([row for path in paths for row in _located_rows(path, kind)], split)
+        files = (file for path in paths for file in _located(path))
+        tables = (read_records(name, kind, MAX_TABLE_LINE_BYTES, content, may_be_empty=True) for name, content in files)
+        rows = _slice([row for table in tables for _, row in table], split)
     except ValueError as error:
         detail = str(error).removeprefix(origin).lstrip(": ")
         remedy = f"Mend the file, or check source ({', '.join(FILE_FORMATS)}) and split={split}"
@@ -109,20 +112,24 @@ def read_table(path: str | Path, kind: str | None = None, content: bytes | None 
 
 
 def read_records(
-    path: str | Path, kind: str | None = None, max_line_bytes: int = MAX_LINE_BYTES, content: bytes | None = None
+    path: str | Path,
+    kind: str | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    content: bytes | None = None,
+    may_be_empty: bool = False,
 ) -> Iterator[Row]:
     """Yield number (from 1) and columns of each row; only a batch of rows is in memory, a JSON array excepted.
 
-    ``kind`` is one of ``FILE_FORMATS``, None tells it by the suffix. A longer line, or CSV field, is a bad row.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is binary, empty or malformed, or a row is bad; names file and row.
+    ``kind`` is one of ``FILE_FORMATS``, None tells it by the suffix. A longer line, or CSV field, is a bad row. A file
+    that is binary, empty or malformed, or has a bad row, is a ValueError that names file and row.
     """
-    number = 0
-    for number, row in _good_rows(path, scan_records(path, kind, max_line_bytes=max_line_bytes, content=content)):
-        yield number, row
-    if not number:
+    is_empty = True
+    for row in scan_records(path, kind, max_line_bytes=max_line_bytes, content=content):
+        if isinstance(row, BadRow):
+            raise ValueError(f"{path} row {row.number}: {row.reason}")
+        yield row
+        is_empty = False
+    if is_empty and not may_be_empty:
         raise ValueError(f"{path}: no rows; give a file with at least one row")
 
 
@@ -182,31 +189,18 @@ def hub_rows(
         raise ValueError(f"{origin}: cannot be read: {detail}. Check source, its files and split={split}") from error
 
 
-def _located_rows(pattern: str, kind: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a path, a glob or a URL; a file without rows has none."""
-    named: Iterable[tuple[str, bytes | None]] = ((path, None) for path in matching_files(pattern))
-    for name, content in _fetch(pattern) if "://" in pattern else named:
-        for _, row in _good_rows(name, scan_records(name, kind, max_line_bytes=MAX_TABLE_LINE_BYTES, content=content)):
-            yield row
-
-
-def _good_rows(name: str | Path, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
-    for row in rows:
-        if isinstance(row, BadRow):
-            raise ValueError(f"{name} row {row.number}: {row.reason}")
-        yield row
-
-
-def _fetch(url: str) -> list[tuple[str, bytes]]:
-    """Return name and bytes of what lies at a URL, such as ``https://…`` or ``hf://datasets/owner/name/*.jsonl``."""
+def _located(pattern: str) -> list[tuple[str, bytes | None]]:
+    """Return the files of a path or a glob, or what lies at a URL, such as ``hf://datasets/owner/name/*.jsonl``."""
+    if "://" not in pattern:
+        return [(path, None) for path in matching_files(pattern)]
     try:
-        if url.startswith(("http://", "https://")):
-            with urlopen(url) as reply:
-                return [(url, reply.read())]
-        files, pattern = url_to_fs(url)
-        return [(files.unstrip_protocol(path), files.cat_file(path)) for path in sorted(files.glob(pattern))]
+        if pattern.startswith(("http://", "https://")):
+            with urlopen(pattern) as reply:
+                return [(pattern, reply.read())]
+        files, path = url_to_fs(pattern)
+        return [(files.unstrip_protocol(name), files.cat_file(name)) for name in sorted(files.glob(path))]
     except (OSError, ImportError, ValueError) as error:
-        raise ConnectionError(f"{url}: cannot be fetched ({error}); fetch it yourself and give the file") from error
+        raise ConnectionError(f"{pattern}: cannot be fetched ({error}); fetch it yourself and give the file") from error
 
 
 def _slice(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
@@ -241,14 +235,14 @@ def _table_rows(
     path: str | Path, file: io.BufferedReader, delimiter: str, quoted: bool, limit: int
 ) -> Iterator[Row | BadRow]:
     csv.field_size_limit(limit)  # of the whole process; no line is longer either
-    lines = _Lines(file, limit)
+    defects: deque[str] = deque(maxlen=1)
     options: dict[str, Any] = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(lines, delimiter=delimiter, **options)
+    reader = csv.reader(_lines(file, limit, defects), delimiter=delimiter, **options)
     header = next(reader, None)
     if header is None:
         return
-    if lines.defect:
-        raise ValueError(f"{path}: the first line is {lines.take_defect()}")
+    if defects:
+        raise ValueError(f"{path}: the first line is {defects.pop()}")
     if len(set(header)) < len(header):
         raise ValueError(f"{path}: the header has {', '.join(header)}; every column needs its own name")
     number = 0
@@ -265,8 +259,8 @@ def _table_rows(
         if not fields:
             continue
         number += 1
-        if lines.defect:
-            yield BadRow(number, lines.take_defect())
+        if defects:
+            yield BadRow(number, defects.pop())
         elif len(fields) != len(header):
             counts = f"{len(fields)} fields, the header has {len(header)} (line {reader.line_num})"
             yield BadRow(number, f"{counts}; quote a field that holds {delimiter!r}, or mend the row")
@@ -285,16 +279,14 @@ def _json_rows(path: str | Path, file: io.BufferedReader, limit: int) -> Iterato
         for number, row in enumerate(rows, start=1):
             yield _object(number, row)
         return
-    lines, number = _Lines(file, limit), 0
-    for line in lines:
-        if not line.strip():
-            continue
-        number += 1
-        if lines.defect:
-            yield BadRow(number, lines.take_defect())
+    defects: deque[str] = deque(maxlen=1)
+    texts = filter(str.strip, _lines(file, limit, defects))
+    for number, text in enumerate(texts, start=1):
+        if defects:
+            yield BadRow(number, defects.pop())
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(text)
         except json.JSONDecodeError as error:
             yield BadRow(number, f"no JSON: {error.msg} at column {error.colno}")
         else:
@@ -317,33 +309,22 @@ def _parquet_rows(path: str | Path, content: bytes | None) -> Iterator[Row]:
     yield from enumerate(rows, start=1)
 
 
-class _Lines:
-    """Lines of a file as text. A line that is too long or no UTF-8 is replaced by a dash, and ``defect`` says why."""
-
-    def __init__(self, file: io.BufferedReader, limit: int) -> None:
-        self._file, self._limit = file, limit
-        self.defect = ""
-
-    def take_defect(self) -> str:
-        """Return the defect of the last line and forget it."""
-        defect, self.defect = self.defect, ""
-        return defect
-
-    def __iter__(self) -> Iterator[str]:
-        encoding = "utf-8-sig"
-        while line := self._file.readline(self._limit):
-            text = "-\n"
-            if len(line) >= self._limit and not line.endswith(b"\n"):
-                n_bytes = len(line)
-                while line and not line.endswith(b"\n"):
-                    line = self._file.readline(self._limit)
-                    n_bytes += len(line)
-                self.defect = f"a line of {n_bytes:,} bytes, at most {self._limit:,} are read; is this one post?"
-            else:
-                try:
-                    text = line.decode(encoding)
-                except UnicodeDecodeError as error:
-                    fault = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x})"
-                    self.defect = f"{fault}; save it as UTF-8"
-            encoding = "utf-8"
-            yield text
+def _lines(file: io.BufferedReader, limit: int, defects: deque[str]) -> Iterator[str]:
+    """Yield lines as text; one that is too long or no UTF-8 is a dash, and ``defects`` gets the reason."""
+    encoding = "utf-8-sig"
+    while line := file.readline(limit):
+        text = "-\n"
+        if len(line) >= limit and not line.endswith(b"\n"):
+            n_bytes = len(line)
+            while line and not line.endswith(b"\n"):
+                line = file.readline(limit)
+                n_bytes += len(line)
+            defects.append(f"a line of {n_bytes:,} bytes, at most {limit:,} are read; is this one post?")
+        else:
+            try:
+                text = line.decode(encoding)
+            except UnicodeDecodeError as error:
+                fault = f"not UTF-8 (byte {error.start} of the line, {line[error.start]:#x})"
+                defects.append(f"{fault}; save it as UTF-8")
+        encoding = "utf-8"
+        yield text

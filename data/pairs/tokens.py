@@ -39,12 +39,6 @@ class Continuation(NamedTuple):
     labels: TokenIds
 
 
-class _LongPair(NamedTuple):
-    row: int
-    n_tokens: int
-    is_dropped: bool
-
-
 class AlpacaInstructTemplate(PromptTemplate):
     """Put the prompt into the Alpaca instruction text, inside the user message (the paper's setting).
 
@@ -57,72 +51,7 @@ class AlpacaInstructTemplate(PromptTemplate):
         super().__init__({"user": (before, after)})
 
 
-class _TokenizedPairs(Dataset):
-    """Some answers of each pair as token ids; which ones, and the form of an item, are the subclass's."""
-
-    fields: tuple[str, ...]
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        origin: str,
-        tokenizer: ModelTokenizer,
-        prompt_template: Template = None,
-        max_seq_len: int | None = None,
-        too_long: str = "drop",
-    ) -> None:
-        if too_long not in TOO_LONG:
-            raise ValueError(f"too_long={too_long!r}; use one of {', '.join(TOO_LONG)}")
-        limit = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
-        if limit is not None and limit < 1:
-            raise ValueError(f"max_seq_len={limit}; use a positive integer or null")
-        template = _resolve_template(prompt_template)
-        # torchtune's tokenizers cut at their own max_seq_len without a word.
-        tokenizer = copy.copy(tokenizer)
-        tokenizer.max_seq_len = None
-
-        self.origin = origin
-        self.rows: list[int] = []
-        self._items: list[tuple[Continuation, ...]] = []
-        long: list[_LongPair] = []
-        for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
-            item = tuple(_tokenize(pair.prompt, getattr(pair, name), tokenizer, template) for name in self.fields)
-            n_tokens = max(len(answer.tokens) for answer in item)
-            if limit is not None and n_tokens > limit:
-                cut = _cut(item, limit) if too_long == "truncate" else None
-                long.append(_LongPair(pair.row, n_tokens, is_dropped=cut is None))
-                if cut is None:
-                    continue
-                item = cut
-            self.rows.append(pair.row)
-            self._items.append(item)
-        if long:
-            self._report(long, len(pairs), limit, too_long)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def _report(self, long: Sequence[_LongPair], n_pairs: int, limit: int | None, too_long: str) -> None:
-        """Say which rows are too long and what became of them."""
-        fault = (
-            f"{self.origin}: {len(long)} of {n_pairs} pairs have more than max_seq_len={limit} tokens "
-            f"(longest {max(pair.n_tokens for pair in long)}; {row_list([pair.row for pair in long])})"
-        )
-        remedy = "raise dataset.max_seq_len"
-        if too_long == "error":
-            raise ValueError(f"{fault}; {remedy}, or set dataset.too_long=drop or truncate")
-        if not self.rows:
-            raise ValueError(f"{fault}; no pair is left: {remedy}")
-        if too_long == "drop":
-            _log.warning("%s; dropped. To keep them, %s or set dataset.too_long=truncate", fault, remedy)
-        else:
-            dropped = [pair.row for pair in long if pair.is_dropped]
-            rows = f" ({row_list(dropped)})" if dropped else ""
-            result = f"answers cut at their end, {len(dropped)} pairs dropped with nothing left to learn from{rows}"
-            _log.warning("%s; %s", fault, result)
-
-
-class PreferencePairs(_TokenizedPairs):
+class PreferencePairs(Dataset):
     """Preference pairs, tokenized at construction, in the form of torchtune's DPO recipes.
 
     An item is a dict of int lists: ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids``,
@@ -149,29 +78,78 @@ class PreferencePairs(_TokenizedPairs):
         InstantiationError: If a template's dotpath leads nowhere (torchtune's error, which says where).
     """
 
-    fields = ("chosen", "rejected")
+    # The answers that are taken, each with an item's names of its token ids and labels.
+    fields: Mapping[str, tuple[str, str]] = {
+        "chosen": ("chosen_input_ids", "chosen_labels"),
+        "rejected": ("rejected_input_ids", "rejected_labels"),
+    }
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        origin: str,
+        tokenizer: ModelTokenizer,
+        prompt_template: Template = None,
+        max_seq_len: int | None = None,
+        too_long: str = "drop",
+    ) -> None:
+        if too_long not in TOO_LONG:
+            raise ValueError(f"too_long={too_long!r}; use one of {', '.join(TOO_LONG)}")
+        limit = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_seq_len={limit}; use a positive integer or null")
+        template = _resolve_template(prompt_template)
+        # torchtune's tokenizers cut at their own max_seq_len without a word.
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.max_seq_len = None
+
+        self.origin = origin
+        self.rows: list[int] = []
+        self._items: list[tuple[Continuation, ...]] = []
+        lengths: dict[int, int] = {}  # of the pairs over the limit, by row
+        dropped = []
+        for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
+            item = tuple(_tokenize(pair.prompt, getattr(pair, name), tokenizer, template) for name in self.fields)
+            n_tokens = max(len(answer.tokens) for answer in item)
+            if limit is not None and n_tokens > limit:
+                lengths[pair.row] = n_tokens
+                cut = _cut(item, limit) if too_long == "truncate" else None
+                if cut is None:
+                    dropped.append(pair.row)
+                    continue
+                item = cut
+            self.rows.append(pair.row)
+            self._items.append(item)
+        if not lengths:
+            return
+        fault = (
+            f"{origin}: {len(lengths)} of {len(pairs)} pairs have more than max_seq_len={limit} tokens "
+            f"(longest {max(lengths.values())}; {row_list([*lengths])})"
+        )
+        remedy = "raise dataset.max_seq_len"
+        if too_long == "error":
+            raise ValueError(f"{fault}; {remedy}, or set dataset.too_long=drop or truncate")
+        if not self.rows:
+            raise ValueError(f"{fault}; no pair is left: {remedy}")
+        if too_long == "drop":
+            _log.warning("%s; dropped. To keep them, %s or set dataset.too_long=truncate", fault, remedy)
+        else:
+            rows = f" ({row_list(dropped)})" if dropped else ""
+            result = f"answers cut at their end, {len(dropped)} pairs dropped with nothing left to learn from{rows}"
+            _log.warning("%s; %s", fault, result)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        chosen, rejected = self._items[index]
-        return {
-            "chosen_input_ids": np.asarray(chosen.tokens).tolist(),
-            "chosen_labels": np.asarray(chosen.labels).tolist(),
-            "rejected_input_ids": np.asarray(rejected.tokens).tolist(),
-            "rejected_labels": np.asarray(rejected.labels).tolist(),
-        }
+        named = zip(self.fields.values(), self._items[index])
+        return {name: np.asarray(ids).tolist() for names, answer in named for name, ids in zip(names, answer)}
 
 
-class ChosenAnswers(_TokenizedPairs):
-    """The chosen answers alone, for torchtune's supervised recipes: items ``tokens``, ``labels``.
+class ChosenAnswers(PreferencePairs):
+    """The chosen answers alone, for torchtune's supervised recipes: items ``tokens``, ``labels``."""
 
-    Arguments, attributes and errors are those of :class:`PreferencePairs`.
-    """
-
-    fields = ("chosen",)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        (chosen,) = self._items[index]
-        return {"tokens": np.asarray(chosen.tokens).tolist(), "labels": np.asarray(chosen.labels).tolist()}
+    fields = {"chosen": ("tokens", "labels")}
 
 
 def _resolve_template(template: Template) -> Messages | None:

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data.pairs.records import SIDES, InvalidRow, split_rows
-from data.pairs.rows import file_format, hub_rows, read_records
+from data.pairs.records import SIDES, split_rows
+from data.pairs.rows import BadRow, file_format, hub_rows, read_records
 
 MODES = ("label", "prefer")
 NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
@@ -141,7 +141,7 @@ def read_items(
 
 def _read_texts(
     rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str]
-) -> tuple[dict[int, tuple[str, ...]], list[InvalidRow]]:
+) -> tuple[dict[int, tuple[str, ...]], list[BadRow]]:
     """Return the texts by row, and row and reason of the others."""
     column = column_map.get("text", "text")
     if unknown := sorted({*column_map} - {"text"}):
@@ -159,5 +159,5 @@ def _read_texts(
             texts[number] = (value,)
         else:
             reason = "is empty" if value is None or isinstance(value, str) else f"is {type(value).__name__}, not text"
-            invalid.append(InvalidRow(number, f"{column} {reason}"))
+            invalid.append(BadRow(number, f"{column} {reason}"))
     return texts, invalid
