@@ -36,13 +36,18 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def lower_words(text: str) -> list[str]:
+    """Split into words in lower case."""
+    return [word.lower() for word in words(text)]
+
+
 def not_english(text: str) -> str | None:
     """Say that a text is in another script, or that another language's commonest words outnumber those of English."""
     letters = [] if text.isascii() else [character for character in text if character.isalpha()]
     other_script = sum(not unicodedata.name(letter, "").startswith("LATIN") for letter in letters if letter > "\x7f")
     if letters and other_script / len(letters) > MAX_OTHER_SCRIPT:
         return f"not English: {other_script} of {len(letters)} letters are not Latin"
-    tokens = [word.lower() for word in words(text)]
+    tokens = lower_words(text)
     others, english = (sum(word in common for word in tokens) for common in (_OTHERS, _ENGLISH))
     if others >= MIN_OTHERS and others > english:
         return f"not English: {others} common words of other languages, {english} of English"

@@ -2,19 +2,15 @@
 """Optional components that read texts with a model: how offensive each one is, and which of them mean the same.
 
 A config names one as ``toxicity`` or ``embeddings``; null, the default, leaves the gate out. Any component of your own
-works in their place if it builds the same kind of callable:
-
-- ``Score``: from texts to numbers from 0 (harmless) to 1, such as :class:`OffensiveWords` and :class:`TextClassifier`;
-- ``Embed``: from texts to vectors of any length, ``[N, D]``, such as :class:`TextEncoder`.
-
-A model is loaded at the first call, and again in each worker.
+works in their place if it builds a ``Score``, from texts to numbers from 0 (harmless) to 1, or an ``Embed``, from texts
+to vectors of any length, ``[N, D]``. A model is loaded at the first call, and again in each worker.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from omegaconf import DictConfig
@@ -43,8 +39,7 @@ class Cap(NamedTuple):
         return [f"scored {value:.3f}, at most {self.limit:g}" if value > self.limit else None for value in scores]
 
 
-@dataclass(frozen=True)
-class Alike:
+class Alike(NamedTuple):
     """Finds the texts that mean the same: those whose vectors have a cosine of at least ``least``."""
 
     embed: Embed
@@ -89,11 +84,7 @@ class OffensiveWords:
     """
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """Score texts.
-
-        Raises:
-            ImportError: If alt-profanity-check is not installed.
-        """
+        """Score texts."""
         try:
             from profanity_check import predict_prob
         except ImportError as error:
@@ -101,13 +92,16 @@ class OffensiveWords:
         return predict_prob(list(texts)).tolist() if texts else []
 
 
+@dataclass(eq=False)
 class _FolderModel:
     """A pipeline of transformers whose model lies in a folder (or in the Hub's cache), loaded at the first use."""
 
-    task: str
-
-    def __init__(self, folder: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512) -> None:
-        self.folder, self.device, self.batch_size, self.max_tokens = folder, device, batch_size, max_tokens
+    task: ClassVar[str]
+    folder: str
+    _: KW_ONLY
+    device: str = "cpu"
+    batch_size: int = 16
+    max_tokens: int = 512
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_pipeline"}
@@ -135,6 +129,7 @@ class _FolderModel:
         return [results[k] for k in range(len(texts))]
 
 
+@dataclass(eq=False)
 class TextClassifier(_FolderModel):
     """How likely a label is, by a classifier of texts that lies in a folder.
 
@@ -147,19 +142,10 @@ class TextClassifier(_FolderModel):
     """
 
     task = "text-classification"
-
-    def __init__(
-        self, folder: str, label: str, device: str = "cpu", batch_size: int = 16, max_tokens: int = 512
-    ) -> None:
-        super().__init__(folder, device, batch_size, max_tokens)
-        self.label = label
+    label: str
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """Score texts.
-
-        Raises:
-            ValueError: If the model has no such label.
-        """
+        """Score texts."""
         settings = self._pipeline.model.config
         if self.label not in settings.label2id:
             raise ValueError(f"{self.folder}: no label {self.label!r}; use one of {', '.join(settings.label2id)}")
@@ -184,9 +170,11 @@ class TextEncoder(_FolderModel):
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors, float ``[N, D]``."""
-
-        def mean(states: Any, n_tokens: int) -> np.ndarray:
-            return states[0, :n_tokens].float().mean(0).numpy()
-
-        cut = {"truncation": True, "max_length": self.max_tokens}
-        return np.array(self._outputs(texts, mean, return_tensors=True, tokenize_kwargs=cut))
+        return np.array(
+            self._outputs(
+                texts,
+                lambda states, n_tokens: states[0, :n_tokens].float().mean(0).numpy(),
+                return_tensors=True,
+                tokenize_kwargs={"truncation": True, "max_length": self.max_tokens},
+            )
+        )

@@ -16,7 +16,7 @@ def test_every_seeded_class_is_found_and_nothing_else():
 def test_a_mirrored_row_has_the_same_length_defects():
     pair = Pair(1, "What about rents?", "a " * 150 + ".", "b " * 100 + ".")  # 1.5 passes, its inverse .667 does not
     for row in (pair, pair._replace(chosen=pair.rejected, rejected=pair.chosen)):
-        assert [d.kind for d in row_defects(row) if d.field == "answers"] == ["length mismatch"]
+        assert [d.kind for d in row_defects(row, Checks()) if d.field == "answers"] == ["length mismatch"]
 
 
 def test_near_duplicates_name_each_other():

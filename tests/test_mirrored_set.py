@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from data.pairs.records import Pair
 from data.quality import measures
 from data.quality.contamination import overlaps, shipped_statements
-from data.quality.defects import row_defects
+from data.quality.defects import Checks, row_defects
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.phrases import wrong_size
 
@@ -61,7 +61,7 @@ def test_rows_are_well_formed():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_row_passes_every_gate(row):
-    assert row_defects(Pair(1, row["prompt"], row["left"], row["right"])) == []
+    assert row_defects(Pair(1, row["prompt"], row["left"], row["right"]), Checks()) == []
     assert [wrong_size(row[side], N_WORDS) for side in ("left", "right")] == [None, None]
 
 

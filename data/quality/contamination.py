@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Do texts hold, exactly or nearly, the statements that models are measured with? One matcher with two settings.
+"""Do texts hold, exactly or nearly, the statements that models are measured with?
 
-Both find the statements that share terms with a text by one index, and both look for words in a row.
-
-- :func:`overlaps` asks of each row of a set whether it repeats a statement. Its terms are word 3-grams, all of one
-  weight, compared by Jaccard similarity; a row repeats a statement if both have eight words in a row.
-- :func:`find_matches` asks of each statement whether the data of a training holds it, also in other words. Its terms
-  are stems of content words, weighed by their rarity; they are compared with each sentence.
-
-Instruments are read as plain YAML data (``items`` with ``text``, ``pairs`` with ``left`` and ``right``).
+:func:`overlaps` asks of each row of a set whether it repeats a statement: by word 3-grams, and eight words in a row.
+:func:`find_matches` asks of each statement whether the data of a training holds it, also in other words: by stems of
+content words. Both find the statements that share terms with a text by one index.
 """
 
 import hashlib
@@ -21,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from data.language import words
+from data.language import lower_words
 from data.pairs.rows import read_table
 from data.quality.duplicates import shingles
 from data.quality.measures import FUNCTION_WORDS
@@ -84,14 +79,7 @@ class Match(NamedTuple):
 
 
 def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
-    """Return every statement of every shipped instrument, and of further files.
-
-    These are instruments in the project's YAML form, or text files with a statement a line.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file has no statements.
-    """
+    """Return every statement of every shipped instrument and of further files: YAML, or text with one a line."""
     statements = []
     for path in [*sorted(SHIPPED.glob("*.yaml")), *map(Path, extra)]:
         if not path.is_file():
@@ -118,10 +106,6 @@ def _instrument_statements(text: str, path: Path) -> list[Statement]:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0]
         raise ValueError(f"{path}: not an instrument ({type(error).__name__}: {detail})") from error
-
-
-def _total(terms: Set[Any], weights: Mapping[Any, float]) -> float:
-    return sum(weights.get(term, 1.0) for term in sorted(terms))
 
 
 def _shared_weights(
@@ -156,8 +140,10 @@ def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Over
         similarity = {k: n / (len(grams) + len(of_statement[k]) - n) for k, n in n_shared.items()}
         nearest = max(similarity, key=lambda k: (similarity[k], -k), default=None)
         shared = next((min(both) for n, known in runs.items() if (both := shingles(text, n) & known)), ())
-        near = None if nearest is None else statements[nearest]
-        result.append(Overlap(max(similarity.values(), default=0.0), near, " ".join(shared) or None))
+        near: tuple[float, Statement | None] = (0.0, None)
+        if nearest is not None:
+            near = (similarity[nearest], statements[nearest])
+        result.append(Overlap(*near, " ".join(shared) or None))
     return result
 
 
@@ -165,14 +151,11 @@ def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
     """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report.
 
     The rows have any of ``TRAINING_FIELDS``; an answer may be a conversation.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or a row has none of the fields.
     """
     if not Path(path).is_file():
-        forms = "JSONL, JSON, CSV, TSV or parquet files"
-        raise FileNotFoundError(f"training_data: {path} not found; give {forms}, or null")
+        raise FileNotFoundError(
+            f"training_data: {path} not found; give JSONL, JSON, CSV, TSV or parquet files, or null"
+        )
     content = Path(path).read_bytes()
     try:
         rows = read_table(path, content=content)
@@ -204,13 +187,13 @@ def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement])
     n_texts = len(of_statement) + len(single)
     n_with = Counter(stem for stems in [*of_statement, *single] for stem in stems)  # a whole text has no other stems
     rarity = {stem: math.log(1 + n_texts / n) for stem, n in n_with.items()}
-    totals = [_total(stems, rarity) for stems in of_statement]
+    total_rarity = [sum(rarity[stem] for stem in sorted(stems)) for stems in of_statement]
     phrases = [_phrase(statement.text) for statement in statements]
     best: dict[int, Match] = {}
     for sentence, stems, shared in zip(sentences, of_sentence, _shared_weights(of_sentence, of_statement, rarity)):
-        total, phrase = _total(stems, rarity), _phrase(sentence.text)
+        total, phrase = sum(rarity[stem] for stem in sorted(stems)), _phrase(sentence.text)
         for k, weight in shared.items():
-            contained, same = weight / totals[k], 2 * weight / (totals[k] + total)
+            contained, same = weight / total_rarity[k], 2 * weight / (total_rarity[k] + total)
             if contained < CONTAINED and same < SAME:
                 continue
             is_exact = phrases[k] in phrase
@@ -233,9 +216,9 @@ def _split(value: Any) -> list[str]:
 
 
 def _stems(text: str) -> set[str]:
-    return {word[:STEM_LETTERS] for word in map(str.lower, words(text)) if word not in _IGNORED}
+    return {word[:STEM_LETTERS] for word in lower_words(text) if word not in _IGNORED}
 
 
 def _phrase(text: str) -> str:
     """Return the words in lower case with a space around each, so that a phrase never begins inside a word."""
-    return f" {' '.join(map(str.lower, words(text)))} "
+    return f" {' '.join(lower_words(text))} "

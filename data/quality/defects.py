@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from data.language import garbled, not_english, words
-from data.pairs.records import Pair, row_list
+from data.language import garbled, lower_words, not_english
+from data.pairs.records import COLUMNS, Pair, row_list
 from data.quality import phrases
 from data.quality.contamination import Statement, overlaps
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
@@ -46,8 +46,6 @@ KINDS: dict[str, Kind] = {
     "toxicity": Kind("gate", "a text scores more than max_toxicity"),
     "politician or party": Kind("note", "a living politician or a party is named, which dates the row"),
 }
-EITHER_WAY = (0.5, 2.0)
-FIELDS = ("prompt", "chosen", "rejected")
 TEXT_GATES: dict[str, Gate] = {
     "refusal": phrases.refusal,
     "preamble": phrases.preamble,
@@ -80,18 +78,16 @@ class Checks(NamedTuple):
     alike: PairsOf | None = None  # finds near duplicates of other words
 
 
-def row_defects(
-    pair: Pair, length_ratio: tuple[float, float] = phrases.LENGTH_RATIO, language: Gate | None = not_english
-) -> list[Defect]:
-    """List the defects of one valid pair, looked at alone; the settings are those of :class:`Checks`."""
-    texts = {field: getattr(pair, field).strip() for field in FIELDS}
-    gates = TEXT_GATES | ({"language": language} if language else {})
+def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
+    """List the defects of one valid pair, looked at alone."""
+    texts = {field: getattr(pair, field).strip() for field in COLUMNS}
+    gates = TEXT_GATES | ({"language": checks.language} if checks.language else {})
     reasons = [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
     reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in PROMPT_GATES.items()]
     answers = texts["chosen"], texts["rejected"]
-    reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(*answers, EITHER_WAY)))
+    reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(*answers, (0.5, 2.0))))
     # both ways round: a mirrored row is read both ways, and 1 / 1.5 is under .67
-    mismatch = (phrases.length_mismatch(a, b, length_ratio) for a, b in (answers, answers[::-1]))
+    mismatch = (phrases.length_mismatch(a, b, checks.length_ratio) for a, b in (answers, answers[::-1]))
     reasons.append(("length mismatch", "answers", next(filter(None, mismatch), None)))
     return [Defect(pair.row, kind, field, reason) for kind, field, reason in reasons if reason]
 
@@ -103,48 +99,46 @@ def defects_by_row(
 
     ``known`` are further defects to list, of these pairs or of other rows.
     """
-    by_row = {pair.row: row_defects(pair, checks.length_ratio, checks.language) for pair in pairs}
+    by_row = {pair.row: row_defects(pair, checks) for pair in pairs}
     highest = dict.fromkeys(by_row, 0.0)
     for defect in known:
         by_row.get(defect.row, []).append(defect)
-    for field in FIELDS:
-        for pair, overlap in zip(pairs, overlaps([getattr(pair, field) for pair in pairs], checks.statements)):
+    texts = {field: [getattr(pair, field) for pair in pairs] for field in COLUMNS}
+    for field, column in texts.items():
+        for pair, overlap in zip(pairs, overlaps(column, checks.statements)):
             highest[pair.row] = max(highest[pair.row], overlap.similarity)
             if overlap.shared:
                 where = f" ({overlap.nearest.instrument} {overlap.nearest.id})" if overlap.nearest else ""
                 by_row[pair.row].append(Defect(pair.row, "contamination", field, f"{overlap.shared!r}{where}"))
-    if checks.toxicity:
-        for field in FIELDS:
-            for pair, reason in zip(pairs, checks.toxicity.reasons([getattr(pair, field) for pair in pairs])):
-                by_row[pair.row] += [Defect(pair.row, "toxicity", field, reason)] if reason else []
+    for field, column in texts.items():
+        for pair, reason in zip(pairs, checks.toxicity.reasons(column) if checks.toxicity else ()):
+            by_row[pair.row] += [Defect(pair.row, "toxicity", field, reason)] if reason else []
     return list(by_row.values()), list(highest.values())
 
 
 def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
     """List every defect of a set, row by row."""
     defects = [defect for of_row in defects_by_row(pairs, checks)[0] for defect in of_row]
-    defects += _duplicate_defects(pairs, checks.threshold, checks.alike)
     order = {kind: number for number, kind in enumerate(KINDS)}
-    return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))
+    return sorted(defects + _duplicate_defects(pairs, checks), key=lambda d: (d.row, order[d.kind], d.field))
 
 
-def _duplicate_defects(pairs: Sequence[Pair], threshold: float, alike: PairsOf | None) -> list[Defect]:
+def _duplicate_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
     """List the prompts that occur again, in the same words or nearly."""
-    clusters: dict[int, list[Pair]] = defaultdict(list)
-    for pair, cluster in zip(pairs, near_duplicate_clusters([pair.prompt for pair in pairs], threshold, alike)):
-        clusters[cluster].append(pair)
+    near: dict[int, list[int]] = defaultdict(list)
+    same: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    clusters = near_duplicate_clusters([pair.prompt for pair in pairs], checks.threshold, checks.alike)
     defects = []
-    for members in clusters.values():
-        same: dict[str, list[int]] = defaultdict(list)
-        for pair in members:
-            same[" ".join(words(pair.prompt)).lower()].append(pair.row)
-        some = [pair.row for pair in members[:12]]  # as many as a message names, and one more
-        for rows in same.values():
+    for pair, cluster in zip(pairs, clusters):
+        near[cluster].append(pair.row)
+        same[tuple(lower_words(pair.prompt))].append(pair.row)
+    for kind, like, groups in (
+        ("near-duplicate prompt", f"similar ({checks.threshold} or more) to", near),
+        ("duplicate prompt", "the same as", same),
+    ):
+        for rows in groups.values():
             for row in rows:
-                near, equal = ([other for other in numbers if other != row] for numbers in (some, rows[:12]))
-                if near:
-                    like = f"similar ({threshold} or more) to {row_list(near)}"
-                    defects.append(Defect(row, "near-duplicate prompt", "prompt", like))
-                if equal:
-                    defects.append(Defect(row, "duplicate prompt", "prompt", f"the same as {row_list(equal)}"))
+                # as many as a message names, and one more
+                if others := [other for other in rows[:12] if other != row]:
+                    defects.append(Defect(row, kind, "prompt", f"{like} {row_list(others)}"))
     return defects

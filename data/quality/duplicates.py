@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from data.language import words
+from data.language import lower_words
 
 EXACT_ROWS = 20_000  # for more texts the similarities of all pairs are too many
 _BLOCK = 100_000  # pairs that are compared at once
@@ -25,7 +25,7 @@ PairsOf = Callable[[Sequence[str]], Iterable[tuple[int, int]]]  # from texts to 
 
 def shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
     """Return the word n-grams in lower case; a shorter text is one shingle."""
-    tokens = [word.lower() for word in words(text)]
+    tokens = lower_words(text)
     return frozenset(tuple(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1)))
 
 
@@ -67,10 +67,9 @@ def highest_similarities(texts: Sequence[str]) -> list[float]:
 
     For up to ``EXACT_ROWS`` texts.
     """
-    highest = np.zeros(len(texts))
     if not texts:
         return []
-    rows = _shingle_rows(texts)
+    highest, rows = np.zeros(len(texts)), _shingle_rows(texts)
     sizes = np.diff(rows.indptr)
     for start in range(0, len(texts), _ROWS):
         shared = coo_array(rows[start : start + _ROWS] @ rows.T)

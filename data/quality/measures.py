@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Measures of a set's answers and prompts: length, features of style, and how well each of them tells the side.
 
-The classifiers are cross-validated. What belongs together (near duplicates, both answers of a row, a topic) stays in
-one fold, or the figure would only show that the classifier has seen the row before. Chance is .5 whatever the sizes
-of the sides.
+The classifiers are cross-validated. Texts that belong together (near duplicates, both answers of a row, a topic) stay
+in one fold, or the figure would only show that the classifier has seen the row before.
 """
 
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.language import words
+from data.language import lower_words, words
 
 # Words that carry grammar rather than a subject: what style is made of once content is taken away.
 FUNCTION_WORDS = tuple(
@@ -60,11 +59,9 @@ def style_features(texts: Sequence[str]) -> np.ndarray:
     """Return ``STYLE_FEATURES`` of each text, float ``[N, F]``; words and punctuation are counted per 100 words."""
     rows = []
     for text in texts:
-        tokens = _lower_words(text)
-        n_words = max(1, len(tokens))
-        n_sentences = max(1, sum(text.count(mark) for mark in ".!?"))
-        rate = 100 / n_words
-        counts = Counter(tokens)
+        tokens = lower_words(text)
+        n_words, n_sentences = max(1, len(tokens)), max(1, sum(map(text.count, ".!?")))
+        rate, counts = 100 / n_words, Counter(tokens)
         rows.append(
             [counts[word] * rate for word in FUNCTION_WORDS]
             + [text.count(mark) * rate for mark in PUNCTUATION]
@@ -91,9 +88,9 @@ def prompt_guess(
 
     texts, labels, groups = _sample(texts, labels, groups, seed)
     # a word that only the held-out fold has gets no weight, so one vocabulary for all folds leaks nothing
-    vectorizer = CountVectorizer(analyzer=_lower_words, binary=True)
+    vectorizer = CountVectorizer(analyzer=lower_words, binary=True)
     features = vectorizer.fit_transform(texts)
-    return _guess(_classifier(), features, vectorizer.get_feature_names_out(), labels, groups, seed)
+    return _guess(_classifier(is_scaled=False), features, vectorizer.get_feature_names_out(), labels, groups, seed)
 
 
 def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Hashable], seed: int = 0) -> Guess | None:
@@ -102,16 +99,13 @@ def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Ha
     ``groups`` says which texts stay in one fold.
     """
     texts, labels, groups = _sample(texts, labels, groups, seed)
-    return _guess(_style_classifier(), style_features(texts), STYLE_FEATURES, labels, groups, seed)
+    return _guess(_classifier(is_scaled=True), style_features(texts), STYLE_FEATURES, labels, groups, seed)
 
 
 def style_scores(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return log-odds, ``[N]``, of the second of two labels (by name) given style, from folds without the text itself.
-
-    Arguments are as for :func:`style_guess`, but features instead of texts.
-    """
+    """Return log-odds, ``[N]``, of the second of two labels (by name) given style, from folds without the text."""
     y = np.unique(labels, return_inverse=True)[1]
-    return _from_other_folds(_style_classifier(), features, y, groups, seed, method="decision_function")
+    return _from_other_folds(_classifier(is_scaled=True), features, y, groups, seed, method="decision_function")
 
 
 def require_sklearn() -> None:
@@ -122,17 +116,12 @@ def require_sklearn() -> None:
         raise ImportError('an audit needs scikit-learn: pip install -c constraints.txt -e ".[audit]"') from error
 
 
-def _classifier(*steps: Any) -> Any:
+def _classifier(is_scaled: bool) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(*steps, LogisticRegression(solver="liblinear"))
-
-
-def _style_classifier() -> Any:
     from sklearn.preprocessing import StandardScaler
 
-    return _classifier(StandardScaler())
+    return make_pipeline(*([StandardScaler()] if is_scaled else []), LogisticRegression(solver="liblinear"))
 
 
 def _guess(
@@ -161,10 +150,6 @@ def _from_other_folds(
     folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
     group_ids = np.unique(list(map(repr, groups)), return_inverse=True)[1]
     return cross_val_predict(classifier, features, y, groups=group_ids, cv=folds, method=method)
-
-
-def _lower_words(text: str) -> list[str]:
-    return [word.lower() for word in words(text)]
 
 
 def _sample(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Hashable], seed: int) -> tuple[list, ...]:

@@ -12,7 +12,21 @@ from data.language import words
 
 Gate = Callable[[str], str | None]
 
-_REFUSAL = re.compile(
+
+def _gate(name: str, pattern: str, flags: re.RegexFlag = re.IGNORECASE) -> Gate:
+    """Return a gate that finds a pattern."""
+    compiled = re.compile(pattern, flags)
+
+    def gate(text: str) -> str | None:
+        match = compiled.search(text.replace("’", "'"))
+        return f"{name}: {match[0][:60]!r}" if match else None
+
+    return gate
+
+
+# A model's refusal stands where a prompt or an answer should.
+refusal = _gate(
+    "refusal",
     r"^\W*(?:(?:I'm|I am) )?(?:(?:really |so |very )?sorry|I apologi[sz]e)\b[^.!?\n]{0,40}?\bI(?:'m| am| can| won't"
     r"| will not| do not| don't feel)"
     r"|^\W*(?:(?:unfortunately|regrettably),? |(?:I'm|I am) afraid (?:that )?)?I(?:'m| am)? ?(?:cannot|can't|can not"
@@ -32,13 +46,14 @@ _REFUSAL = re.compile(
     r"|(?:large )?language model)|programmed to)\b"
     r"|\b(?:can I (?:help|assist) you with|is there (?:some|any)thing else I can (?:help|assist))\b"
     r"|\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b",
-    re.IGNORECASE,
 )
 _ABOUT_TEXT = (
     r"(?:answers?|approach|alternative|argument|examples?|explanation|instructions?|list|message|plan|post|rebuttal"
     r"|reply|responses?|rewrite|solution|speech|statement|strategy|summary|tweet|versions?|way)\b"
 )
-_PREAMBLE = re.compile(
+# The opening talks about the answer instead of giving it.
+preamble = _gate(
+    "preamble",
     rf"^\W*(?:(?:as requested|alright|all right|well|okay|in response to [^,.:\n]{{0,60}}|to (?:address|answer"
     rf"|respond to) [^,.:\n]{{0,60}}),? )?here(?:'s| is| are)\b[^.!?\n]{{0,200}}:"
     rf"|^\W*(?:(?:as requested|alright|okay|in response to [^,.:\n]{{0,60}}),? )?here(?:'s| is| are) (?:an?|the|my|some"
@@ -55,10 +70,10 @@ _PREAMBLE = re.compile(
     rf"|^\W*(?:as an? [\w-]+(?: [\w-]+)?, )?I(?:'d| would) (?:answer|reply|respond) as follows\b"
     rf"|^\W*(?:(?:alternative|revised|rewritten|possible|sample|chosen|rejected|preferred|final|my) )?(?:response"
     rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:",
-    re.IGNORECASE,
 )
-# A bare URL in capitals is how the Politosphere corpus masks links.
-_RAW_RECORD = re.compile(
+# A record of the source corpus is left in the text. A bare URL in capitals is how the Politosphere corpus masks links.
+raw_record = _gate(
+    "raw record or placeholder",
     r"\{\s*['\"]\w+['\"]\s*:|['\"](?:text|subreddit|hashtags|index|prompt|chosen|rejected)['\"]\s*:"
     r"|(?:^|[{,]\s*)(?:text|subreddit|hashtags|index)\s*[:=]\s*['\"\d\[]"
     r"|\[(?!the |an? |sic\b|(?:e-mail|handle|phone|name) removed\])(?:[^\]\n]{0,30}\b)?(?:your|insert|name|date|year"
@@ -66,9 +81,10 @@ _RAW_RECORD = re.compile(
     r"|organi[sz]ation|phone|e-?mail|address|image|photo|video|placeholder|title|position|location)\b[^\]\n]{0,40}\]"
     r"|<(?:name|insert|your|url|user)[^>]{0,30}>|\{\w+\}|(?-i:\bURL\b)|\[(?:deleted|removed|link)\]|<\|\w+\|>"
     r"|\[/?INST\]|</?s>|<<SYS>>|https?://|\blorem ipsum\b|(?-i:\b(?:XXX+|TODO|TBD)\b)",
-    re.IGNORECASE,
 )
-_UNSEEN_POST = re.compile(
+# A prompt's reader does not see what it refers to.
+unseen_post = _gate(
+    "refers to an unseen post",
     r"\b(?:this|the|these|those|following|above|your|provided) (?:(?:given|provided|original|quoted|above|following"
     r"|shared|preceding|linked|attached|embedded) )?(?:posts?(?!'s)|tweets?|comments?|quotes?(?! [\"“'])|captions?"
     r"|screenshots?|clips?|(?:image|photo|picture)s?(?! of)|articles?|videos?|messages?|passages?(?! of)|excerpts?"
@@ -82,19 +98,19 @@ _UNSEEN_POST = re.compile(
     r"|\b(?:reply|respond) to (?:this|him|her|them|this (?:person|user)|the user)\W*$"
     r"|\byou (?:made|mentioned|said|wrote) earlier\b"
     r"|\b(?:mentioned|described|referred to|stated) (?:above|earlier|in the (?:post|tweet|text))\b",
-    re.IGNORECASE,
 )
 _FINISHED = re.compile(r"[.!?…。！？؟।][\"'”’)\]*_]*\s*$")
-_SIDE = re.compile(
+_side = _gate(
+    "names a side",
     r"\b(?:left|right|far|alt)-(?:wing\w*|left|right|leaning)\b"
     r"|\bthe (?:political |far |radical )?(?:left|right)\b(?! to\b| of\b|-)"
     r"|\b(?:conservativ|libertarian|socialis|communis|marxis|fascis|leftis|rightis|republican|populis)\w*"
     r"|\b(?:liberals?|liberalism|progressives?(?! tax)|capitalis[tm]s?|democrats?|(?-i:Democratic))\b"
     r"|\b(?:tory|tories|gop|maga|woke|antifa|dems?|(?:labour|green) party)\b",
-    re.IGNORECASE,
 )
 # The last alternatives are words that presuppose the verdict.
-_ORDER = re.compile(
+_order = _gate(
+    "orders a stance",
     r"(?:^\W*|[.;:!?,] |\b(?:and|or|(?<!free )to|by|then|you|please) )(?:strongly |openly |publicly )?(?:advocat"
     r"|applaud|argu|celebrat|challeng|condemn|counter|critici[sz]|critiqu|debunk|defend|denounc|dispel|encourag|endors"
     r"|expos|justif|mock|oppos|prais|promot|refut|reject|ridicul|support|urg)(?:e|es|y|ing)?\b"
@@ -111,16 +127,17 @@ _ORDER = re.compile(
     r"|\b(?:misconceptions?|hypocri\w+|irony|double standards?)\b"
     r"|\b(?:address|correct|clarify) \w+ (?:\w+ )?(?:misinformation|myths?)\b"
     r"|\b(?:devastating|disastrous|harmful|dire) (?:\w+ )?(?:consequences|effects|impacts?)\b",
-    re.IGNORECASE,
 )
 # Full names where the surname alone is common. A compact list of those whom generated text names most.
-_POLITICS = re.compile(
+names_politics = _gate(
+    "politician or party",
     r"\b(?:Trump|Biden|Obama|(?:Bill|Hillary) Clinton|(?:George|Jeb) (?:W\.? )?Bush|Kamala Harris|Pence|DeSantis"
     r"|Pelosi|McConnell|Bernie Sanders|Elizabeth Warren|Ocasio-Cortez|J\.?D\.? Vance|Newsom|Rubio|Ted Cruz|Romney"
     r"|Schumer|Putin|Zelensk\w+|Xi Jinping|Netanyahu|Modi|Macron|Le Pen|Merkel|Scholz|Merz|Starmer|Sunak|Boris Johnson"
     r"|Tony Blair|Farage|Corbyn|Trudeau|Poilievre|Mark Carney|Meloni|Orb[aá]n|Erdo[gğ]an|Lula|Bolsonaro|Milei"
     r"|Pedro S[aá]nchez|Albanese|Ardern|GOP|MAGA|Tor(?:y|ies)|Democrats?|Republicans?|AfD|BJP|Fidesz|Likud|Reform UK"
-    r"|National Rally|(?:[A-Z]\w+ )+Party|Liberal Democrats)\b"
+    r"|National Rally|(?:[A-Z]\w+ )+Party|Liberal Democrats)\b",
+    re.NOFLAG,
 )
 
 _EMAIL = re.compile(r"(?<![\w.+@-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}")
@@ -132,25 +149,6 @@ _NUMBER = re.compile(
 _YEAR = re.compile(r"(?:19|20)\d\d")
 MASK = "[{} removed]"  # no model writes it, so it differs from every placeholder that a model leaves
 LENGTH_RATIO = (0.67, 1.5)
-
-
-def _gate(name: str, pattern: re.Pattern[str]) -> Gate:
-    """Return a gate that finds a pattern."""
-
-    def gate(text: str) -> str | None:
-        match = pattern.search(text.replace("’", "'"))
-        return f"{name}: {match[0][:60]!r}" if match else None
-
-    return gate
-
-
-refusal = _gate("refusal", _REFUSAL)  # a model's refusal stands where a prompt or an answer should
-preamble = _gate("preamble", _PREAMBLE)  # the opening talks about the answer instead of giving it
-raw_record = _gate("raw record or placeholder", _RAW_RECORD)  # a record of the source corpus is left in the text
-names_politics = _gate("politician or party", _POLITICS)  # a living politician or a party is named
-unseen_post = _gate("refers to an unseen post", _UNSEEN_POST)  # a prompt's reader does not see what it refers to
-_side = _gate("names a side", _SIDE)
-_order = _gate("orders a stance", _ORDER)
 
 
 def not_neutral(prompt: str) -> str | None:

@@ -8,21 +8,20 @@ are counted by reason, and the two sides may differ only so much.
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from data.language import words
-from data.pairs.records import OTHER_SIDE, SIDES, Pair
-from data.quality.defects import FIELDS, KINDS, Checks, Defect, defects_by_row
+from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair
+from data.quality.defects import KINDS, Checks, Defect, defects_by_row
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, style_features, style_scores
 from data.quality.phrases import mask_personal
 from data.quality.sets import PreferenceSet
 
-FRAMED = ("drop", "keep")
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
 STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
 MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
@@ -80,8 +79,8 @@ class Candidate(NamedTuple):
     @property
     def longer_by(self) -> float:
         """Logarithm of the left answer's words over the right one's."""
-        left, right = (len(words(self.answers[side])) for side in SIDES)
-        return math.log(max(1, left) / max(1, right))
+        left, right = (max(1, len(words(self.answers[side]))) for side in SIDES)
+        return math.log(left / right)
 
     def stratum(self, within: Sequence[str]) -> tuple[str | None, str | None]:
         """Its topic and its set, as far as lengths are balanced within them."""
@@ -93,6 +92,7 @@ class Candidate(NamedTuple):
         return self, [Defect(self.pair.row, kind, field, why)]
 
 
+T = TypeVar("T")
 Dropped = list[tuple[Candidate, list[Defect]]]  # rows, each with the reasons
 
 
@@ -112,26 +112,25 @@ def repair(
         framed_prompts: ``drop`` them, or ``keep`` them with a flag: both sides then answer the same framed prompt.
         balance_within: In each ``topic``, or each ``set``, or both, the left answer becomes the longer one as often
             as the right one, by dropping the rows of the largest difference.
-        style_limit: Share of answers whose side may be guessed from style; rows whose style tells it are dropped
-            until it holds. None drops none.
+        style_limit: Share of answers whose side may be guessed from style; None drops no row for it.
         seed: Of the choice among near duplicates, and of the folds.
-
-    Raises:
-        ValueError: If a side is not known, a setting is unknown, or no row is left.
     """
     if unknown := [part.origin for part in sets if part.side is None]:
         raise ValueError(f"{', '.join(unknown)}: a mirrored set needs a side; set side to left, right or a column")
-    if framed_prompts not in FRAMED or not {*balance_within} <= {"topic", "set"}:
+    if framed_prompts not in ("drop", "keep") or not {*balance_within} <= {"topic", "set"}:
         raise ValueError(
-            f"framed_prompts={framed_prompts!r}, balance_within={list(balance_within)}; use {' or '.join(FRAMED)}, "
+            f"framed_prompts={framed_prompts!r}, balance_within={list(balance_within)}; use drop or keep, "
             "and any of topic, set"
         )
     kept, rejected = [], []
     for part in sets:
         rejected += [_rejected(part, [defect]) for defect in part.broken if defect.kind == "invalid row"]
         kept += _candidates(part, checks)
+    may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
+    if framed_prompts == "keep":
+        may_stay.add("framed prompt")
     steps: tuple[Callable[[list[Candidate]], Dropped], ...] = (
-        lambda rows: _flawed(rows, framed_prompts),
+        lambda rows: [(row, fatal) for row in rows if (fatal := [d for d in row.defects if d.kind not in may_stay])],
         lambda rows: _near_duplicates(rows, checks, seed),
         lambda rows: _length_surplus(rows, balance_within),
         lambda rows: _style_surplus(rows, balance_within, style_limit, seed),
@@ -143,8 +142,8 @@ def repair(
         kept = [row for row in kept if (row.home.name, row.place) not in gone]
     if not kept:
         raise ValueError(f"no row is left of {', '.join(part.origin for part in sets)}; see the audit's defects")
-    left, right = ([_row(row, side) for row in kept] for side in SIDES)
     rejected.sort(key=lambda row: (row["set"], row["row"]))
+    left, right = ([_row(row, side) for row in kept] for side in SIDES)
     return Repaired(left, right, rejected, _funnel(sets, kept, rejected))
 
 
@@ -163,30 +162,22 @@ def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: in
 
 def _candidates(part: PreferenceSet, checks: Checks) -> list[Candidate]:
     """Mask the rows of a set, and list the defects of each."""
-    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in FIELDS)) for pair in part.pairs]
+    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in COLUMNS)) for pair in part.pairs]
     repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
     defects, similarities = defects_by_row(masked, checks, repeated_ids)
     return [Candidate(part, i, *row) for i, row in enumerate(zip(masked, defects, similarities))]
 
 
-def _flawed(rows: Sequence[Candidate], framed_prompts: str) -> Dropped:
-    """Return the rows with a defect that is not only noted."""
-    may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
-    if framed_prompts == "keep":
-        may_stay.add("framed prompt")
-    fatal = [(row, [defect for defect in row.defects if defect.kind not in may_stay]) for row in rows]
-    return [(row, defects) for row, defects in fatal if defects]
-
-
 def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:
     """Return all rows but one of each cluster; a hash draws the one that stays, which favours no set and no place."""
-    clusters: dict[int, list[Candidate]] = defaultdict(list)
-    prompts = [row.pair.prompt for row in rows]
-    for row, cluster in zip(rows, near_duplicate_clusters(prompts, checks.threshold, checks.alike)):
-        clusters[cluster].append(row)
+
+    def draw(row: Candidate) -> str:
+        return hashlib.sha256(f"{seed}\n{row.pair.prompt}\n{row.pair.chosen}".encode()).hexdigest()
+
     dropped: Dropped = []
-    for members in clusters.values():
-        stays, *others = sorted(members, key=lambda row: _hash(seed, row))
+    clusters = near_duplicate_clusters([row.pair.prompt for row in rows], checks.threshold, checks.alike)
+    for members in _grouped(rows, clusters):
+        stays, *others = sorted(members, key=draw)
         like = f"like row {stays.pair.row} of {stays.home.name}, which stays"
         dropped += [row.dropped("near-duplicate prompt", "prompt", like) for row in others]
     return dropped
@@ -194,11 +185,8 @@ def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dr
 
 def _length_surplus(rows: Sequence[Candidate], within: Sequence[str]) -> Dropped:
     """Return the rows that make one side's answer the longer one more often, those of the largest difference first."""
-    strata: dict[Hashable, list[Candidate]] = defaultdict(list)
-    for row in rows:
-        strata[row.stratum(within)].append(row)
     dropped: Dropped = []
-    for members in strata.values():
+    for members in _grouped(rows, [row.stratum(within) for row in rows]):
         longer = {"left": [r for r in members if r.longer_by > 0], "right": [r for r in members if r.longer_by < 0]}
         side = max(longer, key=lambda name: len(longer[name]))
         n_surplus = len(longer[side]) - len(longer[OTHER_SIDE[side]])
@@ -212,8 +200,7 @@ def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: floa
     """Return the rows whose style tells the side best, so many that style tells it no more than the limit.
 
     As adversarial filtering (Le Bras et al. 2020, AFLite) does: classify from folds without the row, drop the rows that
-    are guessed most surely, classify anew. In each stratum a row with the longer left answer goes with one with the
-    longer right answer, so that lengths stay balanced. Ends without success when half of the rows are gone.
+    are guessed most surely, classify anew. Ends without success when half of the rows are gone.
     """
     if limit is None or len(rows) < 2 * N_FOLDS:
         return []
@@ -239,12 +226,10 @@ def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: floa
 
 
 def _couples(rows: Mapping[int, Candidate], within: Sequence[str], telling: Mapping[int, float]) -> list[list[int]]:
-    """Couple the most telling rows of each stratum, longer left with longer right, the most telling couple first."""
-    strata: dict[Hashable, list[int]] = defaultdict(list)
-    for i in sorted(rows, key=lambda i: -telling[i]):
-        strata[rows[i].stratum(within)].append(i)
+    """Couple the most telling rows of each stratum, longer left with longer right, so that lengths stay balanced."""
+    order = sorted(rows, key=lambda i: -telling[i])
     couples = []
-    for members in strata.values():
+    for members in _grouped(order, [rows[i].stratum(within) for i in order]):
         longer_left = [i for i in members if rows[i].longer_by > 0]
         longer_right = [i for i in members if rows[i].longer_by < 0]
         couples += [[i for i in couple if i is not None] for couple in zip_longest(longer_left, longer_right)]
@@ -252,22 +237,21 @@ def _couples(rows: Mapping[int, Candidate], within: Sequence[str], telling: Mapp
     return sorted(couples, key=lambda couple: (-np.mean([telling[i] for i in couple]), couple))
 
 
-def _hash(seed: int, row: Candidate) -> str:
-    return hashlib.sha256(f"{seed}\n{row.pair.prompt}\n{row.pair.chosen}".encode()).hexdigest()
+def _grouped(values: Sequence[T], keys: Sequence[Hashable]) -> Iterable[list[T]]:
+    groups: dict[Hashable, list[T]] = defaultdict(list)
+    for value, key in zip(values, keys):
+        groups[key].append(value)
+    return groups.values()
 
 
 def _funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: Sequence[Mapping]) -> dict[str, Any]:
     """Count the rows that each set kept and lost, a lost row once, under its first reason."""
-    counts: dict[str, dict[str, Any]] = {}
+    counts, shares = {}, []
     for part in sets:
         n_kept = sum(row.home.name == part.name for row in kept)
-        counts[part.name] = {
-            "rows": part.n_rows,
-            "kept": n_kept,
-            "kept_share": n_kept / part.n_rows,
-            "dropped": dict(Counter(row["reason"] for row in rejected if row["set"] == part.name).most_common()),
-        }
-    shares = [entry["kept_share"] for entry in counts.values()]
+        shares.append(n_kept / part.n_rows)
+        dropped = dict(Counter(row["reason"] for row in rejected if row["set"] == part.name).most_common())
+        counts[part.name] = {"rows": part.n_rows, "kept": n_kept, "kept_share": shares[-1], "dropped": dropped}
     return {"sets": counts, "side_difference": abs(shares[0] - shares[1]) if len(shares) == 2 else None}
 
 
@@ -293,6 +277,6 @@ def _row(row: Candidate, side: str) -> dict[str, Any]:
 def _rejected(part: PreferenceSet, why: list[Defect], row: Candidate | None = None) -> dict[str, Any]:
     """Return a dropped row with its reasons; an invalid row shows no texts."""
     reasons = [{"reason": defect.kind, "field": defect.field, "found": defect.found} for defect in why]
-    texts = {field: row and getattr(row.pair, field) for field in FIELDS}
+    texts = {field: row and getattr(row.pair, field) for field in COLUMNS}
     row_id = part.ids[row.place] if row else None
     return {"set": part.name, "row": why[0].row, "id": row_id, "reason": why[0].kind, "reasons": reasons, **texts}

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.language import words
-from data.pairs.records import OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
+from data.language import lower_words, words
+from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
 from data.pairs.rows import file_format, load_rows
-from data.quality.defects import FIELDS, KINDS, Defect
+from data.quality.defects import KINDS, Defect
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
 
@@ -62,13 +62,7 @@ def load_sets(
     split: str = "train",
     revision: str | None = None,
 ) -> list[PreferenceSet]:
-    """Load one set or two; the arguments are keys of ``configs/audit.yaml``.
-
-    Raises:
-        ConnectionError: If the Hub cannot be reached.
-        FileNotFoundError: If a file or repository does not exist.
-        ValueError: If a source, its columns or its sides are not as asked.
-    """
+    """Load one set or two; the arguments are keys of ``configs/audit.yaml``."""
     if source is None:
         raise ValueError("source is null; give source=FILE or source=owner/name, or source.left=… source.right=…")
     if isinstance(source, Mapping):
@@ -76,11 +70,11 @@ def load_sets(
             raise ValueError(f"source has {', '.join(map(str, source))}; use one path or name, or left and right")
         if side is not None:
             raise ValueError(f"side={side}, but source.left and source.right say the sides; leave side=null")
-        named: list[tuple[str | None, str]] = [(name, str(source[name])) for name in SIDES if name in source]
+        named: dict[str | None, str] = {name: str(source[name]) for name in SIDES if name in source}
     else:
-        named = [(side, str(source))]
+        named = {side: str(source)}
     sets = []
-    for side_or_column, path in named:
+    for side_or_column, path in named.items():
         kind = file_format(path)
         rows, origin = load_rows(kind, path) if kind else load_rows(path, None, split, revision)
         numbered = list(enumerate(rows, start=1))
@@ -93,7 +87,6 @@ def load_sets(
 
 
 def _by_column(column: str, origin: str, numbered: list[tuple[int, dict]]) -> dict[str | None, list[tuple[int, dict]]]:
-    """Part numbered rows by the side that a column names."""
     for number, row in numbered:
         if row.get(column) not in SIDES:
             problem = f"{column}={row[column]!r}" if column in row else f"no column {column}"
@@ -114,25 +107,17 @@ def _make(
     numbers, rows = zip(*numbered) if numbered else ((), ())
     valid, invalid = split_rows(rows, origin, column_map)
     broken = [Defect(numbers[row - 1], "invalid row", "row", reason) for row, reason in invalid]
-    broken += [
-        Defect(numbers[row - 1], "duplicate id", "row", f"id {value!r} is that of row {numbers[first - 1]}")
-        for row, first, value in duplicate_ids(rows)
-    ]
+    for row, first, value in duplicate_ids(rows):
+        like = f"id {value!r} is that of row {numbers[first - 1]}"
+        broken.append(Defect(numbers[row - 1], "duplicate id", "row", like))
     kept = [rows[pair.row - 1] for pair in valid]
     pairs = [pair._replace(row=numbers[pair.row - 1]) for pair in valid]
     has_topics = kept and all(row.get(topic_column) for row in kept)
-    digest = hashlib.sha256("\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows).encode())
-    return PreferenceSet(
-        name=side or "set",
-        side=side,
-        origin=origin,
-        n_rows=len(rows),
-        pairs=pairs,
-        topics=[str(row[topic_column]) for row in kept] if has_topics else None,
-        ids=[str(row.get("id") or f"{pair.row:06d}") for row, pair in zip(kept, pairs)],
-        broken=broken,
-        sha256=digest.hexdigest(),
-    )
+    topics = [str(row[topic_column]) for row in kept] if has_topics else None
+    ids = [str(row.get("id") or f"{pair.row:06d}") for row, pair in zip(kept, pairs)]
+    content = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows)
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    return PreferenceSet(side or "set", side, origin, len(rows), pairs, topics, ids, broken, sha256)
 
 
 def measure(
@@ -143,10 +128,9 @@ def measure(
 ) -> dict[str, Any]:
     """Measure one set, or a left and a right one, as a report states them.
 
-    ``defects`` has all defects of each set by its name, broken rows included. The report leaves out the kinds that
-    nobody looked for.
+    ``defects`` has all defects of each set by its name, broken rows included.
     """
-    prompts = [{" ".join(words(pair.prompt)).lower() for pair in part.pairs} for part in sets]
+    prompts = [{tuple(lower_words(pair.prompt)) for pair in part.pairs} for part in sets]
     return {
         "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},
         "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in not_looked_for],
@@ -185,20 +169,18 @@ def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
         "topic_length_bias": max(biases, default=None),
         "side_from_prompt": (guesses.get("side_from_prompt") or {}).get("accuracy"),
         "side_from_style": max(styles, default=None),
-        "topic_imbalance": _topic_imbalance(report["topics"]),
+        "topic_imbalance": _topic_imbalance(*report["topics"].values()) if len(report["topics"]) == 2 else None,
         "side_difference": report.get("repair", {}).get("side_difference"),
     }
 
 
-def _topic_imbalance(topics: Mapping[str, Mapping[str, int]]) -> float | None:
-    if len(topics) != 2:
-        return None
-    first, second = ({topic: n / sum(counts.values()) for topic, n in counts.items()} for counts in topics.values())
-    return max(abs(first.get(topic, 0) - second.get(topic, 0)) for topic in {*first, *second})
+def _topic_imbalance(first: Mapping[str, int], second: Mapping[str, int]) -> float:
+    shares = [{topic: n / sum(counts.values()) for topic, n in counts.items()} for counts in (first, second)]
+    return max(abs(shares[0].get(topic, 0) - shares[1].get(topic, 0)) for topic in {*first, *second})
 
 
 def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]:
-    texts = {field: [getattr(pair, field) for pair in part.pairs] for field in FIELDS}
+    texts = {field: [getattr(pair, field) for pair in part.pairs] for field in COLUMNS}
     n_words = {field: [len(words(text)) for text in column] for field, column in texts.items()}
     with_defect: dict[str, set[int]] = defaultdict(set)
     for defect in defects:
@@ -206,6 +188,10 @@ def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]
     by_topic: dict[str, list[Pair]] = defaultdict(list)
     for topic, pair in zip(part.topics or [], part.pairs):
         by_topic[topic].append(pair)
+    topics = {}
+    for topic, pairs in sorted(by_topic.items()):
+        share = longer_share([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+        topics[topic] = {"n": len(pairs), "chosen_longer": share}
     return {
         "origin": part.origin,
         "dataset": part.dataset,
@@ -219,54 +205,45 @@ def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]
         "length": {
             "chosen_longer": float(np.mean(np.array(n_words["chosen"]) > np.array(n_words["rejected"]))),
             "rule_accuracy": length_rule_accuracy(texts["chosen"], texts["rejected"]),
-            "by_topic": {
-                topic: {
-                    "n": len(pairs),
-                    "chosen_longer": longer_share([p.chosen for p in pairs], [p.rejected for p in pairs]),
-                }
-                for topic, pairs in sorted(by_topic.items())
-            },
+            "by_topic": topics,
         },
     }
 
 
 def _class_facts(kind: str, sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect]]) -> dict[str, Any]:
-    counts, shares, examples = {}, {}, []
+    counts, examples = {}, []
     for part in sets:
         first: dict[int, Defect] = {}
         for defect in defects[part.name]:
             if defect.kind == kind:
                 first.setdefault(defect.row, defect)
-        counts[part.name], shares[part.name] = len(first), len(first) / part.n_rows
+        counts[part.name] = len(first)
         pairs = {pair.row: pair for pair in part.pairs}
         # evenly over the file, so that they are not all of one kind
         for defect in list(first.values())[:: max(1, len(first) // N_EXAMPLES)][:N_EXAMPLES]:
             pair = pairs.get(defect.row)
-            texts = {field: getattr(pair, field) for field in FIELDS} if pair else None
+            texts = {field: getattr(pair, field) for field in COLUMNS} if pair else None
             examples.append({"set": part.name, **defect._asdict(), "texts": texts})
-    group, meaning = KINDS[kind]
-    return {"kind": kind, "group": group, "meaning": meaning, "rows": counts, "share": shares, "examples": examples}
+    shares = {part.name: counts[part.name] / part.n_rows for part in sets}
+    return {"kind": kind, **KINDS[kind]._asdict(), "rows": counts, "share": shares, "examples": examples}
 
 
 def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None]:
     """Guess the set from the prompt and the side from style, the latter in each set and in both."""
-    prompts = [pair.prompt for part in sets for pair in part.pairs]
-    names = [part.name for part in sets for _ in part.pairs]
+    rows = [(part, pair) for part in sets for pair in part.pairs]
+    prompts = [pair.prompt for _, pair in rows]
     groups: Sequence[Hashable] = near_duplicate_clusters(prompts)
     guesses = {}
     if len(sets) == 2:
-        guesses["side_from_prompt"] = prompt_guess(prompts, names, groups, seed)
+        guesses["side_from_prompt"] = prompt_guess(prompts, [part.name for part, _ in rows], groups, seed)
     # a topic in one fold is the harder test; without topics the near duplicates are
     topics = [topic for part in sets for topic in part.topics or []]
     if len(set(topics)) > N_FOLDS and all(part.topics for part in sets):
         groups = topics
     answers: dict[str, list[tuple[str, str, Hashable]]] = defaultdict(list)
-    group = iter(groups)
-    for part in sets:
+    for (part, pair), group in zip(rows, groups):
         chosen, rejected = (part.side, OTHER_SIDE[part.side]) if part.side else ("chosen", "rejected")
-        for pair in part.pairs:
-            together = next(group)
-            answers[part.name] += [(pair.chosen, chosen, together), (pair.rejected, rejected, together)]
+        answers[part.name] += [(pair.chosen, chosen, group), (pair.rejected, rejected, group)]
     if len(sets) == 2:
         # an answer of a mirrored set is there twice, with one label
         answers["both"] = list(dict.fromkeys(answer for of_set in answers.values() for answer in of_set))
