@@ -52,12 +52,13 @@ def load_review(cfg: DictConfig) -> Review:
     if bad or not reviewers or len({name.lower() for name in reviewers}) < len(reviewers):
         raise ValueError(f"reviewers={reviewers}; give different names of letters, digits, - and _, at most 40 of them")
     if cfg.reviewer is not None and str(cfg.reviewer) not in reviewers:
-        raise ValueError(
-            f"reviewer={cfg.reviewer} is unknown; use one of {', '.join(reviewers)}, or add it to reviewers"
-        )
+        known = ", ".join(reviewers)
+        raise ValueError(f"reviewer={cfg.reviewer} is unknown; use one of {known}, or add it to reviewers")
     items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision)
     for reason, rows in left_out.items():
         log.warning(f"{cfg.source}: {len(rows)} rows are not shown: {reason} ({row_list(rows)})")
+    if not items:
+        raise ValueError(f"no row can be shown: {', '.join(f'{k} ({len(v)})' for k, v in left_out.items())}")
     return Review(cfg.mode, items, left_out, reviewers, cfg.accept, cfg.seed)
 
 
@@ -78,10 +79,10 @@ def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
     log.info(f"wrote {' and '.join(manifest['files'])} into {cfg.output_dir}; {manifest['n_items']} items: {outcomes}")
     for pair, questions in manifest["agreement"].items():
         for question, figures in questions.items():
-            kappa = "nothing answered by both"
+            agreement = "nothing answered by both"
             if figures:
-                kappa = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
-            log.info(f"{pair}, {question}: {kappa}")
+                agreement = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
+            log.info(f"{pair}, {question}: {agreement}")
     return manifest
 
 

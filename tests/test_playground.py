@@ -109,11 +109,11 @@ def ask(server, path, sent):
 def plainly(server, weights, prompt, **drawn):
     """Return what ``eval.asking.generate.write`` writes, and its text."""
     asked = server.side_by_side
-    ids, stop = prompt_tokens(asked._tokenizer, prompt), asked._tokenizer.stop_tokens
+    ids, stop = prompt_tokens(asked.tokenizer, prompt), asked.tokenizer.stop_tokens
     decoding = Decoding(drawn["temperature"], None, drawn["max_new_tokens"], 0)
-    with asked._model.using(weights) as model:
+    with asked.model.using(weights) as model:
         (tokens,) = write(model, [ids], decoding, [drawn["seed"]], stop)
-    return asked._tokenizer.decode(tokens[:-1] if tokens[-1] in stop else tokens)
+    return asked.tokenizer.decode(tokens[:-1] if tokens[-1] in stop else tokens)
 
 
 def test_two_users_at_once_get_what_each_would_get_alone(server):
@@ -160,10 +160,10 @@ def test_a_reading_is_what_the_compass_would_find(server, config):
     statement, opposite = "Taxes should fall {now}.", EVIL
     asked, columns, _ = ask(server, "/read", {"statement": statement, "opposite": opposite, "position": -0.5})
     one, of = _as_instrument(server.side_by_side.instrument, statement, opposite), server.side_by_side
-    shown = (of._tokenizer, of._templates)
+    shown = (of.tokenizer, of.templates)
     questions = choice_questions(one, *shown, 2, 2, ["words"]), pair_questions(one, *shown, 4)
     assert asked["n_prompts"] == sum(map(len, questions)) == 2 * 2 * 2 + 4
-    with of._model.using({"left": 0.5}) as model:
+    with of.model.using({"left": 0.5}) as model:
         choices, pairs = (answer_questions(model, "m", q, 800) for q in questions)
     found = []
     for row in choices:

@@ -7,13 +7,13 @@ same in every run and does not move when rows are added. The two sides change pl
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.records import SIDES, split_rows
 from data.pairs.rows import BadRow, file_format, hub_rows, read_records
 
-MODES = ("label", "prefer")
 NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
 
 
@@ -34,27 +34,24 @@ class Button(NamedTuple):
     key: str
 
 
-class Review:
+class Review(NamedTuple):
     """The items of a source by id, the rows left out by reason, and the answers that each reviewer may give.
 
     The mode ``label`` asks for the side of a text and, with ``accept``, whether it may be used; ``prefer`` asks for the
     better of two answers.
     """
 
-    def __init__(
-        self,
-        mode: str,
-        items: Mapping[str, Item],
-        left_out: Mapping[str, list[int]],
-        reviewers: Sequence[str],
-        accept: bool = True,
-        seed: int = 0,
-    ) -> None:
-        if not items:
-            raise ValueError(f"no row can be shown: {', '.join(f'{k} ({len(v)})' for k, v in left_out.items())}")
-        self.mode, self.items, self.left_out, self.seed = mode, dict(items), dict(left_out), seed
-        self.reviewers = list(reviewers)
-        self.questions = ("prefer",) if mode == "prefer" else ("side", "accept") if accept else ("side",)
+    mode: str
+    items: Mapping[str, Item]
+    left_out: Mapping[str, list[int]]
+    reviewers: Sequence[str]
+    accept: bool = True
+    seed: int = 0
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The questions about an item, in the order of the page."""
+        return ("prefer",) if self.mode == "prefer" else ("side", "accept") if self.accept else ("side",)
 
     def order(self, reviewer: str) -> list[str]:
         """Return the ids in the order in which a reviewer sees them."""
@@ -113,36 +110,36 @@ def read_items(
     Each text becomes one item, however often it occurs. ``column_map`` leads from ``text``, or ``prompt``, ``chosen``
     and ``rejected``, to the columns' names.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode={mode}; use one of {', '.join(MODES)}")
+    if mode not in ("label", "prefer"):
+        raise ValueError(f"mode={mode}; use one of label, prefer")
     kind = file_format(source)
     rows: list[Any] = (
         [columns for _, columns in read_records(source, kind)] if kind else list(hub_rows(source, split, revision))
     )
-    texts_by_row: dict[int, tuple[str, ...]]
+    texts_by_row: Iterable[tuple[int, tuple[str, ...]]]
     if mode == "prefer":
         pairs, invalid = split_rows(rows, source, column_map)
-        texts_by_row = {pair.row: (pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
+        texts_by_row = [(row, tuple(texts)) for row, *texts in pairs]
     else:
         texts_by_row, invalid = _read_texts(rows, source, column_map or {})
-    left_out: dict[str, list[int]] = {}
+    left_out: dict[str, list[int]] = defaultdict(list)
     for row, reason in invalid:
-        left_out.setdefault(reason, []).append(row)
+        left_out[reason].append(row)
     items: dict[str, Item] = {}
-    for row, texts in texts_by_row.items():
+    for row, texts in texts_by_row:
         first, *answers = texts
         item = Item(digest(first, *sorted(answers)), row, texts)
         if any(0xD800 <= ord(sign) < 0xE000 for text in texts for sign in text):
-            left_out.setdefault("no Unicode text (half a surrogate pair)", []).append(row)
+            left_out["no Unicode text (half a surrogate pair)"].append(row)
         elif items.setdefault(item.id, item) is not item:
-            left_out.setdefault("duplicate", []).append(row)
-    return items, left_out
+            left_out["duplicate"].append(row)
+    return items, dict(left_out)
 
 
 def _read_texts(
     rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str]
-) -> tuple[dict[int, tuple[str, ...]], list[BadRow]]:
-    """Return the texts by row, and row and reason of the others."""
+) -> tuple[list[tuple[int, tuple[str, ...]]], list[BadRow]]:
+    """Return row and text of those that have one, and row and reason of the others."""
     column = column_map.get("text", "text")
     if unknown := sorted({*column_map} - {"text"}):
         raise ValueError(f"column_map names {', '.join(unknown)}; mode=label reads one column, text")
@@ -151,12 +148,12 @@ def _read_texts(
         raise ValueError(
             f"{source}: no column {column}; found {', '.join(columns) or 'none'}. Name it with column_map.text=NAME"
         )
-    texts: dict[int, tuple[str, ...]] = {}
+    texts: list[tuple[int, tuple[str, ...]]] = []
     invalid = []
     for number, row in enumerate(rows, start=1):
         value = row.get(column)
         if isinstance(value, str) and value.strip():
-            texts[number] = (value,)
+            texts.append((number, (value,)))
         else:
             reason = "is empty" if value is None or isinstance(value, str) else f"is {type(value).__name__}, not text"
             invalid.append(BadRow(number, f"{column} {reason}"))

@@ -54,7 +54,7 @@ class ReviewServer(LocalServer):
         try:
             with self._lock:
                 n_lines, n_done = self.answers[reviewer].n_lines, self.n_done(reviewer)
-                note = self._undo(reviewer, form["undo"]) if "undo" in form else self._answer(reviewer, form)
+                note = self._answer(reviewer, form)
                 is_written = self.answers[reviewer].n_lines > n_lines
                 if is_written and len(self.review.items) in (n_done, self.n_done(reviewer)):
                     self._when_done()
@@ -87,17 +87,15 @@ class ReviewServer(LocalServer):
                 "undo": self.answers[reviewer].n_lines if given else None,
             }
 
-    def _undo(self, reviewer: str, n_lines: str) -> str:
-        """Take the last answer back, if the page that asks for it is the newest; return the next page's note."""
-        answers = self.answers[reviewer]
-        if n_lines != str(answers.n_lines):
-            return "moved"
-        answers.undo()
-        return "undone"
-
     def _answer(self, reviewer: str, form: Mapping[str, str]) -> str:
-        """Write an answer, if there is none yet; return the next page's note."""
+        """Write an answer, if there is none yet, or take the last one back; return the next page's note."""
         answers, item = self.answers[reviewer], self.review.items.get(form.get("item", ""))
+        if "undo" in form:
+            if form["undo"] != str(answers.n_lines):  # of an old page
+                return "moved"
+            if answers.given:
+                answers.append({"undo": True})
+            return "undone"
         question, _, value = form.get("answer", "").partition("=")
         buttons = self.review.buttons(item, reviewer) if item else []
         if item is None or (question, value) not in {(button.question, button.value) for button in buttons}:
@@ -105,7 +103,7 @@ class ReviewServer(LocalServer):
         given = answers.given.get(item.id, {})
         if question in given or self.review.is_done(given):
             return "again"
-        answers.append(Answer(item.id, question, value))
+        answers.append(Answer(item.id, question, value)._asdict())
         return ""
 
     def _unknown(self, reviewer: str) -> Reply:

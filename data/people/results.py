@@ -33,7 +33,7 @@ class AnswerFile:
 
     def __init__(self, folder: str | Path, reviewer: str) -> None:
         path, self._reviewer = answers_path(folder, reviewer), reviewer
-        _standing(path, read_log(path))  # a damaged file is not opened
+        _by_item(path, read_log(path))  # a damaged file is not opened
         try:
             self._log = AppendLog(path, synced=True)
         except RuntimeError as error:
@@ -49,18 +49,10 @@ class AnswerFile:
     @property
     def given(self) -> Given:
         """Item to question to answer."""
-        return _by_item(_standing(self._log.path, self._log.rows))
+        return _by_item(self._log.path, self._log.rows)
 
-    def append(self, answer: Answer) -> None:
-        """Write an answer; if it cannot be written, OSError is raised and the file is as before."""
-        self._write(answer._asdict())
-
-    def undo(self) -> None:
-        """Take back the last answer, if there is one."""
-        if self.given:
-            self._write({"undo": True})
-
-    def _write(self, row: dict[str, Any]) -> None:
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write an answer, or ``undo`` to take back the last one; if OSError is raised, the file is as before."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
         self._log.append([{**row, "reviewer": self._reviewer, "time": time}])
 
@@ -70,7 +62,7 @@ def answers_path(folder: str | Path, reviewer: str) -> Path:
     return Path(folder) / "answers" / f"{reviewer}.jsonl"
 
 
-def _standing(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Answer]:
+def _by_item(path: Path, rows: Iterable[Mapping[str, Any]]) -> Given:
     """Return the answers in the order given, without those that were undone."""
     answers: list[Answer] = []
     for number, row in enumerate(rows, start=1):
@@ -81,10 +73,6 @@ def _standing(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Answer]:
                 answers.append(Answer(row["item"], row["question"], row["answer"]))
         except (KeyError, IndexError) as error:
             raise ValueError(f"{path} line {number}: no answer of a reviewer ({error!r}); restore the file") from error
-    return answers
-
-
-def _by_item(answers: Iterable[Answer]) -> Given:
     given: Given = {}
     for item, question, answer in answers:
         given.setdefault(item, {})[question] = answer
@@ -101,7 +89,7 @@ class Judgements(NamedTuple):
 def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
     """Read the answers of a reviewer; an answer that this review does not ask for is an error."""
     path = answers_path(folder, reviewer)
-    given = _by_item(_standing(path, read_log(path)))
+    given = _by_item(path, read_log(path))
     translated: Given = {}
     for item in (review.items[key] for key in given if key in review.items):
         possible = {(button.question, button.value) for button in review.buttons(item, reviewer)}
@@ -135,6 +123,10 @@ def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: 
             apart.append({**dict(zip(columns, item.texts)), "row": item.row, "reason": reason, "answers": answers})
         else:
             agreed.append(_settled(item, next(iter(answers.values()))))
+    agreement = {
+        f"{a}, {b}": {name: _agreement(given[a], given[b], name, n_bootstrap, review.seed) for name in review.questions}
+        for a, b in combinations(given, 2)
+    }
     facts = {
         "source": source,
         "mode": review.mode,
@@ -143,13 +135,7 @@ def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: 
         "left_out": {reason: {"n": len(rows), "rows": rows} for reason, rows in sorted(review.left_out.items())},
         "outcomes": dict(sorted(outcomes.items())),
         "reviewers": {name: _counts(review, name, judgement) for name, judgement in judgements.items()},
-        "agreement": {
-            f"{a}, {b}": {
-                question: _agreement(given[a], given[b], question, n_bootstrap, review.seed)
-                for question in review.questions
-            }
-            for a, b in combinations(given, 2)
-        },
+        "agreement": agreement,
     }
     name = "gold.jsonl" if review.mode == "label" else "preferences.jsonl"
     return write_files(folder, {name: to_jsonl(agreed), "apart.jsonl": to_jsonl(apart)}, facts)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Refuse a mistyped config before anything is loaded, and end with one line where the user can mend something.
 
-torchtune merges overrides without a check of names, so ``optimzer.lr=1e-5`` would be added in silence and
-the run would go on with the old rate. Every recipe of this project calls :func:`check_config` first.
+torchtune merges overrides without a check of names, so ``optimzer.lr=1e-5`` would be added in silence.
 """
 
 import difflib
@@ -26,8 +25,8 @@ TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an er
 def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Let an entry point end with one line, and status 1, where a file, a setting or an installation is at fault.
 
-    These errors are those that a ``raise`` of this project raised: their message says what to do. A file that cannot
-    be opened is another one. All others keep their traceback.
+    These errors are those that a ``raise`` of this project raised, and files that cannot be opened. All others keep
+    their traceback.
     """
 
     @functools.wraps(recipe_main)
@@ -47,11 +46,7 @@ def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConf
 
 
 def component(node: DictConfig | str) -> Callable[..., Any]:
-    """Return what a dotpath names, or a node with a dotpath in ``_component_``, whose arguments are then bound.
-
-    Raises:
-        torchtune.config._errors.InstantiationError: If there is nothing of that name; says where the path ends.
-    """
+    """Return the object of a dotpath, or of a node's ``_component_``, to which the node's arguments are bound."""
     if isinstance(node, str):
         return _get_component_from_path(node)
     arguments: Any = OmegaConf.to_container(node, resolve=True)
@@ -61,20 +56,13 @@ def component(node: DictConfig | str) -> Callable[..., Any]:
 def check_config(
     cfg: DictConfig, required: Collection[str], optional: Mapping[str, Any], components: Collection[str] = ()
 ) -> DictConfig:
-    """Return the config with optional keys filled in, or refuse it with every problem at once.
+    """Return a new config with optional keys filled in, or refuse it with a ValueError that lists every problem.
 
     Args:
         cfg: A config as ``tune run`` reads it from YAML and overrides.
         required: Top-level keys that must be there.
         optional: Top-level keys that may be left out, with the value that they then have.
         components: Those of ``optional`` that name a component.
-
-    Returns:
-        A new config with every key of ``required`` and ``optional``.
-
-    Raises:
-        ValueError: If keys are unknown or missing, or a component does not exist or does not take an
-            argument that it is given. Lists all of them.
     """
     known = {*required, *optional}
     cfg = cfg.copy()

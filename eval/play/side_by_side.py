@@ -6,6 +6,7 @@ All get the same prompts with the same seed, so a difference between them comes 
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,28 +35,24 @@ MAX_STATEMENT_CHARACTERS = 1000
 Record = dict[str, Any]
 
 
+@dataclass
 class SideBySide:
     """Turns the fields that the page sends into work for :class:`eval.play.turns.Turns`.
 
     Statements are answered with the options of the instrument, in the wordings of the templates.
     """
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        model: AdaptedModel,
-        adapters: AdapterSet,
-        tokenizer: Any,
-        instrument: Instrument,
-        templates: Templates,
-    ) -> None:
-        self._cfg, self._model, self._adapters, self._tokenizer = cfg, model, adapters, tokenizer
-        self.instrument, self._templates = instrument, templates
+    cfg: DictConfig
+    model: AdaptedModel
+    adapters: AdapterSet
+    tokenizer: Any
+    instrument: Instrument
+    templates: Templates
 
     def columns(self, position: float) -> dict[str, Weights]:
         """Return the name of each column, with the weights that are added to the base for it."""
-        adapters = {name: self._adapters.blends.get(name, {name: 1.0}) for name in self._adapters.names}
-        dial = self._cfg.dial
+        adapters = {name: self.adapters.blends.get(name, {name: 1.0}) for name in self.adapters.names}
+        dial = self.cfg.dial
         return {BASE: {}, **adapters} | ({DIAL: dial_weights(dial.low, dial.high, position)} if dial else {})
 
     def statements(self) -> list[dict[str, str]]:
@@ -78,14 +75,14 @@ class SideBySide:
         ValueError says why a prompt cannot be answered.
         """
         prompt, position = _text(sent, "prompt"), _number(sent, "position", -1, 1)
-        context = self._model.model.max_seq_len
+        context = self.model.model.max_seq_len
         decoding = Decoding(
             _number(sent, "temperature", 0, 10),
-            self._cfg.top_k,
+            self.cfg.top_k,
             int(_number(sent, "max_new_tokens", 1, context - 1, whole=True)),
             int(_number(sent, "seed", 0, 2**53, whole=True)),
         )
-        ids = prompt_tokens(self._tokenizer, prompt)
+        ids = prompt_tokens(self.tokenizer, prompt)
         if len(ids) + decoding.max_new_tokens > context:
             raise ValueError(
                 f"The prompt has {len(ids)} tokens, the chat template's among them. The model's context is {context} "
@@ -104,8 +101,8 @@ class SideBySide:
         """
         statement, position = _text(sent, "statement", MAX_STATEMENT_CHARACTERS), _number(sent, "position", -1, 1)
         opposite = sent.get("opposite") and _text(sent, "opposite", MAX_STATEMENT_CHARACTERS)
-        instrument, cfg = _as_instrument(self.instrument, statement, opposite), self._cfg
-        shown = (self._tokenizer, self._templates)
+        instrument, cfg = _as_instrument(self.instrument, statement, opposite), self.cfg
+        shown = (self.tokenizer, self.templates)
         questions = choice_questions(instrument, *shown, cfg.n_templates, cfg.n_orders, cfg.labels)
         if instrument.pairs:
             questions += pair_questions(instrument, *shown, cfg.n_pair_templates)
@@ -121,25 +118,25 @@ class SideBySide:
         return about, [Part(weights, steps()) for weights in columns.values()]
 
     def _write(self, ids: list[int], decoding: Decoding) -> Iterator[Event]:
-        stop_tokens = self._tokenizer.stop_tokens
+        stop_tokens = self.tokenizer.stop_tokens
         written: list[int] = []
         for step in iterate_steps(
-            self._model.model, [ids], decoding, [decoding.seed], stop_tokens, self._cfg.max_tokens_per_forward
+            self.model.model, [ids], decoding, [decoding.seed], stop_tokens, self.cfg.max_tokens_per_forward
         ):
             if not step:
                 yield {}
                 continue
             written.append(step[0])
             is_over = written[-1] in stop_tokens
-            text = self._tokenizer.decode(written[:-1] if is_over else written)
+            text = self.tokenizer.decode(written[:-1] if is_over else written)
             finish = "stop" if is_over else "length" if len(written) == decoding.max_new_tokens else None
             # half a character is not shown until the other half is there
             yield {"text": text if finish else text.rstrip("\ufffd"), "n_tokens": len(written), "finish": finish}
 
     def _read(self, instrument: Instrument, questions: Sequence[Question]) -> Iterator[Event]:
         rows: list[dict[str, Any]] = []
-        for forward in cut_by_tokens([question.answers for question in questions], self._cfg.max_tokens_per_forward):
-            rows += answer_together(self._model.model, "", [questions[k] for k in forward])
+        for forward in cut_by_tokens([question.answers for question in questions], self.cfg.max_tokens_per_forward):
+            rows += answer_together(self.model.model, "", [questions[k] for k in forward])
             yield {}
         answers = collect_answers([row for row in rows if row["mode"] == "choice"], instrument)
         reading = {AGREEMENT: _figures(axis_values(answers, instrument, AGREEMENT))}
