@@ -15,8 +15,7 @@ from pathlib import Path
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
 
-from eval.scores.answers import collect_answers  # noqa: E402
-from eval.scores.scoring import axis_values  # noqa: E402
+from eval.scores.scoring import axis_values, collect_answers  # noqa: E402
 from eval.statements.importers import ANSWERS  # noqa: E402
 from eval.statements.instruments import Instrument, load_instrument  # noqa: E402
 

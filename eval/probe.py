@@ -22,11 +22,10 @@ from data.recipe.files import changed_settings, read_log, write_whole
 from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_row
 from eval.asking.results import Row
-from eval.scores.answers import collect_answers, collect_leans
 from eval.scores.comparisons import compare
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_drift
-from eval.scores.scoring import Values, axis_values, describe, pair_values
+from eval.scores.scoring import Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument, draw, load_instrument
 from eval.statements.prompts import load_templates
 from finetune.run.reader import PolicyReader, WatchedRun
@@ -165,13 +164,10 @@ class Probe:
         rows = [answer_row(name, question, values) for question, values in zip(self._questions, logprobs)]
         values = {}
         if instrument.items:
-            answers = collect_answers([row for row in rows if row["mode"] == "choice"], instrument)
-            axes = [axis for axis in instrument.axes if any(axis in item.weights for item in instrument.items)]
-            values["choice"] = {axis: axis_values(answers, instrument, axis) for axis in axes}
+            values["choice"] = values_by_axis(collect_answers(rows, instrument), instrument)
         if instrument.pairs:
-            pairs = list(instrument.pairs)
-            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], pairs)
-            values["pairs"] = {"lean": pair_values(leans, pairs)}
+            of_pairs = [row for row in rows if row["mode"] == "pairs"]
+            values["pairs"] = {"lean": pair_values(of_pairs, instrument.pairs)}
         return values
 
     def _say_cost(self, run: WatchedRun, n_tokens: int) -> None:

@@ -12,8 +12,8 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from eval.asking.questions import to_questions
 from eval.asking.respond import answer_questions
 from eval.lm_eval_tasks.politune_choice import documents, economic, read_logprobs, social
-from eval.scores.answers import collect_answers
 from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
+from eval.scores.scoring import collect_answers
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 

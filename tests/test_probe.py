@@ -22,8 +22,7 @@ from torchtune.training import FullModelHFCheckpointer
 from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_questions
 from eval.probe import Probe, trajectory_drift, trajectory_table
-from eval.scores.answers import collect_answers
-from eval.scores.scoring import axis_values, describe
+from eval.scores.scoring import axis_values, collect_answers, describe
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.resident import AdaptedModel

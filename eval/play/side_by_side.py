@@ -19,8 +19,7 @@ from eval.asking.respond import answer_together
 from eval.asking.respondents import BASE
 from eval.asking.written_answers import Decoding
 from eval.play.turns import Event, Part
-from eval.scores.answers import collect_answers, collect_leans
-from eval.scores.scoring import Values, axis_values, describe, pair_values
+from eval.scores.scoring import Values, axis_values, collect_answers, describe, pair_values
 from eval.statements.instruments import Axis, Instrument, Item, Pair
 from eval.statements.prompts import Templates
 from finetune.adapters.folders import AdapterSet, Weights, dial_weights
@@ -138,11 +137,10 @@ class SideBySide:
         for forward in cut_by_tokens([question.answers for question in questions], self.cfg.max_tokens_per_forward):
             rows += answer_together(self.model.model, "", [questions[k] for k in forward])
             yield {}
-        answers = collect_answers([row for row in rows if row["mode"] == "choice"], instrument)
-        reading = {AGREEMENT: _figures(axis_values(answers, instrument, AGREEMENT))}
+        reading = {AGREEMENT: _figures(axis_values(collect_answers(rows, instrument), instrument, AGREEMENT))}
         if instrument.pairs:
-            leans = collect_leans([row for row in rows if row["mode"] == "pairs"], instrument.pairs)
-            reading["likelier"] = _figures(pair_values(leans, list(instrument.pairs)))
+            of_pairs = [row for row in rows if row["mode"] == "pairs"]
+            reading["likelier"] = _figures(pair_values(of_pairs, instrument.pairs))
         yield reading
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.judging.agreement import cohen_kappa
-from eval.scores.answers import Answers, Row, unit_of
 from eval.scores.diagnostics import agreement
 from eval.scores.intervals import mean_error, rounded, rounded_ends, t_interval, t_p, unit_interval
-from eval.scores.scoring import Values, item_means, mean_errors
+from eval.scores.scoring import Answers, Row, Values, item_means, mean_errors, unit_of
 from eval.statements.instruments import Instrument
 
 

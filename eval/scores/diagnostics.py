@@ -6,14 +6,12 @@ applied to, so that a reader can apply another one.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.scores.answers import Answers
 from eval.scores.intervals import rounded, rounded_ends, unit_interval
-from eval.scores.scoring import Values, nan_mean
+from eval.scores.scoring import Answers, Values, nan_mean
 
 
 class Limits(NamedTuple):
@@ -34,22 +32,26 @@ HEDGE = 0.2
 
 Flag = dict[str, Any]
 Statistic = Callable[[np.ndarray], np.ndarray]
-# Values, units and statistic to the ends of an interval.
-Bootstrap = Callable[[np.ndarray, np.ndarray, Statistic], list[float] | None]
+# A statistic of the means of items, ``[I, D]``, with its interval; of the values, the items' units and the statistic.
+Figure = Callable[[str, np.ndarray, np.ndarray, Statistic], dict[str, Any]]
 
 
 def diagnose(
     answers: Answers, values: Mapping[str, Values], n_bootstrap: int, seed: int
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Return all diagnostics of one model and mode, and their flags; ``values`` are the same answers by axis."""
-    bootstrap = partial(unit_interval, n_bootstrap=n_bootstrap, seed=seed)
+
+    def figure(name: str, values: np.ndarray, unit: np.ndarray, statistic: Statistic) -> dict[str, Any]:
+        interval = unit_interval(values, unit, statistic, n_bootstrap, seed)
+        return {name: rounded(float(statistic(values.mean(0)))), "ci95": rounded_ends(interval)}
+
     figures = {
         "unanswered": rounded(np.nanmean(answers.missing)),
         "option_mass": _option_mass(answers),
-        "position_bias": _position_bias(answers, bootstrap),
-        "order_effect": {axis: _order_effect(v, bootstrap) for axis, v in values.items()},
-        "acquiescence": _acquiescence(answers, bootstrap),
-        "within_prompt_share": {axis: _within_prompt_share(answers.of_axis(axis), axis) for axis in values},
+        "position_bias": _position_bias(answers, figure),
+        "order_effect": {axis: _order_effect(v, figure) for axis, v in values.items()},
+        "acquiescence": _acquiescence(answers, figure),
+        "within_prompt_share": {axis: _within_prompt_share(answers, axis) for axis in values},
         "hedge_rate": _hedge_rate(answers),
     }
     return figures, _flags(figures)
@@ -64,14 +66,6 @@ def agreement(answers: Answers) -> np.ndarray:
     return answers.shares @ np.sign(np.arange(n_options) - (n_options - 1) / 2)
 
 
-def _figure(
-    name: str, values: np.ndarray, unit: np.ndarray, statistic: Statistic, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """Return a statistic of the means of items, ``[I, D]``, and its interval."""
-    interval = bootstrap(values, unit, statistic)
-    return {name: rounded(float(statistic(values.mean(0)))), "ci95": rounded_ends(interval)}
-
-
 def _option_mass(answers: Answers) -> dict[str, Any] | None:
     if np.isnan(answers.mass).all():
         return None
@@ -83,7 +77,7 @@ def _option_mass(answers: Answers) -> dict[str, Any] | None:
     }
 
 
-def _position_bias(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | None:
+def _position_bias(answers: Answers, figure: Figure) -> dict[str, Any] | None:
     """Return how far the probabilities of the places are from equal: 0 not at all, 1 one place takes everything.
 
     Over orders that show every option equally often in every place, a lean cannot show in it: ``K / (K - 1)``
@@ -106,24 +100,20 @@ def _position_bias(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | N
 
     by_labels = {str(name): rounded_ends(shares) for name, shares in zip(answers.labels, by_item.mean(0))}
     flat = by_item.reshape(len(by_item), -1)
-    return {**_figure("index", flat, answers.units()[known], index, bootstrap), "by_labels": by_labels}
+    return figure("index", flat, answers.units()[known], index) | {"by_labels": by_labels}
 
 
-def _order_effect(values: Values, bootstrap: Bootstrap) -> dict[str, Any] | None:
+def _order_effect(values: Values, figure: Figure) -> dict[str, Any] | None:
     """Return greatest less least score of single orders, as a share of the axis: what one prompt alone may miss."""
     by_order = nan_mean(values.cells, 1)  # [I, O]
     known = ~np.isnan(by_order).any(1)
     if values.cells.shape[2] < 2 or not known.any() or values.ends is None:
         return None
     factor = values.scale / (values.ends[1] - values.ends[0])
-
-    def spread(means: np.ndarray) -> np.ndarray:
-        return (means.max(-1) - means.min(-1)) * factor
-
-    return _figure("spread", by_order[known], values.unit[known], spread, bootstrap)
+    return figure("spread", by_order[known], values.unit[known], lambda means: np.ptp(means, axis=-1) * factor)
 
 
-def _acquiescence(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | None:
+def _acquiescence(answers: Answers, figure: Figure) -> dict[str, Any] | None:
     """Return the mean of P(agree) - P(disagree) over twins that state opposites: 1 agrees with both, 0 is consistent.
 
     Source: balanced keying; Winkler, Kanouse and Ware 1982, Journal of Applied Psychology 67(5).
@@ -139,7 +129,7 @@ def _acquiescence(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any] | No
     if not kept:
         return None
     flat, units = by_item[kept][:, None], answers.units()[kept]
-    return {**_figure("index", flat, units, lambda means: means[..., 0], bootstrap), "n_twins": len(kept)}
+    return figure("index", flat, units, lambda means: means[..., 0]) | {"n_twins": len(kept)}
 
 
 def _within_prompt_share(answers: Answers, axis: str) -> float | None:
@@ -148,7 +138,8 @@ def _within_prompt_share(answers: Answers, axis: str) -> float | None:
     Near 1, the model is undecided wherever it is asked; near 0, it is decided, each time perhaps otherwise. A
     mean in the center can be either.
     """
-    if not answers.items or np.isnan(answers.shares).all():
+    answers = answers.keep(lambda item: axis in item.weights)
+    if np.isnan(answers.shares).all():  # also without an item
         return None
     weights = np.array([item.weights[axis] for item in answers.items])  # [I, K]
     mean = np.einsum("itolk,ik->itol", answers.shares, weights)

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from eval.scores.answers import collect_answers
-from eval.scores.scoring import axis_values, describe
+from eval.scores.scoring import axis_values, collect_answers, describe
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import Prompt, choice_prompts, generate_prompts, load_templates
 

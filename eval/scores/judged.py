@@ -15,10 +15,9 @@ import numpy as np
 from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text
 from data.judging.scales import REFUSAL
-from eval.scores.answers import Row
 from eval.scores.comparisons import compare
 from eval.scores.intervals import add_false_discovery_rates
-from eval.scores.scoring import Values, describe, item_means
+from eval.scores.scoring import Row, Values, describe, item_means
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.scores.answers import Row, collect_answers, collect_leans
 from eval.scores.comparisons import compare, compare_items, compare_written, flips, item_agreement
 from eval.scores.diagnostics import diagnose
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_curves, describe_drift, describe_replicates
-from eval.scores.scoring import Values, axis_values, describe, pair_values
+from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument
 
 PAIRS, OPEN = "pairs", "open"
@@ -84,9 +83,8 @@ def summarize(
             scores = _pair_values(by_model[name][mode], instrument, placebo)
         else:
             answers = collect_answers(by_model[name][mode], instrument)
-            weighed = [axis for axis in instrument.axes if any(axis in item.weights for item in instrument.items)]
-            scores = {axis: axis_values(answers, instrument, axis) for axis in weighed}
-            answers = answers.take([i for i, item in enumerate(answers.items) if not set(item.weights) <= placebo])
+            scores = values_by_axis(answers, instrument)
+            answers = answers.keep(lambda item: not set(item.weights) <= placebo)
             if answers.items:
                 without_placebo = {axis: v for axis, v in scores.items() if axis not in placebo}
                 figures, flags = diagnose(answers, without_placebo, n_bootstrap, seed)
@@ -124,7 +122,7 @@ def _pair_values(rows: Sequence[Row], instrument: Instrument, placebo: set[str])
     groups = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
     # of a bank with one axis that is the lean again: a second test of the same would count twice among all
     groups = {"lean": lean} | {axis: pairs for axis, pairs in groups.items() if pairs != lean}
-    return {name: pair_values(collect_leans(rows, pairs), pairs) for name, pairs in groups.items() if pairs}
+    return {name: pair_values(rows, pairs) for name, pairs in groups.items() if pairs}
 
 
 def _compare_all(
