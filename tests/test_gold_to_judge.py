@@ -12,7 +12,7 @@ from benchmarks.synthesis_kill import make_config, run_recipe
 from data import review
 from data.judging.judges import reaches_floor
 from data.people.items import read_items
-from data.people.results import Answer, AnswerFile
+from data.people.results import AnswerFile
 
 SIDES = {"left": "More of it should be owned together", "right": "Less of it should be taxed", "neither": "Tea is hot"}
 TEXTS = [(f"{text}, as I said on day {day}.", side) for day in range(14) for side, text in SIDES.items()]
@@ -49,7 +49,7 @@ def gold(tune_run, tmp_path):
         for n, item in enumerate(items.values()):
             side = "neither" if reviewer == "b" and n < 3 else truth[item.texts[0]]
             for question, answer in (("side", side), ("accept", "accept")):
-                answers.append(Answer(item.id, question, answer))
+                answers.append(item=item.id, question=question, answer=answer)
         answers.close()
     command = ["data/review.py", "--config", "configs/review.yaml", f"source={posts}", "serve=False"]
     assert tune_run(*command, f"output_dir={tmp_path / 'review'}") == 0

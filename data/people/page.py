@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from data.people.items import SKIP, Review
-from data.people.results import Answer, AnswerFile
+from data.people.results import AnswerFile
 from data.recipe.pages import LocalServer, Reply
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class ReviewServer(LocalServer):
             if form["undo"] != str(answers.n_lines):  # of an old page
                 return "moved"
             if answers.given:
-                answers.append({"undo": True})
+                answers.append(undo=True)
             return "undone"
         question, _, value = form.get("answer", "").partition("=")
         buttons = self.review.buttons(item, reviewer) if item else []
@@ -103,7 +103,7 @@ class ReviewServer(LocalServer):
         given = answers.given.get(item.id, {})
         if question in given or self.review.is_done(given):
             return "again"
-        answers.append(Answer(item.id, question, value)._asdict())
+        answers.append(item=item.id, question=question, answer=value)
         return ""
 
     def _unknown(self, reviewer: str) -> Reply:

@@ -20,14 +20,6 @@ CLASSES = {"side": (*SIDES, NEITHER), "accept": ("accept", REJECT), "prefer": ("
 Given = dict[str, dict[str, str]]  # item to question to answer
 
 
-class Answer(NamedTuple):
-    """One key pressed: an answer to a question about an item."""
-
-    item: str
-    question: str
-    answer: str
-
-
 class AnswerFile:
     """The answers of one reviewer: a log that this process alone appends to, on the disk before the next text."""
 
@@ -51,10 +43,10 @@ class AnswerFile:
         """Item to question to answer."""
         return _by_item(self._log.path, self._log.rows)
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write an answer, or ``undo`` to take back the last one; if OSError is raised, the file is as before."""
+    def append(self, **pressed: str | bool) -> None:
+        """Write ``item, question, answer``, or ``undo`` to take the last one back; on an OSError nothing is written."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        self._log.append([{**row, "reviewer": self._reviewer, "time": time}])
+        self._log.append([{**pressed, "reviewer": self._reviewer, "time": time}])
 
 
 def answers_path(folder: str | Path, reviewer: str) -> Path:
@@ -64,18 +56,18 @@ def answers_path(folder: str | Path, reviewer: str) -> Path:
 
 def _by_item(path: Path, rows: Iterable[Mapping[str, Any]]) -> Given:
     """Return the answers in the order given, without those that were undone."""
-    answers: list[Answer] = []
+    answers: list[tuple[str, dict[str, str]]] = []
     for number, row in enumerate(rows, start=1):
         try:
             if row.get("undo"):
                 answers.pop()
             else:
-                answers.append(Answer(row["item"], row["question"], row["answer"]))
+                answers.append((row["item"], {row["question"]: row["answer"]}))
         except (KeyError, IndexError) as error:
             raise ValueError(f"{path} line {number}: no answer of a reviewer ({error!r}); restore the file") from error
     given: Given = {}
-    for item, question, answer in answers:
-        given.setdefault(item, {})[question] = answer
+    for item, answer in answers:
+        given.setdefault(item, {}).update(answer)
     return given
 
 
