@@ -21,8 +21,6 @@ _log = logging.getLogger(__name__)
 
 
 class _Corpus(NamedTuple):
-    """Name and licence of a corpus, its columns, and which of its rows are taken."""
-
     dataset: str
     licence: str
     columns: Mapping[str, str | None]
@@ -61,16 +59,11 @@ def posts(
         max_characters: A longer text is a bad row.
         bad_rows: ``error`` names file and row, ``skip`` leaves bad rows out; a warning counts them by reason.
         limit: Most posts; None takes all.
-
-    Raises:
-        FileNotFoundError: If no file or repository is there.
-        ValueError: If a file, a column or (under ``error``) a row is not as it should be.
     """
     columns = {"text": text_column, "id": id_column, "date": date_column, "author": author_column}
-    corpus = _Corpus(dataset, licence, columns, max_characters, bad_rows, limit)
-    if file_format(source) or glob(source):
-        return _posts(corpus, _file_rows(source))
-    return _posts(corpus, ((f"{source} row", row) for row in hub_rows(source, split, revision)))
+    is_file = file_format(source) or glob(source)
+    rows = _file_rows(source) if is_file else ((f"{source} row", row) for row in hub_rows(source, split, revision))
+    return _posts(_Corpus(dataset, licence, columns, max_characters, bad_rows, limit), rows)
 
 
 def reddit_politosphere(
@@ -149,29 +142,22 @@ def _posts(
     for where, row in rows:
         if corpus.limit is not None and n_posts >= corpus.limit:
             break
-
         if isinstance(row, BadRow):
-            cells, kind, reason = None, "unreadable", row.reason
+            kind, reason = "unreadable", row.reason
         else:
             if missing := [column for column in corpus.columns.values() if column and column not in row]:
                 raise ValueError(f"{where}: no column {', '.join(missing)}; found {', '.join(row)}")
             cells = {name: row[column] if column else None for name, column in corpus.columns.items()}
             kind, reason = _defect(corpus, cells, seen)
-            if not kind and not is_taken(row):
-                kind = "not asked for"
+            if not kind and is_taken(row):
+                n_posts += 1
+                names = [str(cells["author"])] if cells["author"] else []
+                source = {"dataset": corpus.dataset, "licence": corpus.licence}
+                yield {"text": cells["text"], **source, "date": _date(cells["date"]), "names": names}
+                continue
         if reason and corpus.bad_rows == "error":
             raise ValueError(f"{where}: {reason}. Mend it, or set bad_rows=skip to leave such rows out, counted")
-        if kind or cells is None:
-            left_out[kind] += 1
-            continue
-        n_posts += 1
-        yield {
-            "text": cells["text"],
-            "dataset": corpus.dataset,
-            "licence": corpus.licence,
-            "date": _date(cells["date"]),
-            "names": [str(cells["author"])] if cells["author"] else [],
-        }
+        left_out[kind or "not asked for"] += 1
     if left_out:
         _log.warning("%s: took %d posts, left out %s", corpus.dataset, n_posts, dict(left_out.most_common()))
 

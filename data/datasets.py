@@ -61,11 +61,6 @@ def preference_pairs(
     Returns:
         A dataset whose items are as :class:`~data.pairs.tokens.PreferencePairs` says, in file order.
 
-    Raises:
-        ConnectionError: If the Hub cannot be reached.
-        FileNotFoundError: If the repository or a file does not exist.
-        ValueError: If the data, its columns, its rows or its lengths are not as asked.
-
     Example:
         >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
@@ -180,8 +175,7 @@ def mixture(
         origins.append(origin)
         n_rows += len(rows)
     origin = ", ".join(origins)
-    pairs = mix_pairs(sides["left"], sides["right"], right_share, seed)
-    pairs = _select(pairs, [], origin, None, subset, seed)
+    pairs = _select(mix_pairs(**sides, right_share=right_share, seed=seed), [], origin, None, subset, seed)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 

@@ -60,12 +60,7 @@ CUES = (
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Ask every judge about every text, compare, write, and return the figures.
-
-    Raises:
-        FileNotFoundError: If the labelled file or an instruction is not there.
-        ValueError: If the labels are not of the scale, or a judge is of another scale.
-    """
+    """Ask every judge about every text, compare, write, and return the figures."""
     scale = load_scale(cfg.scale)
     columns: Any = check_config(cfg.columns, {"text", "label"}, {"target": None})
     labelled = read_labelled(cfg.source, scale, **columns, raters=list(cfg.raters), label_map=cfg.label_map)
@@ -122,7 +117,7 @@ def measure_cue_swap(
     swaps = [swap_cues(text.text, cues) for text in texts]
     with_cues = [k for k, text in enumerate(texts) if swaps[k][0] != text.text]
     again = judge.ask([texts[k]._replace(text=swaps[k][0]) for k in with_cues])
-    shifts, towards, changes = [], [], []
+    changes, shifts, towards = [], [], []
     for k, judgement in zip(with_cues, again):
         before, after = labels[k], judgement.label
         if before is None or after is None:
@@ -132,18 +127,17 @@ def measure_cue_swap(
         if a is not None and b is not None:
             shifts.append(abs(b - a))
             towards.append((b - a) * max(-1, min(1, swaps[k][1])))
+    changed, shift, along = (
+        round(sum(values) / len(values), 4) if values else None for values in (changes, shifts, towards)
+    )
     return {
         "measured": bool(changes),
         "n_texts_with_cues": len(with_cues),
         "n_judged_twice": len(changes),
-        "changed_class": _mean(changes),
-        "mean_shift": _mean(shifts),
-        "towards_cues": _mean(towards) if judge.scale.name == "lean" else None,
+        "changed_class": changed,
+        "mean_shift": shift,
+        "towards_cues": along if judge.scale.name == "lean" else None,
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 4) if values else None
 
 
 def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int]:
@@ -156,23 +150,21 @@ def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int
     twice = sorted({word for word in words if words.count(word) > 1})
     if twice or any(len(pair) != 2 for pair in cues):
         raise ValueError(f"cue words: want pairs of a left and a right word, each word once; twice: {twice}")
-    spelled = {word.casefold(): word for pair in cues for word in pair}
-    to_right = {left.casefold(): right for left, right in cues}
-    to_left = {right.casefold(): left for left, right in cues}
+    swaps = {left.casefold(): (left, right, 1) for left, right in cues}
+    swaps |= {right.casefold(): (right, left, -1) for left, right in cues}
     moved = 0
 
     def exchange(match: re.Match[str]) -> str:
         nonlocal moved
-        cue = match[0].casefold()
-        if any(a[0].isupper() and b[0].islower() for a, b in zip(spelled[cue].split(), match[0].split())):
+        cue, other, step = swaps[match[0].casefold()]
+        if any(a[0].isupper() and b[0].islower() for a, b in zip(cue.split(), match[0].split())):
             return match[0]
-        moved += 1 if cue in to_right else -1
-        other = to_right[cue] if cue in to_right else to_left[cue]
+        moved += step
         if match[0].isupper():
             return other.upper()
         return other[0].upper() + other[1:] if match[0][0].isupper() else other
 
-    longest_first = "|".join(re.escape(word) for word in sorted(spelled, key=len, reverse=True))
+    longest_first = "|".join(re.escape(word) for word in sorted(swaps, key=len, reverse=True))
     return re.sub(rf"(?<![\w-])(?:{longest_first})(?![\w-])", exchange, text, flags=re.IGNORECASE), moved
 
 
@@ -191,7 +183,8 @@ def validation_table(validation: Mapping[str, Any]) -> str:
         for label, figures in judge["classes"].items():
             f1 = number(figures["f1"], signed=False)
             lines.append(f"  {label:10}{figures['n']:5} texts, said {figures['said']:4} times, F1 {f1}")
-        lines += _cue_swap_lines(judge["cue_swap"])
+        if judge["cue_swap"]:
+            lines.append(f"  party words exchanged{_cue_swap_text(judge['cue_swap'])}")
     if panel := validation["panel"]:
         lines += ["", "panel: Cohen's kappa of every two, Krippendorff's alpha of all"]
         lines += [f"  {pair['a']} and {pair['b']}: {_figure(pair)}, {pair['n']} texts" for pair in panel["kappa"]]
@@ -202,16 +195,12 @@ def validation_table(validation: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cue_swap_lines(swap: Mapping[str, Any] | None) -> list[str]:
-    if swap is None:
-        return []
+def _cue_swap_text(swap: Mapping[str, Any]) -> str:
     if not swap["measured"]:
-        return [f"  party words exchanged: not measured ({swap.get('reason', 'no text has any')})"]
+        return f": not measured ({swap.get('reason', 'no text has any')})"
+    changed, shift = percent(swap["changed_class"], 1), number(swap["mean_shift"], signed=False)
     towards = f", {number(swap['towards_cues'], 2)} towards the words" if swap["towards_cues"] is not None else ""
-    return [
-        f"  party words exchanged in {swap['n_judged_twice']} texts: {percent(swap['changed_class'], 1)} change class, "
-        f"mean shift {number(swap['mean_shift'], signed=False)}{towards}"
-    ]
+    return f" in {swap['n_judged_twice']} texts: {changed} change class, mean shift {shift}{towards}"
 
 
 def _row(name: str, figures: Mapping[str, Any]) -> str:

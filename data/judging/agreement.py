@@ -38,11 +38,11 @@ def describe_agreement(
     for name, measure in (("kappa", _kappa), ("macro_f1", _macro_f1), ("accuracy", _accuracy)):
         ci95 = _percentiles(measure(tables)) if n_bootstrap else None
         figures[name] = {"estimate": _rounded(measure(table)), "ci95": ci95}
-    shares = zip(classes, *_by_class(table))
+    shares = np.transpose(_by_class(table))  # [C, 3]
     figures["classes"] = {
         name: {"n": int(table[k].sum()), "said": int(table[:, k].sum())}
-        | {"precision": _rounded(precision), "recall": _rounded(recall), "f1": _rounded(f1)}
-        for k, (name, precision, recall, f1) in enumerate(shares)
+        | dict(zip(("precision", "recall", "f1"), map(_rounded, shares[k])))
+        for k, name in enumerate(classes)
     }
     names = [*classes, "unparsed"]
     figures["confusion"] = {a: {b: int(x) for b, x in zip(names, row) if x} for a, row in zip(classes, table)}
@@ -66,13 +66,11 @@ def describe_panel(
         both = [(x, y) for x, y in zip(classes[a], classes[b]) if x is not None and y is not None]
         kappa = {"estimate": None, "ci95": None}
         if both:
-            truth, answers = zip(*both)
+            truth, answers = [x for x, _ in both], [y for _, y in both]
             kappa = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)["kappa"]
         kappas.append({"a": a, "b": b, "n": len(both), **kappa})
     # people may name a side of the lean instead of a number: that is no value
-    values = [
-        [None if x is None or x not in scale.labels else scale.value(x) for x in given] for given in labels.values()
-    ]
+    values = [[scale.value(x) if x and x in scale.labels else None for x in given] for given in labels.values()]
     level = "interval" if scale.name == "lean" else "ordinal"
     numbered = [given for given in values if any(x is not None for x in given)]
     return {
@@ -116,14 +114,11 @@ def _alpha(coincidences: np.ndarray, level: str, numbers: np.ndarray) -> np.ndar
     """Return alpha of coincidences ``[..., C, C]``; nan if nobody could have disagreed."""
     n_c = coincidences.sum(-1)
     n = n_c.sum(-1)
+    # ordinal: ratings between two values, those at the ends counted half
+    places = np.cumsum(n_c, -1) - n_c / 2 if level == "ordinal" else numbers
+    distance = (places[..., :, None] - places[..., None, :]) ** 2
     if level == "nominal":
         distance = 1 - np.eye(len(numbers))
-    elif level == "interval":
-        distance = (numbers[:, None] - numbers[None, :]) ** 2
-    else:
-        # ratings between two values, those at the ends counted half
-        middle = np.cumsum(n_c, -1) - n_c / 2
-        distance = (middle[..., :, None] - middle[..., None, :]) ** 2
     observed = (coincidences * distance).sum((-1, -2))
     expected = (n_c[..., :, None] * n_c[..., None, :] * distance).sum((-1, -2))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -17,6 +17,7 @@ from data.chat import ChatClient, Failure, Request
 from data.judging.agreement import describe_agreement
 from data.judging.scales import LEAN_SCALE, JudgeScale, PostScale, load_instruction
 from data.pairs.rows import read_records
+from data.recipe.files import changed_settings
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +51,14 @@ class Judgement(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """A rater of texts.
+    """A rater of texts."""
 
-    Attributes:
-        name: Its name in files and in the report.
-        kind: ``chat``, ``resident`` or ``recorded``; recorded answers say nothing about other texts.
-        scale: The question, and the labels that answer it.
-        ask: From texts to judgements, in their order.
-        about: Everything that its judgements depend on: a validation holds for this judge alone.
-        validation: Its figures from ``eval/validate_judge.py``; None if there are none.
-    """
-
-    name: str
-    kind: str
-    scale: JudgeScale
-    ask: Callable[[Sequence[Text]], Iterator[Judgement]]
-    about: Mapping[str, Any]
-    validation: Mapping[str, Any] | None
+    name: str  # in files and in the report
+    kind: str  # ``chat``, ``resident`` or ``recorded``; recorded answers say nothing about other texts
+    scale: JudgeScale  # the question, and the labels that answer it
+    ask: Callable[[Sequence[Text]], Iterator[Judgement]]  # judgements in the order of the texts
+    about: Mapping[str, Any]  # everything that its judgements depend on: a validation holds for this judge alone
+    validation: Mapping[str, Any] | None  # its figures from ``eval/validate_judge.py``; None if there are none
 
     @property
     def identity(self) -> str:
@@ -105,26 +97,20 @@ def make_judge(
             "run eval/validate_judge.py first, or use null"
         )
     validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
-    figures = next((entry for entry in validated.values() if entry["identity"] == judge.identity), None)
-    if figures is None:
-        others = "; ".join(
-            f"{other}: {_differences(judge.about, entry['about'])}" for other, entry in validated.items()
-        )
-        log.warning("judge %s is not validated: %s is about other judges (%s)", name, validation, others)
-    return judge._replace(validation=figures)
-
-
-def _differences(about: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    differ = [key for key in sorted({*about, *other}) if about.get(key) != other.get(key)]
-    return ", ".join(f"{key} is {about.get(key)!s:.80}, there {other.get(key)!s:.80}" for key in differ)
+    for figures in validated.values():
+        if figures["identity"] == judge.identity:
+            return judge._replace(validation=figures)
+    differences = []
+    for other, figures in validated.items():
+        keys = changed_settings(figures["about"], judge.about)
+        settings = [f"{k} is {judge.about.get(k)!s:.80}, there {figures['about'].get(k)!s:.80}" for k in keys]
+        differences.append(f"{other}: {', '.join(settings)}")
+    log.warning("judge %s is not validated: %s is about other judges (%s)", name, validation, "; ".join(differences))
+    return judge
 
 
 def ask_client(
-    client: ChatClient,
-    requests: Iterable[Request],
-    n: int,
-    title: str,
-    label_of: Callable[[Any], str] = str,
+    client: ChatClient, requests: Iterable[Request], n: int, title: str, label_of: Callable[[Any], str] = str
 ) -> Iterator[Judgement]:
     """Yield the judgements of a model behind a URL; ``label_of`` takes the label from an answer as it was parsed."""
     for _, result in client.chat_many(requests, total=n, title=title):
@@ -154,10 +140,7 @@ def measure_judge(
     n_bootstrap: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the figures of one judge against the truth, and whether it is believed.
-
-    A judgement without a label counts as a wrong one.
-    """
+    """Return the figures of one judge against the truth, and whether it is believed; no label counts as a wrong one."""
     figures = measure_labels(truth, [judgement.label for judgement in judgements], scale, n_bootstrap, seed)
     problems = Counter(judgement.problem.partition(":")[0] for judgement in judgements if judgement.problem)
     return {
@@ -178,11 +161,7 @@ def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
 
 
 def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, min_kappa: float) -> dict[str, Any]:
-    """Return how far a judge of posts agrees with people's labels of the lean.
-
-    Raises:
-        ValueError: If it is under the floor; with its figures.
-    """
+    """Return how far a judge of posts agrees with people's labels of the lean; under the floor it is a ValueError."""
     requests = (scale.request(text.text) for text in labelled.texts)
     answers = ask_client(client, requests, len(labelled.texts), "labelled texts", lambda scores: str(scores["lean"]))
     measured = measure_judge(labelled.truth, list(answers), LEAN_SCALE, min_kappa)

@@ -19,7 +19,6 @@ REFUSAL = "refusal"
 # PoliTune's scale (Agiza et al. 2024): an integer from 0 to 20. Relevance is the other number that a post is given.
 LEAN, RELEVANCE = range(21), range(11)
 CENTRE = 10
-LEAN_CLASSES = ("left", "centre", "right")
 
 _ANSWER = re.compile(
     r"(?:(?:stance|lean|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|refusal)(?:\s*/\s*([0-9]+))?\.?", re.IGNORECASE
@@ -92,21 +91,13 @@ def side_of(lean: float) -> str:
 
 
 class JudgeScale(NamedTuple):
-    """The question that a judge is asked, the labels that it may write, and what they mean.
+    """The question that a judge is asked, the labels that it may write, and what they mean."""
 
-    Attributes:
-        name: ``stance`` or ``lean``.
-        labels: The labels that a judge may write.
-        classes: The classes that are compared with people's labels.
-        coarse: Class to a coarser one; the figures are given for these too.
-        instruction: Shipped name or path (``data.judging.scales``); its places are ``$text`` and ``$target``.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    classes: tuple[str, ...]
-    coarse: Mapping[str, str]
-    instruction: str
+    name: str  # ``stance`` or ``lean``
+    labels: tuple[str, ...]  # that a judge may write
+    classes: tuple[str, ...]  # that are compared with people's labels
+    coarse: Mapping[str, str]  # class to a coarser one; the figures are given for these too
+    instruction: str  # shipped name or path; its places are ``$text`` and ``$target``
 
     def request(self, text: str, target: str) -> Request:
         """Return the question about one text; ``target`` is the statement or subject that it is about."""
@@ -149,14 +140,9 @@ class JudgeScale(NamedTuple):
 
 # Labels as in IssueBench (Röttger et al. 2025, arXiv 2502.08395), so that its people's labels can check a judge.
 _STANCES = ("1", "2", "3", "4", "5", REFUSAL)
-STANCE = JudgeScale(
-    name="stance",
-    labels=_STANCES,
-    classes=_STANCES,
-    coarse=dict(zip(_STANCES, ("for", "for", "neutral", "against", "against", REFUSAL))),
-    instruction="stance",
-)
-LEAN_SCALE = JudgeScale("lean", tuple(map(str, LEAN)), LEAN_CLASSES, coarse={}, instruction="lean")
+_COARSE = dict(zip(_STANCES, ("for", "for", "neutral", "against", "against", REFUSAL)))
+STANCE = JudgeScale("stance", _STANCES, _STANCES, coarse=_COARSE, instruction="stance")
+LEAN_SCALE = JudgeScale("lean", tuple(map(str, LEAN)), ("left", "centre", "right"), coarse={}, instruction="lean")
 SCALES = {scale.name: scale for scale in (STANCE, LEAN_SCALE)}
 
 
@@ -170,14 +156,11 @@ def load_scale(name: str, instruction: str | None = None) -> JudgeScale:
 
 
 class PostScale(NamedTuple):
-    """The question that a judge of posts is asked: relevance, lean and topic in one JSON object.
+    """The question that a judge of posts is asked: relevance, lean and topic in one JSON object."""
 
-    ``topics`` has the axis of each topic. If ``structured``, the server is told the form of the answer.
-    """
-
-    topics: Mapping[str, str]
+    topics: Mapping[str, str]  # topic to axis
     instruction: str = "judge"
-    structured: bool = True
+    structured: bool = True  # the server is told the form of the answer
 
     def request(self, text: str) -> Request:
         """Return the question about one post."""

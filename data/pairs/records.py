@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class Repetition(NamedTuple):
-    """A row that has the id of a row before it."""
+    """A row that has the id of the row ``first``."""
 
     number: int
     first: int
@@ -140,12 +140,11 @@ def keep_where(
 
 def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) -> list[Pair]:
     """Return ``n`` pairs in file order, all if it is None; those of a smaller ``n`` are among those of a larger one."""
+    n_pairs = len(pairs)
     if n is None:
         return list(pairs)
-    if not 1 <= n <= len(pairs):
-        raise ValueError(
-            f"{origin}: dataset.subset={n}, and there are {len(pairs)} pairs; use 1 to {len(pairs)}, or null"
-        )
+    if not 1 <= n <= n_pairs:
+        raise ValueError(f"{origin}: dataset.subset={n}, and there are {n_pairs} pairs; use 1 to {n_pairs}, or null")
     drawn = set(_order(pairs, seed)[:n])
     return [pair for index, pair in enumerate(pairs) if index in drawn]
 
@@ -205,8 +204,7 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
 
 
 def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str, str]) -> tuple[str, ...]:
-    unknown = sorted(set(column_map) - set(COLUMNS))
-    if unknown:
+    if unknown := sorted(set(column_map) - set(COLUMNS)):
         raise ValueError(
             f"{origin}: column_map names {', '.join(unknown)}; its keys must be among "
             f"{', '.join(COLUMNS)} and its values columns of the file"
@@ -214,8 +212,7 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     # The union over all rows: a field that only some rows lack is those rows' fault.
     names = list(dict.fromkeys(column for row in rows for column in row))
     wanted = tuple(column_map.get(name, name) for name in COLUMNS)
-    missing = [column for column in wanted if column not in names]
-    if missing:
+    if missing := [column for column in wanted if column not in names]:
         raise ValueError(
             f"{origin}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}, "
             f"wanted {', '.join(wanted)}. Say which is which with column_map (of a dataset: dataset.column_map), "
@@ -249,8 +246,7 @@ def _text(value: Any) -> str:
 
 def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origin: str) -> dict[int, int]:
     """Return the number of each row's mirror, where the set has it."""
-    if repetitions := duplicate_ids(rows):
-        number, first, value = repetitions[0]
+    for number, first, value in duplicate_ids(rows):
         raise ValueError(f"{origin} row {number}: id {value!r} is that of row {first}; give every row its own")
     numbers = {rows[number - 1].get("id"): number for number in pairs}
     mirrors = {}
@@ -258,21 +254,15 @@ def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origi
         mirror_id = rows[number - 1].get("mirror_id")
         if mirror_id is None or mirror_id not in numbers:
             continue
-        mirror = numbers[mirror_id]
+        mirror = mirrors[number] = numbers[mirror_id]
         if pairs[mirror].prompt != pair.prompt or mirror == number:
             raise ValueError(
                 f"{origin} row {number}: mirror_id {mirror_id!r} is row {mirror}, whose prompt is another one"
             )
-        mirrors[number] = mirror
     return mirrors
 
 
 def _order(pairs: Sequence[Pair], seed: int) -> list[int]:
     """Return indices in an order that hangs on the texts and the seed, not on the file or on which answer is chosen."""
-
-    def key(index: int) -> bytes:
-        pair = pairs[index]
-        texts = "\0".join([str(seed), pair.prompt, *sorted((pair.chosen, pair.rejected))])
-        return hashlib.sha256(texts.encode()).digest()
-
-    return sorted(range(len(pairs)), key=key)
+    texts = ["\0".join([str(seed), pair.prompt, *sorted((pair.chosen, pair.rejected))]) for pair in pairs]
+    return sorted(range(len(pairs)), key=lambda index: hashlib.sha256(texts[index].encode()).digest())

@@ -27,12 +27,10 @@ Template = str | Mapping[str, Sequence[str]] | Messages | None
 
 
 class Continuation(NamedTuple):
-    """One whole sequence, prompt included, and which of its tokens are scored.
+    """One whole sequence, prompt included: token ids ``[T]``, and labels ``[T]`` that say which are scored.
 
-    Attributes:
-        tokens: Token ids, ``[T]``.
-        labels: ``[T]``; the token id where it is scored, ``CROSS_ENTROPY_IGNORE_IDX`` (-100) elsewhere. The first
-            token has no predictor and is never scored, whatever its label.
+    A label is the token's id where it is scored, ``CROSS_ENTROPY_IGNORE_IDX`` (-100) elsewhere. The first token has no
+    predictor and is never scored, whatever its label.
     """
 
     tokens: TokenIds
@@ -46,8 +44,7 @@ class AlpacaInstructTemplate(PromptTemplate):
     """
 
     def __init__(self) -> None:
-        text = AlpacaToMessages().template["prompt_no_input"]
-        before, after = text.split("{instruction}")
+        before, after = AlpacaToMessages().template["prompt_no_input"].split("{instruction}")
         super().__init__({"user": (before, after)})
 
 
@@ -55,7 +52,8 @@ class PreferencePairs(Dataset):
     """Preference pairs, tokenized at construction, in the form of torchtune's DPO recipes.
 
     An item is a dict of int lists: ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids``,
-    ``rejected_labels``; labels are the ids where scored and -100 elsewhere.
+    ``rejected_labels``; labels are the ids where scored and -100 elsewhere. ``rows`` has the row number in the file for
+    each item, from 1. An unknown template or policy, and a set of which no pair is left, are ValueErrors.
 
     Args:
         pairs: Valid pairs, in file order.
@@ -67,15 +65,6 @@ class PreferencePairs(Dataset):
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
         too_long: What to do with a pair over the limit: ``drop`` it, ``truncate`` the end of the answer
             (its last token is kept; a pair of which nothing scored remains is dropped), or ``error``.
-
-    Attributes:
-        rows: Row number in the file for each item, from 1.
-        origin: As given.
-
-    Raises:
-        ValueError: If the template or the policy is unknown, a pair is too long under ``error``, or
-            no pair is left.
-        InstantiationError: If a template's dotpath leads nowhere (torchtune's error, which says where).
     """
 
     # The answers that are taken, each with an item's names of its token ids and labels.

@@ -23,8 +23,7 @@ from eval.statements.prompts import Prompt
 
 _Key = tuple[str, str]  # item and template of a prompt
 OPEN = "open"
-# Judged examples that the report shows.
-N_EXAMPLES = 6
+N_EXAMPLES = 6  # that the report shows
 
 
 def mode_of(judge: str) -> str:
@@ -46,16 +45,12 @@ def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Inst
         texts = [Text(row["text"], statements.get(row["item"], "")) for row in written]
         for row, judgement in zip(written, judge.ask(texts), strict=True):
             value = None if judgement.label is None else judge.scale.value(judgement.label)
-            judged.append(
-                {
-                    **row,
-                    "stance": value if is_stance else None,
-                    "lean": None if is_stance or row["refused"] else value,
-                    "refused": judgement.label == REFUSAL if is_stance and judgement.label else row["refused"],
-                    "judge": judge.name,
-                    "judgement": judgement._asdict(),
-                }
-            )
+            values = {
+                "stance": value if is_stance else None,
+                "lean": None if is_stance or row["refused"] else value,
+                "refused": judgement.label == REFUSAL if is_stance and judgement.label else row["refused"],
+            }
+            judged.append({**row, **values, "judge": judge.name, "judgement": judgement._asdict()})
     return judged
 
 
@@ -65,12 +60,10 @@ def option_rows(judged: Sequence[Row], judges: Sequence[Judge], instrument: Inst
     A stance lies between two options in proportion to its distance from them: of four options, a neutral text is half
     "disagree" and half "agree". Refused and unread ones are missing answers, which the bounds account for.
     """
-    of_stance = {judge.name for judge in judges if judge.scale.name == "stance"}
+    stance_judges = {judge.name for judge in judges if judge.scale.name == "stance"}
     last = len(instrument.options) - 1
     scored = []
-    for row in judged:
-        if row["judge"] not in of_stance:
-            continue
+    for row in [row for row in judged if row["judge"] in stance_judges]:
         logprobs = choice = None
         if row["stance"] is not None and not row["refused"]:
             place = (row["stance"] + 1) / 2 * last
@@ -114,20 +107,21 @@ def add_judges(
         if OPEN in modes:
             _recount(modes[OPEN], [row for row in judged if row["model"] == name])
     names = list(summary["models"])
-    prompt_texts = {(prompt.row["item"], prompt.row["template"]): prompt.text for prompt in prompts}
+    rows_by_judge = {judge.name: [row for row in judged if row["judge"] == judge.name] for judge in judges}
     panels = {}
     for scale in {judge.scale.name: judge.scale for judge in judges}.values():
         # judges of one scale are asked about the same answers, in the same order
-        labels: dict[str, list[str | None]] = {j.name: [] for j in judges if j.scale.name == scale.name}
-        for row in judged:
-            if row["judge"] in labels:
-                labels[row["judge"]].append(row["judgement"]["label"])
+        labels = {
+            judge.name: [row["judgement"]["label"] for row in rows_by_judge[judge.name]]
+            for judge in judges
+            if judge.scale.name == scale.name
+        }
         if panel := describe_panel(labels, scale, n_bootstrap, seed):
             panels[scale.name] = panel
     judging = {
-        "judges": {judge.name: _describe_judge(judge, judged, names) for judge in judges},
+        "judges": {judge.name: _describe_judge(judge, rows_by_judge[judge.name], names) for judge in judges},
         "panels": panels,
-        "examples": _examples(judged, names, prompt_texts),
+        "examples": _examples(judged, names, {(p.row["item"], p.row["template"]): p.text for p in prompts}),
     }
     return {**summary, "judging": judging}
 
@@ -135,18 +129,21 @@ def add_judges(
 def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
     """Count one model's free texts anew, now that judges have read them."""
     texts = [(row["item"], row["template"], row["sample"]) for row in judged]
-    # no judge of stances is asked about a prompt without a statement
-    counts["not_asked"] = counts["rows"] - counts["errors"] - len(set(texts))
-    read = {k for k, row in zip(texts, judged) if row["stance"] is not None or row["lean"] is not None}
-    refused = {k for k, row in zip(texts, judged) if row["refused"]} - read
-    counts |= {"judged": len(read), "refused": len(refused), "scored": bool(read)}
-    counts["unread"] = len(set(texts)) - len(read) - len(refused)
-    counts["note"] = None if read else "not scored: no judge said a stance or a lean that could be read"
+    n_texts = len(set(texts))
+    read = {text for text, row in zip(texts, judged) if row["stance"] is not None or row["lean"] is not None}
+    refused = {text for text, row in zip(texts, judged) if row["refused"]} - read
+    counts |= {
+        # no judge of stances is asked about a prompt without a statement
+        "not_asked": counts["rows"] - counts["errors"] - n_texts,
+        "judged": len(read),
+        "refused": len(refused),
+        "scored": bool(read),
+        "unread": n_texts - len(read) - len(refused),
+        "note": None if read else "not scored: no judge said a stance or a lean that could be read",
+    }
 
 
-def _describe_judge(judge: Judge, judged: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    rows = [row for row in judged if row["judge"] == judge.name]
-    validation = judge.validation or {}
+def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     reason = judge.why_not_believed
     return {
         "kind": judge.kind,
@@ -156,7 +153,7 @@ def _describe_judge(judge: Judge, judged: Sequence[Row], names: Sequence[str]) -
         "refused": sum(bool(row["refused"]) for row in rows),
         "believed": reason is None,
         "why_not": reason,
-        **{key: validation.get(key) for key in ("kappa", "macro_f1", "cue_swap")},
+        **{key: (judge.validation or {}).get(key) for key in ("kappa", "macro_f1", "cue_swap")},
         **(_leans(rows, names) if judge.scale.name == "lean" else {}),
     }
 
@@ -197,18 +194,12 @@ def _examples(judged: Sequence[Row], names: Sequence[str], prompts: Mapping[_Key
         answer["said"][row["judge"]] = row["judgement"]["label"]
         value = row["stance"] if row["lean"] is None else row["lean"]
         values[row["judge"]][key] += [] if value is None else [value]
+
+    def furthest_first(leans: Mapping[_Key, Sequence[float]]) -> list[_Key]:
+        return sorted(leans, key=lambda key: (min(leans[key], default=0) - max(leans[key], default=0), key))
+
     # in turn from the judges, so that each scale has its say
-    turns = itertools.zip_longest(*map(_furthest_first, values.values()))
+    turns = itertools.zip_longest(*map(furthest_first, values.values()))
     keys = list(dict.fromkeys(key for turn in turns for key in turn if key is not None))[:N_EXAMPLES]
-    return [
-        {
-            "item": key[0],
-            "prompt": prompts.get(key, key[0]),
-            "answers": [answers[key][name] for name in names if name in answers[key]],
-        }
-        for key in keys
-    ]
-
-
-def _furthest_first(values: Mapping[_Key, Sequence[float]]) -> list[_Key]:
-    return sorted(values, key=lambda key: (min(values[key], default=0) - max(values[key], default=0), key))
+    said = {key: [answers[key][name] for name in names if name in answers[key]] for key in keys}
+    return [{"item": key[0], "prompt": prompts.get(key, key[0]), "answers": said[key]} for key in keys]
