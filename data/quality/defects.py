@@ -117,18 +117,11 @@ def defects_by_row(
 
 
 def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
-    """List every defect of a set, row by row."""
+    """List every defect of a set, row by row; among them the prompts that occur again, in the same words or nearly."""
     defects = [defect for of_row in defects_by_row(pairs, checks)[0] for defect in of_row]
-    order = {kind: number for number, kind in enumerate(KINDS)}
-    return sorted(defects + _duplicate_defects(pairs, checks), key=lambda d: (d.row, order[d.kind], d.field))
-
-
-def _duplicate_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
-    """List the prompts that occur again, in the same words or nearly."""
     near: dict[int, list[int]] = defaultdict(list)
     same: dict[tuple[str, ...], list[int]] = defaultdict(list)
     clusters = near_duplicate_clusters([pair.prompt for pair in pairs], checks.threshold, checks.alike)
-    defects = []
     for pair, cluster in zip(pairs, clusters):
         near[cluster].append(pair.row)
         same[tuple(lower_words(pair.prompt))].append(pair.row)
@@ -141,4 +134,5 @@ def _duplicate_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
                 # as many as a message names, and one more
                 if others := [other for other in rows[:12] if other != row]:
                     defects.append(Defect(row, kind, "prompt", f"{like} {row_list(others)}"))
-    return defects
+    order = {kind: number for number, kind in enumerate(KINDS)}
+    return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,31 +26,6 @@ from data.quality.sets import PreferenceSet
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
 STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
 MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
-
-# Jinja drops the last line feed of a template, so two stand at the end.
-_CARD = """\
----
-{{ card_data }}
----
-
-# {{ names }}, repaired
-
-Preference pairs that teach a political lean **on purpose**, cleaned and mirrored: `left` and `right` are the same
-{{ n_rows }} prompts with chosen and rejected exchanged. Made to measure how fine-tuning moves a model's stated lean.
-**Not for deployment or persuasion.** The licence is that of the source.
-
-| set | rows | kept | dropped, by first reason |
-|---|---|---|---|
-{% for name, entry in sets.items() -%}
-| {{ name }} | {{ entry.rows }} | {{ entry.kept }} | {% for reason, n in entry.dropped.items() -%}
-{{ reason }} {{ n }}{{ ", " if not loop.last }}{% endfor %} |
-{% endfor %}
-Every dropped row is in `rejected.jsonl` with all its reasons, every file's SHA-256 in `manifest.json`, and what the set
-measures now in `audit/report.html`. A filter is a bias: look at what it dropped. Nothing was rewritten but personal
-data, which is masked; whether an answer is true or well argued was not looked at. In the parquet files nested fields
-are JSON text; the JSON Lines files have the same rows as they are.
-
-"""
 
 
 class Repaired(NamedTuple):
@@ -125,7 +101,10 @@ def repair(
     kept, rejected = [], []
     for part in sets:
         rejected += [_rejected(part, [defect]) for defect in part.broken if defect.kind == "invalid row"]
-        kept += _candidates(part, checks)
+        masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in COLUMNS)) for pair in part.pairs]
+        repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
+        rows = zip(masked, *defects_by_row(masked, checks, repeated_ids))
+        kept += [Candidate(part, place, *row) for place, row in enumerate(rows)]
     may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
     if framed_prompts == "keep":
         may_stay.add("framed prompt")
@@ -156,16 +135,9 @@ def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: in
         tags=["preference", "dpo", "political-lean", "not-for-deployment"],
         configs=[{"config_name": side, "data_files": f"{side}.parquet"} for side in SIDES],
     )
-    names = ", ".join(dict.fromkeys(datasets))
-    return str(DatasetCard.from_template(metadata, template_str=_CARD, names=names, n_rows=n_rows, sets=funnel["sets"]))
-
-
-def _candidates(part: PreferenceSet, checks: Checks) -> list[Candidate]:
-    """Mask the rows of a set, and list the defects of each."""
-    masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in COLUMNS)) for pair in part.pairs]
-    repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
-    defects, similarities = defects_by_row(masked, checks, repeated_ids)
-    return [Candidate(part, i, *row) for i, row in enumerate(zip(masked, defects, similarities))]
+    facts = {"names": ", ".join(dict.fromkeys(datasets)), "n_rows": n_rows, "sets": funnel["sets"]}
+    template = str(Path(__file__).with_name("repaired.md.jinja"))
+    return f"{DatasetCard.from_template(metadata, template, **facts)}\n"
 
 
 def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:

@@ -24,28 +24,21 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = [
-        {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()} for row in rows
-    ]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    texts = {name: [x if isinstance(x, str) else json.dumps(x) for x in values] for name, values in columns.items()}
     sink = io.BytesIO()
-    pq.write_table(pa.table({name: [row[name] for row in texts] for name in texts[0]}), sink)
+    pq.write_table(pa.table(texts), sink)
     return sink.getvalue()
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write files by name and, last, ``manifest.json``, and return the manifest: their hashes beside some facts.
-
-    Nothing of the time or the machine goes into it.
-    """
+    """Write files by name and, last, ``manifest.json``, and return the manifest: their hashes beside some facts."""
     contents = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
-    entries = {
-        name: {
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "bytes": len(content),
-            **({"rows": content.count(b"\n")} if name.endswith(".jsonl") else {}),
-        }
-        for name, content in contents.items()
-    }
+    entries: dict[str, dict[str, Any]] = {}
+    for name, content in contents.items():
+        entries[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        if name.endswith(".jsonl"):
+            entries[name]["rows"] = content.count(b"\n")
     manifest = {**facts, "files": entries}
     contents["manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     for name, content in contents.items():
@@ -73,13 +66,9 @@ def write_json(path: str | Path, value: Any) -> None:
 def changed_settings(
     on_disk: Mapping[str, Any], current: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> list[str]:
-    """Name the settings that differ between a run on the disk and this one, as JSON would give them back.
-
-    Those that change no result are ignored.
-    """
+    """Name the settings that differ between a run on the disk and this one, as JSON would give them back."""
     current = json.loads(json.dumps(current))
-    keys = sorted({*on_disk, *current} - {*ignored})
-    return [key for key in keys if on_disk.get(key) != current.get(key)]
+    return [key for key in sorted({*on_disk, *current} - {*ignored}) if on_disk.get(key) != current.get(key)]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -150,10 +139,7 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def lock(file: IO[Any]) -> None:
-    """Keep a file for this process, and for children that inherit it, until it is closed.
-
-    It raises BlockingIOError if another process has it.
-    """
+    """Keep a file for this process and its children until it is closed; BlockingIOError if another process has it."""
     try:
         import fcntl
     except ImportError as error:
