@@ -39,7 +39,7 @@ def preference_pairs(
     seed: int = 0,
     build: type[PreferencePairs] = PreferencePairs,
 ) -> PreferencePairs:
-    """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``.
+    """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``, in file order.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -57,9 +57,6 @@ def preference_pairs(
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
         seed: Of the subset.
         build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
-
-    Returns:
-        A dataset whose items are as :class:`~data.pairs.tokens.PreferencePairs` says, in file order.
 
     Example:
         >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv

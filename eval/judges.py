@@ -63,6 +63,8 @@ def recorded_judge(
 ) -> Judge:
     """Build a rater whose answers lie in a file: a model's, word by word, or a person's labels.
 
+    A missing column, and a text with two answers, are ValueErrors.
+
     Args:
         name: Its name in files and in the report.
         source: CSV, TSV, JSONL or parquet file.
@@ -72,10 +74,6 @@ def recorded_judge(
         target_column: Holds what a text is about, where one text is judged on several subjects; null: no such column.
         label_map: Answers as the file has them to labels of the scale, such as ``{"5 - only con": "5"}``.
         validation: ``validation.json`` that ``eval/validate_judge.py`` wrote about it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, or one text has two answers.
     """
     judge_scale = load_scale(scale)
     answers = read_labels(source, column, text_column, target_column)
@@ -92,11 +90,6 @@ def recorded_judge(
             except ValueError as error:
                 yield Judgement(None, raw, f"unreadable: {error}", name)
 
-    about = {
-        "file": hashlib.sha256(Path(source).read_bytes()).hexdigest(),
-        "column": column,
-        "text_column": text_column,
-        "target_column": target_column,
-        "label_map": mapped,
-    }
+    columns = {"column": column, "text_column": text_column, "target_column": target_column}
+    about = {"file": hashlib.sha256(Path(source).read_bytes()).hexdigest(), **columns, "label_map": mapped}
     return make_judge(name, "recorded", judge_scale, ask, about, validation)

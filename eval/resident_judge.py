@@ -11,7 +11,7 @@ from torchtune.data import Message
 from torchtune.modules import TransformerDecoder
 
 from data.judging.judges import Judge, Judgement, Text, make_judge
-from data.judging.scales import JudgeScale, load_scale
+from data.judging.scales import load_scale
 from data.recipe.config import check_config
 from eval.asking.questions import Question, answer_tokens, continuation
 from eval.asking.respond import answer_questions, load_base, load_tokenizer
@@ -35,17 +35,10 @@ def resident_judge(
     It loads when it is first asked. Nothing is generated, so nothing can be misread; whether the likeliest label is
     any good is what a validation says.
 
-    Args:
-        name: Its name in files and in the report.
-        model: Component of the plain base, without LoRA.
-        tokenizer: ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``.
-        checkpointer: Component of its weights.
-        scale: ``stance`` or ``lean``.
-        instruction: Path of a text of your own; null takes the scale's.
-        validation: ``validation.json`` that ``eval/validate_judge.py`` wrote about it.
-        device: As in the recipes.
-        dtype: As in the recipes.
-        max_tokens_per_forward: Merged tokens of one forward; changes memory and speed alone.
+    ``model`` is the plain base, without LoRA, ``checkpointer`` has its weights, and ``tokenizer`` is
+    ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``. ``device`` and ``dtype`` are as in the
+    recipes; ``max_tokens_per_forward``, the merged tokens of one forward, changes memory and speed alone. The other
+    arguments are as for :func:`eval.judges.chat_judge`.
     """
     judge_scale = load_scale(scale, instruction)
     parts = OmegaConf.create({"model": model, "tokenizer": tokenizer, "checkpointer": checkpointer})
@@ -62,7 +55,14 @@ def resident_judge(
         if not texts:
             return
         decoder, loaded_tokenizer = load()
-        questions = _label_questions(judge_scale, loaded_tokenizer, texts)
+        # with the end of the turn: without it 1 would be the beginning of 12
+        answers = [answer_tokens(loaded_tokenizer, label, with_end=True) for label in judge_scale.labels]
+        questions = []
+        for k, text in enumerate(texts):
+            messages = [Message.from_dict(dict(m)) for m in judge_scale.request(*text).messages]
+            prompt = loaded_tokenizer.prompt_tokens(messages)
+            place = {"mode": "judge", "item": str(k), "template": scale, "order": None, "labels": None, "sample": 0}
+            questions.append(Question(place, [continuation(prompt, answer) for answer in answers]))
         for row in answer_questions(decoder, f"judge {name}", questions, max_tokens_per_forward):
             logprobs = dict(zip(judge_scale.labels, row["option_logprobs"]))
             yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, weights)
@@ -76,15 +76,3 @@ def resident_judge(
         "tokenizer": tokenizer_settings,
     }
     return make_judge(name, "resident", judge_scale, ask, about, validation)
-
-
-def _label_questions(scale: JudgeScale, tokenizer: Any, texts: Sequence[Text]) -> list[Question]:
-    # with the end of the turn: without it 1 would be the beginning of 12
-    answers = [answer_tokens(tokenizer, label, with_end=True) for label in scale.labels]
-    questions = []
-    for k, text in enumerate(texts):
-        messages = [Message(role=m["role"], content=m["content"]) for m in scale.request(*text).messages]
-        prompt = tokenizer.prompt_tokens(messages)
-        row = {"mode": "judge", "item": str(k), "template": scale.name, "order": None, "labels": None, "sample": 0}
-        questions.append(Question(row, [continuation(prompt, answer) for answer in answers]))
-    return questions

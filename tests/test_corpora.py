@@ -7,9 +7,8 @@ import json
 import logging
 import re
 
-import pyarrow
-import pyarrow.parquet
 import pytest
+from test_rows import lines, parquet, table
 
 from data.corpora import posts, reddit_politosphere, truth_social
 from data.quality.phrases import mask_personal, personal_data
@@ -27,21 +26,6 @@ def take(tmp_path):
         return list(posts(str(path), "mine", "MIT", **arguments))
 
     return read
-
-
-def lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def table(rows, delimiter=","):
-    body = [delimiter.join(f'"{value}"' for value in row.values()) for row in rows]
-    return "\n".join([delimiter.join(rows[0]), *body]) + "\n"
-
-
-def parquet(rows):
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
-    return sink.getvalue().to_pybytes()
 
 
 @pytest.mark.parametrize(
@@ -80,44 +64,32 @@ def test_posts_are_streamed(tmp_path):
         (
             "a.jsonl",
             lines(ROWS[:1]).encode() + b'{"text": "caf\xe9"}\n',
-            "a.jsonl row 2: not UTF-8 (byte 13 of the line, 0xe9)",
+            " row 2: not UTF-8 (byte 13 of the line, 0xe9)",
         ),
-        (
-            "a.csv",
-            b"id,text\n1,one\n2,caf\xe9\n",
-            "a.csv row 2: not UTF-8 (byte 5 of the line, 0xe9); save it as UTF-8",
-        ),
-        (
-            "a.csv",
-            "id,text\n1,one\n2,two,and more\n",
-            "a.csv row 2: 3 fields, the header has 2 (line 3); quote a field",
-        ),
-        ("a.csv", "id,text\n1,one\n2\n", "a.csv row 2: 1 fields, the header has 2 (line 3)"),
-        ("a.csv", 'id,text\n1,"one\n', "a.csv row 1: unexpected end of data (line 2)"),
-        ("a.csv", "id,id\n1,2\n", "a.csv: the header has id, id; every column needs its own name"),
-        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", "a.csv: a binary file (a zero byte at 8), want UTF-8 text"),
-        ("a.csv", "id,text\n1,one\n".encode("utf-16"), "a.csv: not UTF-8 but UTF-16 text; save it as UTF-8"),
-        ("a.parquet", "id,text\n", "a.parquet: not a parquet file"),
-        ("a.jsonl", lines([*ROWS, ROWS[1]]), "a.jsonl row 4: id '1' occurs before"),
-        ("a.jsonl", lines([{"id": 1, "text": "x" * 30_000}]), "a.jsonl row 1: 30,000 characters, at most 20,000"),
-        ("a.jsonl", lines([ROWS[0], {"id": 1, "text": "x" * 10_000_000}]), "a.jsonl row 2: a line of 10,000,022 bytes"),
-        (
-            "a.csv",
-            "id,text\n1," + "x" * 10_000_000 + "\n",
-            "a.csv row 1: a line of 10,000,003 bytes, at most 1,000,000",
-        ),
-        ("a.jsonl", "", "a.jsonl: no rows; give a file with at least one row"),
-        ("a.csv", "id,text\n", "a.csv: no rows"),
-        ("a.json", "[]", "a.json: no rows"),
-        ("a.jsonl", lines([{"body": "x", "id": 1}]), "a.jsonl row 1: no column text; found body, id"),
-        ("a.jsonl", lines([ROWS[0], {"id": 9, "text": None}]), "a.jsonl row 2: text is None, want text"),
-        ("a.jsonl", lines(ROWS) + "[1]\n", "a.jsonl row 4: a list, want an object"),
-        ("a.jsonl", lines(ROWS) + "{'a': 1}\n", "a.jsonl row 4: no JSON: Expecting property name"),
-        ("a.xlsx", "x", "a.xlsx: cannot tell its format; name it .json"),
+        ("a.csv", b"id,text\n1,one\n2,caf\xe9\n", " row 2: not UTF-8 (byte 5 of the line, 0xe9); save it as UTF-8"),
+        ("a.csv", "id,text\n1,one\n2,two,and more\n", " row 2: 3 fields, the header has 2 (line 3); quote a field"),
+        ("a.csv", "id,text\n1,one\n2\n", " row 2: 1 fields, the header has 2 (line 3)"),
+        ("a.csv", 'id,text\n1,"one\n', " row 1: unexpected end of data (line 2)"),
+        ("a.csv", "id,id\n1,2\n", ": the header has id, id; every column needs its own name"),
+        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", ": a binary file (a zero byte at 8), want UTF-8 text"),
+        ("a.csv", "id,text\n1,one\n".encode("utf-16"), ": not UTF-8 but UTF-16 text; save it as UTF-8"),
+        ("a.parquet", "id,text\n", ": not a parquet file"),
+        ("a.jsonl", lines([*ROWS, ROWS[1]]), " row 4: id '1' occurs before"),
+        ("a.jsonl", lines([{"id": 1, "text": "x" * 30_000}]), " row 1: 30,000 characters, at most 20,000"),
+        ("a.jsonl", lines([ROWS[0], {"id": 1, "text": "x" * 10_000_000}]), " row 2: a line of 10,000,022 bytes"),
+        ("a.csv", f"id,text\n1,{'x' * 10_000_000}\n", " row 1: a line of 10,000,003 bytes, at most 1,000,000"),
+        ("a.jsonl", "", ": no rows; give a file with at least one row"),
+        ("a.csv", "id,text\n", ": no rows"),
+        ("a.json", "[]", ": no rows"),
+        ("a.jsonl", lines([{"body": "x", "id": 1}]), " row 1: no column text; found body, id"),
+        ("a.jsonl", lines([ROWS[0], {"id": 9, "text": None}]), " row 2: text is None, want text"),
+        ("a.jsonl", lines(ROWS) + "[1]\n", " row 4: a list, want an object"),
+        ("a.jsonl", lines(ROWS) + "{'a': 1}\n", " row 4: no JSON: Expecting property name"),
+        ("a.xlsx", "x", ": cannot tell its format; name it .json"),
     ],
 )
 def test_bad_input_is_named_with_file_and_row(take, name, content, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(name + message)):
         take(name, content, id_column="id")
 
 
@@ -144,13 +116,8 @@ def test_a_missing_file_and_a_wrong_policy_are_named(tmp_path):
 
 
 def test_reddit_politosphere(tmp_path):
-    comment = {
-        "author": "xk2q9",
-        "subreddit": "Liberal",
-        "created_utc": 1_420_070_400,
-        "language": "en",
-        "body_cleaned": "x",
-    }
+    comment = {"author": "xk2q9", "subreddit": "Liberal", "created_utc": 1_420_070_400, "language": "en"}
+    comment |= {"body_cleaned": "x"}
     rows = [
         comment | {"id": "a", "body": "I agree with u/some_one."},
         comment | {"id": "b", "body": "[deleted]"},

@@ -29,72 +29,21 @@ def fuzzed(rng, labels):
     prose, pad = rng.choice(PROSE), rng.choice(["", " ", "\n", "\t ", "  \n"])
     spaced = rng.choice([" or ", ", ", " and ", "; ", " to ", "-", "–", " - ", "..", "|", " "])
     right = [
-        label,
-        f'"{label}"',
-        f"'{label}'",
-        f"**{label}**",
-        f"`{label}`",
-        f"{label}.",
-        f"Label: {label}",
-        f"stance = {label}",
-        f"**Answer: {label}**",
-        f"SCORE:{label}",
-        label.upper(),
-        f"{label} ({prose})",
-        f"{label}\n\n{prose}",
-        f'"{label}"\n{prose}\n{prose}',
-        f"{label} ({prose})\n\nI am sure of {label}.",
+        label, f'"{label}"', f"'{label}'", f"**{label}**", f"`{label}`", f"{label}.", f"Label: {label}",
+        f"stance = {label}", f"**Answer: {label}**", f"SCORE:{label}", label.upper(), f"{label} ({prose})",
+        f"{label}\n\n{prose}", f'"{label}"\n{prose}\n{prose}', f"{label} ({prose})\n\nI am sure of {label}.",
         f"{label} ({label})",
-    ]
+    ]  # fmt: skip
     wrong = [
-        f"{number}{spaced}{another}",
-        f"{number}.5",
-        f"{number},5",
-        f"-{number}",
-        f"{number}{another}{number}0",
-        f"{number}%",
-        f"{number}/{int(top) + rng.randint(1, 80)}",
-        f"{number}/0",
-        f"I{'I' * rng.randrange(3)}",
-        f"{label} ({other})",
-        f"{label}\n\n{prose} So the label is {other}.",
-        f"{label}\n{other}",
-        f"{prose} {label}",
-        f"It is {label}",
-        f"not {label}",
-        f"{label}? {other}!",
-        prose,
-        "",
-        pad,
-        "N/A",
-        "three",
-        "none",
-        "null",
-        "½",
-        "３",
-        "²",
-        "٣",
-        "③",
-        f"{int(top) + rng.randint(1, 9000)}",
-        f"0{number}",
-        f"{number}e0",
-        f"0x{number}",
-        f"+{number}",
-        f"{number}th",
-        f"no {label}",
-        f"{label} {prose}",
-        f"[{number}, {another}]",
-        f'{{"stance": {number}}}',
-        f"{number} of {top}",
-        "refusals",
-        "no refusal",
-        "refusal/5",
-        f"refused {number}",
-        f"#{number}",
-        f"{number}=",
-        f"{another}: {number}",
-        f"Label: {number} / {another}1",
-    ]
+        f"{number}{spaced}{another}", f"{number}.5", f"{number},5", f"-{number}", f"{number}{another}{number}0",
+        f"{number}%", f"{number}/{int(top) + rng.randint(1, 80)}", f"{number}/0", f"I{'I' * rng.randrange(3)}",
+        f"{label} ({other})", f"{label}\n\n{prose} So the label is {other}.", f"{label}\n{other}",
+        f"{prose} {label}", f"It is {label}", f"not {label}", f"{label}? {other}!", prose, "", pad, "N/A", "three",
+        "none", "null", "½", "３", "²", "٣", "③", f"{int(top) + rng.randint(1, 9000)}", f"0{number}", f"{number}e0",
+        f"0x{number}", f"+{number}", f"{number}th", f"no {label}", f"{label} {prose}", f"[{number}, {another}]",
+        f'{{"stance": {number}}}', f"{number} of {top}", "refusals", "no refusal", "refusal/5", f"refused {number}",
+        f"#{number}", f"{number}=", f"{another}: {number}", f"Label: {number} / {another}1",
+    ]  # fmt: skip
     if rng.random() < 0.5:
         return pad + rng.choice(right) + rng.choice(["", "\n", " "]), label
     if rng.random() < 0.1:
@@ -150,13 +99,8 @@ def test_lean_is_not_guessed(text):
 def test_what_labels_mean():
     assert [STANCE.value(x) for x in STANCE.labels] == [1, 0.5, 0, -0.5, -1, None]
     assert [LEAN_SCALE.value(x) for x in ("0", "10", "20")] == [0, 10, 20]
-    assert [LEAN_SCALE.class_of(x) for x in ("0", "9", "10", "11", "right")] == [
-        "left",
-        "left",
-        "centre",
-        "right",
-        "right",
-    ]
+    classes = {"0": "left", "9": "left", "10": "centre", "11": "right", "right": "right"}
+    assert {label: LEAN_SCALE.class_of(label) for label in classes} == classes
     assert STANCE.class_of("refusal") == "refusal"
     with pytest.raises(ValueError, match="'pro' is not one of 1, 2, 3, 4, 5, refusal"):
         STANCE.class_of("pro")

@@ -67,7 +67,10 @@ def matching_files(pattern: str) -> list[str]:
 def load_rows(
     source: str, data_files: str | Sequence[str] | None = None, split: str = "train", revision: str | None = None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Load the rows of one split.
+    """Load the rows of one split, in file order, and their origin as messages should name it.
+
+    The messages say what to do: ConnectionError without the Hub, FileNotFoundError without the repository or a file,
+    ValueError if ``data_files`` is needed and missing, or the data cannot be read.
 
     Args:
         source: A dataset repository of the Hub; a file; or ``json`` (also JSON Lines), ``csv``, ``tsv`` or ``parquet``
@@ -76,14 +79,6 @@ def load_rows(
             several files are numbered through, in the order given.
         split: Name of the split, or a slice of it such as ``train[:10%]``; files have the split ``train``.
         revision: Branch, tag or commit of the repository.
-
-    Returns:
-        The rows in file order, and their origin as messages should name it.
-
-    Raises:
-        ConnectionError: If the Hub cannot be reached.
-        FileNotFoundError: If the repository or a file does not exist.
-        ValueError: If ``data_files`` is needed and missing, or the data cannot be read.
     """
     paths = [data_files] if isinstance(data_files, str) else list(data_files or [])
     if source in FILE_FORMATS and not paths:
