@@ -47,10 +47,7 @@ OPTIONAL: dict[str, Any] = {
 
 
 class ReviewServer(LocalServer):
-    """Serves a review to those reviewers whose answers are open here.
-
-    ``when_done`` is called when a reviewer has answered everything, or has taken back an answer after that.
-    """
+    """Serves a review, and calls ``when_done`` if somebody is done with it, or takes back an answer after that."""
 
     def __init__(
         self, review: Review, answers: Mapping[str, AnswerFile], port: int, when_done: Callable[[], None]

@@ -39,7 +39,8 @@ class Cap(NamedTuple):
         return [f"scored {value:.3f}, at most {self.limit:g}" if value > self.limit else None for value in scores]
 
 
-class Alike(NamedTuple):
+@dataclass(frozen=True)
+class Alike:
     """Finds the texts that mean the same: those whose vectors have a cosine of at least ``least``."""
 
     embed: Embed
@@ -161,10 +162,7 @@ class TextClassifier(_FolderModel):
 
 
 class TextEncoder(_FolderModel):
-    """Vectors of texts: the mean of the last hidden states of an encoder, or any other model, that lies in a folder.
-
-    Arguments are as for :class:`TextClassifier`, without the label.
-    """
+    """Vectors of texts: the mean of the last hidden states of any model in a folder; arguments as TextClassifier."""
 
     task = "feature-extraction"
 

@@ -59,22 +59,21 @@ class PlaygroundServer(LocalServer):
     """Serves the playground: answers as they are written, nothing kept unless asked.
 
     The page sends JSON, which ``side_by_side`` turns into work for ``turns``. An answer is a stream of JSON lines: the
-    record of the request, then events, at last the ``id`` by which it can be saved in ``path``, beside ``run``: models,
-    hashes, settings and versions. ``defaults`` are first values of the fields.
+    record of the request, then events, at last the ``id`` by which it can be saved, beside ``run``: models, hashes,
+    settings and versions.
     """
 
     max_bytes = 1 << 20
 
-    def __init__(
-        self,
-        port: int,
-        side_by_side: SideBySide,
-        turns: Turns,
-        path: str | Path,
-        run: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-    ) -> None:
-        self.side_by_side, self.turns, self.path, self.run = side_by_side, turns, Path(path), run
+    def __init__(self, side_by_side: SideBySide, turns: Turns, run: Mapping[str, Any]) -> None:
+        cfg, self.side_by_side, self.turns, self.run = side_by_side.cfg, side_by_side, turns, run
+        self.path = Path(cfg.output_dir) / "saved.jsonl"
+        defaults: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(cfg, ["temperature", "max_new_tokens", "seed", "dial"])
+        )
+        # a setting with which no request could be answered is a fault now
+        side_by_side.answer({"prompt": "A prompt.", "position": 0, **defaults})
+        side_by_side.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
         self._fields = {
             "columns": side_by_side.columns(0),
             "statements": side_by_side.statements(),
@@ -84,7 +83,7 @@ class PlaygroundServer(LocalServer):
         }
         self._kept: dict[str, Record] = {}
         self._lock = threading.Lock()
-        super().__init__(port, "eval.play", "playground.html.jinja")
+        super().__init__(cfg.port, "eval.play", "playground.html.jinja")
 
     def show(self, path: str, query: Mapping[str, str]) -> Reply:
         """Show the page."""
@@ -170,16 +169,10 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     device = utils.get_device(device=cfg.device)
     model = load_adapted(cfg, adapters, device, training.get_dtype(cfg.dtype, device=device))
     side_by_side = SideBySide(cfg, model, adapters, tokenizer, instrument, templates)
-    shown = OmegaConf.masked_copy(cfg, ["temperature", "max_new_tokens", "seed", "dial"])
-    defaults: Any = OmegaConf.to_container(shown)
-    # a setting with which no request could be answered is a fault now
-    side_by_side.answer({"prompt": "A prompt.", "position": 0, **defaults})
-    side_by_side.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
     run = describe_run(instrument, read_settings(cfg, instrument, templates, adapters.folders))
     run["settings"]["adapters"] = {**adapters.blends, **adapters.folders}  # a glob is many
     turns = stack.enter_context(Turns(model, cfg.max_requests))
-    path = Path(cfg.output_dir) / "saved.jsonl"
-    return stack.enter_context(PlaygroundServer(cfg.port, side_by_side, turns, path, run, defaults))
+    return stack.enter_context(PlaygroundServer(side_by_side, turns, run))
 
 
 @config.parse

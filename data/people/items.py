@@ -107,8 +107,7 @@ def read_items(
 ) -> tuple[dict[str, Item], dict[str, list[int]]]:
     """Read a file, or a repository of the Hub, and return the items by id in file order, and the rows left out.
 
-    Each text becomes one item, however often it occurs. ``column_map`` leads from ``text``, or ``prompt``, ``chosen``
-    and ``rejected``, to the columns' names.
+    ``column_map`` leads from ``text``, or ``prompt``, ``chosen`` and ``rejected``, to the columns' names.
     """
     if mode not in ("label", "prefer"):
         raise ValueError(f"mode={mode}; use one of label, prefer")

@@ -98,9 +98,8 @@ def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
 def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: int) -> dict[str, Any]:
     """Write the items on which all reviewers agree, and every other one with the reason, from the answers on the disk.
 
-    Writes ``gold.jsonl`` (``text, label, row``) or ``preferences.jsonl`` (``prompt, chosen, rejected, row``),
-    ``apart.jsonl`` and ``manifest.json`` into ``folder``; the same answers give the same bytes. Returns the manifest:
-    counts by reviewer and by outcome, and the agreement of every two reviewers.
+    ``gold.jsonl`` has ``text, label, row`` and ``preferences.jsonl`` ``prompt, chosen, rejected, row``. Returns the
+    manifest: counts by reviewer and by outcome, and the agreement of every two reviewers.
     """
     judgements = {name: read_given(review, folder, name) for name in review.reviewers}
     given = {name: judgement.given for name, judgement in judgements.items()}

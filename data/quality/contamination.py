@@ -111,10 +111,7 @@ def _instrument_statements(text: str, path: Path) -> list[Statement]:
 def _shared_weights(
     texts: Iterable[Set[Any]], statements: Sequence[Set[Any]], weights: Mapping[Any, float]
 ) -> Iterator[dict[int, float]]:
-    """Yield, for each text, the weight of the terms that it shares with each statement that has any of them.
-
-    A term without a weight weighs 1. Terms are sorted, so that sums are the same in every process.
-    """
+    """Yield the weight, 1 unless given, of the terms that each text shares with each statement that has any of them."""
     holders: dict[Any, list[int]] = defaultdict(list)
     for index, terms in enumerate(statements):
         for term in terms:
@@ -148,10 +145,7 @@ def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Over
 
 
 def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
-    """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report.
-
-    The rows have any of ``TRAINING_FIELDS``; an answer may be a conversation.
-    """
+    """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report."""
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"training_data: {path} not found; give JSONL, JSON, CSV, TSV or parquet files, or null"

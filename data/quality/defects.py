@@ -95,10 +95,7 @@ def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
 def defects_by_row(
     pairs: Sequence[Pair], checks: Checks, known: Iterable[Defect] = ()
 ) -> tuple[list[list[Defect]], list[float]]:
-    """List the defects of each pair, near duplicates aside, and give its highest similarity to a statement.
-
-    ``known`` are further defects to list, of these pairs or of other rows.
-    """
+    """List the defects of each pair, near duplicates aside but ``known`` ones included, and its highest similarity."""
     by_row = {pair.row: row_defects(pair, checks) for pair in pairs}
     highest = dict.fromkeys(by_row, 0.0)
     for defect in known:

@@ -32,8 +32,7 @@ def shingles(text: str, n: int) -> frozenset[tuple[str, ...]]:
 def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, alike: PairsOf | None = None) -> list[int]:
     """Give each text the lowest index among those that a chain of near duplicates joins it to.
 
-    These have at least the threshold as their Jaccard similarity of word 3-grams, or are found by ``alike``, such as
-    :class:`data.text_models.Alike`, which joins texts of other words that mean the same.
+    These have at least the threshold as Jaccard similarity of their word 3-grams, or are found by ``alike``.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold}; use a number up to 1 and above 0")
@@ -63,10 +62,7 @@ def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, alike:
 
 
 def highest_similarities(texts: Sequence[str]) -> list[float]:
-    """Give each text its highest Jaccard similarity of word 3-grams with another one; less than .01 counts as 0.
-
-    For up to ``EXACT_ROWS`` texts.
-    """
+    """Give each of at most ``EXACT_ROWS`` texts its highest similarity with another one; less than .01 counts as 0."""
     if not texts:
         return []
     highest, rows = np.zeros(len(texts)), _shingle_rows(texts)

@@ -94,10 +94,7 @@ def prompt_guess(
 
 
 def style_guess(texts: Sequence[str], labels: Sequence[str], groups: Sequence[Hashable], seed: int = 0) -> Guess | None:
-    """Guess labels from function words, punctuation and length; None with one label, or with fewer groups than folds.
-
-    ``groups`` says which texts stay in one fold.
-    """
+    """Guess labels from style; None with one label, or fewer groups, which stay in one fold, than folds."""
     texts, labels, groups = _sample(texts, labels, groups, seed)
     return _guess(_classifier(is_scaled=True), style_features(texts), STYLE_FEATURES, labels, groups, seed)
 

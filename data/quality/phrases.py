@@ -178,10 +178,7 @@ PROMPT_GATES = (unseen_post, not_neutral)
 
 
 def mask_personal(text: str, names: Iterable[str] = ()) -> str:
-    """Put ``[e-mail removed]``, or the same with handle, phone or name, where personal data stood.
-
-    Names have no form that can be read, so only the given ones are masked (the author's in the record), as whole words.
-    """
+    """Put ``[e-mail removed]``, or handle, phone or name, where personal data stood; of names only the given ones."""
     text = _HANDLE.sub(MASK.format("handle"), _EMAIL.sub(MASK.format("e-mail"), text))
     text = _NUMBER.sub(lambda match: MASK.format("phone") if _is_phone(match[0]) else match[0], text)
     for name in sorted({name.strip() for name in names if len(name.strip()) > 2}, key=len, reverse=True):

@@ -126,10 +126,7 @@ def measure(
     seed: int,
     not_looked_for: Collection[str] = ("toxicity",),
 ) -> dict[str, Any]:
-    """Measure one set, or a left and a right one, as a report states them.
-
-    ``defects`` has all defects of each set by its name, broken rows included.
-    """
+    """Measure one set, or a left and a right one, from all defects of each by its name, as a report states them."""
     prompts = [{tuple(lower_words(pair.prompt)) for pair in part.pairs} for part in sets]
     return {
         "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},

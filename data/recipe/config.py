@@ -23,10 +23,9 @@ TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an er
 
 
 def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Let an entry point end with one line, and status 1, where a file, a setting or an installation is at fault.
+    """End with one line, and status 1, where a ``raise`` of this project raised, or a file cannot be opened.
 
-    These errors are those that a ``raise`` of this project raised, and files that cannot be opened. All others keep
-    their traceback.
+    All others keep their traceback.
     """
 
     @functools.wraps(recipe_main)

@@ -11,10 +11,7 @@ MISSING = "–"
 
 
 def number(x: float | None, digits: int = 3, signed: bool = True) -> str:
-    """Return a figure as text; None gives a dash.
-
-    A minus is as wide as a plus, and a figure that rounds to 0 has no sign.
-    """
+    """Return a figure as text, None as a dash; a minus is as wide as a plus, and a 0 has no sign."""
     if x is None:
         return MISSING
     text = f"{x:+.{digits}f}" if signed else f"{x:.{digits}f}"
@@ -39,11 +36,7 @@ def p_value(x: float | None) -> str:
 
 
 def page_template(package: str, name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template that lies beside the code of a package.
-
-    Every text is escaped, an unknown name is an error, and the printers of this module are filters: ``number``,
-    ``interval``, ``percent`` and ``p``.
-    """
+    """Return a template that lies beside the code of a package; the printers of this module are among its filters."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, interval=interval, percent=percent, p=p_value, **filters)
     return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))

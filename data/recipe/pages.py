@@ -40,10 +40,7 @@ class Reply(NamedTuple):
 
 
 class LocalServer(ABC):
-    """Serves a page to this machine. A subclass says what the page shows and takes; its methods run in threads.
-
-    The port is one of the loopback address; 0 takes any that is free. The template lies in a package.
-    """
+    """Serves a page to this machine; a subclass says what it shows and takes, in threads. Port 0 takes any free one."""
 
     max_bytes = 10_000
 

@@ -36,10 +36,7 @@ Record = dict[str, Any]
 
 @dataclass
 class SideBySide:
-    """Turns the fields that the page sends into work for :class:`eval.play.turns.Turns`.
-
-    Statements are answered with the options of the instrument, in the wordings of the templates.
-    """
+    """Turns the fields that the page sends into work; statements are answered with the options of the instrument."""
 
     cfg: DictConfig
     model: AdaptedModel
@@ -68,10 +65,9 @@ class SideBySide:
         return shown
 
     def answer(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
-        """Return the record of a request for answers to a ``prompt``, and its parts.
+        """Return the record of a request for answers to a ``prompt``, and its parts, or say by a ValueError why not.
 
-        Their events have ``text`` (all so far), ``n_tokens`` and ``finish`` (``stop`` or ``length`` when done). A
-        ValueError says why a prompt cannot be answered.
+        Their events have ``text`` (all so far), ``n_tokens`` and ``finish`` (``stop`` or ``length`` when done).
         """
         prompt, position = _text(sent, "prompt"), _number(sent, "position", -1, 1)
         context = self.model.model.max_seq_len
@@ -92,11 +88,10 @@ class SideBySide:
         return self._request(about, position, partial(self._write, ids, decoding))
 
     def read(self, sent: Mapping[str, Any]) -> tuple[Record, list[Part]]:
-        """Return the record of a request to read a ``statement``, and its parts.
+        """Return the record of a request to read a ``statement``, and its parts, or say by a ValueError why not.
 
-        An ``opposite`` is read too, so that a habit of agreeing cancels, and the two are compared. The last event of a
-        part has ``agreement`` (-1 to 1) and, with an opposite, ``likelier`` (nats a token). A ValueError says why a
-        statement cannot be read.
+        An ``opposite`` is read too, so that a habit of agreeing cancels. The last event of a part has ``agreement``
+        (-1 to 1) and, with an opposite, ``likelier`` (nats a token).
         """
         statement, position = _text(sent, "statement", MAX_STATEMENT_CHARACTERS), _number(sent, "position", -1, 1)
         opposite = sent.get("opposite") and _text(sent, "opposite", MAX_STATEMENT_CHARACTERS)

@@ -27,10 +27,7 @@ class Part(NamedTuple):
 
 
 class Request:
-    """A request under way; iterate it for its events.
-
-    Each says of which ``part`` it is. A part that fails ends with an event that has a ``problem``.
-    """
+    """A request under way; each of its events says of which ``part`` it is, and a ``problem`` ends one."""
 
     def __init__(self, parts: Sequence[Part], used_s: float, close: Callable[["Request"], None]) -> None:
         self.parts, self.used_s, self._close = parts, used_s, close
@@ -71,10 +68,7 @@ class Turns:
         self._thread.join()
 
     def request(self, parts: Sequence[Part]) -> Request:
-        """Compute parts side by side, until they are over or the request is closed.
-
-        It raises RuntimeError if too many requests are under way.
-        """
+        """Compute parts side by side until the request is closed; RuntimeError if too many are under way."""
         with self._changed:
             if self.n_requests >= self._max_requests:
                 limit = f"{self.n_requests} requests are being answered, the most at one time (max_requests)"
