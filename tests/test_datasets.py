@@ -203,14 +203,10 @@ def test_unknown_settings_are_refused(write, argument, match):
 # Length policy: rows of 7 and 5, 4 and 5, 6 and 10 tokens
 
 
-def test_short_enough_pairs_pass_in_silence(write, caplog):
+def test_long_pairs_are_dropped_and_named(write, caplog):
     assert len(build(write(ROWS), max_seq_len=10)) == 3
     assert not [r for r in caplog.records if r.name.startswith("data")]
-
-
-def test_long_pairs_are_dropped_and_named(write, caplog):
-    pairs = build(write(ROWS), max_seq_len=6)
-    assert pairs.rows == [2]
+    assert build(write(ROWS), max_seq_len=6).rows == [2]
     assert "2 of 3 pairs have more than max_seq_len=6 tokens (longest 10; rows 1, 3)" in caplog.text
     assert "too_long=truncate" in caplog.text
     assert caplog.records[-1].levelno == logging.WARNING
@@ -230,12 +226,8 @@ def test_truncate_keeps_the_end_token_as_torchtune_does(write, caplog):
     assert pairs.rows == [1, 2, 3]
     assert pairs[0]["chosen_input_ids"] == [0, 3, 3, 3, 3, -1]
     assert pairs[0]["chosen_labels"] == [IGNORE, IGNORE, IGNORE, 3, 3, -1]
-    assert (
-        pairs[2]["rejected_input_ids"]
-        == WordLengths(6).tokenize_messages(
-            [Message("user", ROWS[2]["prompt"], masked=True), Message("assistant", ROWS[2]["rejected"])]
-        )[0]
-    )
+    messages = [Message("user", ROWS[2]["prompt"], masked=True), Message("assistant", ROWS[2]["rejected"])]
+    assert pairs[2]["rejected_input_ids"] == WordLengths(6).tokenize_messages(messages)[0]
     assert "rows 1, 3); answers cut at their end, 0 pairs dropped" in caplog.text
 
 
@@ -246,12 +238,9 @@ def test_truncate_drops_what_leaves_nothing_to_learn(write, caplog):
     assert "2 pairs dropped with nothing left to learn from (rows 3, 4)" in caplog.text
 
 
-def test_error_names_rows_and_remedy(write):
+def test_long_pairs_are_refused_with_rows_and_remedy(write):
     with pytest.raises(ValueError, match=r"rows 1, 3\); raise dataset.max_seq_len, or .*too_long=drop"):
         build(write(ROWS), max_seq_len=6, too_long="error")
-
-
-def test_nothing_left_is_an_error(write):
     with pytest.raises(ValueError, match="3 of 3 pairs .* no pair is left: raise dataset.max_seq_len"):
         build(write(ROWS), max_seq_len=3)
 
@@ -380,22 +369,18 @@ def test_a_value_that_no_row_has_is_refused(write, where, message):
         datasets.preference_pairs(WordLengths(), source="json", data_files=write(given), where=where)
 
 
-@pytest.mark.parametrize("builder", ["mirrored_left", "mirrored_right_sft"])
-def test_shipped_builders_take_a_subset(builder):
-    assert len(getattr(datasets, builder)(WordLengths(), subset=50)) == 50
-
-
 def test_every_builder_takes_a_subset(write):
-    path = write(rows_of(PAIRS))
-    spec = {"source": "json", "data_files": path}
+    spec = {"source": "json", "data_files": write(rows_of(PAIRS))}
     for builder in (datasets.preference_pairs, datasets.chosen_answers, datasets.mirrored):
         assert len(builder(WordLengths(), **spec, subset=50)) == 50
     assert len(datasets.mixture(WordLengths(), left=spec, subset=50)) == 50
+    for builder in (datasets.mirrored_left, datasets.mirrored_right_sft):
+        assert len(builder(WordLengths(), subset=50)) == 50
 
 
-def test_mirroring_twice_gives_the_set_back(write):
+def test_mirroring_exchanges_the_answers(write):
     path = write(rows_of(PAIRS[:5]))
-    straight = datasets.preference_pairs(WordLengths(), source="json", data_files=path)
+    straight = build(path)
     flipped = datasets.mirrored(WordLengths(), source="json", data_files=path)
     for i in range(5):
         assert straight[i]["chosen_labels"] == flipped[i]["rejected_labels"]

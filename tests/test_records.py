@@ -74,24 +74,17 @@ def test_without_a_mirror_every_row_is_exchanged():
 
 MIRRORED = [
     {"id": "1l", "mirror_id": "1r", "side": "left", "prompt": "One?", "chosen": "L1", "rejected": "R1"},
-    {
-        "id": "1r",
-        "mirror_id": "1l",
-        "side": "right",
-        "prompt": "One?",
-        "chosen": "R1, said otherwise",
-        "rejected": "L1",
-    },
+    {"id": "1r", "mirror_id": "1l", "side": "right", "prompt": "One?", "chosen": "R1, again", "rejected": "L1"},
     {"id": "2r", "mirror_id": "2l", "side": "right", "prompt": "Two?", "chosen": "R2", "rejected": "L2"},
 ]
 
 
 def test_a_row_flips_to_the_row_that_its_mirror_id_names():
     flipped = mirror_pairs(MIRRORED, "x", None, None, "error")
-    assert [(pair.row, pair.chosen) for pair in flipped] == [(1, "R1, said otherwise"), (2, "L1"), (3, "L2")]
+    assert [(pair.row, pair.chosen) for pair in flipped] == [(1, "R1, again"), (2, "L1"), (3, "L2")]
 
 
-@pytest.mark.parametrize(("side", "chosen"), [("left", ["L1", "L2"]), ("right", ["R1, said otherwise", "R2"])])
+@pytest.mark.parametrize(("side", "chosen"), [("left", ["L1", "L2"]), ("right", ["R1, again", "R2"])])
 def test_a_side_takes_each_prompt_once(side, chosen):
     assert [pair.chosen for pair in mirror_pairs(MIRRORED, "x", None, side, "error")] == chosen
 

@@ -85,9 +85,8 @@ def krippendorff_alpha(
 ) -> dict[str, Any]:
     """Return Krippendorff's alpha of raters who may leave units out (None), with an interval over units.
 
-    The estimate is None if no two ratings of a unit exist, or all ratings are the same. ``n_units`` counts the units
-    with two or more ratings. Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", University of
-    Pennsylvania.
+    The estimate is None if no two ratings of a unit exist, or all are the same; ``n_units`` counts the units with two
+    or more. Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level}; use one of {LEVELS}")

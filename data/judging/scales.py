@@ -23,7 +23,6 @@ CENTRE = 10
 _ANSWER = re.compile(
     r"(?:(?:stance|lean|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|refusal)(?:\s*/\s*([0-9]+))?\.?", re.IGNORECASE
 )
-_MARKS = "\"'`*_ \t"
 # A label that stands alone in a sentence; "90%", "2.5" and "19th" hold none.
 _LABEL = re.compile(r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9])|refusal\b)", re.IGNORECASE)
 
@@ -43,10 +42,7 @@ class Instruction(NamedTuple):
 
 @cache
 def load_instruction(name: str) -> Instruction:
-    """Load a shipped instruction by its name, or one of your own by its path.
-
-    The file holds the system message, a line ``---`` and the user message.
-    """
+    """Load a shipped instruction by its name, or one of your own by its path: system message, ``---``, user message."""
     text = _read(name)
     system, line, user = text.partition("\n---\n")
     if not line:
@@ -112,14 +108,12 @@ class JudgeScale(NamedTuple):
         """
         first, _, below = text.strip().partition("\n")
         head, _, beside = first.partition(" (")
-        match = _ANSWER.fullmatch(head.strip(_MARKS))
-        label = match[1].lower() if match else ""
-        end = match[2] if match else None
+        match = _ANSWER.fullmatch(head.strip("\"'`*_ \t"))
+        label, end = (match[1].lower(), match[2]) if match else ("", None)
         top = max((name for name in self.labels if name.isdigit()), key=int)
         if label not in self.labels or (end and (end != top or not label.isdigit())):
             raise ValueError(f"{text.strip()[:60]!r} is not one of the labels {_listed(self.labels)}, alone")
-        others = {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(self.labels) - {label}
-        if others:
+        if others := {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(self.labels) - {label}:
             raise ValueError(f"{text.strip()[:60]!r} names {label} and {', '.join(sorted(others))} too")
         return label
 

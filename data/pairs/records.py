@@ -88,8 +88,7 @@ def split_rows(
     columns = _columns(rows, origin, column_map or {})
     pairs, invalid = [], []
     for number, row in enumerate(rows, start=1):
-        reason = _invalid_reason(row, columns)
-        if reason:
+        if reason := _invalid_reason(row, columns):
             invalid.append(BadRow(number, reason))
         else:
             pairs.append(Pair(number, *(row[column] for column in columns)))
@@ -116,10 +115,7 @@ def row_list(numbers: Sequence[int]) -> str:
 def keep_where(
     pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
 ) -> list[Pair]:
-    """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``.
-
-    A column or a value that no row has is a ValueError that says what there is.
-    """
+    """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``."""
     kept = list(pairs)
     for column, wanted in (where or {}).items():
         if not any(column in row for row in rows):
@@ -164,8 +160,7 @@ def mirror_pairs(
     """Read rows as pairs of one side, by the column ``side``, or flip each of them if ``side`` is None.
 
     A row's mirror is the row that its ``mirror_id`` names or, without one, the row with both answers exchanged. Under
-    ``side`` every prompt comes once, rows of the other side flipped. An unknown side, an id that occurs twice and a
-    ``mirror_id`` that names a row with another prompt are ValueErrors.
+    ``side`` every prompt comes once, rows of the other side flipped.
     """
     pairs = {pair.row: pair for pair in read_pairs(rows, origin, column_map, invalid_rows)}
     mirrors = _mirrors(rows, pairs, origin)

@@ -43,10 +43,7 @@ class BadRow(NamedTuple):
 
 
 def file_format(path: str) -> str | None:
-    """Return the format of a file by its suffix, one of ``FILE_FORMATS``; None for a repository of the Hub.
-
-    A file of another kind that lies there is a ValueError.
-    """
+    """Return the format of a file by its suffix, one of ``FILE_FORMATS``; None for a repository of the Hub."""
     suffixes = Path(path).suffixes
     if suffixes and suffixes[-1].lower() in (".gz", ".bz2", ".xz"):
         suffixes.pop()
@@ -91,7 +88,12 @@ def load_rows(
     try:
         files = (file for path in paths for file in _located(path))
         tables = (read_records(name, kind, MAX_TABLE_LINE_BYTES, content, may_be_empty=True) for name, content in files)
-        rows = _slice([row for table in tables for _, row in table], split)
+        rows = [row for table in tables for _, row in table]
+        if split not in ("train", "all"):  # a part such as ``train[:10%]``, rounded as ``datasets`` does
+            from datasets import ReadInstruction
+
+            parts = ReadInstruction.from_spec(str(split)).to_absolute({"train": len(rows)})
+            rows = [row for part in parts for row in rows[part.from_ : part.to]]
     except ValueError as error:
         detail = str(error).removeprefix(origin).lstrip(": ")
         remedy = f"Mend the file, or check source ({', '.join(FILE_FORMATS)}) and split={split}"
@@ -196,16 +198,6 @@ def _located(pattern: str) -> list[tuple[str, bytes | None]]:
         return [(files.unstrip_protocol(name), files.cat_file(name)) for name in sorted(files.glob(path))]
     except (OSError, ImportError, ValueError) as error:
         raise ConnectionError(f"{pattern}: cannot be fetched ({error}); fetch it yourself and give the file") from error
-
-
-def _slice(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    """Return the part of the rows that a split such as ``train[:10%]`` names, rounded as ``datasets`` does."""
-    if split in ("train", "all"):
-        return rows
-    from datasets import ReadInstruction
-
-    parts = ReadInstruction.from_spec(str(split)).to_absolute({"train": len(rows)})
-    return [row for part in parts for row in rows[part.from_ : part.to]]
 
 
 @contextmanager

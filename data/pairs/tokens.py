@@ -95,13 +95,13 @@ class PreferencePairs(Dataset):
         self.origin = origin
         self.rows: list[int] = []
         self._items: list[tuple[Continuation, ...]] = []
-        lengths: dict[int, int] = {}  # of the pairs over the limit, by row
+        long: list[tuple[int, int]] = []  # row and length of each pair over the limit
         dropped = []
         for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
             item = tuple(_tokenize(pair.prompt, getattr(pair, name), tokenizer, template) for name in self.fields)
             n_tokens = max(len(answer.tokens) for answer in item)
             if limit is not None and n_tokens > limit:
-                lengths[pair.row] = n_tokens
+                long.append((pair.row, n_tokens))
                 cut = _cut(item, limit) if too_long == "truncate" else None
                 if cut is None:
                     dropped.append(pair.row)
@@ -109,11 +109,11 @@ class PreferencePairs(Dataset):
                 item = cut
             self.rows.append(pair.row)
             self._items.append(item)
-        if not lengths:
+        if not long:
             return
         fault = (
-            f"{origin}: {len(lengths)} of {len(pairs)} pairs have more than max_seq_len={limit} tokens "
-            f"(longest {max(lengths.values())}; {row_list([*lengths])})"
+            f"{origin}: {len(long)} of {len(pairs)} pairs have more than max_seq_len={limit} tokens "
+            f"(longest {max(n for _, n in long)}; {row_list([row for row, _ in long])})"
         )
         remedy = "raise dataset.max_seq_len"
         if too_long == "error":
