@@ -8,11 +8,16 @@ Writes ``results.jsonl`` (a row an answer, a line of text or a task, as they com
 ``finetune/export.py`` takes ``side_effects.json`` among its ``summaries`` and writes the figures into the card.
 """
 
+import gc
+import math
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.recipe.config import check_config, plain_errors
@@ -23,8 +28,7 @@ from eval.asking.respondents import BASE, Interview, Respondent
 from eval.asking.results import ResultsFile, check_results, describe_command, read_weights, row_key
 from eval.asking.written_answers import Decoding
 from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
-from eval.effects.prompts import OPEN, load_adversarial, load_neutral
-from eval.effects.tasks import TASK, require_lm_eval, run_tasks, task_rows
+from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
 from finetune.adapters.folders import read_adapters
 
 log = utils.get_logger("INFO")
@@ -47,6 +51,9 @@ OPTIONAL: dict[str, Any] = {
 }
 # What rows do not depend on: toxicity is scored anew, and each task is a row that names its own settings.
 BESIDE_ROWS = ("toxicity", "toxicity_threshold", *(key for key in OPTIONAL if key.startswith("task")))
+
+# lm-evaluation-harness's settings, and what they are called in a config
+_SETTINGS = {"limit": "task_limit", "num_fewshot": "task_n_shots", "apply_chat_template": "task_chat_template"}
 
 
 class SideEffectsRecipe:
@@ -91,7 +98,8 @@ class SideEffectsRecipe:
         if cfg.tasks:
             if isinstance(cfg.tasks, str):
                 raise ValueError(f"tasks={cfg.tasks}; give a list: tasks=[{cfg.tasks}]")
-            require_lm_eval()
+            if find_spec("lm_eval") is None:
+                raise ImportError('tasks need lm-eval: pip install -c constraints.txt -e ".[lm-eval]", or tasks=null')
 
     def setup(self) -> None:
         """Prepare the questions, then load the base with its adapters if anything is still to be asked."""
@@ -148,6 +156,76 @@ class SideEffectsRecipe:
             {**prompt.row, "text": prompt.text, "answers": [answers[prompt.row["item"], name] for name in self._names]}
             for prompt in self._prompts.get(OPEN, ())
         ]
+
+
+def run_tasks(
+    cfg: DictConfig, models: Mapping[str, str | None], dtype: str, is_known: Callable[[list[dict[str, Any]]], bool]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield a row a task, as soon as it is done: ``results`` has every score of it (of a group, of its parts too).
+
+    A score has ``documents``, the value of every document, where it is their mean. ``models`` are names and PEFT
+    folders (None is the base); ``is_known`` says of rows whether they are there already.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    paths = OmegaConf.to_object(cfg.task_include_path) if OmegaConf.is_list(cfg.task_include_path) else None
+    manager = TaskManager(include_path=paths or cfg.task_include_path)
+    if unknown := [name for name in cfg.tasks if not manager.match_tasks([name])]:
+        raise ValueError(
+            f"tasks: {unknown} not found; `lm_eval ls tasks` prints all names, task_include_path adds a folder of yours"
+        )
+    settings = {theirs: cfg[ours] for theirs, ours in _SETTINGS.items()}
+    for name, folder in models.items():
+        missing = [row for row in task_rows(cfg, [name]) if not is_known([row])]
+        if not missing:
+            continue
+        model = HFLM(
+            cfg.checkpointer.checkpoint_dir, peft=folder, dtype=dtype, device=cfg.device, batch_size=cfg.task_batch_size
+        )
+        for row in missing:
+            results = simple_evaluate(model=model, tasks=[row["item"]], task_manager=manager, **settings)
+            yield [row | {"version": results["versions"].get(row["item"]), "results": _scores(results)}]
+        del model  # before the next one is loaded
+        gc.collect()
+
+
+def task_rows(cfg: DictConfig, models: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what ``results.jsonl`` says of every task and model before it is done; other settings make other rows."""
+    keys = sorted({*_SETTINGS.values(), "task_include_path"})
+    settings = ", ".join(f"{key}={cfg[key]}" for key in keys)
+    known = {"mode": TASK, "template": settings, "order": None, "labels": None, "sample": 0}
+    return [{"model": model, "item": task, **known} for model in models for task in cfg.tasks or ()]
+
+
+def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return task to metric to score, from what the harness gives."""
+    scores: dict[str, dict[str, Any]] = {}
+    for task, figures in results["results"].items():
+        samples = results.get("samples", {}).get(task, [])
+        scores[task] = {}
+        for name, value in figures.items():
+            metric, _, chosen = name.partition(",")
+            if not chosen or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            rows = sorted((s for s in samples if s.get("filter", chosen) == chosen), key=lambda s: s["doc_id"])
+            documents = [s.get(metric) for s in rows]
+            # a perplexity, or an F1, is no mean of its documents
+            is_mean = all(isinstance(x, (int, float)) for x in documents) and documents
+            if not is_mean or not math.isclose(np.mean(documents), value, rel_tol=1e-6, abs_tol=1e-9):
+                documents = []
+            scores[task][name.removesuffix(",none")] = {
+                "value": _finite(value),
+                "stderr": _finite(figures.get(f"{metric}_stderr,{chosen}")),
+                "n": figures.get("sample_len") or len(rows) or None,  # of a group the harness says none
+                "documents": [float(x) for x in documents] or None,
+            }
+    return scores
+
+
+def _finite(x: Any) -> float | None:
+    return x if isinstance(x, (int, float)) and math.isfinite(x) else None
 
 
 @config.parse

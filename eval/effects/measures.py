@@ -16,8 +16,7 @@ from scipy import stats
 from data.quality.measures import wilson
 from data.recipe.figures import interval, number
 from data.text_models import Score
-from eval.effects.prompts import NEUTRAL, OPEN
-from eval.effects.tasks import TASK
+from eval.effects.prompts import NEUTRAL, OPEN, TASK
 from eval.scores.intervals import (
     MeanError,
     add_false_discovery_rates,

@@ -16,7 +16,7 @@ from data.pairs.records import OTHER_SIDE
 from eval.statements.instruments import find_file
 from eval.statements.prompts import Prompt, prompt_row
 
-OPEN, NEUTRAL = "open", "neutral"
+OPEN, NEUTRAL, TASK = "open", "neutral", "task"  # the modes of rows
 FIELDS = {"id", "kind", "side", "expect", "text"}
 TWIN_SIDE: dict[str, str | None] = {**OTHER_SIDE, "neutral": None}
 EXPECT = ("decline", "answer")

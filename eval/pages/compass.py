@@ -75,7 +75,8 @@ def list_panels(summary: Summary) -> list[Panel]:
         axes = [axis for axis in about if axis in of_mode and not about[axis]["placebo"]][:2]
         if mode != "pairs" and len(axes) == 2:
             drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes))
-            if is_crowded(summary, mode, axes):
+            ranges, spans = [about[axis]["range"] for axis in axes], _spans(_points(summary, mode, axes))
+            if all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(spans, ranges)):
                 drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes, zoomed=True))
         if any(run["mode"] == mode for run in summary["replicates"]["runs"]):
             drawn.append(partial(panels.draw_replicates, summary=summary, mode=mode))
@@ -136,7 +137,7 @@ def draw_plane(ax: "Axes", summary: Summary, mode: str, axes: list[str], zoomed:
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.set_xlabel(f"{x_axis['low']}  ←  {axes[0]}  →  {x_axis['high']}")
     ax.set_ylabel(f"{y_axis['low']}  ←  {axes[1]}  →  {y_axis['high']}")
-    ax.set_title(f"{mode}: the part where the points lie" if zoomed else f"{mode}: the whole compass", fontsize=10)
+    ax.set_title(f"{mode}: the part where the points lie" if zoomed else f"{mode}: the whole compass")
 
 
 def _points(summary: Summary, mode: str, axes: list[str]) -> dict[str, list[Mapping[str, Any]]]:
@@ -151,19 +152,13 @@ def _spans(points: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[float, f
     return [(min(v, default=0.0), max(v, default=0.0)) for v in values]
 
 
-def is_crowded(summary: Summary, mode: str, axes: list[str]) -> bool:
-    """Return whether the points of a mode lie in so small a part that they are shown again, larger."""
-    ranges = [summary["instrument"]["axes"][axis]["range"] for axis in axes]
-    spans = _spans(_points(summary, mode, axes))
-    return all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(spans, ranges))
-
-
 def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
     # a model may be called anything: no name is a formula; SVG text stays text, and ids are the same in every run
-    matplotlib.rcParams.update({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "politune"})
+    settings = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "politune", "axes.titlesize": 10}
+    matplotlib.rcParams.update(settings)
     from matplotlib import pyplot
 
     return pyplot

@@ -38,13 +38,12 @@ STYLES = (
 WIDTHS = {"ci95": 1.2, "ci95_items_fixed": 3.2}
 # Of a name in a picture.
 MOST_LETTERS = 22
-UNITS = {"pairs": "nats a token"}
 MOVED = "moved to the low end  ←  →  to the high end"
 
 
 def unit_of_mode(mode: str) -> str:
     """Return the unit of a mode's scores."""
-    return UNITS.get(mode, "coordinate")
+    return "nats a token" if mode == "pairs" else "coordinate"
 
 
 def style_of_each(summary: Summary) -> dict[str, Style]:
@@ -76,8 +75,7 @@ def draw_scores(ax: "Axes", summary: Summary, mode: str) -> None:
     ]
     low, high = ("left statement likelier", "right") if mode == "pairs" else ("low", "high")
     _draw_rows(ax, summary, marks, {name: styles[name] for name in ends})
-    ax.set_xlabel(f"{low}  ←  {unit_of_mode(mode)}  →  {high}")
-    ax.set_title(f"{mode}: scores", fontsize=10)
+    ax.set(xlabel=f"{low}  ←  {unit_of_mode(mode)}  →  {high}", title=f"{mode}: scores")
 
 
 def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
@@ -92,8 +90,7 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
     changes = [c for c in summary["comparisons"] if c["mode"] == mode and (c["a"], c["b"]) in shown]
     marks = [Mark(c["axis"], names[c["a"], c["b"]], c["difference"], c) for c in changes]
     _draw_rows(ax, summary, marks, {names[pair]: style for pair, style in shown.items()})
-    ax.set_xlabel(MOVED)
-    ax.set_title(f"{mode}: paired differences", fontsize=10)
+    ax.set(xlabel=MOVED, title=f"{mode}: paired differences")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
@@ -107,8 +104,7 @@ def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c["difference"], c) for c in changes], runs)
     share_style = len(set(runs.values())) < len(runs)
     order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
-    ax.set_xlabel(MOVED)
-    ax.set_title(f"{mode}: runs minus base, mean over seeds{order}", fontsize=10)
+    ax.set(xlabel=MOVED, title=f"{mode}: runs minus base, mean over seeds{order}")
 
 
 def _draw_rows(ax: "Axes", summary: Summary, marks: Sequence[Mark], styles: Mapping[str, Style]) -> None:
@@ -195,9 +191,9 @@ def draw_curves(ax: "Axes", summary: Summary, curves: Sequence[Mapping[str, Any]
         if len(curves) > 1:
             ax.legend(fontsize=8, frameon=False)
     about = summary["instrument"]["axes"].get(axis, {"low": "left", "high": "right"})
-    ax.set_ylabel(f"{about['low']}  ←  {unit_of_mode(mode)}  →  {about['high']}")
     rhos = ", ".join(number(c["rank_correlation"], 2) for c in curves)
-    ax.set_title(f"{mode}: {axis} against the {kind}\nrank correlation {rhos}", fontsize=10)
+    ylabel = f"{about['low']}  ←  {unit_of_mode(mode)}  →  {about['high']}"
+    ax.set(ylabel=ylabel, title=f"{mode}: {axis} against the {kind}\nrank correlation {rhos}")
 
 
 def _draw_point(ax: "Axes", x: float, score: Mapping[str, Any], style: Style) -> None:
@@ -232,7 +228,6 @@ def draw_drift(ax: "Axes", summary: Summary) -> None:
         ax.plot(xs, ys, style.line, marker=style.marker, color=style.color, label=label)
         if drift["half_step"] is not None:
             ax.axvline(drift["half_step"], color=style.color, lw=0.8, ls=style.line)
-    ax.set(xlabel="step", ylabel="distance from the base")
+    ax.set(xlabel="step", ylabel="distance from the base", title="drift; upright lines: half of it")
     ax.set_ylim(bottom=0)
-    ax.set_title("drift; upright lines: half of it", fontsize=10)
     ax.legend(fontsize=8, frameon=False)

@@ -9,11 +9,10 @@ from typing import Any
 
 from data.recipe.figures import interval, number, p_value, page_template
 from eval.pages.compass import caption, panel_svgs
+from eval.pages.panels import Summary
 from eval.scores.places import read_groups, verdict
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
-
-Summary = Mapping[str, Any]
 
 # Rows of the table of items that moved most, for each model and mode.
 MOST_MOVED = 10

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value
-from eval.pages.panels import unit_of_mode
+from eval.pages.panels import Summary, unit_of_mode
 from eval.scores.places import verdict
-
-Summary = Mapping[str, Any]
 
 
 class Cost(NamedTuple):

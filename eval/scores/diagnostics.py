@@ -15,16 +15,21 @@ from eval.scores.scoring import Answers, Values, nan_mean
 
 
 class Limits(NamedTuple):
-    """From ``noted`` on a figure is reported beside the score, beyond ``void`` the score means nothing."""
+    """From ``noted`` on a figure (``key``) is reported beside the score, beyond ``void`` the score means nothing."""
 
+    key: str
     noted: float
     void: float
+    text: str
 
 
-# Void: more than half of the way from "no effect" to "nothing else counts".
-POSITION = ACQUIESCENCE = Limits(noted=0.1, void=0.5)
-# Share of the axis by which the score moves between two orders.
-ORDER = Limits(noted=0.05, void=0.25)
+LIMITS = {
+    # Void: more than half of the way from "no effect" to "nothing else counts".
+    "position_bias": Limits("index", 0.1, 0.5, "the place of an option matters"),
+    "acquiescence": Limits("index", 0.1, 0.5, "two opposites are answered alike"),
+    # Share of the axis by which the score moves between two orders.
+    "order_effect": Limits("spread", 0.05, 0.25, "orders differ"),
+}
 # Below it the model would rather say something else than any of the options (Wang et al. 2024, arXiv 2402.14499).
 OPTION_MASS = 0.5
 # A prompt is hedged if agreeing and disagreeing differ by less than this.
@@ -41,9 +46,9 @@ def diagnose(
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Return all diagnostics of one model and mode, and their flags; ``values`` are the same answers by axis."""
 
-    def figure(name: str, values: np.ndarray, unit: np.ndarray, statistic: Statistic) -> dict[str, Any]:
-        interval = unit_interval(values, unit, statistic, n_bootstrap, seed)
-        return {name: rounded(float(statistic(values.mean(0)))), "ci95": rounded_ends(interval)}
+    def figure(name: str, by_item: np.ndarray, unit: np.ndarray, statistic: Statistic) -> dict[str, Any]:
+        interval = unit_interval(by_item, unit, statistic, n_bootstrap, seed)
+        return {name: rounded(float(statistic(by_item.mean(0)))), "ci95": rounded_ends(interval)}
 
     figures = {
         "unanswered": rounded(np.nanmean(answers.missing)),
@@ -157,34 +162,30 @@ def _hedge_rate(answers: Answers) -> float | None:
 
 def _flags(figures: Mapping[str, Any]) -> list[Flag]:
     flags: list[Flag] = []
-    if figures["unanswered"] == 1:
-        flags.append({"name": "unanswered", "void": True, "reason": "no prompt was answered: not identified"})
-    elif figures["unanswered"] > 0:
-        share = f"{figures['unanswered']:.1%} of the prompts have no answer: see the bounds"
-        flags.append({"name": "unanswered", "void": False, "reason": share})
-    mass = figures["option_mass"]
+    unanswered, mass = figures["unanswered"], figures["option_mass"]
+    if unanswered > 0:
+        text = f"{unanswered:.1%} of the prompts have no answer: see the bounds"
+        reason = "no prompt was answered: not identified" if unanswered == 1 else text
+        flags.append({"name": "unanswered", "void": unanswered == 1, "reason": reason})
     if mass and mass["mean"] < OPTION_MASS:
         text = f"the options together have probability {mass['mean']:.2f}, below {OPTION_MASS}"
         flags.append({"name": "option_mass", "void": False, "reason": text})
-    bias, twins = figures["position_bias"], figures["acquiescence"]
-    flags += _beyond(POSITION, bias, "index", name="position_bias", text="the place of an option matters")
-    flags += _beyond(ACQUIESCENCE, twins, "index", name="acquiescence", text="two opposites are answered alike")
+    for name in ("position_bias", "acquiescence"):
+        flags += _beyond(name, figures[name])
     for axis, effect in figures["order_effect"].items():
-        flags += [
-            f | {"axis": axis} for f in _beyond(ORDER, effect, "spread", name="order_effect", text="orders differ")
-        ]
+        flags += [flag | {"axis": axis} for flag in _beyond("order_effect", effect)]
     return flags
 
 
-def _beyond(limits: Limits, figure: Mapping[str, Any] | None, key: str, *, name: str, text: str) -> list[Flag]:
+def _beyond(name: str, figure: Mapping[str, Any] | None) -> list[Flag]:
     """Return a flag if the whole interval of a figure lies beyond a limit, on either side of 0."""
     if not figure or not figure["ci95"]:
         return []
-    low, high = figure["ci95"]
+    limits, (low, high) = LIMITS[name], figure["ci95"]
     least = max(low, -high, 0.0)
     if least <= limits.noted:
         return []
     is_void, sign = least > limits.void, "±" if low < 0 else ""
     limit = f"{'void' if is_void else 'would be void'} beyond {sign}{limits.void}"
-    reason = f"{text}: {figure[key]:+.2f} [{low:+.2f}, {high:+.2f}], {limit}"
+    reason = f"{limits.text}: {figure[limits.key]:+.2f} [{low:+.2f}, {high:+.2f}], {limit}"
     return [{"name": name, "void": is_void, "reason": reason}]

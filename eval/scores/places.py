@@ -10,7 +10,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -28,8 +28,6 @@ TOLD_APART = 0.05
 MONOTONE = 0.95
 
 Comparisons = Sequence[Mapping[str, Any]]
-T = TypeVar("T", int, float)
-
 
 _STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
 _WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
@@ -108,13 +106,12 @@ class Groups:
         self.models, self.base = list(models), next(iter(models), "")
         places = read_places(models) if places is None else places
         self._places = {name: places[name] for name in models[1:] if name in places}
-        steps = self._sort({name: place.step for name, place in self._places.items()})
-        self.steps = {run: names for run, names in steps.items() if len(names) > 1}
-        self.weights = self._sort({name: place.weight for name, place in self._places.items()})
+        self.steps = {run: names for run, names in self._sort("step").items() if len(names) > 1}
+        self.weights = self._sort("weight")
         for adapter, weights in self.weights.items():
             if adapter in models[1:]:
                 self.weights[adapter] = dict(sorted(({1.0: adapter} | weights).items()))
-        self.seeds = self._sort({name: place.seed for name, place in self._places.items()})
+        self.seeds = self._sort("seed")
         doses: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
         for run in self.seeds:
             place = self._place_of_run(run)
@@ -122,12 +119,12 @@ class Groups:
                 doses[place.line, place.unit][place.dose] = run
         self.lines = {line: dict(sorted(runs.items())) for line, runs in doses.items() if len(runs) > 1}
 
-    def _sort(self, positions: Mapping[str, T | None]) -> dict[str, dict[T, str]]:
-        """Return run to position to name, of the models that have a position."""
-        runs: dict[str, dict[T, str]] = defaultdict(dict)
-        for name, position in positions.items():
-            if position is not None:
-                runs[self._places[name].run][position] = name
+    def _sort(self, key: str) -> dict[str, dict[Any, str]]:
+        """Return run to step, weight or seed to name, of the models that have one."""
+        runs: dict[str, dict[Any, str]] = defaultdict(dict)
+        for name, place in self._places.items():
+            if (position := getattr(place, key)) is not None:
+                runs[place.run][position] = name
         return {run: dict(sorted(names.items())) for run, names in runs.items()}
 
     def _place_of_run(self, run: str) -> Place:

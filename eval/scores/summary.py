@@ -18,7 +18,6 @@ from eval.statements.instruments import Instrument
 PAIRS, OPEN = "pairs", "open"
 # Modes of answers in writing, and what an answer that counts is called.
 DONE = {"generate": "read", "open": "judged"}
-NOT_SCORED = "not scored: no judge has said a stance; the texts are in results.jsonl"
 # Level of the false discovery rate at which a placebo is said to have moved.
 MOVED = 0.05
 
@@ -168,7 +167,8 @@ def count_written(by_mode: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, A
     counts = {mode: _count(by_mode[mode], done) for mode, done in DONE.items() if mode in by_mode}
     if "open" in counts:
         scored = counts["open"]["judged"] > 0
-        counts["open"] |= {"scored": scored, "note": None if scored else NOT_SCORED}
+        note = "not scored: no judge has said a stance; the texts are in results.jsonl"
+        counts["open"] |= {"scored": scored, "note": None if scored else note}
     rows = by_mode.get("choice", [])
     short = [row for row in rows if "option_floor" in row and None in (row["option_logprobs"] or [None])]
     if short:
