@@ -11,9 +11,8 @@ are done, or with ``serve=False``, the items on which they agree are written.
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -47,15 +46,12 @@ OPTIONAL: dict[str, Any] = {
 
 
 class ReviewServer(LocalServer):
-    """Serves a review, and calls ``when_done`` if somebody is done with it, or takes back an answer after that."""
+    """Serves a review, and settles it when nobody has anything left."""
 
-    def __init__(
-        self, review: Review, answers: Mapping[str, AnswerFile], port: int, when_done: Callable[[], None]
-    ) -> None:
-        self.review, self.answers = review, dict(answers)
-        self._when_done, self._lock = when_done, threading.Lock()
+    def __init__(self, cfg: DictConfig, review: Review, answers: Mapping[str, AnswerFile]) -> None:
+        self._cfg, self.review, self.answers, self._lock = cfg, review, answers, threading.Lock()
         self._orders = {name: review.order(name) for name in answers}
-        super().__init__(port, "data.people", "review.html.jinja")
+        super().__init__(cfg.port, "data.people", "review.html.jinja")
 
     def n_done(self, reviewer: str) -> int:
         """Return how many items a reviewer is done with."""
@@ -85,7 +81,7 @@ class ReviewServer(LocalServer):
                 note = self._answer(reviewer, form)
                 is_written = self.answers[reviewer].n_lines > n_lines
                 if is_written and len(self.review.items) in (n_done, self.n_done(reviewer)):
-                    self._when_done()
+                    self._settle_if_done()
         except ValueError as error:
             return self.problem(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
@@ -134,6 +130,14 @@ class ReviewServer(LocalServer):
         answers.append(item=item.id, question=question, answer=value)
         return ""
 
+    def _settle_if_done(self) -> None:
+        """Settle when nobody has anything left, and again when an answer that was settled is taken back."""
+        review, folder = self.review, self._cfg.output_dir
+        given = [read_given(review, folder, name).given for name in review.reviewers]
+        is_done = all(sum(map(review.is_done, answers.values())) == len(review.items) for answers in given)
+        if is_done or (Path(folder) / "manifest.json").exists():
+            settle(self._cfg, review)
+
     def _unknown(self, reviewer: str) -> Reply:
         known = ", ".join(self.answers)
         return self.problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {known}.")
@@ -173,7 +177,7 @@ def build_server(cfg: DictConfig, review: Review, stack: ExitStack) -> ReviewSer
         answers[name] = stack.enter_context(closing(AnswerFile(cfg.output_dir, name)))
         if n_elsewhere := read_given(review, cfg.output_dir, name).n_elsewhere:
             log.warning(f"{name} has answered {n_elsewhere} texts that {cfg.source} does not have; they are kept")
-    return stack.enter_context(ReviewServer(review, answers, cfg.port, partial(_settle_if_done, cfg, review)))
+    return stack.enter_context(ReviewServer(cfg, review, answers))
 
 
 def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
@@ -188,14 +192,6 @@ def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
                 agreement = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
             log.info(f"{pair}, {question}: {agreement}")
     return manifest
-
-
-def _settle_if_done(cfg: DictConfig, review: Review) -> None:
-    """Settle when nobody has anything left, and again when an answer that was settled is taken back."""
-    given = [read_given(review, cfg.output_dir, name).given for name in review.reviewers]
-    is_done = all(sum(map(review.is_done, answers.values())) == len(review.items) for answers in given)
-    if is_done or (Path(cfg.output_dir) / "manifest.json").exists():
-        settle(cfg, review)
 
 
 @config.parse

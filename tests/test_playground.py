@@ -74,7 +74,7 @@ def server(config):
 @pytest.fixture(autouse=True)
 def _nobody_waits(server):
     yield
-    until(lambda: not server.turns.n_requests)
+    until(lambda: not server.turns.requests)
 
 
 def until(holds):
@@ -417,7 +417,7 @@ def test_the_page_in_a_real_browser(server, tmp_path):
         browser.wait("document.querySelector('.meta').textContent.includes('tokens')")
         browser.run("document.querySelector('#ask .stop').click()")
         browser.wait("document.querySelector('#ask-after .state').textContent == 'Stopped.'")
-        until(lambda: not server.turns.n_requests)
+        until(lambda: not server.turns.requests)
         for width in (1280, 390):
             browser.size(width, 800)
             assert browser.run("document.documentElement.scrollWidth") <= width

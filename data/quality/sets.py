@@ -18,6 +18,7 @@ from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
 
 N_EXAMPLES = 5
+Rows = list[tuple[int, dict[str, Any]]]  # each with its number
 # Each gate's name and the meaning of its value. A value over the limit fails.
 GATES = {
     "hard_defects": "share of rows with a defect of the text or hard kinds",
@@ -79,28 +80,28 @@ def load_sets(
         rows, origin = load_rows(kind, path) if kind else load_rows(path, None, split, revision)
         numbered = list(enumerate(rows, start=1))
         if side_or_column is None or side_or_column in SIDES:
-            parts: dict[str | None, list[tuple[int, dict]]] = {side_or_column: numbered}
+            parts: dict[str | None, Rows] = {side_or_column: numbered}
         else:
             parts = _by_column(side_or_column, origin, numbered)
         sets += [_make(name, origin, part, column_map, topic_column) for name, part in parts.items()]
     return sets
 
 
-def _by_column(column: str, origin: str, numbered: list[tuple[int, dict]]) -> dict[str | None, list[tuple[int, dict]]]:
+def _by_column(column: str, origin: str, numbered: Rows) -> dict[str | None, Rows]:
+    parts: dict[str | None, Rows] = {side: [] for side in SIDES}
     for number, row in numbered:
         if row.get(column) not in SIDES:
             problem = f"{column}={row[column]!r}" if column in row else f"no column {column}"
-            raise ValueError(
-                f"{origin} row {number}: {problem}; side must be left, right, or a column that holds one of them"
-            )
-    parts = {side: [(number, row) for number, row in numbered if row[column] == side] for side in SIDES}
+            allowed = "left, right, or a column that holds one of them"
+            raise ValueError(f"{origin} row {number}: {problem}; side must be {allowed}")
+        parts[row[column]].append((number, row))
     return {side: part for side, part in parts.items() if part}
 
 
 def _make(
     side: str | None,
     origin: str,
-    numbered: list[tuple[int, dict]],
+    numbered: Rows,
     column_map: Mapping[str, str] | None,
     topic_column: str,
 ) -> PreferenceSet:
@@ -139,8 +140,7 @@ def measure(
 
 def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged."""
-    values = _gate_values(report)
-    gates = []
+    values, gates = _gate_values(report), []
     for name, meaning in (GATES | (REPAIR_GATES if "repair" in report else {})).items():
         value, limit = values[name], limits.get(name)
         passed = None if value is None or limit is None else bool(value <= limit + 1e-9)

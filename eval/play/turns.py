@@ -47,16 +47,11 @@ class Turns:
 
     def __init__(self, model: AdaptedModel, max_requests: int) -> None:
         self._model, self._max_requests = model, max_requests
-        self._open: set[Request] = set()
+        self.requests: set[Request] = set()  # under way
         self._waiting: dict[Request, None] = {}  # for the model, in the order in which they came
         self._changed, self._ended = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-
-    @property
-    def n_requests(self) -> int:
-        """The number of requests under way."""
-        return len(self._open)
 
     def __enter__(self) -> "Turns":
         return self
@@ -70,20 +65,20 @@ class Turns:
     def request(self, parts: Sequence[Part]) -> Request:
         """Compute parts side by side until the request is closed; RuntimeError if too many are under way."""
         with self._changed:
-            if self.n_requests >= self._max_requests:
-                limit = f"{self.n_requests} requests are being answered, the most at one time (max_requests)"
-                raise RuntimeError(f"{limit}. Try again in a moment.")
+            if (n := len(self.requests)) >= self._max_requests:
+                limit = "requests are being answered, the most at one time (max_requests)"
+                raise RuntimeError(f"{n} {limit}. Try again in a moment.")
             # who comes later does not wait until those before have had as much as the others
             used_s = min((other.used_s for other in self._waiting), default=0.0)
             request = Request(parts, used_s, self._close)
-            self._open.add(request)
+            self.requests.add(request)
             self._waiting[request] = None
             self._changed.notify_all()
         return request
 
     def _close(self, request: Request) -> None:
         with self._changed:
-            self._open.discard(request)
+            self.requests.discard(request)
             self._waiting.pop(request, None)
 
     @torch.no_grad()
