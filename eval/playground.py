@@ -68,9 +68,8 @@ class PlaygroundServer(LocalServer):
     def __init__(self, side_by_side: SideBySide, turns: Turns, run: Mapping[str, Any]) -> None:
         cfg, self.side_by_side, self.turns, self.run = side_by_side.cfg, side_by_side, turns, run
         self.path = Path(cfg.output_dir) / "saved.jsonl"
-        defaults: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(cfg, ["temperature", "max_new_tokens", "seed", "dial"])
-        )
+        names = ["temperature", "max_new_tokens", "seed", "dial"]
+        defaults: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names))
         # a setting with which no request could be answered is a fault now
         side_by_side.answer({"prompt": "A prompt.", "position": 0, **defaults})
         side_by_side.read({"statement": "A statement.", "opposite": "Its opposite.", "position": 0})
