@@ -27,7 +27,7 @@ def test_a_side_column_splits_a_set(tmp_path):
 
 def test_gates_pass_at_their_limit():
     sets = load_sets(str(REPO / "data/mirrored/pairs.jsonl"), {"chosen": "left", "rejected": "right"}, "left")
-    report = measure(sets, {"left": []}, seed=0)
+    report = measure(sets, {"left": []}, seed=0, unasked=["toxicity"])
     exact = {gate["gate"]: gate["value"] for gate in judge(report, {})}
     assert all(gate["passed"] is not False for gate in judge(report, exact))
     tighter = {name: value - 0.01 for name, value in exact.items() if value is not None}

@@ -11,12 +11,7 @@ import torch
 from conftest import REPO
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from data import audit, text_models
 from data.quality.duplicates import near_duplicate_clusters

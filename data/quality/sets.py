@@ -99,11 +99,7 @@ def _by_column(column: str, origin: str, numbered: Rows) -> dict[str | None, Row
 
 
 def _make(
-    side: str | None,
-    origin: str,
-    numbered: Rows,
-    column_map: Mapping[str, str] | None,
-    topic_column: str,
+    side: str | None, origin: str, numbered: Rows, column_map: Mapping[str, str] | None, topic_column: str
 ) -> PreferenceSet:
     numbers, rows = zip(*numbered) if numbered else ((), ())
     valid, invalid = split_rows(rows, origin, column_map)
@@ -122,16 +118,13 @@ def _make(
 
 
 def measure(
-    sets: Sequence[PreferenceSet],
-    defects: Mapping[str, Sequence[Defect]],
-    seed: int,
-    not_looked_for: Collection[str] = ("toxicity",),
+    sets: Sequence[PreferenceSet], defects: Mapping[str, Sequence[Defect]], seed: int, unasked: Collection[str]
 ) -> dict[str, Any]:
-    """Measure one set, or a left and a right one, from all defects of each by its name, as a report states them."""
+    """Measure one set, or a left and a right one, from all defects of each; the unasked kinds are left out."""
     prompts = [{tuple(lower_words(pair.prompt)) for pair in part.pairs} for part in sets]
     return {
         "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},
-        "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in not_looked_for],
+        "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in unasked],
         "guesses": {name: guess and guess._asdict() for name, guess in _guesses(sets, seed).items()},
         "topics": {part.name: dict(sorted(Counter(part.topics).items())) for part in sets if part.topics},
         "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
