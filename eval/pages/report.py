@@ -121,14 +121,9 @@ def _headlines(summary: Summary, ends: Sequence[str]) -> list[dict[str, Any]]:
 def _changed_without(summary: Summary) -> list[Score]:
     """Return the scores that are others without the contaminated statements."""
     without = (summary["contamination"].get("without") or {}).get("models", {})
-    return [
-        score
-        for score in iterate_scores(without)
-        if any(
-            score.value[key] != summary["models"][score.model][score.mode][score.axis][key]
-            for key in ("estimate", "ci95")
-        )
-    ]
+    before = {(model, mode, axis): value for model, mode, axis, value in iterate_scores(summary["models"])}
+    keys = ("estimate", "ci95")
+    return [s for s in iterate_scores(without) if any(s.value[key] != before[s[:3]][key] for key in keys)]
 
 
 def _most_moved(summary: Summary, name: str) -> list[dict[str, Any]]:
