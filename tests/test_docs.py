@@ -46,7 +46,7 @@ def test_the_builder_that_data_md_shows_builds(tiny_model_dir, tmp_path, monkeyp
         .partition("```python\n")[2]
         .partition("```")[0]
     )
-    (tmp_path / "survey-2.csv").write_text("prompt,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\n")
+    (tmp_path / "survey-2.csv").write_text("question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\n")
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)

@@ -220,10 +220,36 @@ def test_templates_are_checked(tmp_path, templates):
         load_templates("xx")
     text = "version: '1'\nlanguage: en\nlabel: {digits: n, letters: l, words: w}\npairs: []\n"
     (tmp_path / "t.yaml").write_text(text + "choice: [{id: a, text: '{statement} {options}'}]\n")
-    with pytest.raises(ValueError, match="template a has the placeholders"):
+    with pytest.raises(ValueError, match="choice a has the placeholders"):
         load_templates(str(tmp_path / "t.yaml"))
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(ValueError, match="the fields must be"):
+        load_templates(str(tmp_path / "t.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("[{id: a, text: One.}, {id: a, text: Two.}]", "pairs 2 has the id a of an earlier one"),
+        ("[{id: a, text: 'About {statement}'}]", "pairs a has the placeholders"),
+        ("[{id: a, text: 42}]", "pairs 1 is .*want an entry with `id` and `text`"),
+        ("[{text: One.}]", "pairs 1 is .*want an entry"),
+        ("[One.]", "pairs 1 is 'One.'; want an entry"),
+    ],
+)
+def test_no_template_is_dropped_or_misread_in_silence(pairs, message, tmp_path):
+    head = "version: '1'\nlanguage: en\nlabel: {digits: n, letters: l, words: w}\nchoice: []\n"
+    (tmp_path / "t.yaml").write_text(f"{head}pairs: {pairs}\n")
+    with pytest.raises(ValueError, match=message):
+        load_templates(str(tmp_path / "t.yaml"))
+
+
+def test_a_stray_brace_is_named_with_its_template(tmp_path):
+    head = (
+        "version: '1'\nlanguage: en\nlabel: {digits: n, letters: l, words: w}\npairs: [{id: b, text: 'A { brace.'}]\n"
+    )
+    (tmp_path / "t.yaml").write_text(head + "choice: [{id: a, text: '{statement} {options} {label} {'}]\n")
+    with pytest.raises(ValueError, match="choice a: .*; write a brace of the text twice"):
         load_templates(str(tmp_path / "t.yaml"))
 
 

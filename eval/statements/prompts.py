@@ -80,14 +80,31 @@ def load_templates(templates: str) -> Templates:
         raise ValueError(f"{file}: the fields must be {all_fields}, those of label {LABEL_SETS}")
     texts = {}
     for section, placeholders in PLACEHOLDERS.items():
-        texts[section] = {template["id"]: template["text"] for template in raw.get(section, [])}
-        for name, text in texts[section].items() if placeholders else ():
-            in_text = tuple(sorted(n for _, n, _, _ in string.Formatter().parse(text) if n is not None))
-            if in_text != placeholders:
-                raise ValueError(
-                    f"{file}: template {name} has the placeholders {list(in_text)}; use each of {placeholders} once"
-                )
+        texts[section] = _section_texts(f"{file}: {section}", raw.get(section, []), placeholders)
     return Templates(raw["version"], raw["language"], hashlib.sha256(content).hexdigest(), raw["label"], **texts)
+
+
+def _section_texts(where: str, entries: Any, placeholders: tuple[str, ...]) -> dict[str, Any]:
+    """Return the texts of one list of a file of templates by their id."""
+    texts: dict[str, Any] = {}
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or set(entry) != {"id", "text"} or not isinstance(entry["text"], str | None):
+            raise ValueError(f"{where} {number} is {entry!r}; want an entry with `id` and `text` (text, or null)")
+        name, text = str(entry["id"]), entry["text"]
+        if name in texts:
+            raise ValueError(f"{where} {number} has the id {name} of an earlier one; every template needs its own")
+        if placeholders:
+            try:
+                in_text = tuple(sorted(n for _, n, _, _ in string.Formatter().parse(text or "") if n is not None))
+            except ValueError as error:
+                raise ValueError(f"{where} {name}: {error}; write a brace of the text twice") from error
+        else:  # shown as it stands, so a brace is a brace
+            in_text = tuple(n for n in _IN_OPTIONS if f"{{{n}}}" in (text or ""))
+        if in_text != placeholders:
+            wanted = f"each of {placeholders} once" if placeholders else "none in this list"
+            raise ValueError(f"{where} {name} has the placeholders {list(in_text)}; use {wanted}")
+        texts[name] = text
+    return texts
 
 
 def option_orders(n_options: int) -> list[list[int]]:
