@@ -49,9 +49,11 @@ def preference_pairs(
         revision: Branch, tag or commit of the repository.
         column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
             the last two flips the set's side.
-        prompt_template: See :class:`~data.pairs.tokens.PreferencePairs`; None uses the tokenizer's alone.
+        prompt_template: None (the tokenizer's template alone), a dotpath to a class or factory of a template,
+            ``{role: [before, after]}``, or a callable from messages to messages.
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
-        too_long: ``drop``, ``truncate`` or ``error``; a warning counts the rows.
+        too_long: What to do with a pair over the limit, counted by a warning: ``drop`` it, ``truncate`` the end of the
+            answer (its last token is kept; a pair of which nothing scored remains is dropped), or ``error``.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out; a warning counts them.
         where: Train only on rows with these values, for example ``{axis: economic}``; the log counts them.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.

@@ -38,16 +38,12 @@ class LabelledTexts(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """A judge's answer about one text: a label of the scale, or a problem that says why there is none.
-
-    ``raw`` is the text that it wrote, or for a resident model the log-probability of each label in nats. ``model`` has
-    its name and revision, as far as they are known.
-    """
+    """A judge's answer about one text: a label of the scale, or a problem that says why there is none."""
 
     label: str | None
-    raw: Any
+    raw: Any  # the text that it wrote, or for a resident model the log-probability of each label in nats
     problem: str | None
-    model: str
+    model: str  # its name and revision, as far as they are known
 
 
 class Judge(NamedTuple):
@@ -92,10 +88,8 @@ def make_judge(
     if validation is None:
         return judge
     if not Path(validation).is_file():
-        raise FileNotFoundError(
-            f"judge {name}: validation={validation} not found from {Path.cwd()}; "
-            "run eval/validate_judge.py first, or use null"
-        )
+        missing = f"judge {name}: validation={validation} not found from {Path.cwd()}"
+        raise FileNotFoundError(f"{missing}; run eval/validate_judge.py first, or use null")
     validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
     for figures in validated.values():
         if figures["identity"] == judge.identity:
@@ -152,10 +146,8 @@ def measure_judge(
 
 
 def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
-    """Return the one verdict on a judge: whether the whole interval of its kappa lies at or above the floor.
-
-    The estimate alone would let a judge pass by the luck of a few texts.
-    """
+    """Return the one verdict on a judge: whether the whole interval of its kappa lies at or above the floor."""
+    # the estimate alone would let a judge pass by the luck of a few texts
     low = kappa["ci95"][0] if kappa["ci95"] else kappa["estimate"]
     return low is not None and low >= floor
 

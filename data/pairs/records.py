@@ -126,10 +126,8 @@ def keep_where(
         held = Counter(_text(rows[pair.row - 1].get(column)) for pair in kept)
         if unknown := sorted(values - held.keys()):
             shown = ", ".join(f"{value} ({n})" for value, n in held.most_common(20))
-            raise ValueError(
-                f"{origin}: dataset.where.{column}={', '.join(unknown)}: no pair has it; "
-                f"found {shown}{', ...' if len(held) > 20 else ''}"
-            )
+            available = f"found {shown}{', ...' if len(held) > 20 else ''}"
+            raise ValueError(f"{origin}: dataset.where.{column}={', '.join(unknown)}: no pair has it; {available}")
         kept = [pair for pair in kept if _text(rows[pair.row - 1].get(column)) in values]
     return kept
 
@@ -172,9 +170,8 @@ def mirror_pairs(
     for number, pair in pairs.items():
         row_side = rows[number - 1].get("side")
         if row_side not in SIDES:
-            raise ValueError(
-                f"{origin} row {number}: side is {row_side!r}; dataset.side={side} needs left or right in each row"
-            )
+            needed = f"dataset.side={side} needs left or right in each row"
+            raise ValueError(f"{origin} row {number}: side is {row_side!r}; {needed}")
         if row_side == side:
             of_side.append(pair)
         elif number not in mirrors:
@@ -251,9 +248,8 @@ def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origi
             continue
         mirror = mirrors[number] = numbers[mirror_id]
         if pairs[mirror].prompt != pair.prompt or mirror == number:
-            raise ValueError(
-                f"{origin} row {number}: mirror_id {mirror_id!r} is row {mirror}, whose prompt is another one"
-            )
+            fault = f"mirror_id {mirror_id!r} is row {mirror}, whose prompt is another one"
+            raise ValueError(f"{origin} row {number}: {fault}")
     return mirrors
 
 

@@ -55,16 +55,8 @@ class PreferencePairs(Dataset):
     ``rejected_labels``; labels are the ids where scored and -100 elsewhere. ``rows`` has the row number in the file for
     each item, from 1. An unknown template or policy, and a set of which no pair is left, are ValueErrors.
 
-    Args:
-        pairs: Valid pairs, in file order.
-        origin: The file or repository, as messages should name it.
-        tokenizer: Any torchtune ``ModelTokenizer``. Its own ``max_seq_len`` is the limit if
-            ``max_seq_len`` is None; its silent truncation is never used.
-        prompt_template: None (the tokenizer's template alone), a dotpath to a class or factory
-            of a template, ``{role: [before, after]}``, or a callable from messages to messages.
-        max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.
-        too_long: What to do with a pair over the limit: ``drop`` it, ``truncate`` the end of the answer
-            (its last token is kept; a pair of which nothing scored remains is dropped), or ``error``.
+    ``pairs`` are valid and in file order, ``origin`` is the file or repository as messages should name it. The other
+    arguments are as for :func:`data.datasets.preference_pairs`; the tokenizer's silent truncation is never used.
     """
 
     # The answers that are taken, each with an item's names of its token ids and labels.
