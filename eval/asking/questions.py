@@ -31,7 +31,7 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
     """
     prompt_of = cache(lambda text: prompt_tokens(tokenizer, text, system_prompt))
     chat_answer = cache(lambda text: answer_tokens(tokenizer, text))
-    plain_answer = cache(lambda text: tokenizer.encode(text, add_bos=False, add_eos=False))
+    plain_answer = cache(lambda text: _plain_tokens(tokenizer, text, after=_plain_system(system_prompt)))
     for kind, texts in {p.row["labels"]: sorted(p.answers) for p in prompts if p.row["mode"] == "choice"}.items():
         _check_distinct(kind, texts, [chat_answer(text) for text in texts])
     questions = []
@@ -63,10 +63,19 @@ def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = 
     """Return the ids that an answer follows."""
     if text is None:
         begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-        before = [] if system_prompt is None else tokenizer.encode(f"{system_prompt}\n\n", add_bos=False, add_eos=False)
-        return [begin, *before]
+        return [begin, *_plain_tokens(tokenizer, _plain_system(system_prompt))]
     system = [] if system_prompt is None else [Message(role="system", content=system_prompt)]
     return tokenizer.prompt_tokens([*system, Message(role="user", content=text)])
+
+
+def _plain_system(system_prompt: str | None) -> str:
+    return "" if system_prompt is None else f"{system_prompt}\n\n"
+
+
+def _plain_tokens(tokenizer: Any, text: str, after: str = "") -> list[int]:
+    """Return the ids of text outside the chat template, as they are after other text where it keeps its own ids."""
+    start, whole, alone = (tokenizer.encode(t, add_bos=False, add_eos=False) for t in (after, after + text, text))
+    return whole[len(start) :] if whole[: len(start)] == start else alone
 
 
 def continuation(prompt: list[int], answer: list[int]) -> Continuation:

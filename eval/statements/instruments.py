@@ -158,7 +158,8 @@ def load_instrument(
     if not isinstance(raw, Mapping):
         raise ValueError(f"{file}: a {type(raw).__name__} where a mapping is needed")
     given = {name: value for name, value in raw.items() if value is not None}
-    form = {"axes": {}, "options": [], "items": [], "pairs": [], **given, "sha256": hashlib.sha256(content).hexdigest()}
+    empty: dict[str, Any] = {"axes": {}, "options": [], "items": [], "pairs": []}
+    form = {**empty, **_strip(given), "sha256": hashlib.sha256(content).hexdigest()}
     faults = _relation_faults(form)
     try:
         loaded = _FORM.validate_python(form)
@@ -167,6 +168,15 @@ def load_instrument(
     if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
     return loaded
+
+
+def _strip(value: Any) -> Any:
+    """Return what a file holds with no text that begins or ends in white space (``text: |`` ends in a line break)."""
+    if isinstance(value, Mapping):
+        return {_strip(key): _strip(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_strip(entry) for entry in value]
+    return value.strip() or value if isinstance(value, str) else value  # a blank text keeps its blank, as a fault
 
 
 def find_file(key: str, name: str, folder: str, suffix: str = ".yaml") -> Traversable:
