@@ -28,6 +28,7 @@ from tqdm import tqdm
 from data.recipe.config import check_config, plain_errors
 from finetune.adapters.cards import write_card
 from finetune.adapters.folders import write_adapter
+from finetune.models import context_length
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
 from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
@@ -71,9 +72,9 @@ class DPORecipe(FTRecipeInterface):
 
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
-        # Data first: a wrong file is found before gigabytes of weights are read.
-        self._setup_data(cfg)
         loss_fn = config.instantiate(cfg.loss)
+        # Data first: a wrong file is found before gigabytes of weights are read.
+        self._setup_data(cfg, per_token=getattr(loss_fn, "length_normalized", False))
         self._checkpointer = config.instantiate(
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
         )
@@ -110,13 +111,21 @@ class DPORecipe(FTRecipeInterface):
             self._metric_logger = config.instantiate(cfg.metric_logger)
             self._metric_logger.log_config(cfg)
 
-    def _setup_data(self, cfg: DictConfig) -> None:
+    def _setup_data(self, cfg: DictConfig, per_token: bool) -> None:
         tokenizer = config.instantiate(cfg.tokenizer)
         pairs, validation = load_pairs(cfg.dataset, tokenizer), None
         if cfg.validation_share is not None:
             pairs, validation = split_by_prompt(pairs, cfg.validation_share)
         elif cfg.validation_dataset is not None:
             validation = load_pairs(cfg.validation_dataset, tokenizer)
+        context = context_length(cfg.model)
+        for part in (pairs, validation):
+            if part is not None:
+                part.check_lengths(context)
+        if per_token:
+            # a mean over tokens must not count a turn's header; in a sum it cancels
+            pairs = pairs.without_headers(tokenizer)
+            validation = validation and validation.without_headers(tokenizer)
         self._processes.agree("training pairs", pairs.fingerprint())
         self._processes.agree("validation pairs", validation and validation.fingerprint())
         self._batches = PairBatches(pairs, self._pairs_per_step, self.seed, cfg.shuffle, cfg.max_steps_per_epoch)

@@ -7,6 +7,9 @@ frequencies, which SmolLM2 does not have.
 Source of the sizes: the config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
+import torch
+from omegaconf import DictConfig
+from torchtune import config
 from torchtune.models.llama3_2 import llama3_2, lora_llama3_2
 from torchtune.modules import TransformerDecoder
 from torchtune.modules.peft import LORA_ATTN_MODULES
@@ -63,3 +66,9 @@ def lora_smollm2_135m(
         quantize_base=quantize_base,
         **SMOLLM2_135M,
     )
+
+
+def context_length(cfg_model: DictConfig) -> int | None:
+    """Return the most tokens that a model component reads, built without its weights; None if it does not say."""
+    with torch.device("meta"):
+        return getattr(config.instantiate(cfg_model), "max_seq_len", None)

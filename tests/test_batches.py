@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Held-out prompts: by prompt, stable, on both sides alike."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX as IGNORE
 
-from data.pairs.tokens import Continuation
+from data.pairs.records import Pair
+from data.pairs.tokens import Continuation, PreferencePairs
 from finetune.run.batches import PairSet, split_by_prompt, tokenize_pairs
 
 
@@ -58,3 +62,35 @@ def test_impossible_share_is_refused(share):
 def test_an_empty_dataset_is_named():
     with pytest.raises(ValueError, match="has no pairs"):
         tokenize_pairs([])
+
+
+def test_a_pair_longer_than_the_context_is_refused_with_its_row():
+    pairs = pair_set([[1], [1] * 9, [2, 3]])
+    pairs.check_lengths(11)
+    pairs.check_lengths(None)
+    message = r"a file: 1 of 3 pairs have more tokens than the model's context of 10 \(longest 11; row row 1\); set"
+    with pytest.raises(ValueError, match=message):
+        pairs.check_lengths(10)
+
+
+def test_a_mean_over_tokens_counts_the_answer_alone(packaged_model_dir):
+    from torchtune.models.llama3 import llama3_tokenizer
+
+    from finetune.tokenizers import hf_chat_tokenizer
+
+    package = importlib.util.find_spec("llama_models")
+    if package is None:
+        pytest.skip("llama-models is not installed")
+    tokenizer = llama3_tokenizer(str(Path(package.submodule_search_locations[0]) / "llama3" / "tokenizer.model"))
+    rows = [Pair(1, "Why?", "As it is.", "No."), Pair(2, "Why?", "Assistant.", "Assistants.")]
+    pairs = tokenize_pairs(PreferencePairs(rows, "f", tokenizer))
+    bare = pairs.without_headers(tokenizer)
+    for row, before, after in zip(rows, pairs.pairs, bare.pairs):
+        for text, whole, answer in zip((row.chosen, row.rejected), before, after):
+            assert list(answer.tokens) == list(whole.tokens)
+            scored = [token for token in answer.labels if token != IGNORE]
+            assert scored == [*tokenizer.encode(text, add_bos=False, add_eos=False), tokenizer.eot_id]
+    # one that scores no header is left alone
+    chat = hf_chat_tokenizer(str(packaged_model_dir))
+    pairs = tokenize_pairs(PreferencePairs(rows, "f", chat))
+    assert pairs.without_headers(chat).fingerprint() == pairs.fingerprint()

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPO, read_steps
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -37,3 +38,11 @@ def test_header_command(run_documented, path, command):
     if base is not None:
         assert len(read_steps(run)) == 1
         assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "epoch_0")
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("mistral*.yaml")), ids=lambda path: path.stem)
+def test_mistral_is_tuned_on_the_ids_that_it_is_asked_in(path):
+    """torchtune's tokenizer puts one more blank before [/INST] than mistral-common and the folder's template do."""
+    cfg = yaml.safe_load(path.read_text())
+    assert cfg["tokenizer"]["_component_"] == "finetune.tokenizers.hf_chat_tokenizer"
+    assert cfg["tokenizer"]["path"] == cfg["checkpointer"]["checkpoint_dir"]

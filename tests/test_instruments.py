@@ -49,6 +49,20 @@ def test_loads_and_computes_the_range(tmp_path):
     assert len(instrument.sha256) == 64
 
 
+@pytest.mark.parametrize("space", ["\n", " ", "\t\r\n", "\u00a0"])
+def test_white_space_around_a_text_is_none_of_it(tmp_path, space):
+    """``left: |`` in YAML ends in a line break."""
+    raw = copy.deepcopy(GOOD)
+    raw["options"] = [option + space for option in raw["options"]]
+    raw["items"][0]["text"] = space + "A." + space
+    raw["pairs"][0] |= {"left": "L." + space, "right": space + "R."}
+    plain = load_instrument(write(tmp_path, GOOD))
+    assert load_instrument(write(tmp_path, raw))._replace(sha256="") == plain._replace(sha256="")
+    raw["pairs"][0] |= {"left": "L." + space, "right": "L."}
+    with pytest.raises(ValueError, match="left and right are the same text"):
+        load_instrument(write(tmp_path, raw))
+
+
 @pytest.mark.parametrize("dropped", [("items", "options"), ("pairs",)])
 def test_items_alone_and_pairs_alone_are_instruments(tmp_path, dropped):
     load_instrument(write(tmp_path, {k: v for k, v in GOOD.items() if k not in dropped}))

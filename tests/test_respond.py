@@ -4,13 +4,23 @@ from collections import Counter
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torchtune.models.llama3 import llama3
 
 from eval.asking import respond
-from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.questions import choice_questions, pair_questions, to_questions
+from eval.asking.respondents import Interview, Respondent
+from eval.asking.written_answers import Decoding
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
-from eval.statements.prompts import LABEL_SETS, load_templates, option_orders
+from eval.statements.prompts import (
+    LABEL_SETS,
+    choice_prompts,
+    load_templates,
+    open_prompts,
+    option_orders,
+    pair_prompts,
+)
 
 FIELDS = {
     "model", "instrument", "instrument_version", "instrument_sha256", "mode", "item", "template", "order", "labels",
@@ -36,7 +46,7 @@ class Letters:
         return [self.bos_id] * add_bos + [ord(c) for c in text] + [self.eos_id] * add_eos
 
     def prompt_tokens(self, messages):
-        return [3, *self.encode(messages[0].text_content, add_bos=False), 4]
+        return [3, *self.encode("\n".join(m.text_content for m in messages), add_bos=False), 4]
 
     def tokenize_messages(self, messages, add_end_tokens=True):
         prompt = self.prompt_tokens(messages[:1])
@@ -181,6 +191,44 @@ def test_pairs_without_a_request_follow_the_begin_token(templates):
     no_begin = Letters()
     no_begin.bos_id = None
     assert pair_questions(BANK, no_begin, only, 1)[0].answers[0].tokens[0] == Letters.eos_id
+
+
+def test_what_exceeds_the_context_is_refused_before_loading():
+    parts = {
+        "model": {"_component_": "torchtune.models.llama3.llama3", "vocab_size": 200, "num_layers": 1, "num_heads": 1,
+                  "num_kv_heads": 1, "embed_dim": 8, "max_seq_len": 600},
+        "tokenizer": {"_component_": "test_respond.Letters"},
+    }  # fmt: skip
+    cfg, templates = OmegaConf.create(parts), load_templates("en")
+    interview = Interview(
+        {
+            "choice": choice_prompts(BANK, templates, 1, 1, ["digits"]),
+            "pairs": pair_prompts(BANK, templates, 1),
+            "open": [open_prompts(BANK, templates, 1, 1)[0]],
+        },
+        BANK.options,
+        {"open": Decoding(0.0, None, 300, 0)},
+    )
+    for mode in interview.prompts:
+        respond.prepare_questions(cfg, interview, [Respondent("base", (mode,))])
+        longer = cfg if mode != "open" else OmegaConf.merge(cfg, {"model": {"max_seq_len": 310}})
+        system = "x" * 600 if mode != "open" else None
+        with pytest.raises(
+            ValueError, match=rf"mode {mode}, item \w+, template .*exceed the model's context of \d+; sh"
+        ):
+            respond.prepare_questions(longer, interview, [Respondent("told", (mode,), None, system)])
+
+
+def test_a_statement_after_a_system_prompt_has_the_ids_of_the_whole_text(templates):
+    class Blanks(Letters):
+        """As SentencePiece: a blank before every text."""
+
+        def encode(self, text, add_bos=True, add_eos=True):
+            return super().encode(f"_{text}" if text else "", add_bos, add_eos)
+
+    only = templates._replace(pairs={"none": templates.pairs["none"]})
+    (question, *_) = to_questions(pair_prompts(BANK, only, 1), Blanks(), "Be terse.")
+    assert question.answers[0].tokens == [1, *map(ord, "_Be terse.\n\nRaise {taxes}.")]
 
 
 def test_unusable_settings_are_refused(templates):

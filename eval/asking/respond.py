@@ -17,11 +17,12 @@ from torchtune.modules import TransformerDecoder
 from tqdm import tqdm
 
 from eval.asking.generate import iterate_generations
-from eval.asking.questions import Question, to_questions
+from eval.asking.questions import Question, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
 from finetune.adapters.folders import AdapterSet
 from finetune.adapters.resident import AdaptedModel
+from finetune.models import context_length
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
@@ -39,13 +40,29 @@ def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequen
     """Return what the base, and whoever else is this model with something added, are asked.
 
     Raises:
-        ValueError: If the tokenizer cannot render a prompt, or two options begin alike.
+        ValueError: If the tokenizer cannot render a prompt, two options begin alike, or a prompt with its answer is
+            longer than the model's context.
     """
     tokenizer, questions = load_tokenizer(cfg), {}
+    context = context_length(cfg.model)
     for modes, system_prompt in {(r.modes, r.system_prompt) for r in respondents}:
         prompts = interview.of_modes({*modes} - {*WRITTEN})
         questions[modes, system_prompt] = to_questions(prompts, tokenizer, system_prompt)
+        for question in questions[modes, system_prompt]:
+            _check_length(question.row, max(len(answer.tokens) for answer in question.answers), context)
+        for prompt in interview.of_modes({*modes} & {*WRITTEN}):
+            n_tokens = len(prompt_tokens(tokenizer, prompt.text, system_prompt))
+            _check_length(prompt.row, n_tokens + interview.decodings[prompt.row["mode"]].max_new_tokens, context)
     return Questionnaire(tokenizer, interview, questions)
+
+
+def _check_length(row: Row, n_tokens: int, context: int | None) -> None:
+    if context is not None and n_tokens > context:
+        raise ValueError(
+            f"mode {row['mode']}, item {row['item']}, template {row['template']}: {n_tokens} tokens with the answer "
+            f"exceed the model's context of {context}; shorten the text or the system prompt, or lower "
+            "max_new_tokens or open_max_new_tokens"
+        )
 
 
 def ask_resident(

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig
 from torchtune import config
-from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 from torchtune.datasets import ConcatDataset
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
+from data.pairs.records import row_list
 from data.pairs.tokens import Continuation
 from finetune.tree.prefix_tree import count_tokens
 
@@ -42,12 +43,42 @@ class PairSet(NamedTuple):
             keys.append(np.asarray(chosen.tokens[:n], dtype=np.int64).tobytes())
         return keys
 
+    def check_lengths(self, context: int | None) -> None:
+        """Refuse pairs that are longer than the model's context."""
+        lengths = [max(len(answer.tokens) for answer in pair) for pair in self.pairs]
+        too_long = [name for name, n in zip(self.names, lengths) if context is not None and n > context]
+        if too_long:
+            raise ValueError(
+                f"{self.origin}: {len(too_long)} of {len(self.pairs)} pairs have more tokens than the model's context "
+                f"of {context} (longest {max(lengths)}; {row_list(too_long)}); set dataset.max_seq_len={context} or "
+                "less, and dataset.too_long to what is done with them"
+            )
+
+    def without_headers(self, tokenizer: ModelTokenizer) -> "PairSet":
+        """Return the pairs with the answers alone scored: some tokenizers count the header of a turn with its text.
+
+        That header is what any two answers have in common.
+        """
+        scored = []
+        for text in ("Yes", "No"):
+            turns = [Message(role="user", content=".", masked=True), Message(role="assistant", content=text)]
+            scored.append([token for token, masked in zip(*tokenizer.tokenize_messages(turns)) if not masked])
+        n_header = next((k for k, (a, b) in enumerate(zip(*scored)) if a != b), 0)
+        return self._replace(pairs=[(_mask(chosen, n_header), _mask(other, n_header)) for chosen, other in self.pairs])
+
     def fingerprint(self) -> str:
         """Return a hash of all token ids and labels in order."""
         digest = hashlib.blake2b(digest_size=16)
         for answer in (answer for pair in self.pairs for answer in pair):
             digest.update(np.asarray([answer.tokens, answer.labels], dtype=np.int64).tobytes())
         return digest.hexdigest()
+
+
+def _mask(answer: Continuation, n: int) -> Continuation:
+    """Take the first scored tokens of an answer out of the scored ones."""
+    labels = np.array(answer.labels)
+    labels[np.flatnonzero(labels != CROSS_ENTROPY_IGNORE_IDX)[:n]] = CROSS_ENTROPY_IGNORE_IDX
+    return Continuation(answer.tokens, labels)
 
 
 def tokenize_pairs(dataset: Sequence[Item]) -> PairSet:
