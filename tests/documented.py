@@ -5,21 +5,29 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
 from fault_server import FaultServer, completion
 from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaTokenizer
 
 from data.recipe.pages import LocalServer
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
+# the chat template of Mistral-7B-Instruct-v0.2
+MISTRAL_V1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' [INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
 SMALL = {**TINY, "max_seq_len": 1024}
 # NF4 quantizes 64 x 256 values at a time, so no weight may be smaller
 BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
@@ -65,6 +73,17 @@ def pairs_file(tmp_path):
     return path
 
 
+@cache
+def mistral_tokenizer() -> dict[str, str]:
+    """Return the tokenizer's files of the folder of Mistral-7B-Instruct-v0.2."""
+    vocabulary = Path(find_spec("mistral_common").submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
+    with TemporaryDirectory() as folder:
+        shutil.copy(vocabulary, Path(folder) / "tokenizer.model")
+        LlamaTokenizer.from_pretrained(folder, legacy=False).save_pretrained(folder)
+        files = {name: (Path(folder) / name).read_text() for name in ("tokenizer.json", "tokenizer_config.json")}
+    return files | {"chat_template.jinja": MISTRAL_V1}
+
+
 def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Path]:
     """Return overrides for a big model's config, and its random checkpoint in the true layout."""
     llama = name.startswith("llama")
@@ -73,10 +92,12 @@ def shrunken(name: str, tmp_path: Path, pairs_file: Path) -> tuple[list[str], Pa
     small = {**SMALL, **(BLOCKS_OF_NF4 if "qlora" in name else {})}
     sizes = {**small, "vocab_size": vocabulary, "rope_base": base}
     folder = write_llama_folder(tmp_path / "model", sizes, tied=False, n_files=n_files)
-    package, file = (
-        ("llama_models", "llama3/tokenizer.model") if llama else ("mistral_common", "data/tokenizer.model.v1")
-    )
-    tokenizer = Path(find_spec(package).submodule_search_locations[0]) / file
+    if llama:
+        tokenizer = Path(find_spec("llama_models").submodule_search_locations[0]) / "llama3" / "tokenizer.model"
+    else:
+        tokenizer = folder
+        for file, text in mistral_tokenizer().items():
+            (folder / file).write_text(text)
     # a mixture has two sets
     datasets = ["dataset.left", "dataset.right"] if name.endswith("identical_prompts") else ["dataset"]
     changed = ("num_layers", "num_heads", "num_kv_heads", "embed_dim", "intermediate_dim", "max_seq_len")

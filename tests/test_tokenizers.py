@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mistral_common
 import pytest
+from documented import MISTRAL_V1
 from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
@@ -32,11 +33,6 @@ LLAMA2 = (
     "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}"
     "{% elif m.role == 'assistant' %}{{ ' ' + m.content.strip() + ' ' + eos_token }}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
-)
-# of the folders of Mistral-7B-Instruct-v0.2 and v0.3
-MISTRAL_V1 = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' [INST] ' + m.content + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
 MISTRAL_V3 = MISTRAL_V1.replace("' [INST] '", "'[INST] '").replace("' [/INST]'", "'[/INST]'")
 R1 = (
