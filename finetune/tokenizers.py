@@ -99,8 +99,8 @@ class HFChatTokenizer(ModelTokenizer, Transform):
             listed = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
             ends += listed if isinstance(listed, list) else [listed]
         turns = [Message(role="user", content="Question."), Message(role="assistant", content="Answer.")]
-        after = self._render(turns, for_answer=False).rpartition("Answer.")[2]
-        if end := self._control_text.search(after):
+        _, answered, after = self._render(turns, for_answer=False).rpartition("Answer.")
+        if answered and (end := self._control_text.search(after)):
             ends.append(self._control[end[0]])
         return [*dict.fromkeys(end for end in ends if end is not None)]
 

@@ -123,6 +123,7 @@ def test_an_answer_ends_where_the_template_ends_it(folder):
     bare = tokenizer.tokenize_messages([user("."), answer("agree")], add_end_tokens=False)
     assert tokenizer.tokenize_messages([user("."), answer("agree \n")], add_end_tokens=False) == bare
     shouts = hf_chat_tokenizer(folder(CHATML.replace("m.content", "m.content | upper")))
+    assert shouts.stop_tokens == tokenizer.stop_tokens
     with pytest.raises(ValueError, match="rewrites the answer 'agree'"):
         shouts.tokenize_messages([user("."), answer("agree")], add_end_tokens=False)
 
