@@ -215,6 +215,25 @@ def test_fenced_object():
     assert object_parser(RULES)(f"```json\n{GOOD}\n```\n")["lean"] == 12
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json {GOOD}```",
+        f"<think>{{'lean': 3}}</think>\n{GOOD}",
+        f"{GOOD}\n\nThe post speaks of taxes.",
+        f"```json\n{GOOD}\n```\nThe post speaks of taxes.",
+    ],
+)
+def test_object_with_thinking_before_it_and_words_behind_it(text):
+    assert object_parser(RULES)(text) == json.loads(GOOD)
+
+
+@pytest.mark.parametrize("text", [f"{GOOD}\n{GOOD}", f"{GOOD} or [12]", f"<think>{GOOD}"])
+def test_two_objects_or_an_open_thinking_block_are_none(text):
+    with pytest.raises(ValueError, match="not a JSON object"):
+        object_parser(RULES)(text)
+
+
 def test_option_logprobs(client):
     likeliest = [{"token": t, "logprob": p, "bytes": None} for t, p in (("A", -1.0), (" A", -2.0), ("B", -3.0))]
     logprobs = {"content": [{**likeliest[0], "top_logprobs": likeliest}]}

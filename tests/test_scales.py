@@ -39,7 +39,7 @@ def fuzzed(rng, labels):
         f"{number}%", f"{number}/{int(top) + rng.randint(1, 80)}", f"{number}/0", f"I{'I' * rng.randrange(3)}",
         f"{label} ({other})", f"{label}\n\n{prose} So the label is {other}.", f"{label}\n{other}",
         f"{prose} {label}", f"It is {label}", f"not {label}", f"{label}? {other}!", prose, "", pad, "N/A", "three",
-        "none", "null", "½", "３", "²", "٣", "③", f"{int(top) + rng.randint(1, 9000)}", f"0{number}", f"{number}e0",
+        "none", "null", "½", "²", "٣", "③", f"{int(top) + rng.randint(1, 9000)}", f"0{number}", f"{number}e0",
         f"0x{number}", f"+{number}", f"{number}th", f"no {label}", f"{label} {prose}", f"[{number}, {another}]",
         f'{{"stance": {number}}}', f"{number} of {top}", "refusals", "no refusal", "refusal/5", f"refused {number}",
         f"#{number}", f"{number}=", f"{another}: {number}", f"Label: {number} / {another}1",
@@ -69,6 +69,57 @@ def test_no_fuzzed_reply_is_read_wrongly(name):
     assert wrong == []
     assert n_read > 4000
     assert n_none > 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("**Score:** 3", "3"),
+        ("**Label**: 3", "3"),
+        ("3 = neutral", "3"),
+        ("3 = neutral or undecided: it describes", "3"),
+        ("2 - mostly for it", "2"),
+        ("2 = mostly for it: more speaks for it than against it", "2"),
+        ("<think>It could be 3 or 4.</think>\n\n2", "2"),
+        ("Let me think, 3?\n</think>\n2", "2"),
+        (r"\boxed{2}", "2"),
+        (r"The reasons are even.</think>Answer: $\boxed{\text{3}}$", "3"),
+        ("```\n3\n```", "3"),
+        ("```3```", "3"),
+        ("３", "3"),
+        ("“3”", "3"),
+        ("\u200b3\u00a0", "3"),
+        # a count in the reason is no second label
+        ("4 (It criticises 2 of the programmes.)", "4"),
+        ("4\nIt names 3 taxes and 2 people.", "4"),
+    ],
+)
+def test_what_judges_write_beside_a_label(text, label):
+    assert STANCE.read(text) == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7/10",
+        "3 or 4",
+        "3 = neutral, or 4",
+        "5 = neutral",
+        "1 - against it",
+        "<think>It is 2",
+        "<think>\n2",
+        "<think>a</think>\n<think>2",
+        r"\boxed{2} or \boxed{3}",
+        "²",
+        "③",
+        "4 (it could be 3)",
+        "4 (3 or 2)",
+        "4\nNo, 3 is better.",
+    ],
+)
+def test_what_is_ambiguous_is_not_read(text):
+    with pytest.raises(ValueError, match="labels|names|says"):
+        STANCE.read(text)
 
 
 def test_random_bytes_are_never_a_label_that_they_do_not_begin_with():

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Answers in writing are read strictly: each case says what must come out, None for no answer."""
 
+import functools
+import itertools
+import string
+import unicodedata
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.asking import written_answers
 from eval.asking.written_answers import Decoding, Writing, read_option, written_row
-from eval.statements.prompts import Prompt
+from eval.statements.instruments import load_instrument
+from eval.statements.prompts import LABELS, Prompt
 
 OPTIONS = ("strongly disagree", "disagree", "agree", "strongly agree")
 DIGITS, LETTERS, BACKWARDS, TO_I = tuple("1234"), tuple("ABCD"), tuple("4321"), tuple("FGHI")
@@ -37,6 +45,7 @@ DIGITS, LETTERS, BACKWARDS, TO_I = tuple("1234"), tuple("ABCD"), tuple("4321"), 
         ("I.", TO_I, 3),
         ("I. strongly agree", TO_I, 3),
         ("4 - strongly agree", DIGITS, 3),
+        ("3 = agree", DIGITS, 2),
         ("Agree", DIGITS, 2),
         ('"agree"', OPTIONS, 2),
         ("I strongly agree.", OPTIONS, 3),
@@ -47,6 +56,68 @@ DIGITS, LETTERS, BACKWARDS, TO_I = tuple("1234"), tuple("ABCD"), tuple("4321"), 
 )
 def test_what_is_an_answer(text, said, option):
     assert read_option(text, OPTIONS, said) == option
+
+
+WORLD = ("Pas du tout d’accord", "Plutôt d’accord", "Übermäßig richtig", "同意。", "\u200bNo\u00a0opinion ", "不同意")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "option"),
+    [
+        *((option, WORLD, k) for k, option in enumerate(WORLD)),
+        ("plutôt d'accord.", WORLD, 1),
+        ("U\u0308berma\u0308ßig richtig", WORLD, 2),
+        ("ÜBERMÄSSIG RICHTIG", WORLD, 2),
+        ("同意", WORLD, 3),
+        ("「不同意」", WORLD, 5),
+        ("No opinion", WORLD, 4),
+        ("Ｂ", tuple("ABCDEF"), 1),
+        ("Ｂ。同意吗", tuple("ABCDEF"), 1),
+        ("２．", tuple("123456"), 1),
+        ("answer: b", tuple("ABCDEF"), 1),
+        ("**Answer:** b", tuple("ABCDEF"), 1),
+        (r"\boxed{B}", tuple("ABCDEF"), 1),
+        (r"The answer is $\boxed{\text{B}}$.", tuple("ABCDEF"), 1),
+        ("<think>A or C?</think>\nB", tuple("ABCDEF"), 1),
+        ("A, then?\n</think>\n\nB", tuple("ABCDEF"), 1),
+        ("```\nB\n```", tuple("ABCDEF"), 1),
+        # what may mean another one stays unread
+        ("<think>B", tuple("ABCDEF"), None),
+        ("<think>\nB", tuple("ABCDEF"), None),
+        ("answer: b or c", tuple("ABCDEF"), None),
+        ("The answer is a", tuple("ABCDEF"), None),
+        (r"\boxed{A} or \boxed{B}", tuple("ABCDEF"), None),
+        ("②", tuple("123456"), None),
+        ("2²", tuple("123456"), None),
+        ("同意 不同意", WORLD, None),
+    ],
+)
+def test_answers_in_other_forms_of_unicode_and_dress(text, said, option):
+    assert read_option(text, WORLD, said) == option
+
+
+def test_options_that_begin_alike_or_hold_another_are_told_apart():
+    options = ("Agree", "Agree: fully", "Agree. With doubts", "Yes and no", "Yes", "Answer A")
+    assert [read_option(option, options, options) for option in options] == list(range(6))
+    assert read_option("Agree: fully.", options, options) == 1
+    assert read_option("yes", ("Yes", "YES."), ("Yes", "YES.")) is None
+
+
+FORMS = [str, str.upper, str.lower, str.title, *(functools.partial(unicodedata.normalize, f) for f in ("NFD", "NFKC"))]
+DRESS = ["{}", '"{}"', "“{}”", "«{}»", "**{}**", "{}.", "{}。", "\u200b{}\ufeff", "\u00a0{}\u3000", "```\n{}\n```"]
+DRESS += ["<think>hm</think>{}", r"\boxed{{{}}}", "Answer: {}", "The answer is: **{}**"]
+SHIPPED = sorted(path.stem for path in Path(written_answers.__file__).parents[1].joinpath("instruments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_option_of_every_shipped_instrument_is_read_in_every_form(name):
+    options = load_instrument(name).options
+    wide = {ord(c): ord(c) + 0xFEE0 for c in string.ascii_letters + string.digits}
+    for said in (options, *(tuple(labels[: len(options)]) for labels in LABELS.values())):
+        for k, dress, form in itertools.product(range(len(options)), DRESS, [*FORMS, lambda t: t.translate(wide)]):
+            assert read_option(dress.format(form(options[k])), options, said) == k, (dress, form)
+            if said != options and form not in (str.lower,):
+                assert read_option(dress.format(form(said[k])), options, said) == k, (dress, form)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +141,9 @@ def test_what_is_an_answer(text, said, option):
         ("5", DIGITS),
         ("3", OPTIONS),  # no labels were shown
         ("3. disagree", DIGITS),
+        ("3 = disagree", DIGITS),
+        ("3 = 1 + 2", DIGITS),
+        ("3 = undecided", DIGITS),
         ("1. strongly disagree 2. disagree 3. agree", DIGITS),
         ("1. strongly disagree\n2. disagree\n3. agree", DIGITS),
         ("strongly disagree\ndisagree", OPTIONS),

@@ -4,6 +4,7 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,16 @@ Messages = Sequence[Mapping[str, str]]
 # A rule is a range of integers, the texts to choose from, or `str` for any text that is not empty.
 Rule = range | Collection[str] | type[str]
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+# What stands before the end of a thinking block is no part of the answer; some templates open the block in the prompt.
+_THINKING = re.compile(r".*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"\s*```(?:[a-z]+(?=\s))?\s*(.*?)\s*```(.*)", re.DOTALL)
+_BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}?\}\$*")
+_PLAIN_MARKS = str.maketrans(
+    dict.fromkeys("‘’‚‛ʼ′´", "'")
+    | dict.fromkeys("“”„‟«»‹›「」『』″", '"')
+    | dict.fromkeys("‐‑−", "-")
+    | {mark: f"{plain} " for mark, plain in zip("。｡！？；：，", "..!?;:,")}
+)
 
 
 class Request(NamedTuple):
@@ -63,19 +73,43 @@ class Failure(NamedTuple):
     is_empty: bool = False
 
 
-def object_parser(rules: Mapping[str, Rule]) -> Callable[[str], dict[str, Any]]:
-    """Return a reader of a JSON object that has exactly the fields asked for; it may stand in a Markdown fence.
+def plain_text(text: str) -> str:
+    """Return a text in one form of Unicode: what looks alike is alike afterwards.
 
-    The reader raises ValueError if the text is no JSON object, or a field is missing, unknown or outside its rule. The
+    NFKC, but for numbers that are no plain digits: ``²``, ``½`` and ``③`` stay. Quotes, hyphens and the full stops of
+    Chinese and Japanese become plain ones. Characters without a width go. Every line has single blanks.
+    """
+    kept = text.translate(_PLAIN_MARKS)
+    kept = "".join(c if unicodedata.category(c) in ("No", "Nl") else unicodedata.normalize("NFKC", c) for c in kept)
+    kept = "".join(c for c in kept if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f")
+    lines = unicodedata.normalize("NFC", kept).splitlines()
+    return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def written_answer(text: str) -> str:
+    r"""Return the answer that a model wrote, without its closed thinking block, a fence around it and ``\boxed{}``."""
+    answer = _THINKING.sub("", text, count=1)
+    if fence := _FENCE.fullmatch(answer):
+        answer = f"{fence[1]}\n{fence[2]}"
+    return _BOXED.sub(r"\1", answer).strip()
+
+
+def object_parser(rules: Mapping[str, Rule]) -> Callable[[str], dict[str, Any]]:
+    """Return a reader of a JSON object that has exactly the fields asked for.
+
+    It may stand in a Markdown fence or after a thinking block, and words may follow it, but no other object. The
+    reader raises ValueError if the text is no JSON object, or a field is missing, unknown or outside its rule. The
     message lists all of that.
     """
 
     def parse(text: str) -> dict[str, Any]:
-        fence = _FENCE.fullmatch(text.strip())
+        written = written_answer(text)
         try:
-            answer = json.loads(fence[1] if fence else text)
+            answer, end = json.JSONDecoder().raw_decode(written)
         except json.JSONDecodeError as error:
             raise ValueError(f"not a JSON object ({error.msg} at character {error.pos})") from error
+        if re.search(r"[{}\[\]]", written[end:]):
+            raise ValueError(f"not a JSON object (more than one, from character {end})")
         if not isinstance(answer, dict):
             raise ValueError(f"a {type(answer).__name__}, not a JSON object")
         problems = [f"unknown field {name!r}" for name in answer if name not in rules]

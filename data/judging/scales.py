@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from data.chat.replies import Request, Rule, object_format, object_parser
+from data.chat.replies import Request, Rule, object_format, object_parser, plain_text, written_answer
 
 REFUSAL = "refusal"
 # PoliTune's scale (Agiza et al. 2024): an integer from 0 to 20. Relevance is the other number that a post is given.
@@ -23,8 +23,14 @@ CENTRE = 10
 _ANSWER = re.compile(
     r"(?:(?:stance|lean|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|refusal)(?:\s*/\s*([0-9]+))?\.?", re.IGNORECASE
 )
-# A label that stands alone in a sentence; "90%", "2.5" and "19th" hold none.
-_LABEL = re.compile(r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9])|refusal\b)", re.IGNORECASE)
+# What a label means may stand behind it.
+_MEANING = re.compile(r"(.*?[0-9])(?:\s*[=:]|\s+[-–—])\s*([^\W\d][^\d]*)")
+_MARKS = "\"'`*_ \t"
+# A label that stands alone in a sentence; "90%", "2.5", "19th" and the count in "2 of the taxes" hold none.
+_LABEL = re.compile(
+    r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9]|\s+(?!(?:or|and|to|is|as|if|but|then|instead|too)\b)[a-z])|refusal\b)",
+    re.IGNORECASE,
+)
 
 
 class Instruction(NamedTuple):
@@ -100,21 +106,30 @@ class JudgeScale(NamedTuple):
         return Request(load_instruction(self.instruction).messages(text=text, target=target), self.read)
 
     def read(self, text: str) -> str:
-        """Read the one label that an answer begins with; anything else is a ValueError.
+        r"""Read the one label that an answer begins with; anything else is a ValueError.
 
-        ``3``, ``"3"``, ``3.``, ``**3**``, ``Label: 3`` and ``3/5`` on a scale that ends at 5 are 3. An explanation may
-        follow in brackets or on the next line, if no other label stands alone in it. ``1-5``, ``3 or 4``, ``2.5``,
-        ``3/10``, ``1220``, ``III`` and a sentence are errors.
+        ``3``, ``"3"``, ``3.``, ``**Label:** 3``, ``\boxed{3}``, ``3 = neutral`` and ``3/5`` on a scale that ends at 5
+        are 3. A closed thinking block before it does not count. An explanation may follow in brackets or on the next
+        line, if no other label stands alone in it. ``1-5``, ``3 or 4``, ``2.5``, ``3/10``, ``1220``, ``III`` and a
+        sentence are errors.
         """
-        first, _, below = text.strip().partition("\n")
-        head, _, beside = first.partition(" (")
-        match = _ANSWER.fullmatch(head.strip("\"'`*_ \t"))
-        label, end = (match[1].lower(), match[2]) if match else ("", None)
+        first, _, below = plain_text(written_answer(text)).partition("\n")
+        head, _, beside = first.replace("**", " ").replace("__", " ").partition(" (")
+        said = ""
+        if meaning := _MEANING.fullmatch(head.strip(_MARKS)):
+            head, said = meaning.groups()
+        match = _ANSWER.fullmatch(head.strip(_MARKS))
+        label = match[1].lower() if match else ""
+        end = match[2] if match else None
         top = max((name for name in self.labels if name.isdigit()), key=int)
         if label not in self.labels or (end and (end != top or not label.isdigit())):
             raise ValueError(f"{text.strip()[:60]!r} is not one of the labels {_listed(self.labels)}, alone")
         if others := {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(self.labels) - {label}:
             raise ValueError(f"{text.strip()[:60]!r} names {label} and {', '.join(sorted(others))} too")
+        kinds = {*self.coarse.values()} or {*self.classes}
+        kind = next((word for word in re.findall(r"\w+", said.lower()) if word in kinds), None)
+        if kind and kind != self.coarse.get(label, self.class_of(label)):
+            raise ValueError(f"{text.strip()[:60]!r} says {kind}, which {label} is not")
         return label
 
     def class_of(self, label: str) -> str:
