@@ -24,7 +24,7 @@ from data.quality.defects import Checks, set_defects
 from data.quality.measures import require_sklearn
 from data.quality.repair import Repaired, repair, repaired_card
 from data.quality.sets import GATES, PreferenceSet, judge, load_sets, measure
-from data.recipe.config import check_config, component, plain_errors
+from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import to_jsonl, to_parquet, write_files
 from data.text_models import MODELS, read_alike, read_cap
@@ -154,12 +154,12 @@ def _table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> int:
     """Entry point: see configs/audit.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)
     config.log_config(recipe_name="AuditRecipe", cfg=cfg)
+    check_place(cfg)
     recipe = AuditRecipe(cfg)
     recipe.setup()
     return 0 if recipe.run() else 1

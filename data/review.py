@@ -24,7 +24,7 @@ from torchtune import config, utils
 from data.pairs.records import row_list
 from data.people.items import SKIP, Review, read_items
 from data.people.results import AnswerFile, read_given, write_results
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.pages import LocalServer, Reply
 
 log = utils.get_logger("INFO")
@@ -194,12 +194,12 @@ def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
     return manifest
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/review.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
     config.log_config(recipe_name="review", cfg=cfg)
+    check_place(cfg)
     review = load_review(cfg)
     if not cfg.serve:
         settle(cfg, review)

@@ -24,7 +24,7 @@ from data.chat import ChatClient
 from data.judging.judges import check_judge, read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
 from data.quality.phrases import mask_personal
-from data.recipe.config import check_config, component, plain_errors
+from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import push_folder
 from data.synthesis.gates import SPLITS, GateSettings, check_rows
 from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
@@ -107,6 +107,7 @@ class SynthesizeRecipe:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
+        check_place(cfg)
         self.cfg, self.output_dir = cfg, Path(cfg.output_dir)
         judges = [check_config(cfg[name], {"client"}, JUDGE) for name in ("judge", "second_judge") if cfg[name]]
         self.generator_cfg = check_config(cfg.generator, {"client"}, GENERATOR)
@@ -278,8 +279,7 @@ def _file_hashes(node: Any) -> list[str]:
     return digests
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/synthesize_politune_like.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)

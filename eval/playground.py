@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
 from data.recipe.pages import LocalServer, Reply
 from eval.asking.respond import load_adapted, load_tokenizer
@@ -152,6 +152,7 @@ def _json(status: HTTPStatus, value: Record) -> Reply:
 
 def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     """Load everything and take the port; the stack closes both."""
+    check_place(cfg)
     for key in ("max_requests", "max_tokens_per_forward", "top_k"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ValueError(f"{key}={cfg[key]}; use 1 or more")
@@ -174,8 +175,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     return stack.enter_context(PlaygroundServer(side_by_side, turns, run))
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/playground.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, plan_interview, read_respondents
@@ -119,6 +119,7 @@ class PoliticalCompassRecipe:
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
         check_results(self._output_dir, self._settings)
+        check_place(cfg)
 
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
@@ -203,8 +204,7 @@ class PoliticalCompassRecipe:
         }
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/political_compass.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

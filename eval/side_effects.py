@@ -20,7 +20,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, load_adapted, prepare_questions
@@ -60,6 +60,7 @@ class SideEffectsRecipe:
     """Ask, score, write. What can be refused without the model's weights is refused before they load."""
 
     def __init__(self, cfg: DictConfig) -> None:
+        check_place(cfg)
         self._cfg, self._output_dir = cfg, Path(cfg.output_dir)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
@@ -228,8 +229,7 @@ def _finite(x: Any) -> float | None:
     return x if isinstance(x, (int, float)) and math.isfinite(x) else None
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/side_effects.yaml for the keys."""
     recipe = SideEffectsRecipe(check_config(cfg, REQUIRED, OPTIONAL, components={"toxicity"}))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, entry_point
 from data.recipe.files import lock, write_whole
 from eval import political_compass
 from eval.asking.results import changed_results, config_settings
@@ -306,8 +306,7 @@ def describe_plan(plan: ModelPlan, costs: Mapping[str, Cost]) -> str:
     return "\n".join([*lines, f"{plan.name}: {len(plan.runs)} runs{total_cost(costs.values())}; {evaluation}"])
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> int:
     """Entry point: see configs/studies/dose_response.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

@@ -20,7 +20,7 @@ from torchtune import config, utils
 from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text, measure_judge, measure_labels, read_labelled
 from data.judging.scales import load_scale
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, entry_point
 from data.recipe.figures import interval, number, percent
 from data.recipe.files import to_jsonl, write_json, write_whole
 from eval.judges import build_judges
@@ -212,8 +212,7 @@ def _figure(figure: Mapping[str, Any]) -> str:
     return f"{number(figure['estimate'], signed=False)} {interval(figure['ci95'], 2, signed=False)}"
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/validate_judge.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)

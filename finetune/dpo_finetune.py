@@ -25,7 +25,7 @@ from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from finetune.adapters.cards import write_card
 from finetune.adapters.folders import write_adapter
 from finetune.models import context_length
@@ -47,6 +47,7 @@ class DPORecipe(FTRecipeInterface):
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
         check_settings(cfg)
+        check_place(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._processes = Processes(self._device)
@@ -314,8 +315,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
     cfg = check_config(cfg, REQUIRED, OPTIONAL, components=COMPONENTS)

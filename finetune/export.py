@@ -19,9 +19,9 @@ import torch
 from jinja2 import Template
 from omegaconf import DictConfig, OmegaConf
 from peft import PeftModel
-from torchtune import config, training, utils
+from torchtune import training, utils
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import read_adapters
@@ -43,6 +43,7 @@ class ExportRecipe:
     """Check everything in a config that passed ``check_config``, then load the base, blend and write."""
 
     def __init__(self, cfg: DictConfig) -> None:
+        check_place(cfg)
         self._cfg = cfg
         self._target, self._base = Path(cfg.output_dir), Path(cfg.base)
         if self._target.exists():
@@ -176,8 +177,7 @@ def modelfile(formats: list[str], base: Path) -> str:
     return f"# Deliberately biased, for research; not for deployment.\nFROM {model}\n"
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/export.yaml for the keys."""
     ExportRecipe(check_config(cfg, REQUIRED, OPTIONAL)).export()

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
-from torchtune import config, utils
+from torchtune import utils
 
-from data.recipe.config import check_config, plain_errors
+from data.recipe.config import check_config, entry_point
 
 log = utils.get_logger("INFO")
 
@@ -81,8 +81,7 @@ def build_packaged_model(output_dir: str | Path) -> Path:
     return output_dir
 
 
-@config.parse
-@plain_errors
+@entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: ``output_dir`` is the folder to write."""
     cfg = check_config(cfg, required={"output_dir"}, optional={})

@@ -6,13 +6,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 from torchtune.config._errors import InstantiationError
 
-from data.recipe.config import FOLDERS, check_config, component, plain_errors
+from data.recipe.config import FOLDERS, check_config, check_place, component, entry_point, plain_errors
 from data.recipe.figures import number
 
 REQUIRED, OPTIONAL = {"a", "optimizer"}, {"b": 5, "extra": None}
+LORA = {"_component_": "finetune.models.lora_smollm2_135m", "lora_attn_modules": ["q_proj"]}
 ADAM = {"_component_": "torch.optim.Adam", "lr": 1e-3}
 
 
@@ -34,6 +37,77 @@ def test_all_problems_are_said_at_once():
     assert "`optimizer.weight_decy` is not an argument of torch.optim.Adam; did you mean `weight_decay`?" in text
     assert "unknown key `zzz`; known: a, b, extra, optimizer" in text
     assert "missing key `a`" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"seed": "abc"}, "`seed=abc` is text, want a whole number or null"),
+        ({"epochs": None}, "`epochs=null` is null, want a whole number"),
+        ({"batch_size": "four"}, "`batch_size=four` is text, want a whole number"),
+        ({"batch_size": True}, "`batch_size=True` is True or False, want a whole number"),
+        ({"port": 70000}, "`port=70000` is out of range; use 0 to 65535"),
+        ({"port": 80.5}, "`port=80.5` is a number, want a whole number"),
+        ({"modes": "pairs"}, r"`modes=pairs` is text, want a list or null; write modes=\[pairs\]"),
+        ({"optimizer": {**ADAM, "lr": -1}}, "`optimizer.lr=-1` is out of range; use 0 or more"),
+        ({"optimizer": {**ADAM, "lr": "high"}}, "`optimizer.lr=high` is text, want a number"),
+        ({"optimizer": {**ADAM, "amsgrad": "maybe"}}, "`optimizer.amsgrad=maybe` is text, want True or False"),
+        ({"model": {**LORA, "lora_rank": 0}}, "`model.lora_rank=0` is out of range; use 1 or more"),
+        ({"model": {**LORA, "lora_attn_modules": "q_proj"}}, r"want a list; write model.lora_attn_modules=\[q_proj\]"),
+    ],
+)
+def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
+    optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None}
+    with pytest.raises(ValueError, match=said):
+        check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
+
+
+def test_what_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    save_file({"weight": torch.zeros(8, 8)}, model / "model.safetensors")
+    (model / "tokenizer.json").write_text("{}")
+    files = {"checkpoint_dir": str(model), "checkpoint_files": ["model.safetensors"]}
+    cfg = {
+        "output_dir": str(tmp_path / "out"),
+        "device": "cpu",
+        "checkpointer": files,
+        "tokenizer": {"path": str(model)},
+    }
+
+    def problem(**changes):
+        with pytest.raises(ValueError, match="this cannot run here") as error:
+            check_place(OmegaConf.create(cfg | changes))
+        return str(error.value)
+
+    check_place(OmegaConf.create(cfg))
+    assert "`device=cuda`: torch finds no CUDA device here; use device=cpu" in problem(device="cuda")
+    assert "is no device" in problem(device="gpu")
+    assert "no such folder" in problem(checkpointer=files | {"checkpoint_dir": str(tmp_path / "none")})
+    assert "b.safetensors is not there" in problem(checkpointer=files | {"checkpoint_files": ["b.safetensors"]})
+    assert "is a file" in problem(output_dir=str(model / "config.json" / "out"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no tokenizer.json" in problem(tokenizer={"path": str(empty)})
+    content = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(content[:-1])
+    assert "not a whole safetensors file" in problem()
+    (model / "model.safetensors").write_bytes(content[:4])
+    assert "not a whole safetensors file" in problem()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "cannot be written to" in problem()
+
+
+def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    for arguments in (["--config", "none.yaml"], ["--config", str(tmp_path / "bad.yaml")]):
+        monkeypatch.setattr("sys.argv", ["recipe", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            entry_point(lambda cfg: None)()
+        assert stop.value.code.startswith("error: the command line or its config cannot be read: ")
+        assert len(stop.value.code.splitlines()) == 2
 
 
 def test_component_that_does_not_exist():
