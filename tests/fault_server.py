@@ -111,6 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         if outcome in ("429", "500"):
             self._send(int(outcome), b'{"error": {"message": "try later"}}', {"Retry-After": self.owner.retry_after})
             return
+        if outcome == "quota":
+            self._send(429, b'{"error": {"message": "no money", "code": "insufficient_quota"}}')
+            return
         if outcome.isdigit():
             self._send(int(outcome), b'{"error": {"message": "no"}}')
             return

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from data.chat import ChatClient, Failure, Request
 from data.chat.replies import object_format, object_parser, option_logprobs
 
+PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
 RULES = {"lean": range(21), "topic": ("taxes", "health"), "why": str}
 GOOD = '{"lean": 12, "topic": "taxes", "why": "It says so."}'
 
@@ -78,14 +79,74 @@ def test_call_that_keeps_failing_is_a_failure_and_is_not_kept(client, fault, nam
         assert chat.ask(ask("hello")).text == "hello"
 
 
-@pytest.mark.parametrize(("retry_after", "n_calls", "least_s"), [("0", 3, 0.0), ("0.3", 3, 0.6), ("300", 1, 0.0)])
-def test_wait_that_the_server_names_counts_unless_it_is_too_long(client, retry_after, n_calls, least_s):
+@pytest.mark.parametrize(("retry_after", "n_calls", "least_s"), [("0", 3, 0.0), ("0.3", 3, 0.6), (PAST, 3, 0.0)])
+def test_wait_that_the_server_names_counts(client, retry_after, n_calls, least_s):
     with FaultServer(echo, fault_rate=1.0, faults=("429",), retry_after=retry_after) as server:
         start = time.monotonic()
         result = client(server.url, max_retries=2).ask(ask("x"))
         assert least_s <= time.monotonic() - start < least_s + 5
         assert len(server.calls) == n_calls
         assert result.reason == f"HTTP 429: Error code: 429 - try later (tried {n_calls} times)"
+
+
+@pytest.mark.parametrize("wait", ["300", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_wait_that_is_too_long_ends_the_run_once(client, wait):
+    with FaultServer(echo, fault_rate=1.0, faults=("429",), retry_after=wait) as server:
+        with pytest.raises(RuntimeError, match=r"at most 120 s are waited.*start the same command later"):
+            client(server.url).ask(ask("x"))
+        assert len(server.calls) == 1
+
+
+def test_a_quota_that_is_used_up_ends_the_run_once(client, monkeypatch):
+    with FaultServer(echo, fault_rate=1.0, faults=("quota",)) as server:
+        with pytest.raises(RuntimeError, match=r"quota of the key is used up.*start the same command again"):
+            list(client(server.url, max_concurrency=1).chat_many(ask(str(n)) for n in range(20)))
+        assert len(server.calls) <= 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000/v1", "localhost/v1", "htp://x/v1", "http:///v1"])
+def test_an_address_that_is_none_is_refused(client, address):
+    with pytest.raises(ValueError, match=r"no address; write it as http://127"):
+        client(address)
+
+
+@pytest.mark.parametrize("fault", ["500", "html", "gone"])
+def test_a_server_that_never_answers_is_noticed_within_seconds(client, fault, monkeypatch):
+    monkeypatch.setattr("data.chat.client._FIRST_ANSWER_S", 0.3)
+    with FaultServer(echo, fault_rate=1.0, faults=(fault,)) as server:
+        if fault == "gone":
+            server.http.server_close()
+        start = time.monotonic()
+        with pytest.raises(RuntimeError, match="in a row were not answered"):
+            list(client(server.url, max_retries=9, retry_wait_s=0.1).chat_many(ask(str(n)) for n in range(100)))
+        assert time.monotonic() - start < 5
+
+
+def test_a_parameter_that_is_null_is_not_sent(client):
+    with FaultServer(echo) as server:
+        client(server.url, params={"max_tokens": None, "max_completion_tokens": 5}).ask(
+            ask("x", max_tokens=9, seed=None)
+        )
+        (body,) = server.calls
+        assert {*body} == {"model", "messages", "max_completion_tokens"}
+
+
+def test_content_in_parts_is_joined_and_a_reasoning_alone_is_asked_once(client):
+    parts = [{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Yes, "}, {"type": "text", "text": "12."}]
+    answers = iter([parts, None, [parts[0]]])
+
+    def respond(body):
+        message = {"role": "assistant", "content": next(answers), "reasoning_content": "Hm."}
+        return completion(body, "", message=message)
+
+    with FaultServer(respond) as server:
+        chat = client(server.url)
+        assert chat.ask(ask("a")).text == "Yes, 12."
+        for question in "bc":
+            failure = chat.ask(Request([{"role": "user", "content": question}], int))
+            assert (failure.kind, failure.is_empty) == ("unreadable", True)
+        assert "without an answer" in client(server.url).ask(ask("b")).reason
+        assert len(server.calls) == 3
 
 
 def test_server_that_is_gone_stops_the_run(client):

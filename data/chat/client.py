@@ -6,15 +6,18 @@ counted :class:`~data.chat.replies.Failure`, never an empty reply. Replies are f
 messages, parameters), so a second run, also without a server, gives the same.
 """
 
+import email.utils
 import os
 import random
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 from tqdm import tqdm
@@ -24,6 +27,9 @@ from data.chat.replies import Failure, Messages, Reply, Request, read_reply
 
 REPAIR = "That answer cannot be used: {problem}. Answer again in exactly the form asked for, and write nothing else."
 _LONGEST_WAIT_S = 60.0
+_LONGEST_NAMED_WAIT_S = 120.0  # as openai's client has it
+_FIRST_ANSWER_S = 10.0  # a server that has answered nothing for so long is not tried again
+_NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
 
 
@@ -36,14 +42,14 @@ class ChatClient:
         base_url: Address that ends in ``/v1``. None asks no server: replies come from ``cache_dir`` alone (replay).
         cache_dir: Folder of the replies.
         params: Parameters of every call, such as ``temperature``, ``max_tokens``, ``seed``; those that OpenAI does not
-            have (``top_k``, ``guided_json``) too.
+            have (``top_k``, ``guided_json``) too. One that is null is not sent, whatever else asks for it.
         api_key_env: Environment variable that holds the key; servers of one's own need none.
         max_concurrency: Calls under way at once.
         timeout_s: Longest wait for one answer.
         max_retries: How often openai's client tries a call again after 408, 409, 429, 5xx, a timeout, a lost connection
             or nonsense (a body without an answer).
         retry_wait_s: First wait before that, doubled each time up to a minute, at random between half and all of it.
-            If the server names a time (``Retry-After``), that counts; over two minutes openai's client does not wait.
+            If the server names a time (``Retry-After``), that counts; over two minutes the run ends, to go on later.
         stop_after: So many unanswered calls in a row end the run: the server is gone.
 
     Attributes:
@@ -52,6 +58,7 @@ class ChatClient:
 
     Raises:
         ImportError: If ``openai`` is not installed and ``base_url`` is given.
+        ValueError: If ``base_url`` is no address.
     """
 
     model: str
@@ -75,6 +82,10 @@ class ChatClient:
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
         self._n_unanswered_in_a_row = 0
+        self._has_answered, self._first_call_at = False, 0.0
+        address = urlsplit(self.base_url or "http://none")
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"base_url={self.base_url}: no address; write it as http://127.0.0.1:8000/v1")
         self._create: Any = self._connect() if self.base_url else None
 
     def __reduce__(self) -> tuple:
@@ -92,7 +103,8 @@ class ChatClient:
             title: Text of the progress bar; None shows none.
 
         Raises:
-            RuntimeError: If the server refuses the key or the model, or ``stop_after`` calls failed in a row.
+            RuntimeError: If the server refuses the key or the model, has no quota left, names a wait of more than two
+                minutes, or left ``stop_after`` calls in a row unanswered.
         """
         window: deque[tuple[int, Future[Reply | Failure]]] = deque()
         pool = ThreadPoolExecutor(self.max_concurrency)
@@ -119,12 +131,17 @@ class ChatClient:
 
     def ask(self, request: Request) -> Reply | Failure:
         """Ask one question and, if its answer cannot be read, once more; a failure is a value here."""
-        messages, parse, params = list(request.messages), request.parse, {**(self.params or {}), **request.params}
+        messages, parse, own = list(request.messages), request.parse, self.params or {}
+        left_out = {name for given in (own, request.params) for name, value in given.items() if value is None}
+        params = {name: value for name, value in {**own, **request.params}.items() if name not in left_out}
         is_repair = False
         while True:
             reply = self._answer(messages, params)
             if isinstance(reply, Failure):
                 return self._failed(reply)
+            if not reply.text and not reply.top_logprobs:  # asking again would be paid for again
+                reason = f"a reasoning without an answer (finish_reason {reply.finish_reason}); allow more tokens"
+                return self._failed(Failure("unreadable", reason, reply.key, is_empty=True))
             try:
                 return reply._replace(parsed=parse(reply.text) if parse else reply.text, repaired=is_repair)
             except ValueError as problem:
@@ -200,6 +217,7 @@ class ChatClient:
         import httpx2
 
         n_retries = int(request.headers[_RETRY_COUNT])
+        self._first_call_at = self._first_call_at or time.monotonic()
         if n_retries:
             self._count(retries=1)
         try:
@@ -209,13 +227,27 @@ class ChatClient:
             result = Failure("unanswered", "timeout", key="")
         except (httpx2.RequestError, OSError) as error:
             result = Failure("unanswered", f"connection lost ({type(error).__name__}: {error})", key="")
+        self._has_answered = self._has_answered or isinstance(result, Reply)
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
-        named_waits = {response.headers.get("retry-after-ms", "0"), response.headers.get("retry-after", "0")}
-        if response.is_error and named_waits == {"0"}:
+        if response.is_error and (self._is_out_of_money(response) or self._is_dead(response)):
+            response.headers["x-should-retry"] = "false"
+        if response.is_error and _named_wait_s(response.headers) <= 0:
             wait_s = self.retry_wait_s * 2**n_retries * random.uniform(0.5, 1.0)
             response.headers["retry-after-ms"] = str(1000 * max(0.001, min(wait_s, _LONGEST_WAIT_S)))
         return response
+
+    def _is_dead(self, response: Any) -> bool:
+        """Return whether a server has given nothing but errors of its own since the first call, for some seconds."""
+        waited_s = time.monotonic() - self._first_call_at
+        return response.status_code >= 500 and not self._has_answered and waited_s > _FIRST_ANSWER_S
+
+    @staticmethod
+    def _is_out_of_money(response: Any) -> bool:
+        if response.status_code not in (402, 429):
+            return False
+        text = response.read().decode(errors="replace").lower()
+        return response.status_code == 402 or any(code in text for code in _NO_MONEY)
 
     def _post(self, messages: Messages, params: Mapping[str, Any], key: str) -> str | Failure:
         """Return the body of an answer as the server sent it, or why there is none."""
@@ -232,6 +264,16 @@ class ChatClient:
                     f"{self.base_url} refuses model {self.model!r}: {failure.reason}. Check base_url, model and the "
                     f"key in the environment variable {self.api_key_env}, then start the same command again"
                 ) from error
+            if self._is_out_of_money(error.response):
+                raise RuntimeError(
+                    f"{self.base_url}: the quota of the key is used up ({failure.reason}). What was answered is kept: "
+                    "pay for more, then start the same command again"
+                ) from error
+            if (wait_s := _named_wait_s(error.response.headers)) > _LONGEST_NAMED_WAIT_S:
+                raise RuntimeError(
+                    f"{self.base_url} wants no call for {wait_s:.0f} s ({failure.reason}); at most "
+                    f"{_LONGEST_NAMED_WAIT_S:.0f} s are waited. What was answered is kept: start the same command later"
+                ) from error
             if status < 500 and status not in (408, 409, 429):
                 return failure._replace(kind="refused")
             n_tries = int(error.request.headers[_RETRY_COUNT]) + 1
@@ -240,3 +282,15 @@ class ChatClient:
     def _count(self, **counts: int) -> None:
         with self._lock:
             self.counts.update(counts)
+
+
+def _named_wait_s(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a server asks to wait, by number or by date; 0 if it names none."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            return float(value) * unit
+        except ValueError:
+            if date := email.utils.parsedate_tz(value):
+                return email.utils.mktime_tz(date) - time.time()
+    return 0.0

@@ -167,8 +167,13 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
     try:
         completion = json.loads(text)
         choice, usage = completion["choices"][0], completion.get("usage") or {}
-        answer, logprobs = choice["message"].get("content") or choice["message"].get("refusal"), choice.get("logprobs")
-        if not (isinstance(answer, str) and answer.strip()) and not logprobs:
+        message, logprobs = choice["message"], choice.get("logprobs")
+        answer = message.get("content") or message.get("refusal")
+        if isinstance(answer, list):  # parts, of which those of a reasoning are no answer
+            answer = "".join(part.get("text") or "" for part in answer if part.get("type", "text").endswith("text"))
+            message = {"reasoning": "parts", **message}
+        has_reasoning = any(message.get(name) for name in ("reasoning_content", "reasoning"))
+        if not (isinstance(answer, str) and answer.strip()) and not logprobs and not has_reasoning:
             reason = f"nonsense: an answer without text (finish_reason {choice.get('finish_reason')})"
             return Failure("unanswered", reason, key, is_empty=True)
         tokens = (logprobs or {}).get("content") or []

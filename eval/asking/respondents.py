@@ -152,9 +152,10 @@ def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Colle
             f"labels={list(labels)}: a server's first token tells {sorted(LABELS)} apart, words it does not; "
             "add one of these, or leave choice out of its modes"
         )
-    if "seed" in (entry.get("params") or {}):
+    if (entry.get("params") or {}).get("seed") is not None:
         faults.append(
-            "params.seed would give every answer the same one; drop it: each answer's comes from the run's seed"
+            "params.seed would give every answer the same one; drop it: each answer's comes from the run's seed "
+            "(null sends none)"
         )
     if "base_url" not in entry:
         faults.append("no base_url; give the address that ends in /v1, or null to take replies from cache_dir alone")

@@ -109,6 +109,11 @@ def _plan(interview: Interview, respondent: Respondent, is_known: Callable[[list
     server = respondent.server or {}
     params = dict(server.get("params") or {})
     by_logprob = {**params, "temperature": 0, "max_tokens": 1, "logprobs": True}
+    for name in ("temperature", "max_tokens"):
+        if name in params and params[name] is None:  # the server takes no such field
+            by_logprob[name] = None
+    if "max_completion_tokens" in params:
+        by_logprob["max_completion_tokens"] = 1
     by_logprob["top_logprobs"] = server.get("n_top_logprobs", N_TOP_LOGPROBS)
     system: list[dict[str, Any]] = (
         [] if respondent.system_prompt is None else [{"role": "system", "content": respondent.system_prompt}]
@@ -126,7 +131,7 @@ def _plan(interview: Interview, respondent: Respondent, is_known: Callable[[list
         for prompt in prompts:
             sent = by_logprob
             if decoding is not None:
-                length = {"temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens}
+                length: dict[str, Any] = {"temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens}
                 sent = {"seed": decoding.seed_of(prompt.row), **length, **params}
             requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
         if requests:
@@ -138,7 +143,8 @@ def _decoding(decoding: Decoding, params: Mapping[str, Any]) -> Decoding:
     return decoding._replace(
         temperature=params.get("temperature", decoding.temperature),
         top_k=params.get("top_k"),
-        max_new_tokens=params.get("max_tokens", decoding.max_new_tokens),
+        max_new_tokens=params.get("max_tokens", params.get("max_completion_tokens", decoding.max_new_tokens))
+        or params.get("max_completion_tokens", decoding.max_new_tokens),
     )
 
 
@@ -149,6 +155,15 @@ def _ask_first(client: ChatClient, name: str, calls: Calls) -> Reply | Failure:
             f"respondents.{name}: the server refuses the first call of mode {calls.mode}: {first.reason}. Mend its "
             "params (fewer n_top_logprobs, say), or leave that mode out of its modes"
         )
+    if isinstance(first, Reply) and first.top_logprobs and calls.decoding is None:
+        likeliest = max(first.top_logprobs[0], key=first.top_logprobs[0].__getitem__)
+        if not likeliest.strip(" ▁") and not any(
+            x is not None for x in (option_logprobs(first.top_logprobs, calls.prompts[0].answers) or {}).values()
+        ):
+            raise ValueError(
+                f"respondents.{name}: the first token of an answer is a blank, whatever follows: it does not tell "
+                f"labels={calls.prompts[0].row['labels']} apart; use labels=[letters], or leave choice out of its modes"
+            )
     return first
 
 
