@@ -24,7 +24,7 @@ from torchtune import training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
-from finetune.adapters.folders import read_adapters
+from finetune.adapters.folders import read_adapter_config, read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -101,8 +101,12 @@ class ExportRecipe:
         dtype = training.get_dtype(self._cfg.dtype, device=torch.device("cpu"))
         model = AutoModelForCausalLM.from_pretrained(self._base, dtype=dtype)
         first, *others = self._folders
-        model = PeftModel.from_pretrained(model, self._folders[first], first if others else "default")
+        settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
+        model = PeftModel.from_pretrained(
+            model, self._folders[first], first if others else "default", config=settings[first]
+        )
         for name in others:
+            model.add_adapter(name, settings[name])
             model.load_adapter(self._folders[name], name)
         names = {settings.base_model_name_or_path for settings in model.peft_config.values()}
         if len(names) > 1:

@@ -15,6 +15,7 @@ from torchtune.training import FullModelHFCheckpointer
 from transformers import AutoModelForCausalLM
 
 from data.pairs.tokens import Continuation
+from finetune.adapters.folders import read_adapter_config, read_adapters
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree
@@ -124,6 +125,137 @@ def test_an_adapted_head(tmp_path):
     foreign = write_adapter(other, tmp_path / "foreign", **settings)
     with pytest.raises(ValueError, match="an lm_head of its own, which is not this base's"):
         AdaptedModel(fresh(), {"foreign": foreign}, base)
+
+
+KINDS = {
+    "plain": {"r": 8, "lora_alpha": 4, "target_modules": TARGETS},
+    "scaled": {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj", "v_proj"], "use_rslora": True},
+    "dora": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "use_dora": True},
+    "biased": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "lora_bias": True},
+    "gaussian": {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": "gaussian"},
+    "orthogonal": {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": "orthogonal"},
+    "eva": {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": "eva"},
+    "none": {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": False},
+    "linear": {"r": 4, "target_modules": "all-linear"},
+    "regex": {"r": 4, "target_modules": r".*layers\.1\.(self_attn|mlp)\.(q_proj|down_proj)"},
+    "one_layer": {"r": 4, "target_modules": ["model.layers.0.self_attn.k_proj", "mlp.up_proj"]},
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tiny_model_dir, tmp_path_factory):
+    """An adapter of every kind that is taken; in the settings the texts of target_modules are as their makers wrote."""
+    made = tmp_path_factory.mktemp("kinds")
+    folders = {name: write_adapter(tiny_model_dir, made / name, **settings) for name, settings in KINDS.items()}
+    for name, settings in KINDS.items():  # peft writes what it made of a text
+        path = folders[name] / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": settings["target_modules"]}))
+    return folders
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", KINDS)
+def test_no_adapter_changes_the_base_or_another_adapter(tiny_model_dir, resident, kinds, name):
+    """Bit by bit: the base with any adapters beside it, and each adapter alone and among all others."""
+    plain_base = resident.requires_grad_(False)(IDS)
+    tree = build_tree([Continuation(IDS[0].tolist(), [-100, *IDS[0, 1:].tolist()])])
+    scores = answer_logprobs(resident, tree)
+    alone = AdaptedModel(resident, {name: kinds[name]}, tiny_model_dir)
+    with alone.using(name) as model:
+        by_itself = model(IDS)
+    torch.testing.assert_close(by_itself, hf_logits(tiny_model_dir, kinds[name]), atol=1e-4, rtol=0)
+    assert (by_itself - plain_base).abs().max() > 1e-2
+    others = {other: folder for other, folder in kinds.items() if other != name}
+    among = AdaptedModel(resident, others, tiny_model_dir)
+    with among.using(None) as model:
+        assert torch.equal(model(IDS), plain_base)
+        assert torch.equal(answer_logprobs(model, tree), scores)
+    with alone.using(name) as model:
+        assert torch.equal(model(IDS), by_itself)
+
+
+def with_settings(adapter, folder, **change):
+    shutil.copytree(adapter, folder)
+    settings = json.loads((adapter / "adapter_config.json").read_text()) | change
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga"])
+def test_an_initialisation_that_changes_the_base_is_refused(tiny_model_dir, resident, adapter, tmp_path, init):
+    folder = with_settings(adapter, tmp_path / "changed", init_lora_weights=init)
+    before = resident(IDS)
+    message = rf"init_lora_weights='{init}' changes the weights .*path_initial_model_for_weight_conversion"
+    with pytest.raises(ValueError, match=message):
+        AdaptedModel(resident, {"plain": adapter, "changed": folder}, tiny_model_dir)
+    with pytest.raises(ValueError, match=message):
+        read_adapters({"changed": str(folder)})
+    assert torch.equal(AdaptedModel(resident, {}, tiny_model_dir).model(IDS), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_what_peft_converts_is_read(tiny_model_dir, resident, tmp_path, init):
+    """The conversion that the refusal names."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=init)
+    model = get_peft_model(base, settings)
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(tmp_path / "start")
+    model.peft_config["default"].init_lora_weights = init
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter += 0.1 * torch.randn_like(parameter)
+    trained = model.eval()(IDS).logits
+    model.save_pretrained(tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    with AdaptedModel(resident, {"plain": tmp_path / "plain"}, tiny_model_dir).using("plain") as switched:
+        torch.testing.assert_close(switched(IDS), trained, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"a_field_of_tomorrow": {"k": 1}},
+        {"layer_replication": [[0, 2], [1, 2]]},
+        {"alora_invocation_tokens": [1, 2]},
+        {"target_parameters": ["mlp.experts.gate_up_proj"]},
+        {"use_qalora": True},
+        {"arrow_config": {"top_k": 2}},
+        {"megatron_config": {"x": 1}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_field_that_is_not_read_is_refused_by_name(adapter, tmp_path, change):
+    folder = with_settings(adapter, tmp_path / "changed", **change)
+    with pytest.raises(ValueError, match=f"changed: {next(iter(change))}=.*not supported.*merged with peft"):
+        read_adapters({"changed": str(folder)})
+
+
+def test_fields_that_ask_for_nothing_are_taken(adapter, tmp_path):
+    harmless = {
+        "a_field_of_tomorrow": None,
+        "another": False,
+        "peft_version": "9.9",
+        "runtime_config": {"ephemeral_gpu_offload": False},
+        "auto_mapping": {"unsloth_fixed": True},
+        "eva_config": {"rho": 2.0},
+        "rank_pattern": None,
+    }
+    folder = with_settings(adapter, tmp_path / "changed", **harmless)
+    assert read_adapter_config(folder) == read_adapter_config(adapter)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "is not a JSON object"), ("{", "is not a JSON object"), ('{"r": 4}', "a None adapter; only LoRA")],
+)
+def test_a_config_that_is_none_is_named(adapter, tmp_path, text, message):
+    folder = with_settings(adapter, tmp_path / "changed")
+    (folder / "adapter_config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_adapters({"changed": str(folder)})
 
 
 def test_unknown_name(tiny_model_dir, resident, adapter):

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
+from safetensors import safe_open
 from torch import Tensor
 from torchtune import training, utils
 from torchtune.modules.peft import get_lora_module_names, get_merged_lora_ckpt
@@ -43,6 +44,21 @@ TORCHTUNE_NAMES = {
     "up_proj": "w3",
     "lm_head": "output",
 }
+
+# Fields of an adapter's config that say how it was made, not what it computes; the configs of initialisations too.
+DESCRIPTIVE = {
+    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "layers_pattern", "loftq_config",
+    "megatron_core", "peft_version", "qalora_group_size", "runtime_config",
+}  # fmt: skip
+# Fields that are handed to peft, or refused with more to say than their name.
+READ = {
+    "alpha_pattern", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "inference_mode",
+    "init_lora_weights", "layers_to_transform", "lora_alpha", "lora_bias", "lora_dropout", "modules_to_save",
+    "peft_type", "r", "rank_pattern", "revision", "target_modules", "task_type", "trainable_token_indices", "use_dora",
+    "use_rslora",
+}  # fmt: skip
+# Initialisations that leave the base as it is. PiSSA and its like take a part out of the base's weights, in memory.
+KEEPS_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
 
 END = 1 << 20
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
@@ -106,12 +122,17 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
                 f"{folder}: {name} not found ({files}); give a PEFT adapter folder, "
                 "for a run of ours output_dir/epoch_N"
             )
-    settings = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(settings, LoraConfig):
-        raise ValueError(f"{folder}: a {settings.peft_type} adapter; only LoRA can be switched on here")
+    settings = _read_settings(folder)
     targets, allowed = settings.target_modules, set(TORCHTUNE_NAMES)
-    if not isinstance(targets, (list, set)) or not set(targets) <= allowed:
-        raise ValueError(f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}")
+    modules = targets if isinstance(targets, set) and targets <= allowed else None
+    if isinstance(targets, str) or (modules is None and {name.rpartition(".")[2] for name in targets or ()} <= allowed):
+        modules = _adapted_modules(folder)  # "all-linear", a regular expression, paths: tensors say what they match
+    if not modules or not {name.rpartition(".")[2] for name in modules} <= allowed:
+        raise ValueError(
+            f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}, or a text that matches "
+            "these alone"
+        )
+    settings.target_modules = modules
     patterns = {**settings.rank_pattern, **settings.alpha_pattern}
     if set(patterns) - allowed or settings.exclude_modules or settings.layers_to_transform:
         raise ValueError(
@@ -125,6 +146,44 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
             "adapter can be merged with peft and scored as a base"
         )
     return settings
+
+
+def _read_settings(folder: Path) -> LoraConfig:
+    """Read an ``adapter_config.json`` that asks for nothing which is not read here and leaves the base as it is."""
+    path = folder / "adapter_config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        kind = fields.get("peft_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON object ({error}); give the file that peft wrote") from error
+    if kind != "LORA":
+        raise ValueError(f"{folder}: a {kind} adapter; only LoRA can be switched on here")
+    merged = "such an adapter can be merged with peft and scored as a base"
+    if unknown := {name: value for name, value in fields.items() if value and name not in READ | DESCRIPTIVE}:
+        raise ValueError(
+            f"{folder}: {', '.join(f'{name}={value!r}' for name, value in unknown.items())}: not supported; {merged}. "
+            "A field that says nothing of what the adapter computes can be taken out of adapter_config.json"
+        )
+    init = fields.get("init_lora_weights")
+    if init not in KEEPS_BASE:
+        raise ValueError(
+            f"{folder}: init_lora_weights={init!r} changes the weights of the base, which all models here share. "
+            "Convert it to plain LoRA where it was trained, with peft's save_pretrained(..., "
+            f"path_initial_model_for_weight_conversion=...) for PiSSA, OLoRA and CorDA; or {merged}"
+        )
+    # the file has the values, so nothing is left to initialise; a field without a value has peft's own
+    given = {name: value for name, value in fields.items() if name in READ and value is not None}
+    try:
+        return LoraConfig(**{**given, "init_lora_weights": True})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _adapted_modules(folder: Path) -> set[str]:
+    """Return the modules that an adapter's tensors are for, under Hugging Face's names."""
+    with safe_open(folder / ADAPTER_FILE, "pt") as file:
+        names = {name.removeprefix("base_model.model.").partition(".lora_") for name in file.keys()}
+    return {module for module, is_lora, _ in names if is_lora}
 
 
 def fingerprint(folder: str | Path) -> str:

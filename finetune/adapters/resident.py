@@ -31,16 +31,21 @@ def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[
     converted = {}
     for hf_name, tensor in state.items():  # base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
         module, _, part = hf_name.removeprefix("base_model.model.").partition(".lora_")
-        parent, _, projection = module.rpartition(".")
+        projection = module.rpartition(".")[2]
         if projection not in TORCHTUNE_NAMES or not part:
             raise ValueError(f"unknown adapter tensor {hf_name}; allowed are LoRA tensors on {sorted(TORCHTUNE_NAMES)}")
         # Only tensors that are indexed by output features (B, DoRA's magnitude) carry the rotary layout.
         if projection in n_heads and not part.startswith("A"):
             halves = tensor.reshape(n_heads[projection], 2, -1, *tensor.shape[1:])
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
-        path = [parent.removeprefix("model.").replace("self_attn", "attn"), TORCHTUNE_NAMES[projection]]
-        converted[".".join(filter(None, path)) + f".lora_{part}"] = tensor
+        converted[f"{_torchtune_name(module)}.lora_{part}"] = tensor
     return converted
+
+
+def _torchtune_name(module: str) -> str:
+    """Return torchtune's name of a projection, or of the module at a path."""
+    parent, dot, projection = module.removeprefix("model.").rpartition(".")
+    return parent.replace("self_attn", "attn") + dot + TORCHTUNE_NAMES[projection]
 
 
 def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder: str | Path) -> None:
@@ -58,7 +63,7 @@ def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder:
 def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[str, Any]) -> None:
     """Put peft's layers of one adapter around a model's and fill them with the adapter's weights."""
     settings = read_adapter_config(folder)
-    settings.target_modules = {TORCHTUNE_NAMES[m] for m in settings.target_modules}
+    settings.target_modules = {_torchtune_name(m) for m in settings.target_modules}
     settings.rank_pattern = {TORCHTUNE_NAMES[m]: r for m, r in settings.rank_pattern.items()}
     settings.alpha_pattern = {TORCHTUNE_NAMES[m]: a for m, a in settings.alpha_pattern.items()}
     state = load_file(folder / ADAPTER_FILE)
@@ -67,10 +72,10 @@ def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[st
             raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
         _drop_base_head(state, model, folder)
     state = _to_torchtune(state, base)
-    inject_adapter_in_model(settings, model, adapter_name=name)
     try:
+        inject_adapter_in_model(settings, model, adapter_name=name)
         outcome = set_peft_model_state_dict(model, state, adapter_name=name)
-    except RuntimeError as error:  # a tensor of another shape
+    except (RuntimeError, ValueError) as error:  # a tensor of another shape, a layer that is not there
         raise ValueError(f"{folder}: the adapter does not fit this base model: {error}") from error
     missing = [k for k in outcome.missing_keys if f".{name}." in k]
     if missing or outcome.unexpected_keys:
