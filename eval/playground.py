@@ -23,7 +23,7 @@ from torchtune import config, training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
 from data.recipe.pages import LocalServer, Reply
-from eval.asking.respond import load_adapted, load_tokenizer
+from eval.asking.respond import check_adapter_bases, load_adapted, load_tokenizer
 from eval.asking.respondents import BASE
 from eval.asking.results import describe_run, read_settings
 from eval.play.side_by_side import DIAL, Record, SideBySide
@@ -159,6 +159,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     if taken := {BASE, DIAL} & set(cfg.adapters or {}):
         raise ValueError(f"adapters.{taken.pop()}: the page calls a column of its own so; choose another name")
     adapters = read_adapters(cfg.adapters)
+    check_adapter_bases(cfg, adapters)
     if cfg.dial:
         read_adapters(cfg.adapters, cfg.dial)  # its points are not needed, but its faults are
     instrument = load_instrument(cfg.instrument)

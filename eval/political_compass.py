@@ -19,7 +19,7 @@ from torchtune import config, training, utils
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import write_json, write_whole
-from eval.asking.respond import ask_resident, load_adapted, prepare_questions
+from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, plan_interview, read_respondents
 from eval.asking.results import ResultsFile, check_results, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
@@ -89,6 +89,7 @@ class PoliticalCompassRecipe:
         if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
         self._adapters = read_adapters(cfg.adapters, cfg.dial)
+        self._warnings = check_adapter_bases(cfg, self._adapters)
         bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
         self._instrument = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
         if cfg.instrument_limit is not None:
@@ -194,6 +195,7 @@ class PoliticalCompassRecipe:
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         return {
             **describe_run(instrument, self._settings),
+            **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, *options),
             "contamination": {
                 "training_data": self._training_files,

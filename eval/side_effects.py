@@ -23,7 +23,7 @@ from torchtune import config, training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import write_json, write_whole
-from eval.asking.respond import ask_resident, load_adapted, prepare_questions
+from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Interview, Respondent
 from eval.asking.results import ResultsFile, check_results, describe_command, read_weights, row_key
 from eval.asking.written_answers import Decoding
@@ -66,6 +66,7 @@ class SideEffectsRecipe:
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._check(cfg)
         self._adapters = read_adapters(cfg.adapters)
+        self._warnings = check_adapter_bases(cfg, self._adapters)
         if BASE in self._adapters.names:
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
         if cfg.tasks and self._adapters.blends:
@@ -137,6 +138,7 @@ class SideEffectsRecipe:
         summary = {
             **describe_command(self._settings, *(["lm_eval"] if tasks else [])),
             "models": self._names,
+            **({"warnings": self._warnings} if self._warnings else {}),
             **{key: file.about for key, file in self._files.items()},
             "answers": describe_answers(rows),
             "side_effects": entries,

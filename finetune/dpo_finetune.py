@@ -13,6 +13,7 @@ Each step runs ``batch_size * gradient_accumulation_steps`` pairs, on however ma
 import math
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 from signal import Signals
 from typing import Any, cast
@@ -25,20 +26,23 @@ from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
-from data.recipe.config import check_config, check_place, entry_point
+from data.recipe.config import check_config, check_place, component, entry_point
 from finetune.adapters.cards import write_card
 from finetune.adapters.folders import write_adapter
 from finetune.models import context_length
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
 from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
-from finetune.run.policy import Policy, build_policy, load_weights
+from finetune.run.policy import Policy, build_policy, check_builder, load_weights
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.run.reference_cache import ReferenceCache, hash_base
 from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
 
 log = utils.get_logger("INFO")
+
+# What a scheduler is told that plans the learning rate over the whole run.
+PLANNED = "num_training_steps"
 
 
 class DPORecipe(FTRecipeInterface):
@@ -76,6 +80,8 @@ class DPORecipe(FTRecipeInterface):
         loss_fn = config.instantiate(cfg.loss)
         # Data first: a wrong file is found before gigabytes of weights are read.
         self._setup_data(cfg, per_token=getattr(loss_fn, "length_normalized", False))
+        policy, fresh = build_policy(cfg.model, self._dtype, self.seed, cfg.enable_activation_checkpointing)
+        check_builder(policy.decoder, cfg.checkpointer.checkpoint_dir)
         self._checkpointer = config.instantiate(
             cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
         )
@@ -83,10 +89,12 @@ class DPORecipe(FTRecipeInterface):
         self._base_hash = self._processes.from_first(self._hash_base(base) if self._processes.first else "")
         resumed = None
         if self._newest is not None:
-            resumed = self._checkpoints.load(self._newest, self._identity())
+            # a run whose learning rates do not depend on its length may be made longer
+            ignored = () if _is_planned(cfg.lr_scheduler) else ("epochs",)
+            resumed = self._checkpoints.load(self._newest, self._identity(), ignored)
         elif cfg.resume_from_checkpoint:
             log.warning(f"no complete checkpoint in {cfg.output_dir}: starting from the beginning")
-        self._policy = self._setup_policy(cfg, base, resumed[training.ADAPTER_KEY] if resumed else None)
+        self._policy = self._load_policy(policy, base, resumed[training.ADAPTER_KEY] if resumed else fresh)
         del base
         self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
@@ -171,15 +179,16 @@ class DPORecipe(FTRecipeInterface):
             "dtype": str(self._dtype),
         }
 
-    def _setup_policy(self, cfg: DictConfig, base: dict[str, Tensor], adapter: dict[str, Tensor] | None) -> Policy:
-        policy, fresh = build_policy(cfg.model, self._dtype, self.seed, cfg.enable_activation_checkpointing)
+    def _load_policy(self, policy: Policy, base: dict[str, Tensor], adapter: dict[str, Tensor]) -> Policy:
         self._processes.shard(policy)
-        load_weights(policy, base, adapter or fresh, self._device)
-        if cfg.compile:
+        load_weights(policy, base, adapter, self._device)
+        if self._cfg.compile:
             policy.compile_layers()
         return policy
 
     def _setup_lr_scheduler(self, cfg: DictConfig) -> LRScheduler:
+        if not _is_planned(cfg.lr_scheduler):
+            return config.instantiate(cfg.lr_scheduler, self._optimizer)
         n_steps = cfg.epochs * self._batches.steps_per_epoch
         warmup = cfg.lr_scheduler.get("num_warmup_steps", 0)
         if warmup >= n_steps:
@@ -187,7 +196,7 @@ class DPORecipe(FTRecipeInterface):
                 f"num_warmup_steps={warmup} but the run has only {n_steps} steps: the full learning rate is "
                 f"never reached; lower it, for example lr_scheduler.num_warmup_steps={n_steps // 10}"
             )
-        return config.instantiate(cfg.lr_scheduler, self._optimizer, num_training_steps=n_steps)
+        return config.instantiate(cfg.lr_scheduler, self._optimizer, **{PLANNED: n_steps})
 
     def save_checkpoint(self, epoch: int, step: int) -> Path | None:
         """Save all that going on after ``step`` steps of an epoch needs, as ``epoch_N`` at its end, else ``step_N``.
@@ -308,6 +317,11 @@ class DPORecipe(FTRecipeInterface):
         if self._metric_logger:
             self._metric_logger.close()
         self._processes.close()
+
+
+def _is_planned(lr_scheduler: DictConfig | None) -> bool:
+    """Say whether a scheduler is told the number of steps of the run, as those of torchtune are."""
+    return lr_scheduler is not None and PLANNED in signature(component(lr_scheduler["_component_"])).parameters
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -25,8 +25,10 @@ from torchtune.rlhf import get_batch_log_probs
 from torchtune.rlhf.loss import DPOLoss
 from torchtune.training import FullModelHFCheckpointer
 from torchtune.training.metric_logging import DiskLogger
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from data.datasets import preference_pairs
+from finetune.adapters.folders import check_bases, fingerprint
 from finetune.models import lora_smollm2_135m
 from finetune.run.batches import PairBatches, tokenize_pairs
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, StopRequest
@@ -181,6 +183,55 @@ def test_adapter_folder_is_complete_and_peft_gives_our_logits(train, tiny_model_
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=0)
         with theirs.disable_adapter():
             assert (theirs(ids).logits - ours(ids)).abs().max() > 1e-3
+
+
+def test_transformers_loads_the_folder_of_a_run_as_an_adapter(trained, tiny_model_dir, tmp_path, monkeypatch):
+    """The base, and then the adapter, which transformers 5.23 leaves to a newer peft than 0.18.1: not run here."""
+    asked = []
+    monkeypatch.setattr(PreTrainedModel, "load_adapter", lambda self, path, **_: asked.append(Path(path)))
+    folder = shutil.copytree(trained / "epoch_1", tmp_path / "epoch_1")
+    assert not (folder / "config.json").exists()
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(tiny_model_dir)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    base = load_file(tiny_model_dir / "model.safetensors")
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in base.items())
+    assert asked == [folder]
+    assert AutoTokenizer.from_pretrained(folder)("a b").input_ids
+    assert check_bases({"left": folder}, tiny_model_dir) == []
+    assert json.loads((folder / "base.json").read_text()) == {"sha256": fingerprint(tiny_model_dir)}
+
+
+def test_a_scheduler_that_takes_no_number_of_steps(train, tmp_path, monkeypatch):
+    """It is not told one; and as nothing depends on the length of the run, the run may be made longer."""
+    settings = [setting for setting in own_data(Path("PAIRS")) if "warmup" not in setting]
+    monkeypatch.setitem(globals(), "own_data", lambda path: [s.replace("PAIRS", str(path)) for s in settings])
+    constant = [
+        "~lr_scheduler.num_warmup_steps", "lr_scheduler._component_=torch.optim.lr_scheduler.ConstantLR",
+        "lr_scheduler.factor=0.5", "lr_scheduler.total_iters=2", "optimizer.lr=1e-3",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="ReduceLROnPlateau is not supported"):
+        train(tmp_path / "run", constant[0], "lr_scheduler._component_=torch.optim.lr_scheduler.ReduceLROnPlateau")
+    longer, at_once = tmp_path / "longer", tmp_path / "at_once"
+    for output_dir, epochs in ((longer, 1), (at_once, 2)):
+        assert train(output_dir, *constant, f"epochs={epochs}") == 0
+    rates = [values["lr"] for _, values in sorted(read_steps(at_once).items())]
+    assert rates == pytest.approx([5e-4] * 2 + [1e-3] * 4)
+    assert train(longer, *constant, "epochs=2", "resume_from_checkpoint=True") == 0
+    assert_same_adapter(longer, at_once)
+
+
+def test_why_a_planned_run_cannot_be_made_longer(train, trained):
+    message = r"(?s)epochs: checkpoint 2, config 3\nlr_scheduler plans .* again with epochs=3 in another"
+    with pytest.raises(ValueError, match=message):
+        train(trained, "resume_from_checkpoint=True", "epochs=3")
+
+
+def test_a_model_that_differs_from_its_checkpoint_is_refused_before_any_weight(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(FullModelHFCheckpointer, "load_checkpoint", None)
+    with pytest.raises(ValueError, match="rope_theta: config.json 100000, the model 10000"):
+        train(tmp_path / "run", "model.rope_base=10000")
 
 
 def test_accumulation_and_cut_change_nothing(train, tmp_path):

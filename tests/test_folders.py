@@ -2,14 +2,17 @@
 """Blends and dials: exact on the resident model, and every mistake named before a weight loads."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from conftest import TINY, write_llama_folder
 from peft import PeftModel
+from safetensors.torch import load_file
 from test_resident import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM
 
-from finetune.adapters.folders import find_checkpoints, read_adapters
+from finetune.adapters.folders import check_bases, find_checkpoints, fingerprint, read_adapters
 from finetune.adapters.resident import AdaptedModel
 
 
@@ -80,6 +83,63 @@ def test_weight_1_is_the_adapter_and_0_the_base_to_the_bit(adapted):
     for unknown in ("absent", {"absent": 1}, {"half": 1}):
         with pytest.raises(KeyError, match="no adapter .*; loaded:"):
             logits(model, unknown)
+
+
+def test_a_blend_with_a_bias_is_the_sum_too(tiny_model_dir, resident, tmp_path):  # noqa: F811
+    """Right values: peft's own layers, one adapter at a time, whose outputs add up in a model of one linear map."""
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "lora_bias": True}
+    made = {name: write_adapter(tiny_model_dir, tmp_path / name, **settings) for name in ("one", "two")}
+    weights = {"one": 0.5, "two": -0.5}
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    for name, folder in made.items():
+        state = load_file(folder / "adapter_model.safetensors")
+        for key, bias in state.items():
+            if key.endswith("lora_B.bias"):
+                module = key.removeprefix("base_model.model.").removesuffix(".lora_B.bias")
+                layer, scale = model.get_submodule(module), 2 * weights[name]
+                a, b = state[key.replace("B.bias", "A.weight")], state[key.replace("bias", "weight")]
+                layer.weight.data += scale * b @ a
+                layer.bias = torch.nn.Parameter((0 if layer.bias is None else layer.bias.data) + scale * bias)
+    adapted = AdaptedModel(resident, made, tiny_model_dir, {"mix": weights})
+    with torch.no_grad():
+        wanted = model.eval()(IDS).logits
+    torch.testing.assert_close(logits(adapted, "mix"), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("named", "warned"),
+    [
+        ("tests/tiny-llama", False),
+        ("/somewhere/else/Tiny-Llama", False),
+        (None, False),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", True),
+        ("meta-llama/Llama-3.1-8B", True),
+    ],
+)
+def test_an_adapter_that_names_another_base_is_said(tiny_model_dir, folders, tmp_path, named, warned):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    settings = json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": named}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    warnings = check_bases({"left": folder}, tiny_model_dir)
+    assert bool(warnings) == warned
+    assert all(f"says that its base is {named}; taken to be" in line for line in warnings)
+
+
+def test_the_hubs_cache_names_a_base(tiny_model_dir, folders, tmp_path):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    settings = json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": "org/some-Model"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    base = shutil.copytree(tiny_model_dir, tmp_path / "models--org--some-Model" / "snapshots" / "0123")
+    assert check_bases({"left": folder}, base) == []
+
+
+def test_an_adapter_that_was_trained_on_another_base_is_refused(tiny_model_dir, folders, tmp_path):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    (folder / "base.json").write_text(json.dumps({"sha256": fingerprint(tiny_model_dir)}))
+    assert check_bases({"left": folder}, tiny_model_dir) == []
+    other = write_llama_folder(tmp_path / "other", TINY, tied=True, seed=1)
+    with pytest.raises(ValueError, match="left was trained on another base than .*/other: base.json has another"):
+        check_bases({"left": folder}, other)
 
 
 def test_a_dial_has_only_the_points_between(folders):

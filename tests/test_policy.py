@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Building on the meta device: the checkpoint's weights, NF4 where asked for, an adapter that depends on the seed."""
 
+import json
+
 import pytest
 import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
+from torchtune.models.llama3 import llama3
+from torchtune.models.llama3_1 import llama3_1
+from torchtune.models.llama3_2 import llama3_2
+from torchtune.models.mistral import mistral
 
 from data.pairs.tokens import Continuation
-from finetune.run.policy import build_policy, load_weights, named_weights
+from finetune.run.policy import build_policy, check_builder, load_weights, named_weights
 from finetune.tree.prefix_tree import build_tree
 
 SIZES = {**TINY, "vocab_size": 500, "embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256, "rope_base": 10_000}
@@ -85,6 +91,75 @@ def test_quantized_base_scores_as_its_dequantized_weights_do():
     gradients = [{n: p.grad for n, p in named_weights(x.decoder) if p.requires_grad} for x in (quantized, plain)]
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name])
+
+
+def llama_folder(folder, **changes):
+    settings = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 2,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0,
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+SMALL = {"vocab_size": 100, "num_layers": 2, "embed_dim": 32, "intermediate_dim": 64, "max_seq_len": 512}
+LLAMA31 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def build(builder, **changes):
+    with torch.device("meta"):
+        return builder(**{**SMALL, "num_heads": 4, "num_kv_heads": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "config"),
+    [
+        (llama3, {}, {}),
+        (llama3, {"rope_base": 10_000, "norm_eps": 1e-6}, {"rope_theta": 10_000, "rms_norm_eps": 1e-6}),
+        (llama3, {}, {"rope_theta": None, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}),
+        (llama3_1, {}, {"rope_scaling": LLAMA31}),
+        (llama3, {}, {"rms_norm_eps": 9.999999747378752e-06}),
+        (llama3_2, {"scale_factor": 1}, {"rope_scaling": None}),
+        (mistral, {"rope_base": 500_000}, {"model_type": "mistral", "sliding_window": None}),
+        (mistral, {"rope_base": 500_000, "max_seq_len": 128}, {"model_type": "mistral", "sliding_window": 128}),
+    ],
+)
+def test_a_builder_that_agrees_with_the_checkpoint(tmp_path, builder, arguments, config):
+    check_builder(build(builder, **arguments), llama_folder(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "config", "message"),
+    [
+        (llama3, {"rope_base": 10_000}, {}, r"rope_theta: config.json 500000.0, the model 10000 \(rope_base\)"),
+        (llama3, {}, {"rope_scaling": LLAMA31}, r"rope_scaling: config.json .*'factor': 8.0.*, the model .*default"),
+        (llama3_2, {}, {"rope_scaling": LLAMA31}, r"rope_scaling: config.json .*8.0.*, the model .*'factor': 32"),
+        (llama3, {}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling: config.json .*linear"),
+        (llama3, {"norm_eps": 1e-6}, {}, r"rms_norm_eps: config.json 1e-05, the model 1e-06 \(norm_eps\)"),
+        (llama3, {"num_heads": 8, "num_kv_heads": 4}, {}, r"(?s)num_attention_heads: .* 4, .* 8.*head_dim: .* 8, .* 4"),
+        (llama3, {}, {"model_type": "mistral", "sliding_window": 128}, r"sliding_window: .* 128, the model 512 \(max"),
+        (llama3, {}, {"model_type": "granite", "logits_scaling": 8.0}, "a granite model; supported: llama, mistral"),
+    ],
+)  # fmt: skip
+def test_a_builder_of_another_model_is_refused_with_both_values(tmp_path, builder, arguments, config, message):
+    with pytest.raises(ValueError, match=message):
+        check_builder(build(builder, **arguments), llama_folder(tmp_path, **config))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ All answers that are compared are merged into prefix trees: what prompts share (
 computed once. The result does not depend on how the questions are cut into forwards.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,11 +21,14 @@ from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
-from finetune.adapters.folders import AdapterSet
+from finetune.adapters.folders import AdapterSet, check_bases
 from finetune.adapters.resident import AdaptedModel
 from finetune.models import context_length
+from finetune.run.policy import check_builder
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
+
+log = logging.getLogger(__name__)
 
 
 class Questionnaire(NamedTuple):
@@ -43,6 +47,7 @@ def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequen
         ValueError: If the tokenizer cannot render a prompt, two options begin alike, or a prompt with its answer is
             longer than the model's context.
     """
+    check_base(cfg)
     tokenizer, questions = load_tokenizer(cfg), {}
     context = context_length(cfg.model)
     for modes, system_prompt in {(r.modes, r.system_prompt) for r in respondents}:
@@ -163,6 +168,22 @@ def load_tokenizer(cfg: DictConfig) -> Any:
     return tokenizer
 
 
+def check_base(cfg: DictConfig) -> None:
+    """Refuse a ``model`` that is not the one whose weights ``checkpointer`` reads, before it takes memory."""
+    with torch.device("meta"):
+        check_builder(config.instantiate(cfg.model), cfg.checkpointer.checkpoint_dir)
+
+
+def check_adapter_bases(cfg: DictConfig, adapters: AdapterSet) -> list[str]:
+    """Warn of adapters that name another base than a config's, and return the warnings; refuse those that have one."""
+    if cfg.checkpointer is None:
+        return []
+    warnings = check_bases(adapters.folders, cfg.checkpointer.checkpoint_dir)
+    for line in warnings:
+        log.warning(line)
+    return warnings
+
+
 def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> AdaptedModel:
     """Load the base of a config with its adapters."""
     model = load_base(cfg, device, dtype)
@@ -171,6 +192,7 @@ def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dt
 
 def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> TransformerDecoder:
     """Load the base of a config, its ``model`` and ``checkpointer``."""
+    check_base(cfg)
     checkpointer = config.instantiate(cfg.checkpointer)
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)

@@ -33,6 +33,7 @@ from finetune.run.checkpoints import PROGRESS_FILE, read_progress
 log = utils.get_logger()  # of the recipe, which sets its level
 
 ADAPTER_FILE = "adapter_model.safetensors"
+BASE_FILE = "base.json"  # beside an adapter that was trained here: the fingerprint of its base
 # Hugging Face's names of the projections -> torchtune's. The reverse of torchtune's own table.
 TORCHTUNE_NAMES = {
     "q_proj": "q_proj",
@@ -99,6 +100,10 @@ def write_adapter(
         checkpoint[training.MODEL_KEY] = get_merged_lora_ckpt(dict(model), rank=lora.lora_rank, alpha=lora.lora_alpha)
     epoch = int(folder.name.removeprefix("epoch_"))
     checkpointer.save_checkpoint(checkpoint, epoch=epoch, adapter_only=model is None)
+    if model is None:  # transformers would take a folder with the base's config for a whole model without weights
+        (folder / "config.json").unlink(missing_ok=True)
+    base = {"sha256": fingerprint(cfg.checkpointer.checkpoint_dir)}
+    (folder / BASE_FILE).write_text(json.dumps(base) + "\n")
     # torchtune 0.6.1 leaves out what peft, vLLM and others expect
     path = folder / "adapter_config.json"
     settings = json.loads(path.read_text())
@@ -146,6 +151,34 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
             "adapter can be merged with peft and scored as a base"
         )
     return settings
+
+
+def check_bases(folders: Mapping[str, str | Path], base: str | Path) -> list[str]:
+    """Check that adapters were made for a base; return a line for each that names another one.
+
+    The names may differ where the models do not, as folders are moved. Only a fingerprint of ours decides.
+
+    Raises:
+        ValueError: If an adapter was trained here on another base.
+    """
+    base, warnings = Path(base), []
+    names = {base.resolve().name}
+    for path, key in ((base / "original_repo_id.json", "repo_id"), (base / "config.json", "_name_or_path")):
+        if path.is_file() and (name := json.loads(path.read_text(encoding="utf-8")).get(key)):
+            names.add(Path(name).name)
+    for part in base.resolve().parts:  # the Hub's cache: models--owner--name/snapshots/revision
+        names |= {part.rpartition("--")[2]} if part.startswith("models--") else set()
+    for name, folder in folders.items():
+        own = Path(folder) / BASE_FILE
+        if own.is_file() and json.loads(own.read_text(encoding="utf-8"))["sha256"] != fingerprint(base):
+            raise ValueError(
+                f"adapters.{name}: {folder} was trained on another base than {base}: {BASE_FILE} has another SHA-256 "
+                f"of config and weights. Give that base; or remove {own}, if it has the same weights in other files"
+            )
+        said = read_adapter_config(folder).base_model_name_or_path
+        if not own.is_file() and said and Path(said).name.lower() not in {known.lower() for known in names}:
+            warnings.append(f"adapters.{name}: {folder} says that its base is {said}; taken to be {base}")
+    return warnings
 
 
 def _read_settings(folder: Path) -> LoraConfig:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -117,10 +117,11 @@ class RunCheckpoints:
             os.replace(path, doomed)  # first out of sight, so that a kill leaves no half checkpoint
             shutil.rmtree(doomed)
 
-    def load(self, folder: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    def load(self, folder: Path, expected: Mapping[str, Any], ignored: Collection[str] = ()) -> dict[str, Any]:
         """Load a checkpoint's state, ``adapter`` beside it; refuse one that is damaged, or of another run.
 
-        ``expected`` must be equal for the result to be the same: data, model, LoRA, batch, seed.
+        ``expected`` must be equal for the result to be the same: data, model, LoRA, batch, seed; but for the
+        ``ignored`` keys.
         """
         try:
             state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
@@ -132,13 +133,15 @@ class RunCheckpoints:
                 "an older checkpoint, or start again in another output_dir"
             ) from error
         saved = {key: _as_value(value) if key in DECIDING else value for key, value in saved.items()}
-        if changed := changed_settings(saved, expected):
+        if changed := changed_settings(saved, expected, ignored):
             differences = [f"{key}: checkpoint {saved.get(key)!r}, config {expected.get(key)!r}" for key in changed]
-            raise ValueError(
-                f"{folder} was made by another run:\n  - "
-                + "\n  - ".join(differences)
-                + "\nUse the config it was made with, or another output_dir"
-            )
+            remedy = "Use the config it was made with, or another output_dir"
+            if "epochs" in changed:
+                remedy = (
+                    "lr_scheduler plans the learning rate of every step over all epochs, so a run cannot be made "
+                    f"longer or shorter later. Start again with epochs={expected['epochs']} in another output_dir"
+                )
+            raise ValueError(f"{folder} was made by another run:\n  - " + "\n  - ".join(differences) + f"\n{remedy}")
         return state | {training.ADAPTER_KEY: adapter}
 
 

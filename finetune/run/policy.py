@@ -5,7 +5,10 @@ It is built on torch's meta device, without memory for its weights; the checkpoi
 there is one copy of them, and a model needs no more memory to load than to hold.
 """
 
+import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -15,6 +18,7 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune import config, modules, training
 from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
+from transformers import AutoConfig
 
 from finetune.tree.attention import block_mask, can_attend, cut_tree
 from finetune.tree.layers import use_fast_layers
@@ -77,6 +81,68 @@ def build_policy(
     if activation_checkpointing:
         training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
     return Policy(decoder), adapter
+
+
+def check_builder(decoder: modules.TransformerDecoder, checkpoint_dir: str | Path) -> None:
+    """Refuse a decoder that computes otherwise than the checkpoint's ``config.json`` says: the weights would fit it.
+
+    A decoder on the meta device is enough. Keys are those of ``config.json``.
+
+    Raises:
+        ValueError: Names every key with both values.
+    """
+    path = Path(checkpoint_dir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found; give the Hugging Face folder of the model as checkpoint_dir")
+    # it knows the defaults of keys that are absent, and both forms of the rotary settings
+    wanted = AutoConfig.from_pretrained(path.parent)
+    if wanted.model_type not in ("llama", "mistral"):
+        raise ValueError(f"{path}: a {wanted.model_type} model; supported: llama, mistral")
+    layer = decoder.layers[0]
+    attention, rope = layer.attn, layer.attn.pos_embeddings
+    rotary = dict(wanted.rope_parameters)
+    scaling = {"rope_type": rotary.get("rope_type", "default")}
+    if scaling["rope_type"] != "default":
+        scaling |= {key: rotary[key] for key in sorted(rotary) if key not in ("rope_type", "rope_theta")}
+    built_scaling: dict[str, Any] = {"rope_type": "default"}
+    if getattr(rope, "scale_factor", 1) != 1:
+        built_scaling = {
+            "rope_type": "llama3",
+            "factor": rope.scale_factor,
+            "high_freq_factor": rope.high_freq_factor,
+            "low_freq_factor": rope.low_freq_factor,
+            "original_max_position_embeddings": rope.old_context_len,
+        }
+    heads = wanted.num_attention_heads
+    window = getattr(wanted, "sliding_window", None) or decoder.max_seq_len
+    # key of config.json: its value, the builder's value, the builder's argument
+    values = {
+        "rope_theta": (rotary["rope_theta"], rope.base, "rope_base"),
+        "rope_scaling": (scaling, built_scaling, "scale_factor"),
+        "rms_norm_eps": (wanted.rms_norm_eps, decoder.norm.eps, "norm_eps"),
+        "num_attention_heads": (heads, attention.num_heads, "num_heads"),
+        "num_key_value_heads": (wanted.num_key_value_heads, attention.num_kv_heads, "num_kv_heads"),
+        "head_dim": (wanted.head_dim or wanted.hidden_size // heads, attention.head_dim, "num_heads and embed_dim"),
+        # the builders attend to all that is before
+        "sliding_window": (window, max(window, decoder.max_seq_len), "max_seq_len"),
+    }
+    if problems := [
+        f"{key}: config.json {config_value}, the model {built} ({argument})"
+        for key, (config_value, built, argument) in values.items()
+        if not _agree(config_value, built)
+    ]:
+        raise ValueError(
+            f"model._component_ builds another model than {path} describes:\n  - "
+            + "\n  - ".join(problems)
+            + "\nSet these arguments of model, or take the builder of this checkpoint as model._component_"
+        )
+
+
+def _agree(a: Any, b: Any) -> bool:
+    """Say whether two settings are the same, numbers to float32: files made from GGUF hold them so."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_agree(a[key], b[key]) for key in a)
+    return a == b if isinstance(a, str) or isinstance(b, str) else math.isclose(a, b, rel_tol=1e-6)
 
 
 def load_weights(

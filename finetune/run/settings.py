@@ -56,6 +56,11 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("model.use_dora=True is not supported (torchtune leaves its magnitudes empty); use LoRA")
     if cfg.dtype == "fp16":
         raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
+    if cfg.lr_scheduler is not None and cfg.lr_scheduler["_component_"].endswith(".ReduceLROnPlateau"):
+        raise ValueError(
+            "lr_scheduler._component_=ReduceLROnPlateau is not supported (it wants a measure after every step); use "
+            "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup or torch.optim.lr_scheduler.ConstantLR"
+        )
     on_cuda = str(cfg.device).startswith("cuda")
     if cfg.enable_activation_offloading and not (on_cuda and cfg.enable_activation_checkpointing):
         raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
