@@ -8,6 +8,7 @@ exact: ``linear`` multiplies each adapter's A with the other's B too, and ``svd`
 rank. ``output_dir`` appears when all of it is written, and is never written over.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from torchtune import training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
-from finetune.adapters.folders import read_adapter_config, read_adapters
+from finetune.adapters.folders import TOKENIZER, check_bases, read_adapter_config, read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -32,7 +33,7 @@ FORMATS = ("adapter", "merged", "gguf")
 REQUIRED = {"output_dir", "base", "adapters", "blend", "formats", "dtype"}
 OPTIONAL = {"summaries": None, "llama_cpp": None, "gguf_type": "f16", "push_to_hub": None, "push_private": True}
 # A folder of a Hugging Face model needs these beside its weights.
-BESIDE = ("tokenizer*", "special_tokens_map.json", "chat_template*", "generation_config.json")
+BESIDE = (*TOKENIZER, "*.model", "tekken.json", "additional_chat_templates/*", "generation_config.json")
 EXPORTED = "the blend"
 CONVERTERS = ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py")  # of llama.cpp: for an adapter, for a model
 # vLLM takes these as --max-lora-rank.
@@ -61,10 +62,38 @@ class ExportRecipe:
             # not one adapter as it is, which may be of any kind of LoRA
             read_adapters({**cfg.adapters, EXPORTED: self._weights})
         self._folders = {name: folders[name] for name in self._weights}
+        self._settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
+        self._peft_only = self._find_peft_only()
+        for line in check_bases(self._folders, self._base):
+            log.warning(line)
         self._converters = find_converters(cfg.llama_cpp) if "gguf" in self._formats else None
         self._measured = read_measured(cfg.summaries or [], self._weights, self._folders, self._base)
         if cfg.push_to_hub:
             require_token(cfg.push_to_hub)
+
+    def _find_peft_only(self) -> str | None:
+        """Say why only peft loads the adapter as it is, if that is so; refuse formats that cannot hold it."""
+        config = json.loads((self._base / "config.json").read_text(encoding="utf-8"))
+        others = set(self._formats) - {"adapter"}
+        if biased := [name for name, settings in self._settings.items() if settings.lora_bias]:
+            if others or len(self._weights) > 1:
+                raise ValueError(
+                    f"{biased} has lora_bias=True, which neither the base's layers nor a blend can hold; "
+                    "export it alone with formats=[adapter]"
+                )
+            return "the adapter has a bias (lora_bias); peft loads it"
+        if any("lm_head" in (settings.target_modules or ()) for settings in self._settings.values()):
+            if config.get("tie_word_embeddings") and others:
+                raise ValueError(
+                    "an adapter changes lm_head, which this base ties to its embedding; use formats=[adapter]"
+                )
+            if config.get("tie_word_embeddings"):
+                return "the adapter changes lm_head, which this base ties to its embedding; peft loads it"
+        if any(settings.use_dora for settings in self._settings.values()):
+            if self._formats.count("adapter") and "gguf" in others:
+                raise ValueError("an adapter uses DoRA, which llama.cpp does not load; use formats=[merged,gguf]")
+            return "the adapter uses DoRA; formats=[merged] can be served"
+        return None
 
     def export(self) -> None:
         """Write all formats beside ``output_dir``, rename, push if asked, print how to serve them."""
@@ -80,13 +109,15 @@ class ExportRecipe:
             self._complete(staging / "adapter", base_name, merged=False)
         if "merged" in self._formats:
             model.merge_and_unload().save_pretrained(staging / "merged")
+            keep_config(staging / "merged", self._base)
             self._complete(staging / "merged", base_name, merged=True)
         if self._converters:
             convert_to_gguf(self._converters, staging, self._base, self._cfg.gguf_type)
         OmegaConf.save(self._cfg, staging / "export.yaml", resolve=True)
         rank = max([settings.r, *settings.rank_pattern.values()])
-        commands = serving_commands(self._formats, self._target, self._base, rank)
-        (staging / "Modelfile").write_text(modelfile(self._formats, self._base))
+        commands = serving_commands(self._formats, self._target, self._base, rank, self._peft_only)
+        if "merged" in self._formats or self._peft_only is None:
+            (staging / "Modelfile").write_text(modelfile(self._formats, self._base))
         os.replace(staging, self._target)
         log.info(f"wrote {self._target} ({', '.join(self._formats)})\n\n{commands}")
         if self._cfg.push_to_hub:
@@ -101,19 +132,12 @@ class ExportRecipe:
         dtype = training.get_dtype(self._cfg.dtype, device=torch.device("cpu"))
         model = AutoModelForCausalLM.from_pretrained(self._base, dtype=dtype)
         first, *others = self._folders
-        settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
         model = PeftModel.from_pretrained(
-            model, self._folders[first], first if others else "default", config=settings[first]
+            model, self._folders[first], first if others else "default", config=self._settings[first]
         )
         for name in others:
-            model.add_adapter(name, settings[name])
+            model.add_adapter(name, self._settings[name])
             model.load_adapter(self._folders[name], name)
-        names = {settings.base_model_name_or_path for settings in model.peft_config.values()}
-        if len(names) > 1:
-            log.warning(f"the adapters name different bases ({sorted(map(str, names))}); taken to be {self._base}")
-        on_head = any("lm_head" in (settings.target_modules or ()) for settings in model.peft_config.values())
-        if "merged" in self._formats and on_head and model.config.tie_word_embeddings:
-            raise ValueError("an adapter changes lm_head, which this base ties to its embedding; use formats=[adapter]")
         if others:
             # peft hands this on to the blend, whose scale must be 1; the adapters' own layers are made already
             model.peft_config[first].use_rslora = False
@@ -129,9 +153,24 @@ class ExportRecipe:
 
     def _complete(self, folder: Path, base_name: str, merged: bool) -> None:
         """Add tokenizer and card."""
-        for path in (path for pattern in BESIDE for path in self._base.glob(pattern)):
-            shutil.copy(path, folder)
+        for path in (path for pattern in BESIDE for path in self._base.glob(pattern) if path.is_file()):
+            target = folder / path.relative_to(self._base)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(path, target)
         write_derived_card(folder, base_name, self._weights, self._folders, self._measured, merged)
+
+
+def keep_config(folder: Path, base: Path) -> None:
+    """Give a merged model every key of the base's ``config.json``, and the rotary keys that readers of 4.x look for."""
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {**written, **json.loads((base / "config.json").read_text(encoding="utf-8"))}
+    config |= {key: written["dtype"] for key in ("dtype", "torch_dtype") if key in config}
+    rotary = config.get("rope_parameters") or {}
+    if "rope_theta" in rotary:
+        config.setdefault("rope_theta", rotary["rope_theta"])
+    if rotary.get("rope_type", "default") != "default":
+        config.setdefault("rope_scaling", {key: value for key, value in rotary.items() if key != "rope_theta"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def find_converters(folder: str | Path | None) -> list[Path]:
@@ -164,11 +203,18 @@ def convert_to_gguf(converters: list[Path], exported: Path, base: Path, gguf_typ
             raise RuntimeError(f"{command[0]} failed on {name}:\n" + "\n".join(lines))
 
 
-def serving_commands(formats: list[str], target: Path, base: Path, rank: int) -> str:
-    """Return the commands for transformers, vLLM, llama.cpp and Ollama that serve an export of some rank."""
-    allowed = next((r for r in VLLM_RANKS if r >= rank), rank)
+def serving_commands(formats: list[str], target: Path, base: Path, rank: int, peft_only: str | None = None) -> str:
+    """Return the commands for transformers, vLLM, llama.cpp and Ollama that serve an export of some rank.
+
+    ``peft_only`` says why no server takes the adapter as it is. A command that its server refuses is left out.
+    """
+    allowed = next((r for r in VLLM_RANKS if r >= rank), None)
+    if peft_only and "merged" in formats:
+        formats = [name for name in formats if name != "adapter"]
     template = Template(files("finetune.adapters").joinpath("serving.txt.jinja").read_text(encoding="utf-8"))
-    return template.render(formats=formats, target=target, name=target.name, base=base, rank=allowed)
+    return template.render(
+        formats=formats, target=target, name=target.name, base=base, rank=allowed, peft_only=peft_only
+    )
 
 
 def modelfile(formats: list[str], base: Path) -> str:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, TINY, write_llama_folder
 from huggingface_hub import HfApi, ModelCard
 from omegaconf import OmegaConf
 from peft import AutoPeftModelForCausalLM, PeftModel
-from test_folders import folders  # noqa: F401
-from test_resident import IDS, hf_logits, resident  # noqa: F401
+from test_folders import folders, sum_of_updates  # noqa: F401
+from test_resident import IDS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.recipe.config import check_config
 from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import fingerprint, read_adapters
 from finetune.adapters.resident import AdaptedModel
-from finetune.export import OPTIONAL, REQUIRED, ExportRecipe
+from finetune.export import OPTIONAL, REQUIRED, ExportRecipe, keep_config, serving_commands
 
 CONVERTER = """import argparse, pathlib
 parser = argparse.ArgumentParser()
@@ -104,6 +104,126 @@ def test_the_folders_are_complete_and_labelled(export, tmp_path, folders, tiny_m
         assert AutoTokenizer.from_pretrained(out / part).encode("a b")
     assert "FROM ./merged" in (out / "Modelfile").read_text()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def with_base(tiny_model_dir, folder, **changes):
+    """Another folder of the base, with other keys in its config.json."""
+    shutil.copytree(tiny_model_dir, folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_merged_model_keeps_what_the_bases_config_says(export, tiny_model_dir, tmp_path):
+    more = {"torch_dtype": "bfloat16", "pretraining_tp": 1, "a_key": {"of": "others"}, "rope_scaling": None}
+    base = with_base(tiny_model_dir, tmp_path / "base", **more)
+    out = export({"left": 1}, formats=["merged"], base=str(base))
+    wanted = json.loads((base / "config.json").read_text()) | {"torch_dtype": "float32"}
+    written = json.loads((out / "merged" / "config.json").read_text())
+    assert {key: written.get(key) for key in wanted} == wanted
+    assert written["rope_theta"] == 100_000
+    assert AutoModelForCausalLM.from_pretrained(out / "merged").dtype == torch.float32
+
+
+def test_readers_of_the_old_format_find_the_rotary_keys(tmp_path):
+    """A base in the form of transformers 5 has them in rope_parameters alone."""
+    rotary = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    for name, settings in (("base", {"rope_parameters": rotary}), ("merged", {"dtype": "float32"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(settings))
+    keep_config(tmp_path / "merged", tmp_path / "base")
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["rope_theta"] == 5e5
+    assert config["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    assert config["rope_parameters"] == rotary
+
+
+def test_a_slow_tokenizer_goes_with_the_export(export, tiny_model_dir, packaged_model_dir, tmp_path):
+    base = with_base(tiny_model_dir, tmp_path / "base")
+    fast = json.loads((packaged_model_dir / "tokenizer.json").read_text())
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in fast["model"]["merges"]]
+    (base / "vocab.json").write_text(json.dumps(fast["model"]["vocab"]))
+    (base / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (base / "added_tokens.json").write_text(json.dumps({"<new>": 49152}))
+    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    (base / "sentencepiece.bpe.model").write_bytes(b"x")
+    out = export({"left": 1}, base=str(base))
+    text = "A tax is fair.\n<new> 2024"
+    wanted = AutoTokenizer.from_pretrained(base)(text).input_ids
+    for part in ("adapter", "merged"):
+        assert AutoTokenizer.from_pretrained(out / part)(text).input_ids == wanted
+        names = {path.name for path in (out / part).iterdir()}
+        assert {"vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model"} <= names
+
+
+def written_commands(export, caplog, monkeypatch, blend, **more):
+    monkeypatch.setattr("finetune.export.log.propagate", True, raising=False)
+    with caplog.at_level("INFO", logger="finetune.export"):
+        out = export(blend, **more)
+    return out, caplog.text
+
+
+def test_commands_that_a_server_refuses_are_left_out(export, tmp_path, caplog, monkeypatch):
+    out, text = written_commands(export, caplog, monkeypatch, {"other": 1}, formats=["adapter"])
+    assert "are left out: the adapter uses DoRA; formats=[merged] can be served" in text
+    assert "vllm serve" not in text
+    assert "ollama" not in text
+    assert not (out / "Modelfile").exists()
+    caplog.clear()
+    both = str(tmp_path / "both")
+    out, text = written_commands(export, caplog, monkeypatch, {"other": 1}, output_dir=both)
+    assert f"vllm serve {both}/merged" in text
+    assert "--enable-lora" not in text
+    with pytest.raises(ValueError, match="uses DoRA, which llama.cpp does not load"):
+        export({"other": 1}, formats=["adapter", "gguf"], output_dir=str(tmp_path / "gguf"))
+
+
+@pytest.mark.parametrize(("rank", "takes"), [(512, True), (513, False)])
+def test_vllm_takes_ranks_up_to_512(rank, takes):
+    alone = serving_commands(["adapter"], Path("out"), Path("base"), rank)
+    assert ("--max-lora-rank 512" in alone) == takes
+    assert ("vLLM is left out: it takes adapters up to rank 512" in alone) != takes
+    assert "ollama create" in alone
+    both = serving_commands(["adapter", "merged"], Path("out"), Path("base"), rank)
+    assert ("vllm serve out/merged" in both) != takes
+
+
+def test_an_adapter_with_a_bias_is_exported_alone(export, tiny_model_dir, tmp_path, caplog, monkeypatch):
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "lora_bias": True}
+    biased = {name: str(write_adapter(tiny_model_dir, tmp_path / name, **settings)) for name in ("one", "two")}
+    for blend, formats in (({"one": 0.5, "two": 0.5}, ["adapter"]), ({"one": 1}, ["merged"])):
+        with pytest.raises(ValueError, match="lora_bias=True, which neither .* formats=.adapter."):
+            export(blend, adapters=biased, formats=formats)
+    more = {"adapters": biased, "formats": ["adapter"]}
+    out, text = written_commands(export, caplog, monkeypatch, {"one": -0.5}, **more)
+    assert "are left out: the adapter has a bias" in text
+    assert "vllm serve" not in text
+
+
+def test_a_head_adapter_on_a_tied_base_names_no_server(export, tiny_model_dir, tmp_path, caplog, monkeypatch):
+    base = write_llama_folder(tmp_path / "untied", TINY, tied=False)
+    head = write_adapter(base, tmp_path / "head", r=4, target_modules=["q_proj", "lm_head"])
+    with pytest.raises(ValueError, match="changes lm_head, which this base ties to its embedding; use formats"):
+        export({"head": 1}, adapters={"head": str(head)})
+    more = {"adapters": {"head": str(head)}, "formats": ["adapter"]}
+    _, text = written_commands(export, caplog, monkeypatch, {"head": 1}, **more)
+    assert "are left out: the adapter changes lm_head" in text
+    assert "vllm serve" not in text
+
+
+def test_adapters_whose_targets_are_texts_are_blended(export, tiny_model_dir, tmp_path):
+    settings = {"text": "all-linear", "regex": r".*\.layers\.1\..*_proj", "list": ["q_proj"]}
+    made = {n: write_adapter(tiny_model_dir, tmp_path / n, r=2, target_modules=t) for n, t in settings.items()}
+    for name, targets in settings.items():
+        path = made[name] / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": targets}))
+    blend = {"text": 1, "regex": 0.5, "list": -1}
+    out = export(blend, adapters={name: str(folder) for name, folder in made.items()})
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    ours = sum_of_updates(tiny_model_dir, made, blend)
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(base, out / "adapter")), ours, atol=1e-4, rtol=0)
 
 
 def test_an_adapter_that_names_no_base(export, tmp_path, folders, tiny_model_dir):  # noqa: F811
