@@ -115,6 +115,8 @@ def test_what_judges_write_beside_a_label(text, label):
         "4 (it could be 3)",
         "4 (3 or 2)",
         "4\nNo, 3 is better.",
+        "4\nThough 3 fits better.",
+        "4 (3 would do)",
     ],
 )
 def test_what_is_ambiguous_is_not_read(text):

@@ -28,7 +28,8 @@ _MEANING = re.compile(r"(.*?[0-9])(?:\s*[=:]|\s+[-–—])\s*([^\W\d][^\d]*)")
 _MARKS = "\"'`*_ \t"
 # A label that stands alone in a sentence; "90%", "2.5", "19th" and the count in "2 of the taxes" hold none.
 _LABEL = re.compile(
-    r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9]|\s+(?!(?:or|and|to|is|as|if|but|then|instead|too)\b)[a-z])|refusal\b)",
+    r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9]|\s+(?!(?:or|and|to|is|as|if|but|then|instead|too"
+    r"|fits?|seems?|looks?|feels?|was|would|could|might|may|applies)\b)[a-z])|refusal\b)",
     re.IGNORECASE,
 )
 
