@@ -181,7 +181,8 @@ def test_a_run_that_begins_anew_leaves_no_rows_of_before(train, whole, tmp_path)
     assert [row["step"] for row in trajectory(again)] == [0, 2, 3]
 
 
-def test_settings_and_tokenizer_are_checked_before_weights_are_read(train, tmp_path):
+def test_settings_and_tokenizer_are_checked_before_weights_are_read(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(FullModelHFCheckpointer, "load_checkpoint", lambda *_: pytest.fail("weights were read"))
     for override, message in (
         ("probe.every_n_steps=0", "use a positive number or null"),
         ("probe.n_itmes=3", "`probe.n_itmes` is not an argument of eval.probe.Probe; did you mean `n_items`"),
@@ -189,7 +190,7 @@ def test_settings_and_tokenizer_are_checked_before_weights_are_read(train, tmp_p
         ("probe.instrument=nowhere", "no such file"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            train(tmp_path / "run", *SMALL_PROBE, "checkpointer.checkpoint_files=[nowhere]", override)
+            train(tmp_path / "run", *SMALL_PROBE, override)
     with pytest.raises(ValueError, match="draw nothing from compass60"):
         train(tmp_path / "run", *SMALL_PROBE, "probe.n_items=1", "probe.n_pairs=0")
 

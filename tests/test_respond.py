@@ -193,7 +193,8 @@ def test_pairs_without_a_request_follow_the_begin_token(templates):
     assert pair_questions(BANK, no_begin, only, 1)[0].answers[0].tokens[0] == Letters.eos_id
 
 
-def test_what_exceeds_the_context_is_refused_before_loading():
+def test_what_exceeds_the_context_is_refused_before_loading(monkeypatch):
+    monkeypatch.setattr(respond, "check_base", lambda cfg: None)  # there is no checkpoint
     parts = {
         "model": {"_component_": "torchtune.models.llama3.llama3", "vocab_size": 200, "num_layers": 1, "num_heads": 1,
                   "num_kv_heads": 1, "embed_dim": 8, "max_seq_len": 600},

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import mistral_common
@@ -77,9 +78,14 @@ def folder(tmp_path_factory, packaged_model_dir):
     return make
 
 
+@cache
+def transformers_tokenizer(path):
+    return AutoTokenizer.from_pretrained(path)
+
+
 def whole_text(path, messages, **more):
     """Return the ids of a whole rendered conversation, as transformers makes them."""
-    hf = AutoTokenizer.from_pretrained(path)
+    hf = transformers_tokenizer(path)
     turns = [{"role": m.role, "content": m.text_content} for m in messages]
     return hf.encode(hf.apply_chat_template(turns, tokenize=False, **more).rstrip("\n"), add_special_tokens=False)
 
@@ -113,8 +119,9 @@ def test_sentencepiece_ids_are_those_of_the_whole_text(folder, name, template, l
 @pytest.mark.parametrize("template", [CHATML, ZEPHYR])
 def test_byte_level_ids_are_those_of_the_whole_text(folder, template):
     path = folder(template)
+    tokenizer = hf_chat_tokenizer(path)
     for messages in CONVERSATIONS.values():
-        assert hf_chat_tokenizer(path).tokenize_messages(messages)[0] == whole_text(path, messages)
+        assert tokenizer.tokenize_messages(messages)[0] == whole_text(path, messages)
 
 
 def test_an_answer_ends_where_the_template_ends_it(folder):
