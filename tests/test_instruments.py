@@ -350,3 +350,10 @@ def test_8values_equals_its_javascript(tmp_path):
     n_other, greatest, n_all = eightvalues.count_differences(str(tmp_path / "questions.js"), 300)
     assert (n_other, n_all) == (0, 600)
     assert greatest < 1e-6
+
+
+def test_a_statement_of_a_text_file_ends_at_a_line_feed_alone(tmp_path):
+    path = tmp_path / "bank.txt"
+    path.write_text("Taxes\u2028should fall.\r\nRents should rise.\n", encoding="utf-8", newline="")
+    texts = [item.text for item in load_instrument(str(path), "text").items]
+    assert texts == ["Taxes\u2028should fall.", "Rents should rise."]

@@ -180,6 +180,12 @@ def test_what_is_no_file_of_requests_is_said(content, message, tmp_path):
         load_adversarial(str(tmp_path / "mine.yaml"))
 
 
+def test_a_line_of_neutral_text_ends_at_a_line_feed_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("\ufeffThe kettle\u2028boils.\r\nRain fell.\n", encoding="utf-8", newline="")
+    lines = [prompt.answers[0] for prompt in load_neutral(str(tmp_path / "mine.txt")).prompts]
+    assert lines == ["The kettle\u2028boils.", "Rain fell."]
+
+
 def test_ids_may_be_numbers_and_neutral_text_is_utf_8(tmp_path):
     one = {"kind": "k", "expect": "decline", "text": "Do it."}
     prompts = [one | {"id": 1, "side": "left", "twin": 2}, one | {"id": 2, "side": "right", "twin": 1}]

@@ -83,7 +83,7 @@ def load_neutral(name: str) -> SidePrompts:
     path = find_file("neutral_text", name, "neutral", ".txt")
     content = path.read_bytes()
     try:
-        lines = [line.strip() for line in content.decode("utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in content.decode("utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
     if len(lines) < 2 or len(set(lines)) < len(lines):

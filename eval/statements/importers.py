@@ -85,7 +85,7 @@ def _read_items(kind: str, file: str, content: bytes, columns: Mapping[str, str]
 
 def _read_text(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read one statement a line; blank lines do not count. PoliTune's form."""
-    lines = [line.strip() for line in _decode(file, content).splitlines()]
+    lines = [line.strip() for line in _decode(file, content).split("\n")]
     return _weigh(file, [{"text": line} for line in lines if line], ITEM_COLUMNS)
 
 
