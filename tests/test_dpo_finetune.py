@@ -341,8 +341,9 @@ def start_from(run: Path, checkpoint: str, output_dir: Path) -> Path:
     return output_dir
 
 
-def test_resume_is_exact_at_any_step(train, tmp_path):
-    settings = ["model.lora_dropout=0.3", *EVERY_STEP]
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
+    settings = [f"model.lora_dropout={dropout}", *EVERY_STEP]
     train(tmp_path / "whole", *settings)
     for last in ("step_1", "step_2", "epoch_0", "step_4", "step_5"):
         part = start_from(tmp_path / "whole", last, tmp_path / f"until_{last}")

@@ -213,3 +213,12 @@ def test_a_component_is_named_alone_or_with_arguments():
     assert component(OmegaConf.create({"_component_": "fractions.Fraction", "denominator": 3}))(2) == Fraction(2, 3)
     with pytest.raises(InstantiationError, match="Nothing"):
         component("fractions.Nothing")
+
+
+def untyped(rate: "no type at all" = 1.0):  # noqa: F722
+    """Take an argument whose annotation only a person can read."""
+
+
+def test_an_annotation_that_python_cannot_read_is_no_problem():
+    cfg = OmegaConf.create({"part": {"_component_": f"{__name__}.untyped", "rate": 2.0}})
+    assert check_config(cfg, {"part"}, {}).part.rate == 2.0

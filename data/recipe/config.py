@@ -170,7 +170,7 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
         return [f"`{key}._component_: {path}` cannot be imported: {error}"]
     try:
         signature = inspect.signature(named, eval_str=True)
-    except NameError:  # an annotation that is there for type checkers alone
+    except (NameError, AttributeError, TypeError, SyntaxError):  # an annotation that is there for type checkers alone
         signature = inspect.signature(named)
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
