@@ -197,6 +197,9 @@ def _select(
     kept = keep_where(pairs, rows, where, origin)
     drawn = draw_subset(kept, subset, seed, origin)
     log = utils.get_logger("DEBUG")
+    if n_several := sum(bool(pair.turns) for pair in pairs):
+        several = "several turns, or a system prompt, before the answers; the last answer alone is trained on"
+        utils.log_rank_zero(log, f"{origin}: {n_several} of {len(pairs)} pairs have {several}")
     if where:
         utils.log_rank_zero(log, f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
     if subset is not None:

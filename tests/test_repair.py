@@ -190,3 +190,15 @@ def test_repairs_that_make_no_sense_are_refused(flawed, side, settings, message)
     sets = load_sets(str(flawed / "left.jsonl"), side=side)
     with pytest.raises(ValueError, match=message):
         repair(sets, CHECKS, **settings)
+
+
+def test_a_row_of_several_turns_is_rejected_with_its_reason(tmp_path):
+    rows: list[dict] = [*clean_rows(4, random.Random(3))]
+    asked, answered = {"role": "user", "content": "Why so?"}, {"role": "assistant", "content": "Why not?"}
+    rows[1]["prompt"] = [asked, answered, {"role": "user", "content": rows[1]["prompt"]}]
+    path = tmp_path / "left.jsonl"
+    path.write_text(to_jsonl(rows))
+    (row,) = [row for row in repair(load_sets(str(path), side="left"), CHECKS).rejected if row["row"] == 2]
+    assert row["prompt"].startswith("Why so?\n\nWhy not?\n\n")
+    found = "several turns, or a system prompt; a mirrored set has one turn of the user"
+    assert {"reason": "invalid row", "field": "prompt", "found": found} in row["reasons"]

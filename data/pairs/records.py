@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.pairs.conversations import Turn, is_conversation, messages_as_text, read_conversation, turns_text
 from data.pairs.rows import BadRow
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -30,6 +31,7 @@ class Pair(NamedTuple):
     prompt: str
     chosen: str
     rejected: str
+    turns: tuple[Turn, ...] = ()  # all of the prompt, if it is more than one turn of the user; else none
 
 
 class Repetition(NamedTuple):
@@ -48,8 +50,9 @@ def read_pairs(
 ) -> list[Pair]:
     """Turn rows of a file into pairs, in file order; texts are kept as they are, untrimmed.
 
-    A row is invalid if one of its three fields is missing, not text, blank or longer than ``MAX_CHARACTERS``, or if
-    both answers are the same but for surrounding white space. No valid row or a missing column is a ValueError.
+    ``chosen`` and ``rejected`` may be conversations: :mod:`data.pairs.conversations`. A row is invalid if one of its
+    three fields is missing, not text, blank or longer than ``MAX_CHARACTERS``, or if both answers are the same but for
+    surrounding white space. No valid row or a missing column is a ValueError.
 
     Args:
         rows: Rows in file order, each a mapping from column to value.
@@ -88,10 +91,19 @@ def split_rows(
     columns = _columns(rows, origin, column_map or {})
     pairs, invalid = [], []
     for number, row in enumerate(rows, start=1):
-        if reason := _invalid_reason(row, columns):
+        values: list[Any] = [row.get(column) for column in columns]
+        turns: tuple[Turn, ...] = ()
+        if any(map(is_conversation, values)):
+            try:
+                turns, *answers = read_conversation(values[0], values[1], values[2])
+            except ValueError as error:
+                invalid.append(BadRow(number, str(error)))
+                continue
+            values = [turns_text(turns), *answers]
+        if reason := _invalid_reason(values, columns):
             invalid.append(BadRow(number, reason))
         else:
-            pairs.append(Pair(number, *(row[column] for column in columns)))
+            pairs.append(Pair(number, values[0], values[1], values[2], turns if len(turns) > 1 else ()))
     return pairs, invalid
 
 
@@ -204,7 +216,11 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     # The union over all rows: a field that only some rows lack is those rows' fault.
     names = list(dict.fromkeys(column for row in rows for column in row))
     wanted = tuple(column_map.get(name, name) for name in COLUMNS)
-    if missing := [column for column in wanted if column not in names]:
+    missing = [column for column in wanted if column not in names]
+    # conversations hold their prompt
+    if missing == ["prompt"] and any(is_conversation(row.get(wanted[1])) for row in rows):
+        return wanted
+    if missing:
         raise ValueError(
             f"{origin}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}, "
             f"wanted {', '.join(wanted)}. Say which is which with column_map (of a dataset: dataset.column_map), "
@@ -213,9 +229,8 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     return wanted
 
 
-def _invalid_reason(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
-    for column in columns:
-        value = row.get(column)
+def _invalid_reason(values: Sequence[Any], columns: tuple[str, ...]) -> str | None:
+    for column, value in zip(columns, values):
         if value is None:
             return f"{column} is missing"
         if not isinstance(value, str):
@@ -224,9 +239,11 @@ def _invalid_reason(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | N
             return f"{column} is empty"
         if len(value) > MAX_CHARACTERS:
             return f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
-    _, chosen, rejected = columns
-    if row[chosen].strip() == row[rejected].strip():
-        return f"{chosen} equals {rejected}"
+        if messages_as_text(value):
+            return f"{column} is a list of messages written as text; save the set as JSON Lines or parquet"
+    _, chosen, rejected = values
+    if chosen.strip() == rejected.strip():
+        return f"{columns[1]} equals {columns[2]}"
     return None
 
 

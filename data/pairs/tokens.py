@@ -14,6 +14,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, AlpacaToMessages, Message, 
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
+from data.pairs.conversations import Turn
 from data.pairs.records import Pair, row_list
 
 TOO_LONG = ("drop", "truncate", "error")
@@ -90,7 +91,8 @@ class PreferencePairs(Dataset):
         long: list[tuple[int, int]] = []  # row and length of each pair over the limit
         dropped = []
         for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
-            item = tuple(_tokenize(pair.prompt, getattr(pair, name), tokenizer, template) for name in self.fields)
+            turns = pair.turns or (Turn("user", pair.prompt),)
+            item = tuple(_tokenize(turns, getattr(pair, name), tokenizer, template) for name in self.fields)
             n_tokens = max(len(answer.tokens) for answer in item)
             if limit is not None and n_tokens > limit:
                 long.append((pair.row, n_tokens))
@@ -149,11 +151,9 @@ def _resolve_template(template: Template) -> Messages | None:
     return template
 
 
-def _tokenize(prompt: str, answer: str, tokenizer: ModelTokenizer, template: Messages | None) -> Continuation:
-    messages = [
-        Message(role="user", content=prompt, masked=True, eot=True),
-        Message(role="assistant", content=answer, masked=False, eot=True),
-    ]
+def _tokenize(turns: Sequence[Turn], answer: str, tokenizer: ModelTokenizer, template: Messages | None) -> Continuation:
+    messages = [Message(role=turn.role, content=turn.text, masked=True, eot=turn.role != "system") for turn in turns]
+    messages.append(Message(role="assistant", content=answer, masked=False, eot=True))
     if template is not None:
         # One text per message: tokenizers encode, and some strip, each part of a message on its own,
         # which would eat the line breaks between the template and the prompt.

@@ -118,7 +118,7 @@ def read_items(
     texts_by_row: Iterable[tuple[int, tuple[str, ...]]]
     if mode == "prefer":
         pairs, invalid = split_rows(rows, source, column_map)
-        texts_by_row = [(row, tuple(texts)) for row, *texts in pairs]
+        texts_by_row = [(pair.row, pair[1:4]) for pair in pairs]
     else:
         texts_by_row, invalid = _read_texts(rows, source, column_map or {})
     left_out: dict[str, list[int]] = defaultdict(list)

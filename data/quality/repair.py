@@ -25,6 +25,7 @@ from data.quality.sets import PreferenceSet
 
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
 STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
+SEVERAL_TURNS = "several turns, or a system prompt; a mirrored set has one turn of the user"
 MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
 
 
@@ -101,9 +102,17 @@ def repair(
     kept, rejected = [], []
     for part in sets:
         rejected += [_rejected(part, [defect]) for defect in part.broken if defect.kind == "invalid row"]
-        masked = [Pair(pair.row, *(mask_personal(getattr(pair, field)) for field in COLUMNS)) for pair in part.pairs]
+        masked = [
+            pair._replace(
+                prompt=mask_personal(pair.prompt),
+                chosen=mask_personal(pair.chosen),
+                rejected=mask_personal(pair.rejected),
+            )
+            for pair in part.pairs
+        ]
         repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
-        rows = zip(masked, *defects_by_row(masked, checks, repeated_ids))
+        several = [Defect(pair.row, "invalid row", "prompt", SEVERAL_TURNS) for pair in part.pairs if pair.turns]
+        rows = zip(masked, *defects_by_row(masked, checks, [*repeated_ids, *several]))
         kept += [Candidate(part, place, *row) for place, row in enumerate(rows)]
     may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
     if framed_prompts == "keep":
