@@ -49,6 +49,37 @@ def test_loads_and_computes_the_range(tmp_path):
     assert len(instrument.sha256) == 64
 
 
+def test_propositions_stand_in_the_file_or_beside_it(tmp_path):
+    raw = copy.deepcopy(GOOD)
+    raw["items"][0]["proposition"], raw["pairs"][0]["note"] = "a-first", "Who says so?"
+    path = Path(write(tmp_path, raw))
+    plain = load_instrument(str(path))
+    assert [entry.proposition for entry in (*plain.items, *plain.pairs)] == ["a-first", None, None]
+    assert plain.pairs[0].note == "Who says so?"
+    beside = tmp_path / "bank.propositions.json"
+    beside.write_text('{"a": "another", "b": "a-first", "p": "left-or-right"}')
+    keyed = load_instrument(str(path))
+    assert [entry.proposition for entry in (*keyed.items, *keyed.pairs)] == ["a-first", "a-first", "left-or-right"]
+    assert keyed.sha256 == plain.sha256
+    for text, message in (
+        ('{"z": "x"}', r"no entry \['z'\]"),
+        ('["a"]', "a list; give a mapping"),
+        ("{", "not valid JSON"),
+    ):
+        beside.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_instrument(str(path))
+    beside.write_text('{"p": 3}')
+    with pytest.raises(ValueError, match="pair p: proposition is 3; give a text"):
+        load_instrument(str(path))
+
+
+def test_word_balance_counts_words_without_case_and_marks():
+    pair = load_instrument("compass60").pairs[0]
+    assert pair._replace(left="Safety first, not speed.", right="Speed first, not safety!").is_word_balanced
+    assert not pair._replace(left="A is a B.", right="B is a A A.").is_word_balanced
+
+
 @pytest.mark.parametrize("space", ["\n", " ", "\t\r\n", "\u00a0"])
 def test_white_space_around_a_text_is_none_of_it(tmp_path, space):
     """``left: |`` in YAML ends in a line break."""
@@ -102,6 +133,9 @@ def change(*path_and_value):
         (change("items", 0, "text only"), "item #1: a str where a mapping is needed"),
         (change("pairs", 0, "right", "L."), "pair p: left and right are the same text"),
         (change("pairs", 0, "left", ""), "pair p: left is ''"),
+        (change("pairs", 0, "proposition", 3), "pair p: proposition is 3; give a text, in quotes"),
+        (change("items", 0, "note", " "), "item a: note is ' '"),
+        (change("pairs", 0, "propositon", "x"), "pair p: unknown field 'propositon'; allowed"),
         (change("pairs", 0, "axis", "social"), "pair p: axis 'social'; the axes are ['economic']"),
         (change("pairs", 0, "id", "a"), "id a: used 2 times"),
         (change("options", ["for", "for"]), "options: ['for', 'for']; use two or more different"),
@@ -227,6 +261,8 @@ def test_pairs_csv(tmp_path):
     (tmp_path / "other.csv").write_text("links,rechts,thema\nA.,B.,y\n")
     columns = {"left": "links", "right": "rechts", "topic": "thema"}
     assert load_instrument(str(tmp_path / "other.csv"), "pairs_csv", columns).pairs[0].right == "B."
+    path.write_text("l,r,topic,proposition,note\nA.,B.,y,a-or-b,\nC.,D.,y,,contested\n")
+    assert [p[5:] for p in load_instrument(str(path), "pairs_csv").pairs] == [("a-or-b", None), (None, "contested")]
 
 
 @pytest.mark.parametrize(
@@ -268,8 +304,9 @@ def test_statements_as_plain_text(tmp_path):
 
 def test_csv_and_jsonl_with_named_columns(tmp_path):
     """Direction -1 turns the weights; two points on "economy", one of them doubled: 2 + 4 points, so divisor .6."""
-    table = "nr,claim,scale,sign,other\na,Taxes should fall.,economy,1,b\nb,Taxes should rise.,economy,-2,a\n"
-    (tmp_path / "bank.csv").write_text(table + "c,God exists.,faith,1,\n")
+    table = "nr,claim,scale,sign,other,proposition\n"
+    table += "a,Taxes should fall.,economy,1,b,taxes\nb,Taxes should rise.,economy,-2,a,taxes\n"
+    (tmp_path / "bank.csv").write_text(table + "c,God exists.,faith,1,,\n")
     columns = {"id": "nr", "text": "claim", "axis": "scale", "direction": "sign", "twin": "other"}
     bank = load_instrument(str(tmp_path / "bank.csv"), "csv", columns)
     assert [(i.id, i.weights, i.twin) for i in bank.items] == [
@@ -277,9 +314,11 @@ def test_csv_and_jsonl_with_named_columns(tmp_path):
         ("b", {"economy": [4, 2, -2, -4]}, "a"),
         ("c", {"faith": [-2, -1, 1, 2]}, None),
     ]
+    assert [item.proposition for item in bank.items] == ["taxes", "taxes", None]
     assert bank.axes["economy"].divisor == pytest.approx(0.6)
     assert bank.axis_range("economy") == pytest.approx((-10, 10))
     rows = [{"id": i.id, "text": i.text, "axis": next(iter(i.weights)), "twin": i.twin} for i in bank.items]
+    rows = [row | {"proposition": item.proposition} for row, item in zip(rows, bank.items)]
     for row, direction in zip(rows, (1, -2, 1)):
         row["direction"] = direction
     (tmp_path / "bank.jsonl").write_text("\n".join(map(json.dumps, rows)))

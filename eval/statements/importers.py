@@ -16,8 +16,10 @@ import yaml
 
 from data.pairs.rows import read_table
 
-PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic"}  # as TwinViews (Fulay et al. 2024, arXiv 2409.05283)
-ITEM_COLUMNS = {name: name for name in ("id", "text", "topic", "axis", "direction", "twin")}
+# as TwinViews (Fulay et al. 2024, arXiv 2409.05283), and what a file may have besides
+PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic", "proposition": "proposition", "note": "note"}
+OPTIONAL = ("proposition", "note")
+ITEM_COLUMNS = {name: name for name in ("id", "text", "topic", "axis", "direction", "twin", "proposition", "note")}
 # Points of the options for a statement whose direction is 1.
 POINTS = {"strongly disagree": -2, "disagree": -1, "agree": 1, "strongly agree": 2}
 # Answers of 8values and what they multiply an effect by, in the order of an instrument: disagreement first.
@@ -70,11 +72,12 @@ def _read_yaml(file: str, content: bytes, columns: Mapping[str, str]) -> Any:
 def _read_pairs_csv(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     """Read two opposed statements a row."""
     pairs = []
-    for number, row in enumerate(_rows(file, "csv", content, columns, PAIR_COLUMNS), start=1):
-        pair = {field: (row[column] or "").strip() for field, column in columns.items()}
-        if not all(pair.values()) or pair["left"] == pair["right"]:
+    required = [field for field in PAIR_COLUMNS if field not in OPTIONAL]
+    for number, row in enumerate(_rows(file, "csv", content, columns, required), start=1):
+        pair = {field: (row.get(column) or "").strip() for field, column in columns.items()}
+        if not all(pair[field] for field in required) or pair["left"] == pair["right"]:
             raise ValueError(f"{file}: data row {number}: {pair}; give a topic and two different statements")
-        pairs.append({"id": f"row-{number}", **pair})
+        pairs.append({"id": f"row-{number}", **{field: text for field, text in pair.items() if text}})
     return {**_header(file), "pairs": pairs}
 
 
@@ -135,7 +138,7 @@ def _weigh(file: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) ->
             "topic": str(given.get("topic", "none given")),
             "weights": {axis: [direction * p for p in POINTS.values()]},
         }
-        items.append(item | ({"twin": str(given["twin"])} if "twin" in given else {}))
+        items.append(item | {field: str(given[field]) for field in ("twin", *OPTIONAL) if field in given})
     ends = {axis: (f"low {axis}", f"high {axis}") for axis in largest} | {"agreement": ("disagree", "agree")}
     axes = {
         axis: {"low": ends[axis][0], "high": ends[axis][1], "offset": 0, "divisor": total / 10}

@@ -7,6 +7,7 @@ score wrong in silence is refused.
 """
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
@@ -27,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from data.language import lower_words
 from eval.statements.importers import read_instrument
 
 
@@ -55,13 +57,19 @@ class Axis(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A statement; ``weights[axis]`` holds one number per option; ``twin`` states the opposite."""
+    """A statement; ``weights[axis]`` holds one number per option; ``twin`` states the opposite.
+
+    ``proposition`` is the key of what is argued: entries, and rows of a training set, that argue the same share it.
+    ``note`` says why the sides of the entry are contested.
+    """
 
     id: Text
     text: Text
     topic: Text
     weights: dict[Text, list[Number]]
     twin: Text | None = None
+    proposition: Text | None = None
+    note: Text | None = None
 
 
 class Pair(NamedTuple):
@@ -72,6 +80,14 @@ class Pair(NamedTuple):
     left: Text
     right: Text
     axis: Text | None = None
+    proposition: Text | None = None  # as of an item
+    note: Text | None = None
+
+    @property
+    def is_word_balanced(self) -> bool:
+        """Whether both statements are the same bag of words: a model of single words cannot tell them apart."""
+        left, right = (Counter(lower_words(text)) for text in (self.left, self.right))
+        return left == right
 
 
 class Instrument(NamedTuple):
@@ -143,6 +159,9 @@ def load_instrument(
 ) -> Instrument:
     """Load and validate an instrument.
 
+    Entries without a ``proposition`` take it from ``NAME.propositions.json`` beside the file, if there is one: a
+    mapping from their ids, for an instrument whose own file must stay as it is.
+
     Args:
         instrument: Name of a shipped instrument (``compass60``) or path of a file.
         instrument_format: ``yaml``, or one of ``eval.statements.importers.FORMATS``.
@@ -160,6 +179,7 @@ def load_instrument(
     given = {name: value for name, value in raw.items() if value is not None}
     empty: dict[str, Any] = {"axes": {}, "options": [], "items": [], "pairs": []}
     form = {**empty, **_strip(given), "sha256": hashlib.sha256(content).hexdigest()}
+    _add_propositions(form, Path(str(file)).with_suffix(".propositions.json"))
     faults = _relation_faults(form)
     try:
         loaded = _FORM.validate_python(form)
@@ -168,6 +188,23 @@ def load_instrument(
     if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
     return loaded
+
+
+def _add_propositions(form: Mapping[str, Any], file: Path) -> None:
+    """Give the entries of an instrument the propositions that stand in a file beside it, by their ids."""
+    if not file.is_file():
+        return
+    try:
+        propositions = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); give a mapping from ids to propositions") from error
+    entries = [entry for key in ("items", "pairs") if isinstance(form[key], list) for entry in form[key]]
+    by_id = {entry["id"]: entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)}
+    if not isinstance(propositions, Mapping) or (unknown := sorted(set(propositions) - set(by_id))):
+        found = f"no entry {unknown[:5]}" if isinstance(propositions, Mapping) else f"a {type(propositions).__name__}"
+        raise ValueError(f"{file}: {found}; give a mapping from the instrument's ids to propositions")
+    for name, proposition in propositions.items():
+        by_id[name].setdefault("proposition", proposition)
 
 
 def _strip(value: Any) -> Any:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What a training set has argued of an instrument: of each entry, its proposition, only its topic, or neither.
+
+A shift on propositions that the training argues may be learning of these propositions; a shift on unseen topics cannot.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from data.pairs.rows import read_table
+from data.quality.propositions import PromptIndex
+from eval.statements.instruments import Instrument, Item, Pair
+
+Exposure = Literal["seen proposition", "seen topic", "unseen"]
+EXPOSURES: tuple[Exposure, ...] = ("seen proposition", "seen topic", "unseen")
+KEYS = "propositions.jsonl"  # beside a training set: its rows' propositions and topics, by their id
+
+
+class Taught(NamedTuple):
+    """What a training set argues; where ``unkeyed`` rows have no proposition, their prompts are compared by meaning."""
+
+    propositions: frozenset[str]
+    topics: frozenset[str]
+    unkeyed: tuple[Mapping[str, Any], ...] = ()
+
+
+def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = None) -> Taught:
+    """Read what training files argue.
+
+    The keys of a row are its columns ``propositions`` and ``topics`` (lists) or ``proposition`` and ``topic``, or those
+    that ``propositions.jsonl`` beside the file gives its ``id``.
+
+    Args:
+        paths: A training file or several.
+        topics: The values of the column ``topic`` that were trained on; None: all rows were.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file cannot be read, or a topic that no row has is named.
+    """
+    rows: list[Mapping[str, Any]] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"training_data: {path} not found; give JSONL, JSON, CSV, TSV or parquet files")
+        keys = _keys(Path(path).with_name(KEYS))
+        read = read_table(path)
+        rows += [{**row, **keys.get(str(row.get("id")), {})} for row in read]
+    if topics is not None:
+        known = {str(row.get("topic")) for row in rows}
+        if unknown := sorted(set(topics) - known):
+            raise ValueError(f"topics: no row has {unknown}; the topics are {sorted(known)}")
+        rows = [row for row in rows if str(row.get("topic")) in topics]
+    return taught(rows)
+
+
+def taught(rows: Iterable[Mapping[str, Any]]) -> Taught:
+    """Return what rows of a training set argue, by their keys, and the rows that have none."""
+    propositions: set[str] = set()
+    topics: set[str] = set()
+    unkeyed = []
+    for row in rows:
+        topics |= _texts(row, "topics", "topic")
+        argued = _texts(row, "propositions", "proposition")
+        propositions |= argued
+        if not argued:
+            unkeyed.append(row)
+    return Taught(frozenset(propositions), frozenset(topics), tuple(unkeyed))
+
+
+def exposures(instrument: Instrument, taught: Taught) -> dict[str, Exposure]:
+    """Return for the id of every item and pair what the training has argued of it.
+
+    ``seen proposition``: a row has its proposition's key, or a row without a key means it
+    (``data.quality.propositions``). ``seen topic``: a row has its topic. ``unseen``: neither. Twins have one class.
+    """
+    index = PromptIndex(taught.unkeyed) if taught.unkeyed else None
+    texts = {item.id: item.text for item in instrument.items}
+    classes: dict[str, Exposure] = {}
+    entries: tuple[Item | Pair, ...] = (*instrument.items, *instrument.pairs)
+    for entry in entries:
+        if isinstance(entry, Pair):
+            about = [entry.left, entry.right]
+        else:
+            about = [entry.text, *([texts[entry.twin]] if entry.twin else [])]
+        is_matched = index is not None and index.nearest(about, entry.topic).is_match
+        if entry.proposition in taught.propositions or is_matched:
+            classes[entry.id] = "seen proposition"
+        else:
+            classes[entry.id] = "seen topic" if entry.topic in taught.topics else "unseen"
+    return classes
+
+
+def _keys(file: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the propositions and topics of rows by their ids, from the file beside a training set."""
+    if not file.is_file():
+        return {}
+    keys: dict[str, Mapping[str, Any]] = {}
+    for number, row in enumerate(read_table(str(file)), start=1):
+        if set(row) != {"id", "propositions", "topics"} or not isinstance(row["id"], str):
+            raise ValueError(
+                f"{file}: row {number} has {list(row)}; want id, propositions and topics, the last two lists"
+            )
+        keys[row["id"]] = {"propositions": row["propositions"], "topics": row["topics"]}
+    return keys
+
+
+def _texts(row: Mapping[str, Any], many: str, one: str) -> set[str]:
+    """Return what a row says in its column for several or in that for one."""
+    given = row.get(many) or [row.get(one)]
+    return {str(value) for value in ([given] if isinstance(given, str) else given) if value}

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+import json
+from collections import Counter
+
+import pytest
+from conftest import REPO
+
+from data.pairs.rows import read_table
+from eval.statements.exposure import Taught, exposures, read_taught, taught
+from eval.statements.instruments import Instrument, Item, Pair, load_instrument
+
+PAIRS = REPO / "data" / "mirrored" / "pairs.jsonl"
+KEYS = read_table(str(PAIRS.with_name("propositions.jsonl")))
+GOLD = {row["id"]: row for row in read_table(str(REPO / "tests" / "gold_propositions.jsonl"))}
+
+
+def unit(entry_id):
+    """The gold names a couple once."""
+    return entry_id if entry_id in GOLD else entry_id[:-1]
+
+
+def test_the_shipped_set_has_keys_for_every_row():
+    rows = read_table(str(PAIRS))
+    assert [row["id"] for row in KEYS] == [row["id"] for row in rows]
+    assert all(key["topics"][0] == row["topic"] for key, row in zip(KEYS, rows))
+    assert all(key["propositions"] and len(set(key["propositions"])) == len(key["propositions"]) for key in KEYS)
+    assert list(rows[0]) == ["id", "axis", "topic", "prompt", "left", "right"]  # what is trained on stays as it was
+
+
+def test_compass60_has_the_54_entries_that_a_prompt_argues():
+    """Its own file is as it was; ``gold_propositions.jsonl`` was made by reading both sets."""
+    instrument = load_instrument("compass60")
+    assert instrument.sha256 == "91ccee70d48d6f6106f88924eaeef8ef315bbf8967b7f4f7b57bfd82437c7da2"
+    classes = exposures(instrument, read_taught(str(PAIRS)))
+    argued = {key["id"]: set(key["propositions"]) for key in KEYS}
+    entries = [*instrument.items, *instrument.pairs]
+    for entry in entries:
+        if unit(entry.id) in GOLD:
+            prompts = {name for name, keys in argued.items() if entry.proposition in keys}
+            assert prompts == set(GOLD[unit(entry.id)]["same"]), entry.id
+            assert (classes[entry.id] == "seen proposition") == bool(prompts)
+    assert Counter(classes[p.id] for p in instrument.pairs) == {"seen proposition": 31, "seen topic": 29, "unseen": 8}
+    couples = [item for item in instrument.items if item.id < item.twin]
+    assert Counter(classes[i.id] for i in couples) == {"seen proposition": 23, "seen topic": 7, "unseen": 8}
+    assert all(classes[item.id] == classes[item.twin] for item in instrument.items)
+
+
+BANK = Instrument(
+    "b", "1", "MIT", "en", "s", {}, (),
+    (Item("a", "A.", "housing", {}, "b", "rent-cap"), Item("b", "B.", "housing", {}, "a", "rent-cap")),
+    (Pair("c", "housing", "L.", "R.", None, "zoning"), Pair("d", "guns", "L.", "R.", None, "gun-register"),
+     Pair("e", "guns", "L.", "R.")),
+    "",
+)  # fmt: skip
+
+
+def test_three_classes_by_hand():
+    rows = [{"proposition": "rent-cap", "topic": "housing"}, {"propositions": ["x", "y"], "topics": ["x", "taxation"]}]
+    assert taught(rows) == Taught(frozenset({"rent-cap", "x", "y"}), frozenset({"housing", "x", "taxation"}))
+    assert exposures(BANK, taught(rows)) == {
+        "a": "seen proposition", "b": "seen proposition", "c": "seen topic", "d": "unseen", "e": "unseen",
+    }  # fmt: skip
+    assert set(exposures(BANK, taught([])).values()) == {"unseen"}
+
+
+def test_a_row_without_a_key_is_compared_by_meaning():
+    row = {
+        "prompt": "Should each gun be entered in a register?",
+        "left": "Register guns.",
+        "right": "No register.",
+    }
+    others = [{"prompt": f"Is {word} pleasant?", "left": "Yes.", "right": "No."} for word in ("tea", "rain", "chess")]
+    pair = BANK.pairs[1]._replace(left="Guns belong in a register.", right="Guns belong in no register.")
+    classes = exposures(BANK._replace(pairs=(pair,)), taught([row, *others]))
+    assert classes == {"a": "unseen", "b": "unseen", "d": "seen proposition"}
+
+
+def test_half_of_the_topics(tmp_path):
+    """Training on some topics alone leaves the propositions of the others unseen."""
+    half = read_taught(str(PAIRS), topics=["housing", "drugs"])
+    assert half.topics == {"housing", "drugs"}
+    assert len(half.propositions) == 16
+    classes = exposures(load_instrument("compass300"), half)
+    assert Counter(classes[p.id] for p in load_instrument("compass300").pairs)["seen proposition"] == 4
+    with pytest.raises(ValueError, match=r"no row has \['hosing'\]; the topics are \['abortion"):
+        read_taught(str(PAIRS), topics=["hosing"])
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl not found"):
+        read_taught("nowhere.jsonl")
+    (tmp_path / "set.jsonl").write_text('{"id": "a", "prompt": "Why?", "left": "l", "right": "r"}\n')
+    (tmp_path / "propositions.jsonl").write_text('{"id": "a", "propositions": ["rent-cap"], "topics": ["guns"]}\n')
+    assert read_taught([str(tmp_path / "set.jsonl")]) == Taught(frozenset({"rent-cap"}), frozenset({"guns"}))
+    (tmp_path / "propositions.jsonl").write_text(json.dumps({"id": "a", "topics": []}) + "\n")
+    with pytest.raises(ValueError, match=r"propositions.jsonl: row 1 has \['id', 'topics'\]; want id, propositions"):
+        read_taught(str(tmp_path / "set.jsonl"))
