@@ -32,6 +32,7 @@ from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.folders import read_adapters
+from finetune.models import complete_model
 
 log = utils.get_logger("INFO")
 
@@ -83,6 +84,7 @@ class PoliticalCompassRecipe:
 
     def __init__(self, cfg: DictConfig, places: dict[str, Place] | None = None) -> None:
         require_matplotlib()
+        complete_model(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._output_dir = Path(cfg.output_dir)
@@ -103,7 +105,7 @@ class PoliticalCompassRecipe:
             if (bias := position_bias(option_orders(len(self._instrument.options))[: cfg[key]])) == "mirrored":
                 log.info(f"{key}={cfg[key]}: {POSITION_BIAS[bias]}")
         given = [key for key in RESIDENT if cfg[key] is not None]
-        if given not in ([], list(RESIDENT)):
+        if given and "model" not in given:
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
         entries: Any = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
         self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)

@@ -25,7 +25,7 @@ from torchtune import training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
-from finetune.adapters.folders import TOKENIZER, check_bases, read_adapter_config, read_adapters
+from finetune.adapters.folders import TOKENIZER, adapts_head, check_bases, read_adapter_config, read_adapters
 
 log = utils.get_logger("INFO")
 
@@ -82,7 +82,7 @@ class ExportRecipe:
                     "export it alone with formats=[adapter]"
                 )
             return "the adapter has a bias (lora_bias); peft loads it"
-        if any("lm_head" in (settings.target_modules or ()) for settings in self._settings.values()):
+        if any(adapts_head(folder) for folder in self._folders.values()):
             if config.get("tie_word_embeddings") and others:
                 raise ValueError(
                     "an adapter changes lm_head, which this base ties to its embedding; use formats=[adapter]"

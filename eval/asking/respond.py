@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The resident torchtune model and its adapters: loaded once, asked by log-probability and in writing.
+"""The resident model and its adapters: loaded once, asked by log-probability and in writing.
 
 All answers that are compared are merged into prefix trees: what prompts share (instructions, options, statements) is
 computed once. The result does not depend on how the questions are cut into forwards.
@@ -14,18 +14,19 @@ import torch
 from omegaconf import DictConfig
 from torchtune import config, training
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
-from torchtune.modules import TransformerDecoder
 from tqdm import tqdm
 
 from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
-from finetune.adapters.folders import AdapterSet, check_bases
+from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
 from finetune.adapters.resident import AdaptedModel
-from finetune.models import context_length
+from finetune.causal.agreement import choose_layout
+from finetune.causal.decoder import CausalLM
+from finetune.models import base_folder, brings_weights, context_length
 from finetune.run.policy import check_builder
-from finetune.tree.logprobs import answer_logprobs
+from finetune.tree.logprobs import Decoder, answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def ask_resident(
 
 
 def iterate_answers(
-    model: TransformerDecoder,
+    model: Decoder,
     name: str,
     questions: Sequence[Question],
     max_tokens_per_forward: int,
@@ -123,7 +124,7 @@ def iterate_answers(
             progress.update(len(batch))
 
 
-def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Question]) -> list[Row]:
+def answer_together(model: Decoder, name: str, questions: Sequence[Question]) -> list[Row]:
     """Return the rows of questions, all answered in one forward; gradients must be off."""
     tree = build_tree([answer for question in questions for answer in question.answers])
     logprobs = iter(answer_logprobs(model, tree).tolist())
@@ -131,7 +132,7 @@ def answer_together(model: TransformerDecoder, name: str, questions: Sequence[Qu
 
 
 def answer_questions(
-    model: TransformerDecoder, name: str, questions: Sequence[Question], max_tokens_per_forward: int
+    model: Decoder, name: str, questions: Sequence[Question], max_tokens_per_forward: int
 ) -> list[Row]:
     """Return all rows of :func:`iterate_answers` at once, in the order of the questions."""
     forwards = iterate_answers(model, name, questions, max_tokens_per_forward)
@@ -163,22 +164,27 @@ def load_tokenizer(cfg: DictConfig) -> Any:
     if not hasattr(tokenizer, "prompt_tokens"):
         raise ValueError(
             f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "
-            f"finetune.tokenizers.hf_chat_tokenizer with path={cfg.checkpointer.checkpoint_dir}"
+            f"finetune.tokenizers.hf_chat_tokenizer with path={base_folder(cfg)}"
         )
     return tokenizer
 
 
 def check_base(cfg: DictConfig) -> None:
     """Refuse a ``model`` that is not the one whose weights ``checkpointer`` reads, before it takes memory."""
+    if brings_weights(cfg.model):  # complete_model has read its folder
+        return
     with torch.device("meta"):
         check_builder(config.instantiate(cfg.model), cfg.checkpointer.checkpoint_dir)
 
 
 def check_adapter_bases(cfg: DictConfig, adapters: AdapterSet) -> list[str]:
     """Warn of adapters that name another base than a config's, and return the warnings; refuse those that have one."""
-    if cfg.checkpointer is None:
+    if cfg.model is None:
         return []
-    warnings = check_bases(adapters.folders, cfg.checkpointer.checkpoint_dir)
+    if not brings_weights(cfg.model):
+        for folder in adapters.folders.values():
+            check_llama_targets(folder)
+    warnings = check_bases(adapters.folders, base_folder(cfg))
     for line in warnings:
         log.warning(line)
     return warnings
@@ -187,12 +193,17 @@ def check_adapter_bases(cfg: DictConfig, adapters: AdapterSet) -> list[str]:
 def load_adapted(cfg: DictConfig, adapters: AdapterSet, device: torch.device, dtype: torch.dtype) -> AdaptedModel:
     """Load the base of a config with its adapters."""
     model = load_base(cfg, device, dtype)
-    return AdaptedModel(model, adapters.folders, cfg.checkpointer.checkpoint_dir, adapters.blends)
+    return AdaptedModel(model, adapters.folders, base_folder(cfg), adapters.blends)
 
 
-def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> TransformerDecoder:
-    """Load the base of a config, its ``model`` and ``checkpointer``."""
+def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Decoder:
+    """Load the base of a config: its ``model``, and ``checkpointer`` where that has the weights."""
     check_base(cfg)
+    if brings_weights(cfg.model):
+        with training.set_default_dtype(dtype), device:
+            causal: CausalLM = config.instantiate(cfg.model, lora_rank=None)
+        choose_layout(causal)
+        return causal
     checkpointer = config.instantiate(cfg.checkpointer)
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)

@@ -19,6 +19,7 @@ from data.recipe.files import AppendLog, changed_settings, write_json
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Templates
 from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
+from finetune.models import base_folder
 
 Row = dict[str, Any]
 PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
@@ -141,7 +142,7 @@ def config_settings(cfg: DictConfig) -> dict[str, Any]:
 
 def read_weights(cfg: DictConfig, adapters: Mapping[str, str]) -> dict[str, Any]:
     """Return the config without its output folder, and the hashes of base, adapters and tokenizer."""
-    base = Path(cfg.checkpointer.checkpoint_dir) if cfg.checkpointer is not None else None
+    base = base_folder(cfg) if cfg.model is not None else None
     return config_settings(cfg) | {
         "adapters_sha256": {name: fingerprint(folder) for name, folder in adapters.items()},
         "base_sha256": fingerprint(base) if base and base.is_dir() else None,

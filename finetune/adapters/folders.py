@@ -118,7 +118,7 @@ def write_adapter(
 
 
 def read_adapter_config(folder: str | Path) -> LoraConfig:
-    """Read the ``adapter_config.json`` of a PEFT folder; only LoRA on the linear layers of a Llama passes."""
+    """Read the ``adapter_config.json`` of a PEFT folder; only LoRA that leaves the base as it is passes."""
     folder = Path(folder)
     for name in ("adapter_config.json", ADAPTER_FILE):
         if not (folder / name).is_file():
@@ -128,6 +128,18 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
                 "for a run of ours output_dir/epoch_N"
             )
     settings = _read_settings(folder)
+    if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
+        raise ValueError(
+            f"{folder}: modules_to_save={settings.modules_to_save}, bias={settings.bias!r}, trainable_token_indices="
+            f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
+            "adapter can be merged with peft and scored as a base"
+        )
+    return settings
+
+
+def check_llama_targets(folder: str | Path) -> LoraConfig:
+    """Read what :func:`read_adapter_config` does, for a torchtune decoder: only a Llama's linear layers pass."""
+    folder, settings = Path(folder), read_adapter_config(folder)
     targets, allowed = settings.target_modules, set(TORCHTUNE_NAMES)
     modules = targets if isinstance(targets, set) and targets <= allowed else None
     if isinstance(targets, str) or (modules is None and {name.rpartition(".")[2] for name in targets or ()} <= allowed):
@@ -135,20 +147,14 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
     if not modules or not {name.rpartition(".")[2] for name in modules} <= allowed:
         raise ValueError(
             f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}, or a text that matches "
-            "these alone"
+            "these alone; others are read by model._component_=finetune.models.causal_lm"
         )
     settings.target_modules = modules
     patterns = {**settings.rank_pattern, **settings.alpha_pattern}
     if set(patterns) - allowed or settings.exclude_modules or settings.layers_to_transform:
         raise ValueError(
             f"{folder}: rank_pattern, alpha_pattern, exclude_modules or layers_to_transform names more than whole "
-            f"projections ({sorted(allowed)}); such an adapter can be merged with peft and scored as a base"
-        )
-    if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
-        raise ValueError(
-            f"{folder}: modules_to_save={settings.modules_to_save}, bias={settings.bias!r}, trainable_token_indices="
-            f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
-            "adapter can be merged with peft and scored as a base"
+            f"projections ({sorted(allowed)}); such an adapter is read by model._component_=finetune.models.causal_lm"
         )
     return settings
 
@@ -217,6 +223,11 @@ def _adapted_modules(folder: Path) -> set[str]:
     with safe_open(folder / ADAPTER_FILE, "pt") as file:
         names = {name.removeprefix("base_model.model.").partition(".lora_") for name in file.keys()}
     return {module for module, is_lora, _ in names if is_lora}
+
+
+def adapts_head(folder: str | Path) -> bool:
+    """Say whether an adapter changes the output projection."""
+    return any(module.rpartition(".")[2] in ("lm_head", "embed_out") for module in _adapted_modules(Path(folder)))
 
 
 def fingerprint(folder: str | Path) -> str:

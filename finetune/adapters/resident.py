@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""PEFT adapters on a resident torchtune model: any number, one or a blend of them switched on at a time.
+"""PEFT adapters on a resident model: any number, one or a blend of them switched on at a time.
 
-The base is loaded once, as a plain torchtune decoder. peft's own LoRA layers are put around its linear layers, so
-whatever ``adapter_config.json`` asks for (rank, alpha, patterns, rsLoRA, DoRA) is peft's business; only the names and
-the rotary layout of the tensors differ from the Hugging Face model's.
+The base is loaded once. peft's own LoRA layers are put around its linear layers, so whatever ``adapter_config.json``
+asks for (rank, alpha, patterns, rsLoRA, DoRA) is peft's business; only the names and the rotary layout of the tensors
+differ in a torchtune decoder from the Hugging Face model's.
 """
 
 import contextlib
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchtune.modules import TransformerDecoder
 
-from finetune.adapters.folders import ADAPTER_FILE, TORCHTUNE_NAMES, read_adapter_config
+from finetune.adapters.folders import ADAPTER_FILE, TORCHTUNE_NAMES, check_llama_targets, read_adapter_config
+from finetune.causal.decoder import CausalLM
 from finetune.tree.layers import accumulate_when_reading
+from finetune.tree.logprobs import Decoder
 
 
 def _to_torchtune(state: Mapping[str, Tensor], base: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -48,21 +50,21 @@ def _torchtune_name(module: str) -> str:
     return parent.replace("self_attn", "attn") + dot + TORCHTUNE_NAMES[projection]
 
 
-def _drop_base_head(state: dict[str, Tensor], model: TransformerDecoder, folder: str | Path) -> None:
+def _drop_base_head(state: dict[str, Tensor], output: Any, folder: str | Path) -> None:
     """Take out the base's own head, which peft always saves beside an adapter of ``lm_head``."""
     saved = state.pop("base_model.model.lm_head.base_layer.weight", None)
     if saved is None:
         return
-    head = getattr(model.output, "base_layer", model.output).weight
+    head = getattr(output, "base_layer", output).weight
     saved = saved.to(head.device)
     # one of them may have been rounded to the other's dtype
     if not (torch.equal(saved.to(head.dtype), head) or torch.equal(saved, head.to(saved.dtype))):
         raise ValueError(f"{folder}: it holds an lm_head of its own, which is not this base's: the base is another one")
 
 
-def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[str, Any]) -> None:
-    """Put peft's layers of one adapter around a model's and fill them with the adapter's weights."""
-    settings = read_adapter_config(folder)
+def _inject_torchtune(model: TransformerDecoder, name: str, folder: Path, base: Mapping[str, Any]) -> None:
+    """Put peft's layers of one adapter around a torchtune decoder's and fill them with the adapter's weights."""
+    settings = check_llama_targets(folder)
     settings.target_modules = {_torchtune_name(m) for m in settings.target_modules}
     settings.rank_pattern = {TORCHTUNE_NAMES[m]: r for m, r in settings.rank_pattern.items()}
     settings.alpha_pattern = {TORCHTUNE_NAMES[m]: a for m, a in settings.alpha_pattern.items()}
@@ -70,8 +72,19 @@ def _inject(model: TransformerDecoder, name: str, folder: Path, base: Mapping[st
     if "output" in settings.target_modules:
         if not isinstance(model.output, torch.nn.Module):
             raise ValueError(f"{folder}: adapts lm_head, but this base ties its head to the embedding")
-        _drop_base_head(state, model, folder)
-    state = _to_torchtune(state, base)
+        _drop_base_head(state, model.output, folder)
+    _inject(model, name, settings, _to_torchtune(state, base), folder)
+
+
+def _inject_transformers(decoder: CausalLM, name: str, folder: Path) -> None:
+    """Do the same with a transformers model, for which nothing is renamed."""
+    state = load_file(folder / ADAPTER_FILE)
+    _drop_base_head(state, decoder.hf.get_output_embeddings(), folder)
+    state = {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()}
+    _inject(decoder.hf, name, read_adapter_config(folder), state, folder)
+
+
+def _inject(model: nn.Module, name: str, settings: LoraConfig, state: dict[str, Tensor], folder: Path) -> None:
     try:
         inject_adapter_in_model(settings, model, adapter_name=name)
         outcome = set_peft_model_state_dict(model, state, adapter_name=name)
@@ -92,7 +105,7 @@ class AdaptedModel:
     active, so a blend takes no memory; with weight 1 it is the adapter and with weight 0 the base, to the bit.
 
     Args:
-        model: Plain torchtune decoder with the base weights loaded; changed in place.
+        model: Plain decoder with the base weights loaded; changed in place.
         adapters: Name to PEFT folder.
         checkpoint_dir: The base model's Hugging Face folder; its ``config.json`` gives the head counts.
         blends: Name to weight of each adapter in it, checked by :func:`finetune.adapters.folders.read_adapters`.
@@ -100,7 +113,7 @@ class AdaptedModel:
 
     def __init__(
         self,
-        model: TransformerDecoder,
+        model: Decoder,
         adapters: Mapping[str, str | Path],
         checkpoint_dir: str | Path,
         blends: Mapping[str, Mapping[str, float]] | None = None,
@@ -108,10 +121,13 @@ class AdaptedModel:
         self.model = model
         self._weights = {name: {name: 1.0} for name in adapters} | dict(blends or {})
         base = json.loads((Path(checkpoint_dir) / "config.json").read_text())
-        if base["model_type"] not in ("llama", "mistral"):
+        if not isinstance(model, CausalLM) and base["model_type"] not in ("llama", "mistral"):
             raise ValueError(f"{checkpoint_dir}: a {base['model_type']} model; supported: llama, mistral")
         for name, folder in adapters.items():
-            _inject(model, name, Path(folder), base)
+            if isinstance(model, CausalLM):
+                _inject_transformers(model, name, Path(folder))
+            else:
+                _inject_torchtune(model, name, Path(folder), base)
         accumulate_when_reading(model)
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
         model.requires_grad_(False)
@@ -129,7 +145,7 @@ class AdaptedModel:
             layer._active_adapter, layer._disable_adapters = present, not present
 
     @contextlib.contextmanager
-    def using(self, name: str | Mapping[str, float] | None) -> Iterator[TransformerDecoder]:
+    def using(self, name: str | Mapping[str, float] | None) -> Iterator[Decoder]:
         """Switch one adapter or blend on (None: the base; a mapping: weights by adapter) inside a ``with`` block."""
         weights = self._weights.get(name) if isinstance(name, str) else name or {}
         if weights is None or weights.keys() - {adapter for known in self._weights.values() for adapter in known}:

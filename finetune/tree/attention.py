@@ -81,6 +81,40 @@ def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces) -> tuple[Tensor, list[Tensor]]:
+    """Return what the queries, which carry the scores' scale, see, ``[K, T, G H]``, and the weights of each piece."""
+    n_kv_heads, n_tokens, head_dim = keys.shape
+    out = queries.new_empty(n_kv_heads, n_tokens, queries.shape[2] // head_dim * values.shape[2])
+    weights = []
+    for piece in tree.pieces:
+        length = piece.end - piece.start
+        scores = _rows(queries, piece, head_dim) @ _seen(keys, piece).transpose(1, 2)  # [K, L G, N]
+        own = scores.view(n_kv_heads, length, -1, scores.shape[-1])[..., -length:]
+        own += tree.causal[:length, None, :length]
+        weights.append(torch.softmax(scores, -1))
+        out[:, piece.start : piece.end] = (weights[-1] @ _seen(values, piece)).view(n_kv_heads, length, -1)
+    return out, weights
+
+
+def _attend_back(
+    grad: Tensor, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, weights: list[Tensor], tree: TreePieces
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of queries, keys and values from that of what :func:`_attend` returned."""
+    n_kv_heads, _, head_dim = keys.shape
+    group = queries.shape[2] // head_dim
+    # d softmax: weights * (d weights - their weighted mean), and that mean is grad . out
+    mean = (grad * out).view(n_kv_heads, -1, values.shape[2]).sum(-1, keepdim=True)  # [K, T G, 1]
+    d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    for piece, weight in zip(tree.pieces, weights):
+        rows, own_mean = _rows(grad, piece, values.shape[2]), mean[:, piece.start * group : piece.end * group]
+        d_scores = torch.baddbmm(own_mean, rows, _seen(values, piece).transpose(1, 2), beta=-1).mul_(weight)
+        d_piece = d_scores @ _seen(keys, piece)
+        d_queries[:, piece.start : piece.end] = d_piece.view(n_kv_heads, -1, queries.shape[2])
+        _add_seen(d_keys, piece, d_scores.transpose(1, 2) @ _rows(queries, piece, head_dim))
+        _add_seen(d_values, piece, weight.transpose(1, 2) @ rows)
+    return d_queries, d_keys, d_values
+
+
 class _TreeAttention(torch.autograd.Function):
     """Rotary positions and attention, ``[T, K G H]``."""
 
@@ -92,15 +126,7 @@ class _TreeAttention(torch.autograd.Function):
         queries = _turned(q, ctx.turn_queries, n_kv_heads)  # [K, T, G H]
         keys = _turned(k, turn, n_kv_heads)  # [K, T, H]
         values = _heads_first(v.to(keys.dtype), n_kv_heads)  # [K, T, H]
-        out = torch.empty_like(queries)
-        weights = []
-        for piece in tree.pieces:
-            length = piece.end - piece.start
-            scores = _rows(queries, piece, head_dim) @ _seen(keys, piece).transpose(1, 2)  # [K, L G, N]
-            own = scores.view(n_kv_heads, length, -1, scores.shape[-1])[..., -length:]
-            own += tree.causal[:length, None, :length]
-            weights.append(torch.softmax(scores, -1))
-            out[:, piece.start : piece.end] = (weights[-1] @ _seen(values, piece)).view(n_kv_heads, length, -1)
+        out, weights = _attend(queries, keys, values, tree)
         ctx.tree, ctx.turn, ctx.dtype = tree, turn, q.dtype
         ctx.save_for_backward(queries, keys, values, out, *weights)
         return _tokens_first(out, q.dtype)
@@ -108,19 +134,8 @@ class _TreeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         queries, keys, values, out, *weights = ctx.saved_tensors
-        n_kv_heads, _, head_dim = keys.shape
-        group = queries.shape[2] // head_dim
-        grad = _heads_first(grad.to(out.dtype), n_kv_heads)
-        # d softmax: weights * (d weights - their weighted mean), and that mean is grad . out
-        mean = (grad * out).view(n_kv_heads, -1, head_dim).sum(-1, keepdim=True)  # [K, T G, 1]
-        d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-        for piece, weight in zip(ctx.tree.pieces, weights):
-            rows, own_mean = _rows(grad, piece, head_dim), mean[:, piece.start * group : piece.end * group]
-            d_scores = torch.baddbmm(own_mean, rows, _seen(values, piece).transpose(1, 2), beta=-1).mul_(weight)
-            d_piece = d_scores @ _seen(keys, piece)
-            d_queries[:, piece.start : piece.end] = d_piece.view(n_kv_heads, -1, queries.shape[2])
-            _add_seen(d_keys, piece, d_scores.transpose(1, 2) @ _rows(queries, piece, head_dim))
-            _add_seen(d_values, piece, weight.transpose(1, 2) @ rows)
+        grad = _heads_first(grad.to(out.dtype), len(keys))
+        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
         d_q = _turned_back(d_queries, ctx.turn_queries, ctx.dtype)
         d_k = _turned_back(d_keys, ctx.turn, ctx.dtype)
         return d_q, d_k, _tokens_first(d_values, ctx.dtype), None, None, None
@@ -164,6 +179,47 @@ def _add_seen(total: Tensor, piece: Piece, part: Tensor) -> None:
     for start, end in piece.seen:
         total[:, start:end] += part[:, at : at + end - start]
         at += end - start
+
+
+class _HeadsAttention(torch.autograd.Function):
+    """Attention of queries and keys that are turned already, ``[T, K G V]``."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, tree, scale):
+        # query: [K G, T, H]; key: [K, T, H]; value: [K, T, V]
+        n_kv_heads, n_tokens, _ = key.shape
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        # [K, T, G H]
+        queries = (query.to(dtype).unflatten(0, (n_kv_heads, -1)).transpose(1, 2) * scale).flatten(2)
+        keys, values = key.to(dtype).contiguous(), value.to(dtype).contiguous()
+        out, weights = _attend(queries, keys, values, tree)
+        ctx.tree, ctx.scale, ctx.dtype = tree, scale, query.dtype
+        ctx.save_for_backward(queries, keys, values, out, *weights)
+        return _tokens_first(out, query.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        queries, keys, values, out, *weights = ctx.saved_tensors
+        grad = _heads_first(grad.to(out.dtype), len(keys))
+        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
+        d_query = d_queries.unflatten(2, (-1, keys.shape[2])).transpose(1, 2).flatten(0, 1) * ctx.scale
+        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(ctx.dtype), None, None
+
+
+def attend_heads(query: Tensor, key: Tensor, value: Tensor, tree: TreePieces, scale: float) -> Tensor:
+    """Compute attention along a tree's branches in transformers' layout, ``[1, T, heads, V]``.
+
+    ``query [1, heads, T, H]``, ``key [1, K, T, H]`` and ``value [1, K, T, V]`` carry their positions already.
+    """
+    out = _HeadsAttention.apply(query[0], key[0], value[0], tree, scale)
+    return out.view(1, len(out), query.shape[1], value.shape[3])
+
+
+def attend_heads_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: float) -> Tensor:
+    """Compute what :func:`attend_heads` does under a block mask."""
+    grouped = query.shape[1] != key.shape[1]
+    out = _compiled_flex_attention()(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
+    return out.transpose(1, 2)
 
 
 def block_mask(tree: PrefixTree) -> BlockMask | None:

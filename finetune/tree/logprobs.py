@@ -9,7 +9,8 @@ bf16 model (in float64 for a float64 one).
 Legend: T tokens of the tree, S scored tokens, N answers, D embedding, V vocabulary, R LoRA rank.
 """
 
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -25,26 +26,44 @@ HEAD_CHUNK = 256
 
 
 class Head(NamedTuple):
-    """Output projection; if adapted, its LoRA."""
+    """Output projection; if adapted, its LoRA; and what is done to its logits, in the order of the fields."""
 
     weight: Tensor  # [V, D]
     lora_a: Tensor | None = None  # [R, D]
     lora_b: Tensor | None = None  # [V, R]
     scale: float = 0.0
     dropout: nn.Module | None = None
+    bias: Tensor | None = None  # [V]
+    factor: float = 1.0
+    cap: float | None = None  # logits become cap * tanh(logits / cap), as in Gemma 2
 
 
-def get_head(model: TransformerDecoder) -> Head:
-    """Return the output projection of a plain, tied or adapted (torchtune's or peft's LoRA) decoder."""
-    output = model.output
+class TreeDecoder(nn.Module, ABC):
+    """A decoder that knows by itself how the answers of a tree are scored; torchtune's decoders do not."""
+
+    @property
+    @abstractmethod
+    def max_seq_len(self) -> int:
+        """Return the most tokens that it reads."""
+
+    @abstractmethod
+    def answer_logprobs(self, tree: PrefixTree) -> Tensor:
+        """Return what the function :func:`answer_logprobs` does."""
+
+
+Decoder: TypeAlias = TransformerDecoder | TreeDecoder
+
+
+def get_head(output: Any) -> Head:
+    """Return the projection of a plain, tied or adapted (torchtune's or peft's LoRA) output module."""
     if isinstance(output, LoRALinear) and not output.disabled:
         scale = output.alpha / output.rank
         return Head(output.weight, output.lora_a.weight, output.lora_b.weight, scale, output.dropout)
     if isinstance(output, LoraLayer):
-        weight = output.get_base_layer().weight
+        weight, bias = output.get_base_layer().weight, output.get_base_layer().bias
         names = [] if output.disable_adapters else [n for n in output.active_adapters if n in output.lora_A]
         if not names:
-            return Head(weight)
+            return Head(weight, bias=bias)
         if any(name in output.lora_variant or output.lora_bias[name] for name in names):
             raise ValueError(
                 f"adapters {names} put more than plain LoRA on the head (DoRA, a bias): not supported there"
@@ -53,9 +72,9 @@ def get_head(model: TransformerDecoder) -> Head:
         scales = [output.scaling[name] for name in names]
         a = torch.cat([output.lora_A[name].weight * (scale / scales[0]) for name, scale in zip(names, scales)])
         b = torch.cat([output.lora_B[name].weight for name in names], 1)
-        return Head(weight, a, b, scales[0], output.lora_dropout[names[0]])
+        return Head(weight, a, b, scales[0], output.lora_dropout[names[0]], bias)
     if isinstance(output, (nn.Linear, LoRALinear)):
-        return Head(output.weight)
+        return Head(output.weight, bias=output.bias)
     tied = getattr(output, "tied_module", None)  # torchtune's TiedLinear is no nn.Module
     if tied is None:
         raise ValueError(
@@ -68,9 +87,10 @@ class _AnswerSums(torch.autograd.Function):
     """Sum the log-probabilities of each answer's targets; keep only the gradients of the sums."""
 
     @staticmethod
-    def forward(ctx, hidden, adapted, weight, lora_a, lora_b, scale, target, answer_ends):
+    def forward(ctx, hidden, adapted, weight, lora_a, lora_b, head, target, answer_ends):
         # hidden: [S, D]; adapted: [S, D], what the head's LoRA sees (hidden after its dropout), or None;
-        # target: [S]. Rows are sorted by answer.
+        # target: [S]. Rows are sorted by answer. head has what is not a tensor with a gradient.
+        scale = head.scale
         needs_hidden, needs_lora = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(len(target), dtype=dtype, device=hidden.device)
@@ -88,6 +108,15 @@ class _AnswerSums(torch.autograd.Function):
                 logits += low @ lora_b.T
             # torch's log_softmax sums less exactly on a CPU; logsumexp sweeps over the logits more often
             logits = logits.to(dtype)
+            if head.bias is not None:
+                logits += head.bias
+            if head.factor != 1:
+                logits *= head.factor
+            slope = None
+            if head.cap is not None:
+                logits = torch.tanh(logits / head.cap)
+                slope = 1 - logits.square() if needs_hidden or needs_lora else None
+                logits *= head.cap
             logits -= logits.amax(-1, keepdim=True)
             chosen = logits.gather(1, t)
             norm = logits.exp_().sum(-1, keepdim=True)
@@ -95,8 +124,9 @@ class _AnswerSums(torch.autograd.Function):
             if not needs_hidden and not needs_lora:
                 continue
             # d sum / d logits = onehot(target) - softmax; this times -norm is built in place of the logits
-            d_logits = logits.scatter_add_(1, t, -norm).to(hidden.dtype)
-            factor = norm.reciprocal().neg_().to(hidden.dtype)
+            d_logits = logits.scatter_add_(1, t, -norm)
+            d_logits = (d_logits if slope is None else d_logits.mul_(slope)).to(hidden.dtype)
+            factor = norm.reciprocal().mul_(-head.factor).to(hidden.dtype)
             if needs_hidden:
                 grad_hidden[lo:hi] = (d_logits @ weight).mul_(factor)
             if lora_a is not None:
@@ -129,18 +159,18 @@ class _AnswerSums(torch.autograd.Function):
         return d_hidden, d_adapted, None, d_a, d_b, None, None, None
 
 
-def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = None) -> Tensor:
+def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tensor:
     """Return the summed log-probability of each answer of a tree, nats, float32 ``[N]`` (float64 for a float64 model).
 
     Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. Adapters count as they
-    are switched. A frozen head is treated as a constant; a LoRA on it gets its gradient. ``mask`` is what the layers
-    take as theirs; None is the tree's own attention bias.
+    are switched. A frozen head is treated as a constant; a LoRA on it gets its gradient. ``mask`` is what torchtune's
+    layers take as theirs; None is the tree's own attention bias.
 
     Source: Rafailov et al. 2023, Eq. 7 needs only these sums; the order of products is ours.
     """
-    head = get_head(model)
-    if head.weight.requires_grad:
-        raise ValueError("the output head is trainable; answer_logprobs supports a frozen head (LoRA) only")
+    if isinstance(model, TreeDecoder):
+        return model.answer_logprobs(tree)
+    head = get_head(model.output)
     tree = tree.to(head.weight.device)
     hidden = model.tok_embeddings(tree.tokens)
     if hidden.is_cuda:
@@ -150,10 +180,16 @@ def answer_logprobs(model: TransformerDecoder, tree: PrefixTree, mask: Any = Non
         mask = tree.attention_bias(hidden.dtype)
     for layer in model.layers:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
-    scored = model.norm(F.embedding(tree.predictor, hidden[0]))  # [S, D]
+    return answer_sums(model.norm(F.embedding(tree.predictor, hidden[0])), head, tree)
+
+
+def answer_sums(scored: Tensor, head: Head, tree: PrefixTree) -> Tensor:
+    """Return the summed log-probability of each answer, ``[N]``, from the hidden states that predict, ``[S, D]``."""
+    if head.weight.requires_grad:
+        raise ValueError("the output head is trainable; answer_logprobs supports a frozen head (LoRA) only")
     adapted = head.dropout(scored) if head.dropout is not None else None
     lora_a, lora_b = head.lora_a, head.lora_b
     if lora_a is not None and lora_b is not None and not torch.is_grad_enabled():
         # a Function cannot see that nobody will ask for their gradients
         lora_a, lora_b = lora_a.detach(), lora_b.detach()
-    return _AnswerSums.apply(scored, adapted, head.weight, lora_a, lora_b, head.scale, tree.target, tree.answer_ends)
+    return _AnswerSums.apply(scored, adapted, head.weight, lora_a, lora_b, head, tree.target, tree.answer_ends)
