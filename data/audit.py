@@ -38,6 +38,7 @@ OPTIONAL: dict[str, Any] = {
     "topic_column": "topic",
     "split": "train",
     "revision": None,
+    "name": None,
     "instruments": [],
     "language": "data.language.not_english",
     "length_ratio": [0.67, 1.5],
@@ -78,7 +79,7 @@ class AuditRecipe:
 
     def setup(self) -> None:
         """Load the set or the sets."""
-        keys = ("source", "column_map", "side", "topic_column", "split", "revision")
+        keys = ("source", "column_map", "side", "topic_column", "split", "revision", "name")
         self._sets = load_sets(**{key: self._settings[key] for key in keys})
 
     def run(self) -> bool:

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from glob import glob
 from typing import Any, NamedTuple
 
-from data.pairs.rows import BadRow, file_format, hub_rows, matching_files, scan_records
+from data.pairs.formats import BadRow
+from data.pairs.hub import hub_rows
+from data.pairs.rows import file_format, matching_files, scan_records
 
 MAX_CHARACTERS = 20_000  # 10,000 is the longest comment that Reddit takes
 BAD_ROWS = ("error", "skip")
@@ -35,6 +37,7 @@ def posts(
     licence: str,
     split: str = "train",
     revision: str | None = None,
+    name: str | None = None,
     text_column: str = "text",
     id_column: str | None = None,
     date_column: str | None = None,
@@ -52,6 +55,7 @@ def posts(
         licence: Its licence, for the rows and the card.
         split: Split of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
+        name: Config of a Hub dataset that has several.
         text_column: Column of the text.
         id_column: Column of the post's id; an id that occurs again is a bad row.
         date_column: Column of the date.
@@ -62,7 +66,8 @@ def posts(
     """
     columns = {"text": text_column, "id": id_column, "date": date_column, "author": author_column}
     is_file = file_format(source) or glob(source)
-    rows = _file_rows(source) if is_file else ((f"{source} row", row) for row in hub_rows(source, split, revision))
+    of_hub = () if is_file else hub_rows(source, split, revision, name=name)
+    rows = _file_rows(source) if is_file else ((f"{source} row", row) for row in of_hub)
     return _posts(_Corpus(dataset, licence, columns, max_characters, bad_rows, limit), rows)
 
 

@@ -19,7 +19,7 @@ from data.pairs.tokens import AlpacaInstructTemplate as AlpacaInstructTemplate  
 from data.pairs.tokens import ChosenAnswers, PreferencePairs, Template
 
 SHIPPED_SET = "data/mirrored/pairs.jsonl"
-_SIDE_KEYS = ("source", "data_files", "split", "revision", "column_map", "where")
+_SIDE_KEYS = ("source", "data_files", "split", "revision", "name", "column_map", "where")
 
 
 def preference_pairs(
@@ -29,6 +29,7 @@ def preference_pairs(
     data_files: str | Sequence[str] | None = None,
     split: str = "train",
     revision: str | None = None,
+    name: str | None = None,
     column_map: Mapping[str, str] | None = None,
     prompt_template: Template = None,
     max_seq_len: int | None = None,
@@ -43,10 +44,12 @@ def preference_pairs(
 
     Args:
         tokenizer: The model's tokenizer.
-        source: A dataset repository of the Hub, or ``json``, ``csv``, ``tsv``, ``parquet`` with ``data_files``.
+        source: A dataset repository of the Hub, a folder in its form, or ``json``, ``csv``, ``tsv``, ``parquet`` with
+            ``data_files``.
         data_files: Path, list of paths, glob or URL.
         split: Split to load.
         revision: Branch, tag or commit of the repository.
+        name: Config of the repository or folder, if it has several, such as ``left``.
         column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
             the last two flips the set's side.
         prompt_template: None (the tokenizer's template alone), a dotpath to a class or factory of a template,
@@ -64,7 +67,7 @@ def preference_pairs(
         >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
-    rows, origin = load_rows(source, data_files, split, revision)
+    rows, origin = load_rows(source, data_files, split, revision, name)
     pairs = _select(read_pairs(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed)
     return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
@@ -113,6 +116,7 @@ def mirrored(
     data_files: str | Sequence[str] | None = None,
     split: str = "train",
     revision: str | None = None,
+    name: str | None = None,
     column_map: Mapping[str, str] | None = None,
     prompt_template: Template = None,
     max_seq_len: int | None = None,
@@ -131,7 +135,7 @@ def mirrored(
         >>> # dataset=data.datasets.mirrored dataset.source=json dataset.data_files=left.jsonl
         >>> mirrored(tokenizer, source="scale-lab/politune-left")  # its prompts, the right answer chosen
     """
-    rows, origin = load_rows(source, data_files, split, revision)
+    rows, origin = load_rows(source, data_files, split, revision, name)
     pairs = mirror_pairs(rows, origin, column_map, side, invalid_rows)
     pairs = _select(pairs, rows, origin, where, subset, seed)
     return PreferencePairs(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
@@ -153,8 +157,9 @@ def mixture(
     """Build pairs of which a share chooses the right answer, on prompts that are the same at every share.
 
     ``left`` is a set whose chosen answers are the left ones: ``source`` and, as ``preference_pairs`` takes them,
-    ``data_files``, ``split``, ``revision``, ``column_map``, ``where``. ``right`` is the same for a set that chooses
-    right; its prompts join those of ``left``. ``right_share`` of all prompts, 0 to 1, choose right; nested and seeded.
+    ``data_files``, ``split``, ``revision``, ``name``, ``column_map``, ``where``. ``right`` is the same for a set that
+    chooses right; its prompts join those of ``left``. ``right_share`` of all prompts, 0 to 1, choose right; nested and
+    seeded.
 
     Example:
         >>> # dataset=data.datasets.politune_mixture dataset.right_share=0.25 dataset.subset=500
@@ -167,7 +172,7 @@ def mixture(
         if not {"source"} <= {*spec} <= {*_SIDE_KEYS}:
             keys = ", ".join(map(str, spec)) or "nothing"
             raise ValueError(f"dataset.{side} has {keys}; use source and any of {_SIDE_KEYS[1:]}")
-        rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:4] if key in spec})
+        rows, origin = load_rows(**{key: spec[key] for key in _SIDE_KEYS[:5] if key in spec})
         pairs = read_pairs(rows, origin, spec.get("column_map"), invalid_rows)
         pairs = _select(pairs, rows, origin, spec.get("where"))
         sides[side] = [pair._replace(row=pair.row + n_rows) for pair in pairs]  # numbered on from file to file

@@ -35,6 +35,7 @@ OPTIONAL: dict[str, Any] = {
     "column_map": None,
     "split": "train",
     "revision": None,
+    "name": None,
     "accept": True,
     "reviewers": ["a", "b"],
     "reviewer": None,
@@ -162,7 +163,7 @@ def load_review(cfg: DictConfig) -> Review:
     if cfg.reviewer is not None and str(cfg.reviewer) not in reviewers:
         known = ", ".join(reviewers)
         raise ValueError(f"reviewer={cfg.reviewer} is unknown; use one of {known}, or add it to reviewers")
-    items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision)
+    items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision, cfg.name)
     for reason, rows in left_out.items():
         log.warning(f"{cfg.source}: {len(rows)} rows are not shown: {reason} ({row_list(rows)})")
     if not items:

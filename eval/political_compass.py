@@ -32,6 +32,7 @@ from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.folders import read_adapters
+from finetune.adapters.training_data import recorded_data
 from finetune.models import complete_model
 
 log = utils.get_logger("INFO")
@@ -109,7 +110,9 @@ class PoliticalCompassRecipe:
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
         entries: Any = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
         self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)
-        self._training_data = [cfg.training_data] if isinstance(cfg.training_data, str) else cfg.training_data
+        trained_on: Any = cfg.training_data
+        trained_on = OmegaConf.to_container(trained_on, resolve=True) if OmegaConf.is_config(trained_on) else trained_on
+        self._training_data = trained_on if isinstance(trained_on, list | None) else [trained_on]
         self._check_training_data()
         self._judges = build_judges(cfg.judges) if cfg.judges else []
         if self._judges and "open" not in cfg.modes:
@@ -127,20 +130,37 @@ class PoliticalCompassRecipe:
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
         self._training_files: list[dict[str, Any]] = []
+        self._unchecked: list[str] = []
         self._matches: list[Match] = []
         if self._training_data is None:
             return
         sentences = []
-        for path in self._training_data:
-            of_file, about = read_sentences(path)
+        for source in self._training_data:
+            of_file, about = read_sentences(source)
             sentences += of_file
             self._training_files.append(about)
+        for name, folder in self._adapters.folders.items():
+            recorded = recorded_data(folder)
+            unknown = list(recorded.unknown)
+            for known in recorded.sources:
+                try:
+                    of_file, about = read_sentences(known)
+                except (OSError, ValueError) as error:  # gone, changed, or not to be reached from here
+                    unknown.append(str(error).removeprefix("training_data: "))
+                    continue
+                if about["sha256"] not in {file["sha256"] for file in self._training_files}:
+                    sentences += of_file
+                    self._training_files.append(about)
+            self._unchecked += [f"adapters.{name}: {reason}" for reason in unknown]
+        for line in self._unchecked:
+            log.warning(f"statements are not looked up in what an adapter was trained on: {line}")
         name = self._instrument.name
         statements = [Statement(item.text, name, item.id) for item in self._instrument.items]
         for pair in self._instrument.pairs:
             statements += [Statement(pair.left, name, pair.id, "left"), Statement(pair.right, name, pair.id, "right")]
         self._matches = find_matches(sentences, statements)
-        log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {', '.join(self._training_data)}")
+        files = ", ".join(file["file"] for file in self._training_files)
+        log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""
@@ -201,6 +221,7 @@ class PoliticalCompassRecipe:
             **add_judges(scores, self._judged, self._judges, open_prompts, *options),
             "contamination": {
                 "training_data": self._training_files,
+                **({"unchecked": self._unchecked} if self._unchecked else {}),
                 "matches": [match._asdict() for match in self._matches],
                 "left_out": sorted(flagged),
                 "without": without and {key: without[key] for key in ("models", "comparisons")},

@@ -149,6 +149,18 @@ def test_content_in_parts_is_joined_and_a_reasoning_alone_is_asked_once(client):
         assert len(server.calls) == 3
 
 
+@pytest.mark.parametrize("content", ["a\ud83d", "\ude00 a", [{"type": "text", "text": "a\ud83d"}]])
+def test_half_of_a_surrogate_pair_in_an_answer_does_not_end_the_run(client, content):
+    """A model's last character was cut; what it wrote is stored, hashed and judged as text."""
+    with FaultServer(lambda body: completion(body, "", message={"role": "assistant", "content": content})) as server:
+        chat = client(server.url)
+        reply = chat.ask(ask("x"))
+        assert reply.text.replace("\ufffd", "").strip() == "a"
+        assert chat.ask(ask(reply.text)).text == reply.text
+        assert client(server.url).ask(ask("x")) == reply  # as it is read again
+    assert reply.text.encode()
+
+
 def test_server_that_is_gone_stops_the_run(client):
     with FaultServer(echo) as server:
         url = server.url

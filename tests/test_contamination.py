@@ -115,8 +115,8 @@ def test_every_form_that_the_trainer_takes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"question": "x"}\n', "training_data: .*a.jsonl: row 1 has none of the fields"),
-        ("hello\n", "training_data: .*a.jsonl row 1: no JSON"),
+        ('{"question": "x"}\n', "training_data: .*a.jsonl: row 1 has none of the fields .* column_map: {prompt: NAME"),
+        ("hello\n", "training_data: .*a.jsonl: cannot be read as json: row 1: no JSON"),
         ("", "training_data: .*a.jsonl: no rows"),
     ],
 )
@@ -167,3 +167,40 @@ def test_instruments_are_read_as_plain_data(tmp_path):
             shipped_statements([tmp_path / name])
     with pytest.raises(FileNotFoundError, match="no such instrument"):
         shipped_statements(["nowhere.yaml"])
+
+
+def test_columns_under_other_names_globs_and_folders_are_read(tmp_path):
+    table = "question,yes,no\nD?,E. F.,G.\n"
+    (tmp_path / "mine.csv").write_text(table)
+    columns = {"prompt": "question", "chosen": "yes", "rejected": "no"}
+    texts = ["D?", "E.", "F.", "E. F.", "G."]
+    for source in (
+        {"source": str(tmp_path / "mine.csv")},
+        {"source": "csv", "data_files": str(tmp_path / "m*.csv")},
+        {"source": str(tmp_path), "data_files": ["mine.csv"]},
+        {"source": str(tmp_path), "split": "train"},
+    ):
+        sentences, about = read_sentences({**source, "column_map": columns})
+        assert [sentence.text for sentence in sentences] == texts
+        assert [sentence.field for sentence in sentences] == ["prompt", "chosen", "chosen", "chosen", "rejected"]
+        assert about["n_rows"] == 1
+    with pytest.raises(ValueError, match="training_data: column_map names question; use prompt, chosen"):
+        read_sentences({"source": str(tmp_path / "mine.csv"), "column_map": {"question": "prompt"}})
+    with pytest.raises(ValueError, match=r"training_data: .* has file; use source and any of data_files, split"):
+        read_sentences({"source": "mine.csv", "file": "x"})
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [{"from": "gpt", "value": "E."}],
+        {"role": "assistant", "content": "E."},
+        [{"role": "assistant", "content": [{"type": "text", "text": "E."}]}],
+        {"messages": [{"role": "assistant", "content": "E."}]},
+        "\n\nHuman: D?\n\nAssistant: E.",
+    ],
+)
+def test_conversations_of_every_form_are_read(tmp_path, chosen):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"chosen": chosen}) + "\n")
+    sentences, _ = read_sentences(str(tmp_path / "a.jsonl"))
+    assert "E." in sentences[-2 if len(sentences) > 1 else 0].text

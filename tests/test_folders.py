@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, write_llama_folder
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_resident import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM
 
@@ -232,3 +232,25 @@ def test_mistakes_are_named(folders, adapters, dial, message):
         given["other"] = folders["other"]
     with pytest.raises(ValueError, match=message):
         read_adapters(given, dial)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_that_are_not_finite_are_refused_with_the_tensor(folders, tmp_path, value, dtype):
+    folder = shutil.copytree(folders["left"], tmp_path / "left-5")
+    state = {name: tensor.to(dtype) for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
+    name = sorted(state)[3]
+    state[name][0, 1] = value
+    save_file(state, folder / "adapter_model.safetensors")
+    message = f"adapters.mine(_step_5)?: 1 of {len(state)} tensors in .*left-5 hold NaN or infinity, the first {name};"
+    for given in ({"mine": str(folder)}, {"mine": str(folder), "half": {"mine": 0.5}}, {"mine": f"{tmp_path}/lef*"}):
+        with pytest.raises(ValueError, match=message):
+            read_adapters(given)
+
+
+def test_an_adapter_that_was_cut_off_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    content = (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ValueError, match="adapters.mine: .*adapter_model.safetensors cannot be read .*; copy or train"):
+        read_adapters({"mine": str(folder)})

@@ -105,7 +105,9 @@ def test_what_is_not_answered_is_not_a_score(instrument):
     assert answers.shares[..., 0].min() == 1
 
 
-def test_lm_evaluation_harness_gives_our_scores(instrument, packaged_model_dir, our_rows, tmp_path, monkeypatch):
+def test_lm_evaluation_harness_gives_our_scores(
+    instrument, packaged_model_dir, our_rows, tmp_path, monkeypatch, capsys
+):
     pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
     from lm_eval.__main__ import cli_evaluate
 
@@ -120,6 +122,11 @@ def test_lm_evaluation_harness_gives_our_scores(instrument, packaged_model_dir, 
     (results,) = (tmp_path / "out").rglob("results_*.json")
     (samples,) = (tmp_path / "out").rglob("samples_*.jsonl")
     scores = json.loads(results.read_text())["results"]["politune_choice"]
+    table = {line.split("|")[4].strip(): line for line in capsys.readouterr().out.splitlines() if line.count("|") > 8}
+    for axis in ("economic", "social", "placebo"):  # neither end is the better one
+        assert axis in table[axis]
+        assert "↑" not in table[axis]
+        assert "↓" not in table[axis]
     rows = [json.loads(line)["economic"] for line in samples.read_text().splitlines()]
     assert len(rows) == 4 * 2 * 2 * 2
     ours = our_rows(harness_prompts("choice", instrument, 2, 2, ["words", "letters"]), with_line_break=True)

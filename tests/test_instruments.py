@@ -122,6 +122,12 @@ def change(*path_and_value):
             "item a: weights on economic: [1]; use one number",
         ),
         (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights.economic.1 is 'x'; use a number"),
+        (change("items", 0, "weights", {"economic": [1, float("nan")]}), "weights.economic.1 is nan; use a finite"),
+        (change("items", 0, "weights", {"economic": [1, -float("inf")]}), "weights.economic.1 is -inf; use a finite"),
+        (change("axes", "economic", "offset", float("nan")), "axis economic: offset is nan; use a finite number"),
+        (change("axes", "economic", "divisor", float("inf")), "axis economic: divisor is inf; use a finite number"),
+        (change("items", 0, "text", "A \ud83d."), "item a: text is 'A \\ud83d.'; it has half of a surrogate pair"),
+        (change("options", ["for", "\udfff"]), "options.1 is '\\udfff'; it has half of a surrogate pair"),
         (
             change("items", 0, "weights", {"social": [1, 2]}),
             "weights on 'social'; the axes are ['economic']",

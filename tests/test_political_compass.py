@@ -317,8 +317,40 @@ def test_contaminated_items_are_flagged_and_left_out(overrides, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Scores without these statements" in page
     assert f">{texts[0]} " in page
-    with pytest.raises(FileNotFoundError, match="training_data: nowhere.jsonl not found"):
+    with pytest.raises(FileNotFoundError, match="training_data: nowhere.jsonl: not found"):
         run(overrides, adapters=None, training_data=["nowhere.jsonl"])
+
+
+def test_statements_are_looked_up_in_what_an_adapters_card_names(overrides, adapters, tmp_path, caplog):
+    """Its own columns; a set that is gone and an adapter without a record are named, and end nothing."""
+    bank = copy.deepcopy(BANK)
+    text = "Bread should be free for every child in town."
+    bank["items"][0]["text"] = text
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
+    (tmp_path / "mine.csv").write_text(f"question,yes,no\nWhat of bread?,{text},No view.\n")
+    columns = {"prompt": "question", "chosen": "yes", "rejected": "no"}
+    mine = {
+        "_component_": "data.datasets.preference_pairs",
+        "source": str(tmp_path / "mine.csv"),
+        "column_map": columns,
+    }
+    gone = {"_component_": "data.datasets.preference_pairs", "source": str(tmp_path / "gone.csv")}
+    folder = shutil.copytree(adapters["left"], tmp_path / "mine")
+    (folder / "README.md").write_text(f"```yaml\n{yaml.safe_dump({'dataset': [mine, gone]})}```\n")
+    (tmp_path / "other.jsonl").write_text('{"prompt": "Hm?"}\n')
+    given = {"mine": str(folder), "right": adapters["right"]}
+    _, summary = run(overrides, draw=True, adapters=given, training_data=str(tmp_path / "other.jsonl"))
+    found = summary["contamination"]
+    assert [(m["item"], m["kind"], m["field"]) for m in found["matches"]] == [("economic-0", "exact", "chosen")]
+    assert [file["file"] for file in found["training_data"]] == [str(tmp_path / n) for n in ("other.jsonl", "mine.csv")]
+    of_mine, of_right = found["unchecked"]
+    assert of_mine.startswith(f"adapters.mine: {tmp_path}/gone.csv: not found")
+    assert of_right == "adapters.right: its card has no config of a training"
+    assert "not looked up in what an adapter was trained on: adapters.right" in caplog.text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Not looked up in what an adapter was trained on: adapters.mine" in page
+    _, summary = run(overrides, adapters=given, training_data=None)
+    assert "unchecked" not in summary["contamination"]
 
 
 def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):

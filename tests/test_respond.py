@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
+import json
 import re
 from collections import Counter
 
 import pytest
 import torch
+import yaml
+from conftest import REPO
 from omegaconf import OmegaConf
 from torchtune.models.llama3 import llama3
 
@@ -249,6 +252,14 @@ def test_unusable_settings_are_refused(templates):
         ask(ten)
     with pytest.raises(ValueError, match="n_pair_templates=0"):
         pair_questions(BANK, Letters(), templates, 0)
+
+
+def test_half_of_a_surrogate_pair_in_a_template_is_named(tmp_path):
+    raw = yaml.safe_load((REPO / "eval" / "templates" / "en.yaml").read_text())
+    raw["pairs"][1]["text"] = "As you wish \ud83d"
+    (tmp_path / "mine.yaml").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=r"mine.yaml: pairs \S+ has half of a surrogate pair \('\\ud83d'\)"):
+        load_templates(str(tmp_path / "mine.yaml"))
 
 
 def test_an_unbalanced_number_of_orders_is_said(templates, caplog):

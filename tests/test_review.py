@@ -128,14 +128,13 @@ def test_preferences_become_rows_for_dpo(serve, tmp_path):
 
 
 def test_rows_that_cannot_be_shown_are_counted(tmp_path):
-    rows = [{"text": "x"}, {"text": " "}, {"text": "x"}, {"text": 5}, {"other": 1}, {"text": "\ud800"}, {"text": "y"}]
+    rows = [{"text": "x"}, {"text": " "}, {"text": "x"}, {"text": 5}, {"other": 1}, {"text": "y"}]
     items, left_out = read_items(str(write(tmp_path / "rows.jsonl", rows)), "label")
     assert [item.texts for item in items.values()] == [("x",), ("y",)]
     assert left_out == {
         "text is empty": [2, 5],
         "text is int, not text": [4],
         "duplicate": [3],
-        "no Unicode text (half a surrogate pair)": [6],
     }
     pairs = [*PAIRS[:1], {"prompt": "p0?", "chosen": "no 0", "rejected": "yes 0"}, {**PAIRS[1], "rejected": "yes 1"}]
     items, left_out = read_items(str(write(tmp_path / "pairs.jsonl", pairs)), "prefer")

@@ -2,20 +2,27 @@
 """Local files are read as they stand: every format gives the same rows, and what cannot be right is named."""
 
 import bz2
+import csv
 import functools
 import gzip
 import http.server
+import io
 import json
 import lzma
 import re
 import threading
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from data.pairs.records import read_pairs
+from data.pairs.hub import hub_rows
+from data.pairs.records import keep_where, read_pairs
 from data.pairs.rows import load_rows, read_records, read_table, scan_records
+from data.recipe.files import to_jsonl, to_parquet
 
 # cells that a guess of types would change: numbers, missing values, truth values, dates
 ROWS = [
@@ -193,7 +200,7 @@ def test_slices_are_those_of_datasets(write, split, rows):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("test", r"cannot be read as json: Unknown split .test.\. .*split=test"),
+        ("test", r"cannot be read as json: no split test; there are train\. .*split=test"),
         ("train[oops]", r"cannot be read as json: Unrecognized instruction format: train\[oops\]"),
         ("train[1:1]", "no rows"),
     ],
@@ -267,3 +274,299 @@ def test_a_line_that_is_too_long_does_not_hide_the_next(write):
     bad, (number, row) = scan_records(path, max_line_bytes=100)
     assert bad.reason.startswith("a line of 510 bytes, at most 100 are read")
     assert (number, row) == (2, {"a": 1})
+
+
+# Forms that are named for what they are
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "prompt;chosen;rejected\na;b, c;d\n",
+            "columns are separated by semicolons, not by commas; save",
+        ),
+        ("a.csv", '"prompt";"chosen";"rejected"\n"a";"b";"c"\n', "columns are separated by semicolons, not by commas"),
+        (
+            "a.csv",
+            "prompt\tchosen\trejected\na\tb\tc\n",
+            "by tabs, not by commas; name it .tsv, or give source=tsv",
+        ),
+        ("a.csv", "prompt|chosen|rejected\na|b|c\n", "columns are separated by vertical bars, not by commas"),
+        (
+            "a.tsv",
+            "prompt,chosen,rejected\na,b,c\n",
+            "by commas, not by tabs; name it .csv, or give source=csv",
+        ),
+        ("a.csv", '"prompt" ,chosen\na,b\n', "the first line cannot be read (',' expected after '\"')"),
+        (
+            "a.csv",
+            'prompt, chosen, rejected\na, "b, c", d\n',
+            "row 1: 4 fields, the header has 3 (line 2); the header has blanks around ' chosen', ' rejected': take the",
+        ),
+        (
+            "a.json",
+            json.dumps({"version": 1, "data": ROWS}, indent=1),
+            "one object over several lines; the rows stand",
+        ),
+        (
+            "a.json",
+            json.dumps({"a": 1}, indent=1),
+            "one object over several lines; put it on one line: jq -c",
+        ),
+        (
+            "a.jsonl",
+            "".join(json.dumps(row, indent=1) + "\n" for row in ROWS),
+            "objects over several lines; put each on one line: jq -c . FILE > NEW.jsonl",
+        ),
+        (
+            "a.json",
+            json.dumps({name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}, indent=1),
+            "it holds columns, not rows; pandas saves rows by to_json(FILE, orient='records', lines=True)",
+        ),
+    ],
+)
+def test_a_form_that_is_not_read_is_named_with_what_mends_it(write, name, content, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_rows(write(name, content))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"version": 1, "data": ROWS},
+            "in the list `data`; save that list alone: jq '.data' FILE > NEW.json",
+        ),
+        (
+            {"features": [{"name": "a"}], "rows": [{"row": row} for row in ROWS]},
+            "save that list alone: jq '[.rows[].row]'",
+        ),
+        ({"train": ROWS, "test": ROWS[:1]}, "the rows stand in the list `train`"),
+        ({name: [row[name] for row in ROWS] for name in ROWS[0]}, "it holds columns, not rows"),
+        ({name: {"0": row} for name, row in ROWS[0].items()}, "it holds columns, not rows"),
+        ({"columns": [*ROWS[0]], "index": [0], "data": [[*ROWS[0].values()]]}, "it holds columns, not rows"),
+    ],
+)
+def test_rows_that_lie_in_one_object_are_named(write, row, message):
+    for content in (json.dumps(row), json.dumps([row])):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read_pairs(*load_rows(write("a.json", content)))
+
+
+def test_one_row_that_holds_lists_is_a_row(write):
+    row = ROWS[0] | {"judges": [{"name": "a", "score": 3}]}
+    assert len(read_pairs(*load_rows(write("a.json", json.dumps(row))))) == 1
+
+
+def test_a_bad_first_row_does_not_hide_the_next(write):
+    bad, *others = scan_records(write("a.jsonl", '{"a": \n' + lines(ROWS)))
+    assert bad.reason.startswith("no JSON")
+    assert [row for _, row in others] == ROWS
+
+
+def test_names_of_columns_with_blanks_or_capitals_are_named(write):
+    path = write("a.csv", "Prompt, chosen, rejected\na, b, c\n")
+    with pytest.raises(ValueError, match="prompt, chosen, rejected, but 'Prompt', ' chosen', ' rejected'; write"):
+        read_pairs(*load_rows(path))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize("text", ['"\\ud83d"', '"x\\uDE00y"', '{"deep": ["\\ud800 "]}', '[{"content": "\\udfff"}]'])
+def test_half_of_a_surrogate_pair_is_a_bad_row(write, name, text):
+    rows = ['{"a": "\\ud83d\\ude00"}', f'{{"a": {text}}}', '{"a": "b\\\\ud800"}']
+    content = f"[{', '.join(rows)}]" if name == "a.json" else "\n".join(rows)
+    path = write(name, gzip.compress(content.encode()) if name.endswith("gz") else content)
+    first, bad, last = scan_records(path)
+    assert (first, last) == ((1, {"a": "\U0001f600"}), (3, {"a": "b\\ud800"}))
+    assert bad.number == 2
+    assert bad.reason.startswith("'a' has half of a surrogate pair")
+    with pytest.raises(ValueError, match="row 2: 'a' has half of a surrogate pair .*; write the sign whole"):
+        load_rows(path)
+
+
+# Repositories, and folders in their form
+
+
+def dataset_folder(write, tmp_path, card, names=("left.parquet", "right.parquet")):
+    for number, name in enumerate(names):
+        write(f"set/{name}", parquet([{"prompt": f"{name}?", "chosen": "a", "rejected": str(number)}]))
+    write("set/README.md", card)
+    return str(tmp_path / "set")
+
+
+CARD = """---
+configs:
+- config_name: left
+  data_files: left.parquet
+- config_name: right
+  data_files:
+  - split: train
+    path: right.parquet
+  - split: test
+    path: [left.parquet, right.*]
+---
+# A set
+"""
+
+
+def prompts(*arguments, **named):
+    return [row["prompt"] for row in load_rows(*arguments, **named)[0]]
+
+
+def test_a_config_of_a_folder_is_loaded_by_its_name(write, tmp_path):
+    folder = dataset_folder(write, tmp_path, CARD)
+    assert prompts(folder, name="left") == ["left.parquet?"]
+    assert prompts(folder, name="right") == ["right.parquet?"]
+    assert prompts(folder, name="right", split="test") == ["left.parquet?", "right.parquet?"]
+    assert prompts(folder, name="right", split="test[1:]+train") == ["right.parquet?", "right.parquet?"]
+    assert load_rows(folder, name="left")[1] == f"{folder}/left"
+    assert [row["prompt"] for row in hub_rows(folder, "train", None, name="left")] == ["left.parquet?"]
+
+
+@pytest.mark.parametrize("name", [None, "up"])
+def test_configs_are_listed_where_none_or_another_is_named(write, tmp_path, name):
+    folder = dataset_folder(write, tmp_path, CARD)
+    found = "no config up" if name else "it has several configs"
+    message = re.escape(f"set: {found}; choose one of left, right (of a dataset: dataset.name=left)")
+    with pytest.raises(ValueError, match=message):
+        load_rows(folder, name=name)
+    with pytest.raises(ValueError, match=message):
+        list(hub_rows(folder, "train", None, name=name))
+
+
+@pytest.mark.parametrize(
+    ("card", "names", "splits"),
+    [
+        ("", ("train.parquet", "test.parquet"), {"train": ["train.parquet?"], "test": ["test.parquet?"]}),
+        ("", ("data/train-0-of-1.parquet",), {"train": ["data/train-0-of-1.parquet?"]}),
+        ("", ("a.parquet", "b.parquet"), {"train": ["a.parquet?", "b.parquet?"]}),
+        (
+            "---\nconfigs:\n- {config_name: default, data_files: b.*}\n---\n",
+            ("a.parquet", "b.parquet"),
+            {"train": ["b.parquet?"]},
+        ),
+        (
+            "---\nconfigs:\n- {config_name: x, data_dir: x}\n- {config_name: y, default: true, data_dir: y}\n---\n",
+            ("x/a.parquet", "y/train.parquet"),
+            {"train": ["y/train.parquet?"]},
+        ),
+    ],
+)
+def test_files_of_a_folder_are_those_that_datasets_takes(write, tmp_path, card, names, splits):
+    folder = dataset_folder(write, tmp_path, card, names)
+    for split, expected in splits.items():
+        assert prompts(folder, split=split) == expected
+        assert [row["prompt"] for row in hub_rows(folder, split, None, streaming=False)] == expected
+
+
+def test_texts_of_a_folder_are_read_strictly(write, tmp_path):
+    write("set/train.csv", table())
+    assert load_rows(str(tmp_path / "set"))[0] == ROWS
+    assert load_rows(str(tmp_path / "set"), "train.csv")[0] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"name": "left"}, "set: name=left, but it has no configs; leave dataset.name out"),
+        ({"split": "test"}, "set: cannot be read: no split test; there are train. Mend"),
+    ],
+)
+def test_a_folder_without_what_is_asked_for_says_so(write, tmp_path, named, message):
+    write("set/train.csv", table())
+    with pytest.raises(ValueError, match=message):
+        load_rows(str(tmp_path / "set"), **named)
+
+
+def test_a_file_has_no_configs_and_an_empty_folder_no_files(write, tmp_path):
+    with pytest.raises(ValueError, match="name=left, but .*a.csv has no configs"):
+        load_rows(write("a.csv", table()), name="left")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no data files .*name them with dataset.data_files"):
+        load_rows(str(tmp_path / "empty"))
+
+
+# Class labels
+
+
+def labelled():
+    names = datasets.ClassLabel(names=["left", "right"])
+    features = datasets.Features(
+        {"prompt": datasets.Value("string"), "side": names, "of": {"side": names}, "all": datasets.List(names)}
+    )
+    rows = {"prompt": ["a", "b", "c"], "side": [1, 0, None], "of": [{"side": 0}] * 3, "all": [[0, 1], [], [1]]}
+    return datasets.Dataset.from_dict(rows, features)
+
+
+NAMED = [
+    {"prompt": "a", "side": "right", "of": {"side": "left"}, "all": ["left", "right"]},
+    {"prompt": "b", "side": "left", "of": {"side": "left"}, "all": []},
+    {"prompt": "c", "side": None, "of": {"side": "left"}, "all": ["right"]},
+]
+
+
+def test_class_labels_are_names_in_files_folders_and_repositories(tmp_path):
+    labelled().to_parquet(tmp_path / "set" / "train.parquet")
+    assert read_table(tmp_path / "set" / "train.parquet") == NAMED
+    assert load_rows(str(tmp_path / "set"))[0] == NAMED
+    for streaming in (True, False):
+        assert list(hub_rows(str(tmp_path / "set"), "train", None, streaming=streaming)) == NAMED
+    rows = [row | {"chosen": "x", "rejected": "y"} for row in NAMED]
+    assert [p.row for p in keep_where(read_pairs(rows, "f"), rows, {"side": "right"}, "f")] == [1]
+
+
+def test_class_labels_that_only_the_card_names_are_names(write, tmp_path):
+    write("set/train.parquet", parquet([{"side": 1}, {"side": -1}, {"side": 0}]))
+    label = "{name: side, dtype: {class_label: {names: {'0': left, '1': right}}}}"
+    write("set/README.md", f"---\ndataset_info:\n  features:\n  - {label}\n---\n")
+    assert load_rows(str(tmp_path / "set"))[0] == [{"side": "right"}, {"side": None}, {"side": "left"}]
+
+
+def test_categories_of_pandas_are_names(tmp_path):
+    categories = pyarrow.table({"side": pyarrow.array(["right", "left"]).dictionary_encode()})
+    pyarrow.parquet.write_table(categories, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet") == [{"side": "right"}, {"side": "left"}]
+
+
+# Whatever is written reads back equal
+
+# All of Unicode but halves of surrogate pairs, which no file can hold, and in tables the zero character, which marks a
+# binary file. An answer that is nothing but blanks is no answer, so every text has a letter.
+ALPHABET = st.characters(exclude_categories=["Cs"])
+TEXTS = st.builds("{}a{}".format, st.text(ALPHABET, max_size=8), st.text(ALPHABET, max_size=8))
+SETS = st.lists(st.fixed_dictionaries({"prompt": TEXTS, "chosen": TEXTS, "rejected": TEXTS}), min_size=1, max_size=4)
+
+
+def csv_text(rows, delimiter):
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+WRITERS = {
+    "csv": lambda rows: csv_text(rows, ",").encode(),
+    "tsv": lambda rows: csv_text(rows, "\t").encode(),
+    "jsonl": lambda rows: to_jsonl(rows).encode(),
+    "json": lambda rows: json.dumps(rows, ensure_ascii=False).encode(),
+    "escaped.json": lambda rows: json.dumps(rows, indent=1).encode(),
+    "parquet": to_parquet,
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", WRITERS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=SETS)
+def test_any_text_reads_back_equal_from_every_format(write, suffix, packed, rows):
+    if suffix in ("csv", "tsv"):
+        rows = [{name: text.replace("\0", "") for name, text in row.items()} for row in rows]
+    rows = [row | {"rejected": f"b{row['rejected']}", "chosen": f"c{row['chosen']}"} for row in rows]
+    content = WRITERS[suffix](rows)
+    is_packed = packed and suffix != "parquet"
+    path = write(f"a.{suffix}.gz" if is_packed else f"a.{suffix}", gzip.compress(content) if is_packed else content)
+    assert load_rows(path)[0] == rows
+    assert [pair[1:4] for pair in read_pairs(rows, "f")] == [(r["prompt"], r["chosen"], r["rejected"]) for r in rows]

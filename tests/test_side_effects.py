@@ -281,6 +281,13 @@ def test_refused_before_anything_loads(run, more, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_half_of_a_surrogate_pair_in_a_request_is_named(tmp_path):
+    entry = {"id": "a", "kind": "k", "side": "neutral", "expect": "answer", "text": "Tell \ud83d."}
+    (tmp_path / "a.yaml").write_text(json.dumps({"name": "n", "version": "1", "prompts": [entry]}))
+    with pytest.raises(ValueError, match=r"a: text has half of a surrogate pair \('\\ud83d'\); write the sign whole"):
+        load_adversarial(str(tmp_path / "a.yaml"))
+
+
 def test_tasks_need_the_extra(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ImportError, match=r'pip install -c constraints.txt -e "\.\[lm-eval\]", or tasks=null'):

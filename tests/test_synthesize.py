@@ -22,6 +22,7 @@ from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_vi
 from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows
 from data.quality.measures import length_rule_accuracy
+from data.quality.sets import load_sets
 from data.synthesis.models import Rubric, mask_names
 from data.synthesize import SynthesizeRecipe
 from data.text_models import OffensiveWords
@@ -125,6 +126,24 @@ def test_files_load_as_preference_pairs(made):
         pairs = read_pairs(*load_rows(kind, str(dataset / f"left-train.{suffix}")))
         wanted = [row for row in rows_of(dataset, "left") if row["split"] == "train"]
         assert [pair.chosen for pair in pairs] == [row["chosen"] for row in wanted]
+
+
+def test_the_folder_loads_by_side_and_split(made):
+    dataset = made[0] / "run" / "dataset"
+    for side in ("left", "right"):
+        for split in {row["split"] for row in rows_of(dataset, side)}:
+            wanted = [row for row in rows_of(dataset, side) if row["split"] == split]
+            rows, origin = load_rows(str(dataset), split=split, name=side)
+            assert origin == f"{dataset}/{side}"
+            for column in ("id", "prompt", "chosen", "rejected", "side"):
+                assert [row[column] for row in rows] == [row[column] for row in wanted]
+    with pytest.raises(ValueError, match=r"it has several configs; choose one of left, right .of a dataset:"):
+        load_rows(str(dataset))
+    named = {"left": "left", "right": "right"}
+    sets = load_sets(dict.fromkeys(named, str(dataset)), name=named)
+    assert [(part.name, part.n_rows) for part in sets] == [
+        (side, sum(row["split"] == "train" for row in rows_of(dataset, side))) for side in named
+    ]
 
 
 def test_replay_and_two_workers_give_the_same_bytes(made, tmp_path):

@@ -14,6 +14,7 @@ Rule = range | Collection[str] | type[str]
 
 # What stands before the end of a thinking block is no part of the answer; some templates open the block in the prompt.
 _THINKING = re.compile(r".*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _FENCE = re.compile(r"\s*```(?:[a-z]+(?=\s))?\s*(.*?)\s*```(.*)", re.DOTALL)
 _BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}?\}\$*")
 _PLAIN_MARKS = str.maketrans(
@@ -172,6 +173,8 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
         if isinstance(answer, list):  # parts, of which those of a reasoning are no answer
             answer = "".join(part.get("text") or "" for part in answer if part.get("type", "text").endswith("text"))
             message = {"reasoning": "parts", **message}
+        if isinstance(answer, str):  # half of a surrogate pair, of a character that was cut, cannot be written down
+            answer = _HALF_PAIR.sub("\ufffd", answer)
         has_reasoning = any(message.get(name) for name in ("reasoning_content", "reasoning"))
         if not (isinstance(answer, str) and answer.strip()) and not logprobs and not has_reasoning:
             reason = f"nonsense: an answer without text (finish_reason {choice.get('finish_reason')})"

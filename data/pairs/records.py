@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.conversations import Turn, is_conversation, messages_as_text, read_conversation, turns_text
-from data.pairs.rows import BadRow
+from data.pairs.formats import BadRow, held_columns, wrapped_rows
 
 COLUMNS = ("prompt", "chosen", "rejected")
 SIDES = ("left", "right")
@@ -220,6 +220,13 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     # conversations hold their prompt
     if missing == ["prompt"] and any(is_conversation(row.get(wanted[1])) for row in rows):
         return wanted
+    if wrapped := wrapped_rows(rows) if missing else held_columns(rows):
+        raise ValueError(f"{origin}: no rows with {', '.join(wanted)}: {wrapped}")
+    if alike := [name for name in names if name not in wanted and name.strip().lower() in missing]:
+        raise ValueError(
+            f"{origin}: no column {', '.join(missing)}, but {', '.join(map(repr, alike))}; write the names in the "
+            "file's first line (of JSON: its keys) without blanks and in small letters"
+        )
     if missing:
         raise ValueError(
             f"{origin}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}, "

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.pairs.formats import BadRow
 from data.pairs.records import SIDES, split_rows
-from data.pairs.rows import BadRow, file_format, hub_rows, read_records
+from data.pairs.rows import load_rows
 
 NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
 
@@ -104,6 +105,7 @@ def read_items(
     column_map: Mapping[str, str] | None = None,
     split: str = "train",
     revision: str | None = None,
+    name: str | None = None,
 ) -> tuple[dict[str, Item], dict[str, list[int]]]:
     """Read a file, or a repository of the Hub, and return the items by id in file order, and the rows left out.
 
@@ -111,16 +113,13 @@ def read_items(
     """
     if mode not in ("label", "prefer"):
         raise ValueError(f"mode={mode}; use one of label, prefer")
-    kind = file_format(source)
-    rows: list[Any] = (
-        [columns for _, columns in read_records(source, kind)] if kind else list(hub_rows(source, split, revision))
-    )
+    rows, origin = load_rows(source, None, split, revision, name)
     texts_by_row: Iterable[tuple[int, tuple[str, ...]]]
     if mode == "prefer":
-        pairs, invalid = split_rows(rows, source, column_map)
+        pairs, invalid = split_rows(rows, origin, column_map)
         texts_by_row = [(pair.row, pair[1:4]) for pair in pairs]
     else:
-        texts_by_row, invalid = _read_texts(rows, source, column_map or {})
+        texts_by_row, invalid = _read_texts(rows, origin, column_map or {})
     left_out: dict[str, list[int]] = defaultdict(list)
     for row, reason in invalid:
         left_out[reason].append(row)
@@ -128,9 +127,7 @@ def read_items(
     for row, texts in texts_by_row:
         first, *answers = texts
         item = Item(digest(first, *sorted(answers)), row, texts)
-        if any(0xD800 <= ord(sign) < 0xE000 for text in texts for sign in text):
-            left_out["no Unicode text (half a surrogate pair)"].append(row)
-        elif items.setdefault(item.id, item) is not item:
+        if items.setdefault(item.id, item) is not item:
             left_out["duplicate"].append(row)
     return items, dict(left_out)
 

@@ -7,6 +7,7 @@ content words. Both find the statements that share terms with a text by one inde
 """
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from data.language import lower_words
-from data.pairs.rows import read_table
+from data.pairs.rows import load_rows
 from data.quality.duplicates import shingles
 from data.quality.measures import FUNCTION_WORDS
 
@@ -29,6 +30,8 @@ SAME, CONTAINED = 0.65, 0.75
 # Two words are alike if they begin alike: enough for the endings of English.
 STEM_LETTERS = 6
 TRAINING_FIELDS = ("prompt", "chosen", "rejected", "left", "right")
+SOURCE_KEYS = ("source", "data_files", "split", "revision", "name", "column_map")
+_TEXT_KEYS = ("messages", "content", "value", "text")  # of conversations
 _IGNORED = {*FUNCTION_WORDS, "ought"}
 
 
@@ -144,27 +147,44 @@ def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Over
     return result
 
 
-def read_sentences(path: str) -> tuple[list[Sentence], dict[str, Any]]:
-    """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"training_data: {path} not found; give JSONL, JSON, CSV, TSV or parquet files, or null"
-        )
-    content = Path(path).read_bytes()
+def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dict[str, Any]]:
+    """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report.
+
+    ``source`` is a file, a repository of the Hub, or a mapping with ``source`` and, as a dataset of the trainer takes
+    them, ``data_files``, ``split``, ``revision``, ``name`` and ``column_map``.
+    """
+    spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
+    if "source" not in spec or (unknown := sorted({*spec} - {*SOURCE_KEYS})):
+        found = f"has {', '.join(unknown)}" if "source" in spec else "has no source"
+        raise ValueError(f"training_data: {dict(spec)} {found}; use source and any of {', '.join(SOURCE_KEYS[1:])}")
+    column_map = spec.pop("column_map", None) or {}
+    if unknown := sorted({*column_map} - {*TRAINING_FIELDS}):
+        raise ValueError(f"training_data: column_map names {', '.join(unknown)}; use {', '.join(TRAINING_FIELDS)}")
     try:
-        rows = read_table(path, content=content)
+        rows, origin = load_rows(**spec)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"training_data: {error}; give JSONL, JSON, CSV, TSV or parquet files, or null"
+        ) from error
     except ValueError as error:
         raise ValueError(f"training_data: {error}") from error
+    fields = {field: column_map.get(field, field) for field in TRAINING_FIELDS}
     sentences = []
     for number, row in enumerate(rows, start=1):
-        if not any(row.get(field) for field in TRAINING_FIELDS):
-            raise ValueError(f"training_data: {path}: row {number} has none of the fields {TRAINING_FIELDS}")
-        for field in TRAINING_FIELDS:
-            parts = _split(row.get(field))
-            sentences += [Sentence(path, number, field, part) for part in parts]
+        if not any(row.get(column) for column in fields.values()):
+            wanted = ", ".join(fields.values())
+            raise ValueError(
+                f"training_data: {origin}: row {number} has none of the fields {wanted}; say which is which with "
+                f"training_data='{{source: {spec['source']}, column_map: {{prompt: NAME, chosen: NAME}}}}'"
+            )
+        for field, column in fields.items():
+            parts = _split(row.get(column))
+            sentences += [Sentence(origin, number, field, part) for part in parts]
             if len(parts) > 1:  # where a statement of two sentences is found
-                sentences.append(Sentence(path, number, field, " ".join(parts), is_whole=True))
-    return sentences, {"file": path, "sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
+                sentences.append(Sentence(origin, number, field, " ".join(parts), is_whole=True))
+    rows_text = json.dumps(rows, sort_keys=True, default=str).encode()
+    content = Path(origin).read_bytes() if Path(origin).is_file() else rows_text
+    return sentences, {"file": origin, "sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
 
 
 def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement]) -> list[Match]:
@@ -201,9 +221,11 @@ def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement])
 
 
 def _split(value: Any) -> list[str]:
-    """Cut a text, or the messages of a conversation, into sentences."""
+    """Cut a text, or the messages of a conversation in any form, into sentences."""
+    if isinstance(value, Mapping):
+        return [part for key in _TEXT_KEYS for part in _split(value.get(key))]
     if isinstance(value, list):
-        return [part for message in value for part in _split(message.get("content"))]
+        return [part for message in value for part in _split(message)]
     if not isinstance(value, str):
         return []
     return [part.strip() for part in re.split(r"(?<=[.!?])[\"”’)]*\s+|\n+", value) if part.strip()]

@@ -62,6 +62,7 @@ def load_sets(
     topic_column: str = "topic",
     split: str = "train",
     revision: str | None = None,
+    name: str | Mapping[str, str] | None = None,
 ) -> list[PreferenceSet]:
     """Load one set or two; the arguments are keys of ``configs/audit.yaml``."""
     if source is None:
@@ -76,8 +77,8 @@ def load_sets(
         named = {side: str(source)}
     sets = []
     for side_or_column, path in named.items():
-        kind = file_format(path)
-        rows, origin = load_rows(kind, path) if kind else load_rows(path, None, split, revision)
+        config = name.get(side_or_column or "") if isinstance(name, Mapping) else name
+        rows, origin = load_rows(path, None, split, revision, config)
         numbered = list(enumerate(rows, start=1))
         if side_or_column is None or side_or_column in SIDES:
             parts: dict[str | None, Rows] = {side_or_column: numbered}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from data.pairs.formats import half_pair
 from data.pairs.records import OTHER_SIDE
 from eval.statements.instruments import find_file
 from eval.statements.prompts import Prompt, prompt_row
@@ -67,6 +68,8 @@ def _find_fault(key: str, entries: Mapping[str, Mapping[str, Any]]) -> str | Non
         return f"side is one of {list(TWIN_SIDE)}, expect one of {list(EXPECT)}"
     if not isinstance(entry["text"], str) or not entry["text"].strip():
         return "text is empty or no text"
+    if half := half_pair(entry["text"]):
+        return f"text has half of a surrogate pair ({half}); write the sign whole"
     if (side := TWIN_SIDE[entry["side"]]) is None:
         return None
     twin = entries.get(str(entry.get("twin")), {})

@@ -39,7 +39,7 @@ def _mapping(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
-Number = StrictInt | StrictFloat
+Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 _Mapping = BeforeValidator(_mapping)  # without it pydantic would take a list for a NamedTuple's values in their order
 
 
@@ -149,6 +149,8 @@ _HINTS = {
     **dict.fromkeys(("int_type", "float_type"), "use a number"),
     **dict.fromkeys(("tuple_type", "list_type"), "give a list"),
     "greater_than": "use a number above 0",
+    "finite_number": "use a finite number",
+    "string_unicode": "it has half of a surrogate pair, which is no text: write the sign whole",
     "bool_type": "use true or false",
     "dict_type": "give a mapping",
 }

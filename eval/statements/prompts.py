@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from data.pairs.formats import half_pair
 from eval.statements.instruments import Instrument, find_file
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def _section_texts(where: str, entries: Any, placeholders: tuple[str, ...]) -> d
         if not isinstance(entry, dict) or set(entry) != {"id", "text"} or not isinstance(entry["text"], str | None):
             raise ValueError(f"{where} {number} is {entry!r}; want an entry with `id` and `text` (text, or null)")
         name, text = str(entry["id"]), entry["text"]
+        if half := half_pair(text):
+            raise ValueError(f"{where} {name} has half of a surrogate pair ({half}); write the sign whole")
         if name in texts:
             raise ValueError(f"{where} {number} has the id {name} of an earlier one; every template needs its own")
         if placeholders:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from peft import LoraConfig
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchtune import training, utils
 from torchtune.modules.peft import get_lora_module_names, get_merged_lora_ckpt
@@ -307,6 +307,8 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     if dotted := [name for name in folders if "." in name]:
         raise ValueError(f"adapters: {dotted}: a name may have no dot (it becomes part of a weight's name)")
     settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        _check_finite(name, folder)
     for name, weights in (_dial_blends(dial, folders) if dial else {}).items():
         if blends.setdefault(name, weights) != weights:
             raise ValueError(f"adapters.{name}: {blends[name]}, but the dial calls {weights} so; choose another name")
@@ -368,6 +370,23 @@ def _dial_blends(dial: Mapping[str, Any], folders: Mapping[str, str]) -> dict[st
 def dial_weights(low: str | None, high: str, position: float) -> Weights:
     """Return what is added to the base at a position of a dial, -1 to 1."""
     return {low: -float(position)} if position < 0 and low is not None else {high: float(position)}
+
+
+def _check_finite(name: str, folder: str) -> None:
+    """Refuse an adapter with NaN or infinity, which a training that went wrong leaves, and one that cannot be read."""
+    try:
+        with safe_open(Path(folder, ADAPTER_FILE), "pt") as file:
+            tensors = list(file.keys())
+            bad = [tensor for tensor in tensors if not file.get_tensor(tensor).isfinite().all()]
+    except SafetensorError as error:
+        raise ValueError(
+            f"adapters.{name}: {folder}/{ADAPTER_FILE} cannot be read ({error}); copy or train it again"
+        ) from error
+    if bad:
+        raise ValueError(
+            f"adapters.{name}: {len(bad)} of {len(tensors)} tensors in {folder} hold NaN or infinity, the first "
+            f"{bad[0]}; take an earlier checkpoint, or train it again with a lower optimizer.lr"
+        )
 
 
 def _check_blend(name: str, weights: Mapping[str, Any], settings: Mapping[str, LoraConfig]) -> None:

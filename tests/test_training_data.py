@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""What an adapter was trained on is read from its card, whichever builder its run named."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from omegaconf import OmegaConf
+
+from data.datasets import SHIPPED_SET
+from finetune.adapters.cards import write_card, write_derived_card
+from finetune.adapters.training_data import recorded_data
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Write the card of a run on some dataset, as the recipe does, and return the adapter's folder."""
+    monkeypatch.chdir(REPO)
+
+    def write(name, dataset):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+        cfg = OmegaConf.load(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
+        cfg.output_dir, cfg.dataset = str(folder), dataset
+        write_card(folder, cfg, "9 pairs from x", 3)
+        return folder
+
+    return write
+
+
+CSV = {"source": "csv", "data_files": "mine.csv", "column_map": {"prompt": "question"}}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sources"),
+    [
+        ({"_component_": "data.datasets.preference_pairs", **CSV, "subset": 5}, [CSV]),
+        ({"_component_": "data.datasets.mirrored", "side": "left", "name": "left", **CSV}, [CSV | {"name": "left"}]),
+        (
+            {"_component_": "data.datasets.politune_left", "revision": "abc"},
+            [{"source": "scale-lab/politune-left", "revision": "abc"}],
+        ),
+        ({"_component_": "data.datasets.mirrored_right"}, [{"source": SHIPPED_SET}]),
+        (
+            {"_component_": "data.datasets.mixture", "left": CSV, "right": {"source": "r.jsonl"}},
+            [CSV, {"source": "r.jsonl"}],
+        ),
+        (
+            {"_component_": "data.datasets.politune_mixture", "right_share": 0.5},
+            [{"source": "scale-lab/politune-left"}, {"source": "scale-lab/politune-right"}],
+        ),
+        (
+            [{"_component_": "data.datasets.mirrored_left"}, {"_component_": "data.datasets.preference_pairs", **CSV}],
+            [{"source": SHIPPED_SET}, CSV],
+        ),
+    ],
+)
+def test_the_sets_of_every_builder_are_known(trained, dataset, sources):
+    assert recorded_data(trained("left", dataset)) == (sources, [])
+
+
+def test_a_blend_was_trained_on_the_sets_of_its_adapters(trained, tmp_path):
+    left = trained("left", {"_component_": "data.datasets.mirrored_left"})
+    right = trained("right", {"_component_": "data.datasets.preference_pairs", **CSV})
+    (tmp_path / "blend").mkdir()
+    folders = {"left": left, "right": right}
+    write_derived_card(tmp_path / "blend", "base", dict.fromkeys(folders, 0.5), folders)
+    assert recorded_data(tmp_path / "blend") == ([{"source": SHIPPED_SET}, CSV], [])
+
+
+def test_what_is_not_known_is_said(trained, tmp_path):
+    of_others = recorded_data(trained("left", {"_component_": "test_training_data.my_set", "path": "a"}))
+    assert of_others == ([], ["test_training_data.my_set is no builder of data.datasets"])
+    assert recorded_data(tmp_path) == ([], ["its card has no config of a training"])
+    (tmp_path / "README.md").write_text("```yaml\na: [\n```\n")
+    assert recorded_data(tmp_path).unknown == ["its card has no config of a training"]
+
+
+def my_set(tokenizer, path):
+    """A builder of somebody else."""
+    return json.loads(Path(path).read_text())
