@@ -242,7 +242,7 @@ def test_values_that_are_not_finite_are_refused_with_the_tensor(folders, tmp_pat
     name = sorted(state)[3]
     state[name][0, 1] = value
     save_file(state, folder / "adapter_model.safetensors")
-    message = f"adapters.mine(_step_5)?: 1 of {len(state)} tensors in .*left-5 hold NaN or infinity, the first {name};"
+    message = f"adapters.mine(_step_5)?: 1 tensors in .*left-5 hold NaN or infinity, the first {name};"
     for given in ({"mine": str(folder)}, {"mine": str(folder), "half": {"mine": 0.5}}, {"mine": f"{tmp_path}/lef*"}):
         with pytest.raises(ValueError, match=message):
             read_adapters(given)
@@ -252,5 +252,5 @@ def test_an_adapter_that_was_cut_off_is_refused(folders, tmp_path):
     folder = shutil.copytree(folders["left"], tmp_path / "left")
     content = (folder / "adapter_model.safetensors").read_bytes()
     (folder / "adapter_model.safetensors").write_bytes(content[:-100])
-    with pytest.raises(ValueError, match="adapters.mine: .*adapter_model.safetensors cannot be read .*; copy or train"):
+    with pytest.raises(ValueError, match="adapters.mine: .*adapter_model.safetensors cannot be read .*; copy it anew"):
         read_adapters({"mine": str(folder)})

@@ -60,7 +60,6 @@ READ = {
 }  # fmt: skip
 # Initialisations that leave the base as it is. PiSSA and its like take a part out of the base's weights, in memory.
 KEEPS_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
-
 END = 1 << 20
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 # The same weights are another model under another rank, alpha or rotary base.
@@ -306,9 +305,7 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
         names += resolved
     if dotted := [name for name in folders if "." in name]:
         raise ValueError(f"adapters: {dotted}: a name may have no dot (it becomes part of a weight's name)")
-    settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
-    for name, folder in folders.items():
-        _check_finite(name, folder)
+    settings = {name: _read_checked(name, folder) for name, folder in folders.items()}
     for name, weights in (_dial_blends(dial, folders) if dial else {}).items():
         if blends.setdefault(name, weights) != weights:
             raise ValueError(f"adapters.{name}: {blends[name]}, but the dial calls {weights} so; choose another name")
@@ -372,21 +369,20 @@ def dial_weights(low: str | None, high: str, position: float) -> Weights:
     return {low: -float(position)} if position < 0 and low is not None else {high: float(position)}
 
 
-def _check_finite(name: str, folder: str) -> None:
-    """Refuse an adapter with NaN or infinity, which a training that went wrong leaves, and one that cannot be read."""
+def _read_checked(name: str, folder: str) -> LoraConfig:
+    """Read an adapter's config; refuse NaN or infinity, which a failed training leaves, and a file cut short."""
+    settings = read_adapter_config(folder)
     try:
         with safe_open(Path(folder, ADAPTER_FILE), "pt") as file:
-            tensors = list(file.keys())
-            bad = [tensor for tensor in tensors if not file.get_tensor(tensor).isfinite().all()]
+            bad = [tensor for tensor in file.keys() if not file.get_tensor(tensor).isfinite().all()]
     except SafetensorError as error:
-        raise ValueError(
-            f"adapters.{name}: {folder}/{ADAPTER_FILE} cannot be read ({error}); copy or train it again"
-        ) from error
+        raise ValueError(f"adapters.{name}: {folder}/{ADAPTER_FILE} cannot be read ({error}); copy it anew") from error
     if bad:
         raise ValueError(
-            f"adapters.{name}: {len(bad)} of {len(tensors)} tensors in {folder} hold NaN or infinity, the first "
-            f"{bad[0]}; take an earlier checkpoint, or train it again with a lower optimizer.lr"
+            f"adapters.{name}: {len(bad)} tensors in {folder} hold NaN or infinity, the first {bad[0]}; take an "
+            "earlier checkpoint, or train it again with a lower optimizer.lr"
         )
+    return settings
 
 
 def _check_blend(name: str, weights: Mapping[str, Any], settings: Mapping[str, LoraConfig]) -> None:
