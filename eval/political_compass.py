@@ -23,6 +23,7 @@ from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted,
 from eval.asking.respondents import BASE, plan_interview, read_respondents
 from eval.asking.results import ResultsFile, check_results, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
+from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
@@ -172,7 +173,9 @@ class PoliticalCompassRecipe:
             f"{n_prompts} prompts ({self._instrument.name} {self._instrument.version}) for "
             f"{len(self._respondents)} respondents; {len(self._results.rows)} answers are there already"
         )
-        check_served(self._interview, self._respondents, str(self._output_dir / "replies"), self._results.has)
+        cache_dir = str(self._output_dir / "replies")
+        for line in check_served(self._interview, self._respondents, cache_dir, self._results.has):
+            log.info(line)
         if residents:
             self._model = load_adapted(cfg, self._adapters, self._device, self._dtype)
 
@@ -185,6 +188,8 @@ class PoliticalCompassRecipe:
                 answers = ask_served(self._interview, respondent, str(self._output_dir / "replies"), self._results.has)
             for rows in answers:
                 self._results.append(rows)
+            if respondent.server is not None and (same := respondent.server.get("same_as")):
+                log.info(compare_with_resident(self._results.rows, respondent.name, same))
         self._results.close()
         self._judged = judge_answers(self._results.rows, self._judges, self._instrument)
         summary = self._summarize(cfg)

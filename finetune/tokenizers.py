@@ -40,13 +40,18 @@ class HFChatTokenizer(ModelTokenizer, Transform):
             template.
         max_seq_len: Longer conversations are cut to this many tokens, the last one kept; None: no limit.
         date: The day, as ``2024-07-26``, that a template writes which asks for today's: ids must not follow the clock.
+        thinking: What the template's switch ``enable_thinking`` is set to: False closes the block of thought before an
+            answer. None leaves it as the template has it.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If its tokenizer has no chat template or no end token, or ``date`` is no day.
+        ValueError: If its tokenizer has no chat template or no end token, ``date`` is no day, or the template has no
+            switch for ``thinking``.
     """
 
-    def __init__(self, path: str, max_seq_len: int | None = None, date: str = DATE) -> None:
+    def __init__(
+        self, path: str, max_seq_len: int | None = None, date: str = DATE, thinking: bool | None = None
+    ) -> None:
         from transformers import AutoTokenizer
 
         try:
@@ -60,6 +65,11 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         if not self._hf.chat_template:
             raise ValueError(f"the tokenizer in {path} has no chat template; use an instruct model's folder")
         self._path = path
+        self._switches = {} if thinking is None else {"enable_thinking": thinking}
+        if self._switches and "enable_thinking" not in self._hf.get_chat_template():
+            raise ValueError(
+                f"the chat template in {path} has no switch enable_thinking; leave thinking out for this model"
+            )
         self._stop_clock(date)
         self.max_seq_len = max_seq_len
         added = {str(token): (id_, token.special) for id_, token in self._hf.added_tokens_decoder.items()}
@@ -183,7 +193,9 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         """Return a conversation as the template writes it, with stand-ins in the messages."""
         turns = [{"role": m.role, "content": self._hide(m.text_content)} for m in messages]
         try:
-            text = self._hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=for_answer)
+            text = self._hf.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=for_answer, **self._switches
+            )
         except TemplateError as error:
             fault = f"refuses these turns ({', '.join(m.role for m in messages)}): {error}"
         else:
@@ -278,6 +290,8 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         return sample
 
 
-def hf_chat_tokenizer(path: str, max_seq_len: int | None = None, date: str = DATE) -> HFChatTokenizer:
+def hf_chat_tokenizer(
+    path: str, max_seq_len: int | None = None, date: str = DATE, thinking: bool | None = None
+) -> HFChatTokenizer:
     """Build :class:`HFChatTokenizer`; the name that configs use."""
-    return HFChatTokenizer(path, max_seq_len, date)
+    return HFChatTokenizer(path, max_seq_len, date, thinking)

@@ -17,6 +17,12 @@ def request_key(model: str, messages: Sequence[Mapping[str, str]], params: Mappi
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def call_key(model: str, path: str, body: Mapping[str, Any] | None) -> str:
+    """Return the SHA-256 of a call of another kind than a chat."""
+    text = json.dumps({"model": model, "path": path, "body": body}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say which clients would take each other's replies: one model name in one cache, at different addresses.
 

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from data.chat.cache import ReplyCache, request_key
-from data.chat.replies import Failure, Messages, Reply, Request, read_reply
+from data.chat.cache import ReplyCache, call_key, request_key
+from data.chat.engines import TokenReply, TokenRequest
+from data.chat.replies import Failure, Reply, Request, read_object, read_reply
 
 REPAIR = "That answer cannot be used: {problem}. Answer again in exactly the form asked for, and write nothing else."
 _LONGEST_WAIT_S = 60.0
@@ -31,6 +32,7 @@ _LONGEST_NAMED_WAIT_S = 120.0  # as openai's client has it
 _FIRST_ANSWER_S = 10.0  # a server that has answered nothing for so long is not tried again
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
+_CHAT = "/chat/completions"
 
 
 @dataclass(eq=False)
@@ -86,7 +88,8 @@ class ChatClient:
         address = urlsplit(self.base_url or "http://none")
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"base_url={self.base_url}: no address; write it as http://127.0.0.1:8000/v1")
-        self._create: Any = self._connect() if self.base_url else None
+        self._root = (self.base_url or "").rstrip("/").removesuffix("/v1")
+        self._server: Any = self._connect() if self.base_url else None
 
     def __reduce__(self) -> tuple:
         """Worker processes get the settings and connect by themselves."""
@@ -106,11 +109,22 @@ class ChatClient:
             RuntimeError: If the server refuses the key or the model, has no quota left, names a wait of more than two
                 minutes, or left ``stop_after`` calls in a row unanswered.
         """
-        window: deque[tuple[int, Future[Reply | Failure]]] = deque()
+        return self._many(self.ask, requests, total, title)
+
+    def score_many(
+        self, requests: Iterable[TokenRequest], total: int | None = None, title: str | None = None
+    ) -> Iterator[tuple[int, TokenReply | Failure]]:
+        """Have many statements scored, as :meth:`chat_many` asks."""
+        return self._many(self.score, requests, total, title)
+
+    def _many(
+        self, ask: Callable[[Any], Any], requests: Iterable[Any], total: int | None, title: str | None
+    ) -> Iterator[tuple[int, Any]]:
+        window: deque[tuple[int, Future[Any]]] = deque()
         pool = ThreadPoolExecutor(self.max_concurrency)
         with tqdm(total=total, desc=title, disable=title is None, unit="call") as bar:
 
-            def oldest() -> tuple[int, Reply | Failure]:
+            def oldest() -> tuple[int, Any]:
                 index, future = window.popleft()
                 result = future.result()
                 n_tokens = self.counts["prompt_tokens"] + self.counts["answer_tokens"]
@@ -121,7 +135,7 @@ class ChatClient:
 
             try:
                 for index, request in enumerate(requests):
-                    window.append((index, pool.submit(self.ask, request)))
+                    window.append((index, pool.submit(ask, request)))
                     if len(window) >= 4 * self.max_concurrency:
                         yield oldest()
                 while window:
@@ -136,7 +150,9 @@ class ChatClient:
         params = {name: value for name, value in {**own, **request.params}.items() if name not in left_out}
         is_repair = False
         while True:
-            reply = self._answer(messages, params)
+            key = request_key(self.model, messages, params)
+            body = {"model": self.model, "messages": list(messages), **params}
+            reply = self._answer(key, read_reply, partial(self._call, _CHAT, body, False))
             if isinstance(reply, Failure):
                 return self._failed(reply)
             if not reply.text and not reply.top_logprobs:  # asking again would be paid for again
@@ -152,9 +168,46 @@ class ChatClient:
             self._count(repairs=1)
             is_repair = True
 
-    def _answer(self, messages: Messages, params: Mapping[str, Any]) -> Reply | Failure:
+    def score(self, request: TokenRequest, is_fresh: bool = False, is_trial: bool = False) -> TokenReply | Failure:
+        """Have a statement scored; ``is_fresh`` asks the server whatever is on the disk, and keeps nothing.
+
+        In a trial of an engine's form a server that does not know it (404) gives a failure, as one that misreads it.
+        """
+
+        def read(body: bytes, key: str) -> TokenReply | Failure:
+            try:
+                answer = read_object(body, key)
+                return answer if isinstance(answer, Failure) else request.engine.read(answer, request)
+            except ValueError as problem:
+                return Failure("unreadable", str(problem), key)
+            except (KeyError, IndexError, TypeError, AttributeError):
+                return Failure("unreadable", f"no answer of {request.engine.name}: {body[:80]!r}", key)
+
+        path, body = request.engine.path, request.body
+        post = partial(self._call, self._root + path, body, is_trial)
+        key = call_key(self.model, path, body)
+        if is_fresh:
+            answer = post(key)
+            reply = answer if isinstance(answer, Failure) else read(answer.encode(), key)
+        else:
+            reply = self._answer(key, read, post)
+        return self._failed(reply) if isinstance(reply, Failure) and not is_trial else reply
+
+    def look_up(self, path: str) -> Any:
+        """Return the JSON that a server gives at a path after its address, None if it gives none; kept for a replay."""
+        key = call_key(self.model, path, None)
+        if self._server is None:
+            kept = self._cache.get(key)
+            return None if kept is None else read_object(kept.encode(), key)
+        answer = self._call(self._root + path, None, True, key)
+        found = answer if isinstance(answer, Failure) else read_object(answer.encode(), key)
+        if isinstance(found, Failure):
+            return None
+        self._cache.put(key, str(answer))
+        return found
+
+    def _answer(self, key: str, read: Callable[[bytes, str], Any], post: Callable[[str], str | Failure]) -> Any:
         """Take the reply from the disk or the server; two equal questions at once are one call."""
-        key = request_key(self.model, messages, params)
         with self._lock:
             turn = self._under_way.setdefault(key, threading.Lock())
         try:
@@ -162,24 +215,26 @@ class ChatClient:
                 text = self._cache.get(key)
                 if text is not None:
                     self._count(cached=1)
-                    return read_reply(text.encode(), key)
-                if self._create is None:
+                    return read(text.encode(), key)
+                if self._server is None:
                     return Failure("unanswered", "not among the recorded replies, and base_url is null", key)
-                answer = self._post(messages, params, key)
+                answer = post(key)
                 if isinstance(answer, Failure):
                     return answer
-                reply = read_reply(self._cache.put(key, answer).encode(), key)
+                reply = read(self._cache.put(key, answer).encode(), key)
         finally:
             with self._lock:
                 self._under_way.pop(key, None)
         self._n_unanswered_in_a_row = 0
         if isinstance(reply, Reply):
             self._count(calls=1, prompt_tokens=reply.n_tokens[0], answer_tokens=reply.n_tokens[1])
+        elif isinstance(reply, TokenReply):
+            self._count(calls=1, answer_tokens=len(reply.logprobs))
         return reply
 
     def _failed(self, failure: Failure) -> Failure:
         self._count(failures=1)
-        if failure.kind == "unanswered" and self._create:
+        if failure.kind == "unanswered" and self._server:
             with self._lock:
                 self._n_unanswered_in_a_row += 1
             if self._n_unanswered_in_a_row >= self.stop_after:
@@ -190,7 +245,7 @@ class ChatClient:
         return failure
 
     def _connect(self) -> Any:
-        """Return the function of openai's client that asks the server, and tries a call again while that can help."""
+        """Return openai's client, which tries a call again while that can help."""
         try:
             import openai
         except ImportError as error:
@@ -199,14 +254,13 @@ class ChatClient:
             ) from error
         http_client = openai.DefaultHttpxClient()
         http_client.send = partial(self._send, http_client.send)
-        client = openai.OpenAI(
+        return openai.OpenAI(
             base_url=self.base_url,
             api_key=os.environ.get(self.api_key_env) or "none",
             timeout=self.timeout_s,
             max_retries=self.max_retries,
             http_client=http_client,
         )
-        return client.chat.completions.with_raw_response.create
 
     def _send(self, send: Callable[..., Any], request: Any, **options: Any) -> Any:
         """Send one try of a call; make a 502 of what is no answer, as a gateway would, and name the wait after it.
@@ -222,12 +276,13 @@ class ChatClient:
             self._count(retries=1)
         try:
             response = send(request, **options)
-            result = read_reply(response.content, key="") if response.is_success else None
+            read = read_reply if request.url.path.endswith(_CHAT) else read_object
+            result = read(response.content, key="") if response.is_success else None
         except httpx2.TimeoutException:
             result = Failure("unanswered", "timeout", key="")
         except (httpx2.RequestError, OSError) as error:
             result = Failure("unanswered", f"connection lost ({type(error).__name__}: {error})", key="")
-        self._has_answered = self._has_answered or isinstance(result, Reply)
+        self._has_answered = self._has_answered or not isinstance(result, Failure | None)
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
         if response.is_error and (self._is_out_of_money(response) or self._is_dead(response)):
@@ -249,17 +304,22 @@ class ChatClient:
         text = response.read().decode(errors="replace").lower()
         return response.status_code == 402 or any(code in text for code in _NO_MONEY)
 
-    def _post(self, messages: Messages, params: Mapping[str, Any], key: str) -> str | Failure:
-        """Return the body of an answer as the server sent it, or why there is none."""
+    def _call(self, path: str, body: Mapping[str, Any] | None, is_trial: bool, key: str) -> str | Failure:
+        """Return the body of an answer as the server sent it, or why there is none; without ``body`` it is looked up.
+
+        ``path`` follows ``base_url``, unless it is an address of its own.
+        """
+        import httpx2
         import openai
 
         try:
-            raw = self._create(model=self.model, messages=list(messages), extra_body=dict(params))
-            return raw.content.decode()
+            if body is None:
+                return self._server.with_options(max_retries=0).get(path, cast_to=httpx2.Response).content.decode()
+            return self._server.post(path, cast_to=httpx2.Response, body=dict(body)).content.decode()
         except openai.APIStatusError as error:
             status, failure = error.status_code, error.response.extensions.get("failure")
             failure = failure or Failure("unanswered", f"HTTP {status}: {error.message[:200]}", key)
-            if status in (401, 403, 404):
+            if status in (401, 403, 404) and not is_trial:
                 raise RuntimeError(
                     f"{self.base_url} refuses model {self.model!r}: {failure.reason}. Check base_url, model and the "
                     f"key in the environment variable {self.api_key_env}, then start the same command again"

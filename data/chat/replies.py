@@ -46,6 +46,7 @@ class Reply(NamedTuple):
             if the server gives none.
         repaired: Whether the first answer could not be read and this is the second.
         key: SHA-256 of the request.
+        reasoning: What the model thought before its answer, where the server gives it apart.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Reply(NamedTuple):
     top_logprobs: list[dict[str, float]] | None
     repaired: bool
     key: str
+    reasoning: str | None = None
 
 
 class Failure(NamedTuple):
@@ -172,11 +174,12 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
         answer = message.get("content") or message.get("refusal")
         if isinstance(answer, list):  # parts, of which those of a reasoning are no answer
             answer = "".join(part.get("text") or "" for part in answer if part.get("type", "text").endswith("text"))
-            message = {"reasoning": "parts", **message}
-        if isinstance(answer, str):  # half of a surrogate pair, of a character that was cut, cannot be written down
-            answer = _HALF_PAIR.sub("\ufffd", answer)
-        has_reasoning = any(message.get(name) for name in ("reasoning_content", "reasoning"))
-        if not (isinstance(answer, str) and answer.strip()) and not logprobs and not has_reasoning:
+            thoughts = [part for part in message["content"] if not part.get("type", "text").endswith("text")]
+            message = {"reasoning": json.dumps(thoughts, ensure_ascii=False), **message}
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        # half of a surrogate pair, of a character that was cut, cannot be written down
+        answer, reasoning = (_HALF_PAIR.sub("\ufffd", x) if isinstance(x, str) else x for x in (answer, reasoning))
+        if not (isinstance(answer, str) and answer.strip()) and not logprobs and not reasoning:
             reason = f"nonsense: an answer without text (finish_reason {choice.get('finish_reason')})"
             return Failure("unanswered", reason, key, is_empty=True)
         tokens = (logprobs or {}).get("content") or []
@@ -189,9 +192,19 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
             top_logprobs=[_likeliest(token) for token in tokens] or None,
             repaired=False,
             key=key,
+            reasoning=reasoning if isinstance(reasoning, str) else None,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return Failure("unanswered", f"nonsense: {text[:80]!r}", key)
+
+
+def read_object(body: bytes, key: str) -> Any:
+    """Return the JSON, an object or a list, that a server sent; a body that is none is a failure."""
+    try:
+        answer = json.loads(body.decode())
+    except ValueError:
+        return Failure("unanswered", f"nonsense: {body[:80]!r}", key)
+    return answer if isinstance(answer, dict | list) else Failure("unanswered", f"nonsense: {body[:80]!r}", key)
 
 
 def _likeliest(token: Mapping[str, Any]) -> dict[str, float]:

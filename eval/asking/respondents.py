@@ -7,17 +7,21 @@
       told-left: {system_prompt: You argue from the political left.}   # the resident base with a system prompt
       tuned-and-told: {adapter: left, system_prompt: Answer candidly.}  # one of its adapters with one
       large: {model: gpt-4o-mini, base_url: https://api.openai.com/v1, modes: [choice, generate]}
+      scored: {model: left, base_url: http://127.0.0.1:8000/v1, tokenizer: path/to/model, same_as: left}
 
-A respondent with ``model`` is a server that speaks OpenAI's chat completions (``data/chat/client.py``).
+A respondent with ``model`` is a server that speaks OpenAI's chat completions (``data/chat/client.py``). With the folder
+of its tokenizer, vLLM, llama.cpp and SGLang score whole statements too, so they are asked in every mode.
 """
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from data.chat.cache import find_confusions
+from data.chat.engines import ENGINES
 from eval.asking.written_answers import Decoding
 from eval.statements import prompts
 from eval.statements.instruments import Instrument
@@ -28,7 +32,9 @@ WRITTEN = ("generate", "open")
 BASE = "base"
 _RESIDENT = ("adapter", "system_prompt", "modes")
 _CLIENT = ("base_url", "cache_dir", "api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s")
-_SERVED = ("model", "system_prompt", "modes", "params", "n_top_logprobs", "stop_after", *_CLIENT)
+_SCORED = ("tokenizer", "scores", "same_as")
+_SERVED = ("model", "system_prompt", "modes", "params", "thinking", "n_top_logprobs", "stop_after", *_SCORED, *_CLIENT)
+_DIAL_POINT = r"[^@]+@[-+]?\d+(\.\d+)?"  # left@0.5, as eval/scores/places.py reads it
 
 
 class Interview(NamedTuple):
@@ -115,7 +121,7 @@ def read_respondents(
         known = _SERVED if is_served else _RESIDENT
         if name in {BASE, *(other.name for other in respondents)}:
             faults.append(f"{where}: this name is taken; choose another one")
-        if "@" in name:
+        if "@" in name and not (re.fullmatch(_DIAL_POINT, name) and (entry.get("params") or {}).get("lora")):
             faults.append(f"{where}: a name with @ is a dial's (left@0.5); choose another one")
         if is_served and not re.fullmatch(r"\w[\w.+@ -]*", name):
             faults.append(f"{where}: replies are kept in a folder of this name; use letters, digits and any of . _ + -")
@@ -123,13 +129,18 @@ def read_respondents(
             extra = sorted(set(entry) - set(known))
             faults.append(f"{where}: {extra or 'nothing'}; use {known} (with model: a server, without: the resident)")
             continue
-        its_modes = list(entry.get("modes") or [mode for mode in modes if mode != "pairs" or not is_served])
+        is_scored = not is_served or entry.get("tokenizer") is not None
+        its_modes = list(entry.get("modes") or [mode for mode in modes if mode != "pairs" or is_scored])
         if wrong := [mode for mode in its_modes if mode not in modes]:
             faults.append(f"{where}: modes {wrong} are not among the run's {list(modes)}")
         adapter, server = entry.get("adapter"), None
         if is_served:
             faults += [f"{where}: {fault}" for fault in _server_faults(entry, its_modes, labels)]
             server = {key: value for key, value in entry.items() if key not in _RESIDENT}
+            same_as = entry.get("same_as")
+            if same_as is not None and not (has_resident and same_as in (BASE, *adapters)):
+                there = [BASE, *adapters] if has_resident else "none, since model=null"
+                faults.append(f"{where}: same_as={same_as}, but the resident models are {there}; drop it, or name one")
         elif not has_resident:
             faults.append(f"{where}: there is no resident model (model=null); give it a model and a base_url")
         if adapter is not None and adapter not in adapters:
@@ -145,13 +156,27 @@ def read_respondents(
 
 def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Collection[str]) -> list[str]:
     faults = []
-    if "pairs" in modes:
-        faults.append("a server gives no log-probability of a whole statement; leave pairs out of its modes")
-    if "choice" in modes and not set(labels) & set(LABELS):
+    tokenizer, scores, lora = entry.get("tokenizer"), entry.get("scores"), (entry.get("params") or {}).get("lora")
+    if tokenizer is not None and not Path(tokenizer).is_dir():
+        faults.append(f"tokenizer={tokenizer}: no such folder; give that of the served model's tokenizer")
+    if scores is not None and scores not in ENGINES:
+        faults.append(f"scores={scores}; use one of {list(ENGINES)}, or null to find out")
+    if scores is not None and tokenizer is None and "base_url" in entry and {*modes} & {"choice", "pairs"}:
+        faults.append("scores without tokenizer; give the folder of the served model's tokenizer, for its token ids")
+    if "pairs" in modes and tokenizer is None:
+        faults.append(
+            "a chat gives no log-probability of a whole statement; give the folder of the served model's tokenizer "
+            "(tokenizer=PATH; for vLLM, llama.cpp and SGLang), or leave pairs out of its modes"
+        )
+    if "choice" in modes and tokenizer is None and not set(labels) & set(LABELS):
         faults.append(
             f"labels={list(labels)}: a server's first token tells {sorted(LABELS)} apart, words it does not; "
-            "add one of these, or leave choice out of its modes"
+            "add one of these, give tokenizer=PATH, or leave choice out of its modes"
         )
+    if lora is not None and not _is_scales(lora):
+        faults.append(f"params.lora={lora}; write it as [{{id: 0, scale: 0.5}}], ids as in the server's /lora-adapters")
+    if not is_thinking(entry.get("thinking")):
+        faults.append(f"thinking={entry['thinking']}; use off, on or {{max_tokens: 512}}")
     if (entry.get("params") or {}).get("seed") is not None:
         faults.append(
             "params.seed would give every answer the same one; drop it: each answer's comes from the run's seed "
@@ -160,3 +185,17 @@ def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Colle
     if "base_url" not in entry:
         faults.append("no base_url; give the address that ends in /v1, or null to take replies from cache_dir alone")
     return faults
+
+
+def _is_scales(lora: Any) -> bool:
+    return isinstance(lora, Sequence) and all(
+        isinstance(one, Mapping) and {*one} == {"id", "scale"} and isinstance(one["scale"], int | float) for one in lora
+    )
+
+
+def is_thinking(given: Any) -> bool:
+    """Return whether a value is one of ``thinking``: off, on (YAML reads both as booleans), a budget, or nothing."""
+    if isinstance(given, Mapping):
+        n = given.get("max_tokens")
+        return {*given} == {"max_tokens"} and isinstance(n, int) and not isinstance(n, bool) and n > 0
+    return given is None or given in (True, False, "on", "off")

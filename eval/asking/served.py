@@ -1,25 +1,39 @@
 # SPDX-License-Identifier: MIT
 """A respondent behind an address that speaks OpenAI's chat completions.
 
-Options are compared by the log-probabilities that it gives for its first token; the rest is answered in writing.
-Calls, retries and the cache are ``data/chat/client.py``'s.
+Where the folder of its tokenizer is given, ``eval/asking/served_scores.py`` has whole statements scored. Without it
+options are compared by the log-probabilities of the first token. The rest is answered in writing. Calls, retries and
+the cache are ``data/chat/client.py``'s.
 """
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.chat import ChatClient, Failure, Reply, Request
+from data.chat.engines import Engine
 from data.chat.replies import option_logprobs
+from eval.asking.questions import Question
 from eval.asking.respondents import Interview, Respondent
 from eval.asking.results import Row, result_row
+from eval.asking.served_scores import (
+    SCORED,
+    Scorer,
+    check_adapters,
+    check_repeated,
+    find_engine,
+    iterate_scores,
+    served_questions,
+)
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import LABELS, Prompt, with_system
 
 log = logging.getLogger(__name__)
 
+_NOT_THE_CLIENTS = ("n_top_logprobs", "params", "tokenizer", "scores", "same_as", "thinking")
 # The most that OpenAI gives; a server that gives fewer is told so by `n_top_logprobs`.
 N_TOP_LOGPROBS = 20
 
@@ -36,7 +50,7 @@ class Calls(NamedTuple):
 def ask_served(
     interview: Interview, respondent: Respondent, cache_dir: str, is_known: Callable[[list[Row]], bool]
 ) -> Iterator[list[Row]]:
-    """Yield the rows of a served respondent, one by one in the order of the prompts.
+    """Yield the rows of a served respondent, one by one: first the modes that are scored, then those in writing.
 
     Replies are kept in ``cache_dir``, in a folder of the respondent's name, unless it names a place of its own.
     ``is_known`` says whether rows are answered already; these are not asked again.
@@ -46,8 +60,12 @@ def ask_served(
         RuntimeError: If the server refuses the key or the model, or calls were left unanswered after all tries.
     """
     client, name = _client(respondent, cache_dir), respondent.name
+    questions = _scored(interview, respondent, is_known)
+    engine = find_engine(client, respondent, questions)
+    if questions and engine is not None:
+        yield from iterate_scores(Scorer(respondent, client, engine, questions))
     n_lost, reason = 0, ""
-    for calls in _plan(interview, respondent, is_known):
+    for calls in _plan(interview, respondent, is_known, engine):
         # so that a server that cannot answer a mode is not asked a thousand times
         first = _ask_first(client, name, calls)
         if calls.decoding is None and isinstance(first, Reply) and not first.top_logprobs:
@@ -65,7 +83,12 @@ def ask_served(
                 yield [_choice_row(name, calls.prompts[k], reply)]
             else:
                 row = written_row(name, calls.prompts[k], interview.options, calls.decoding, _writing(reply))
-                yield [row | {"server": None if isinstance(reply, Failure) else reply.model}]
+                said = (
+                    {"server": None, "reasoning": None}
+                    if isinstance(reply, Failure)
+                    else {"server": reply.model, "reasoning": reply.reasoning}
+                )
+                yield [row | said | {"sampling": _sent(calls.requests[k])}]
     if n_lost:
         raise RuntimeError(
             f"respondents.{name}: {n_lost} calls were not answered, the last: {reason}. "
@@ -75,74 +98,155 @@ def ask_served(
 
 def check_served(
     interview: Interview, respondents: Sequence[Respondent], cache_dir: str, is_known: Callable[[list[Row]], bool]
-) -> None:
+) -> list[str]:
     """Ask every server its first prompt of each mode, before anybody else has answered anything.
 
     What has to be mended may be a setting, and answers that are there belong to the settings that they came with. A
     respondent that only replays is left out.
 
+    Returns:
+        A line for each server: which engine it is, what it can, and what it may add by itself.
+
     Raises:
-        ValueError: If a server refuses a call.
+        ValueError: If a server refuses a call, lacks a LoRA that is named, cannot score a statement that it has to
+            score, or does not score it alike twice.
         RuntimeError: If it refuses the key or the model, or does not answer.
     """
+    lines: dict[str, str] = {}
+    scorers: dict[str, list[Scorer]] = defaultdict(list)
     for respondent in respondents:
         if respondent.server is None or respondent.server["base_url"] is None:
             continue
-        client = _client(respondent, cache_dir)
-        for calls in _plan(interview, respondent, is_known):
-            first = _ask_first(client, respondent.name, calls)
+        client, name = _client(respondent, cache_dir), respondent.name
+        questions = _scored(interview, respondent, is_known)
+        if not questions and not any(_not_scored(interview, respondent, is_known).values()):
+            continue
+        engine = find_engine(client, respondent, questions)
+        own = check_adapters(client, respondent, engine)
+        for calls in _plan(interview, respondent, is_known, engine):
+            first = _ask_first(client, name, calls)
             if isinstance(first, Failure) and not first.is_empty:
                 raise RuntimeError(
-                    f"respondents.{respondent.name}: no answer to the first call of mode {calls.mode}: {first.reason}. "
+                    f"respondents.{name}: no answer to the first call of mode {calls.mode}: {first.reason}. "
                     "Start the server or mend base_url, then start again: nobody has been asked yet"
                 )
+        lines[name] = f"respondents.{name}: {engine.name if engine else 'an engine that is not known'}"
+        if questions and engine is not None:
+            lines[name] += ", scores statements (token ids and their texts agree)"
+            scorers[str(client.base_url).rstrip("/")].append(Scorer(respondent, client, engine, questions))
+        if (respondent.server.get("thinking") or False) and {*SCORED} & {*respondent.modes}:
+            lines[name] += "; by log-probability it is asked with its block of thought closed"
+        lines[name] += f"; {own}" if own else ""
+    for of_address in scorers.values():
+        for name, apart in check_repeated(of_address).items():
+            lines[name] += f"; asked again, a token's log-probability differs by {apart:.0e} at most"
+    return list(lines.values())
+
+
+def _not_scored(
+    interview: Interview, respondent: Respondent, is_known: Callable[[list[Row]], bool]
+) -> dict[str, list[Prompt]]:
+    """Return the prompts of a respondent's chats that are not answered yet, by mode."""
+    by_ids = SCORED if (respondent.server or {}).get("tokenizer") is not None else ()
+    found = {}
+    for mode in (mode for mode in interview.prompts if mode in respondent.modes and mode not in by_ids):
+        prompts = [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]]
+        found[mode] = [
+            prompt
+            for prompt in prompts
+            if (mode != "choice" or prompt.row["labels"] in LABELS)
+            and not is_known([{"model": respondent.name, **prompt.row}])
+        ]
+    return found
+
+
+def _scored(interview: Interview, respondent: Respondent, is_known: Callable[[list[Row]], bool]) -> list[Question]:
+    """Return what a server is asked by log-probability of whole statements, and has not answered yet."""
+    prompts = interview.of_modes({*SCORED} & {*respondent.modes})
+    rows = [with_system(prompt, respondent.system_prompt).row for prompt in prompts]
+    return served_questions(
+        respondent, [p for p, row in zip(prompts, rows) if not is_known([{"model": respondent.name, **row}])]
+    )
 
 
 def _client(respondent: Respondent, cache_dir: str) -> ChatClient:
-    server = {key: x for key, x in (respondent.server or {}).items() if key not in ("n_top_logprobs", "params")}
+    server = {key: x for key, x in (respondent.server or {}).items() if key not in _NOT_THE_CLIENTS}
     # a folder each: two servers may know different models by one name
     return ChatClient(**(server | {"cache_dir": server.get("cache_dir") or str(Path(cache_dir, respondent.name))}))
 
 
-def _plan(interview: Interview, respondent: Respondent, is_known: Callable[[list[Row]], bool]) -> Iterator[Calls]:
-    """Yield the calls that are not answered yet, mode by mode."""
+def _plan(
+    interview: Interview, respondent: Respondent, is_known: Callable[[list[Row]], bool], engine: Engine | None
+) -> Iterator[Calls]:
+    """Yield the chats that are not answered yet, mode by mode."""
     server = respondent.server or {}
     params = dict(server.get("params") or {})
-    by_logprob = {**params, "temperature": 0, "max_tokens": 1, "logprobs": True}
+    plain = _without_own_defaults(engine) | params
+    by_logprob = {**plain, "temperature": 0, "max_tokens": 1, "logprobs": True}
     for name in ("temperature", "max_tokens"):
         if name in params and params[name] is None:  # the server takes no such field
             by_logprob[name] = None
     if "max_completion_tokens" in params:
         by_logprob["max_completion_tokens"] = 1
     by_logprob["top_logprobs"] = server.get("n_top_logprobs", N_TOP_LOGPROBS)
+    by_logprob |= _thinking(respondent, None if server.get("thinking") is None else False, engine)
     system: list[dict[str, Any]] = (
         [] if respondent.system_prompt is None else [{"role": "system", "content": respondent.system_prompt}]
     )
-    for mode in (mode for mode in interview.prompts if mode in respondent.modes):
-        prompts = [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]]
-        prompts = [
-            prompt
-            for prompt in prompts
-            if (mode != "choice" or prompt.row["labels"] in LABELS)
-            and not is_known([{"model": respondent.name, **prompt.row}])
-        ]
-        decoding = None if mode == "choice" else _decoding(interview.decodings[mode], params)
+    for mode, prompts in _not_scored(interview, respondent, is_known).items():
+        decoding = None if mode == "choice" else _decoding(interview.decodings[mode], params, engine)
         requests = []
         for prompt in prompts:
             sent = by_logprob
             if decoding is not None:
-                length: dict[str, Any] = {"temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens}
-                sent = {"seed": decoding.seed_of(prompt.row), **length, **params}
+                of_mode: dict[str, Any] = {"temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens}
+                if engine is not None:
+                    of_mode["top_k"] = decoding.top_k or engine.every_token
+                sent = {"seed": decoding.seed_of(prompt.row), **of_mode, **plain}
+                sent |= _thinking(respondent, server.get("thinking"), engine)
+                if isinstance(server.get("thinking"), Mapping) and sent.get("max_tokens") is not None:
+                    sent["max_tokens"] += server["thinking"]["max_tokens"]
             requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
         if requests:
             yield Calls(mode, prompts, decoding, requests)
 
 
-def _decoding(decoding: Decoding, params: Mapping[str, Any]) -> Decoding:
-    """Return what is sent; ``top_k`` only if the respondent's own params name it, since not every server takes it."""
+def _without_own_defaults(engine: Engine | None) -> dict[str, Any]:
+    """Return the parameters that keep a server from cutting or reshaping the distribution by itself."""
+    return dict(engine.plain) if engine is not None else {"top_p": 1}
+
+
+def _thinking(respondent: Respondent, given: Any, engine: Engine | None) -> dict[str, Any]:
+    """Return the parameters that switch a model's thinking, and limit it; none where nothing is said about it.
+
+    Raises:
+        ValueError: If the engine cannot limit it.
+    """
+    if given is None:
+        return {}
+    is_on = given in (True, "on") or isinstance(given, Mapping)
+    params = (respondent.server or {}).get("params") or {}
+    switch = {"chat_template_kwargs": {**(params.get("chat_template_kwargs") or {}), "enable_thinking": is_on}}
+    if not isinstance(given, Mapping):
+        return switch
+    if engine is None or engine.budget is None:
+        raise ValueError(
+            f"respondents.{respondent.name}: thinking={dict(given)}, but {engine.name if engine else 'this server'} "
+            "takes no limit of a reasoning with a request; use thinking=on, or serve the model with vLLM or llama.cpp"
+        )
+    return {**switch, engine.budget: given["max_tokens"]}
+
+
+def _sent(request: Request) -> dict[str, Any]:
+    """Return the parameters of a call; those that are null were not sent."""
+    return {name: value for name, value in request.params.items() if value is not None}
+
+
+def _decoding(decoding: Decoding, params: Mapping[str, Any], engine: Engine | None) -> Decoding:
+    """Return what is sent; ``top_k`` if the respondent's own params name it, or the engine is known to take it."""
     return decoding._replace(
         temperature=params.get("temperature", decoding.temperature),
-        top_k=params.get("top_k"),
+        top_k=params.get("top_k", decoding.top_k if engine is not None else None),
         max_new_tokens=params.get("max_tokens", params.get("max_completion_tokens", decoding.max_new_tokens))
         or params.get("max_completion_tokens", decoding.max_new_tokens),
     )
