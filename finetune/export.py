@@ -25,7 +25,15 @@ from torchtune import training, utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
-from finetune.adapters.folders import TOKENIZER, adapts_head, check_bases, read_adapter_config, read_adapters
+from finetune.adapters.folders import (
+    TOKENIZER,
+    adapted_modules,
+    adapts_head,
+    check_bases,
+    read_adapter_config,
+    read_adapters,
+)
+from finetune.adapters.rounding import KEPT, Kept, measure_rounding
 
 log = utils.get_logger("INFO")
 
@@ -35,7 +43,14 @@ OPTIONAL = {"summaries": None, "llama_cpp": None, "gguf_type": "f16", "push_to_h
 # A folder of a Hugging Face model needs these beside its weights.
 BESIDE = (*TOKENIZER, "*.model", "tekken.json", "additional_chat_templates/*", "generation_config.json")
 EXPORTED = "the blend"
-CONVERTERS = ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py")  # of llama.cpp: for an adapter, for a model
+# llama.cpp's, by what it converts, and the package whose source distribution has both.
+CONVERTERS = {"adapter": "convert_lora_to_gguf.py", "model": "convert_hf_to_gguf.py"}
+LLAMA_CPP = "llama-cpp-python==0.3.36"
+# What a merged model's generation_config.json says of sampling where the base's says nothing. A server takes its own
+# defaults for what it misses there, and transformers serve takes no temperature at all without do_sample.
+SAMPLING = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
+}  # fmt: skip
 # vLLM takes these as --max-lora-rank.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -63,10 +78,13 @@ class ExportRecipe:
             read_adapters({**cfg.adapters, EXPORTED: self._weights})
         self._folders = {name: folders[name] for name in self._weights}
         self._settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
+        for name, settings in self._settings.items():
+            if isinstance(settings.target_modules, str):  # peft blends no text ("all-linear") with a list
+                settings.target_modules = adapted_modules(Path(self._folders[name]))
         self._peft_only = self._find_peft_only()
         for line in check_bases(self._folders, self._base):
             log.warning(line)
-        self._converters = find_converters(cfg.llama_cpp) if "gguf" in self._formats else None
+        self._converters = find_converters(cfg.llama_cpp, self._formats) if "gguf" in self._formats else None
         self._measured = read_measured(cfg.summaries or [], self._weights, self._folders, self._base)
         if cfg.push_to_hub:
             require_token(cfg.push_to_hub)
@@ -85,7 +103,9 @@ class ExportRecipe:
         if any(adapts_head(folder) for folder in self._folders.values()):
             if config.get("tie_word_embeddings") and others:
                 raise ValueError(
-                    "an adapter changes lm_head, which this base ties to its embedding; use formats=[adapter]"
+                    "an adapter changes lm_head, which this base ties to its embedding: merged it would change both, "
+                    "and llama.cpp does not start with it; use formats=[adapter] for peft alone, or train without "
+                    "the head (apply_lora_to_output: False)"
                 )
             if config.get("tie_word_embeddings"):
                 return "the adapter changes lm_head, which this base ties to its embedding; peft loads it"
@@ -98,9 +118,11 @@ class ExportRecipe:
     def export(self) -> None:
         """Write all formats beside ``output_dir``, rename, push if asked, print how to serve them."""
         staging = self._target.with_name(f"{self._target.name}.partial")
+        model = self._blend()
+        if "merged" in self._formats:
+            self._check_rounding(measure_rounding(model))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        model = self._blend()
         settings = model.peft_config["default"]
         base_name = settings.base_model_name_or_path or str(self._base)
         if "adapter" in self._formats:
@@ -111,11 +133,13 @@ class ExportRecipe:
             model.merge_and_unload().save_pretrained(staging / "merged")
             keep_config(staging / "merged", self._base)
             self._complete(staging / "merged", base_name, merged=True)
+            spell_sampling(staging / "merged")
         if self._converters:
             convert_to_gguf(self._converters, staging, self._base, self._cfg.gguf_type)
         OmegaConf.save(self._cfg, staging / "export.yaml", resolve=True)
         rank = max([settings.r, *settings.rank_pattern.values()])
-        commands = serving_commands(self._formats, self._target, self._base, rank, self._peft_only)
+        widths = in_fp32(self._base), self._cfg.dtype == "fp32"
+        commands = serving_commands(self._formats, self._target, self._base, rank, self._peft_only, *widths)
         if "merged" in self._formats or self._peft_only is None:
             (staging / "Modelfile").write_text(modelfile(self._formats, self._base))
         os.replace(staging, self._target)
@@ -123,6 +147,23 @@ class ExportRecipe:
         if self._cfg.push_to_hub:
             folder = self._target / ("adapter" if "adapter" in self._formats else "merged")
             log.info(push_folder(folder, self._cfg.push_to_hub, self._cfg.push_private, "model"))
+
+    def _check_rounding(self, types: list[Kept]) -> None:
+        """Say which types lose the update in a merged model; refuse to write one of them."""
+        by_type = {kept.type: kept for kept in types}
+        for kept in types:
+            if not kept.is_base_on_grid or kept.share >= KEPT:
+                continue
+            fault = (
+                f"base={self._base}: its weights were dequantised from {kept.type}, so a merged model that is "
+                f"quantised to {kept.type} again keeps {kept.share:.3f} of the update, and the tuning is gone"
+            )
+            if "gguf" in self._formats and self._cfg.gguf_type.upper() == kept.type:
+                raise ValueError(f"{fault}; use gguf_type=f16, or formats=[adapter,gguf] for base and LoRA")
+            remedy = "serve base and LoRA (formats=[adapter,gguf])"
+            if by_type["Q8_0"].share >= KEPT:
+                remedy += f", or quantise to Q8_0, which keeps {min(by_type['Q8_0'].share, 1):.3f}"
+            log.warning(f"{fault}; {remedy}")
 
     def _blend(self) -> PeftModel:
         """Return the base with one adapter called ``default``: the only one asked for, or the sum of all."""
@@ -173,27 +214,44 @@ def keep_config(folder: Path, base: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def find_converters(folder: str | Path | None) -> list[Path]:
-    """Return llama.cpp's converters in a checkout of it, or on the PATH."""
-    paths = [Path(folder) / name if folder else Path(shutil.which(name) or name) for name in CONVERTERS]
-    if not all(path.is_file() for path in paths):
+def spell_sampling(folder: Path) -> None:
+    """Let ``generation_config.json`` say how to sample, completely: the base's values, and none of a server's."""
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings.pop("_from_model_config", None)  # transformers would make the file anew
+    given = {key: value for key, value in settings.items() if value is not None}
+    path.write_text(json.dumps({**settings, **SAMPLING, **given, "do_sample": True}, indent=2, sort_keys=True) + "\n")
+
+
+def in_fp32(folder: Path) -> bool:
+    """Return whether a model's ``config.json`` says that its weights have 32 bits, which vLLM would halve."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return (config.get("dtype") or config.get("torch_dtype")) == "float32"
+
+
+def find_converters(folder: str | Path | None, formats: list[str]) -> dict[str, Path]:
+    """Return those of llama.cpp's converters that formats need, in a checkout of it or on the PATH."""
+    needed = {of: name for of, name in CONVERTERS.items() if of == "model" or "adapter" in formats}
+    paths = {of: Path(folder) / name if folder else Path(shutil.which(name) or name) for of, name in needed.items()}
+    if not all(path.is_file() for path in paths.values()):
+        source = f"{LLAMA_CPP.replace('-', '_').replace('==', '-')}"
         raise FileNotFoundError(
-            f"formats: gguf needs llama.cpp's {' and '.join(CONVERTERS)}, not found in {folder or 'PATH'}; "
-            "git clone https://github.com/ggml-org/llama.cpp, then llama_cpp=PATH/TO/llama.cpp; or leave gguf out"
+            f"formats: gguf needs llama.cpp's {' and '.join(needed.values())}, not found in {folder or 'PATH'}; "
+            f"pip download --no-deps --no-binary llama-cpp-python {LLAMA_CPP}, tar xzf {source}.tar.gz, then "
+            f"llama_cpp={source}/vendor/llama.cpp (any checkout of llama.cpp will do); or leave gguf out"
         )
     return paths
 
 
-def convert_to_gguf(converters: list[Path], exported: Path, base: Path, gguf_type: str) -> None:
+def convert_to_gguf(converters: dict[str, Path], exported: Path, base: Path, gguf_type: str) -> None:
     """Write ``gguf/adapter.gguf`` and ``gguf/base.gguf`` for an adapter, ``gguf/merged.gguf`` for a merged model."""
     (exported / "gguf").mkdir()
-    of_adapter, of_model = converters
     jobs = {}
     if (exported / "adapter").is_dir():
-        jobs["adapter.gguf"] = [of_adapter, "--base", base, exported / "adapter"]
-        jobs["base.gguf"] = [of_model, base]
+        jobs["adapter.gguf"] = [converters["adapter"], "--base", base, exported / "adapter"]
+        jobs["base.gguf"] = [converters["model"], base]
     if (exported / "merged").is_dir():
-        jobs["merged.gguf"] = [of_model, exported / "merged"]
+        jobs["merged.gguf"] = [converters["model"], exported / "merged"]
     for name, command in jobs.items():
         target = exported / "gguf" / name
         arguments = [sys.executable, *command, "--outfile", target, "--outtype", gguf_type]
@@ -203,18 +261,28 @@ def convert_to_gguf(converters: list[Path], exported: Path, base: Path, gguf_typ
             raise RuntimeError(f"{command[0]} failed on {name}:\n" + "\n".join(lines))
 
 
-def serving_commands(formats: list[str], target: Path, base: Path, rank: int, peft_only: str | None = None) -> str:
+def serving_commands(
+    formats: list[str],
+    target: Path,
+    base: Path,
+    rank: int,
+    peft_only: str | None = None,
+    is_base_fp32: bool = False,
+    is_merged_fp32: bool = False,
+) -> str:
     """Return the commands for transformers, vLLM, llama.cpp and Ollama that serve an export of some rank.
 
-    ``peft_only`` says why no server takes the adapter as it is. A command that its server refuses is left out.
+    ``peft_only`` says why no server takes the adapter as it is. A command that its server refuses is left out. Weights
+    of 32 bits are served in 32 bits.
     """
     allowed = next((r for r in VLLM_RANKS if r >= rank), None)
     if peft_only and "merged" in formats:
         formats = [name for name in formats if name != "adapter"]
     template = Template(files("finetune.adapters").joinpath("serving.txt.jinja").read_text(encoding="utf-8"))
     return template.render(
-        formats=formats, target=target, name=target.name, base=base, rank=allowed, peft_only=peft_only
-    )
+        formats=formats, target=target, name=target.name, base=base, rank=allowed, peft_only=peft_only,
+        is_base_fp32=is_base_fp32, is_merged_fp32=is_merged_fp32,
+    )  # fmt: skip
 
 
 def modelfile(formats: list[str], base: Path) -> str:

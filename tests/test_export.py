@@ -12,6 +12,7 @@ from conftest import REPO, TINY, write_llama_folder
 from huggingface_hub import HfApi, ModelCard
 from omegaconf import OmegaConf
 from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors.torch import load_file, save_file
 from test_folders import folders, sum_of_updates  # noqa: F401
 from test_resident import IDS, hf_logits, resident, write_adapter  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,6 +21,7 @@ from data.recipe.config import check_config
 from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import fingerprint, read_adapters
 from finetune.adapters.resident import AdaptedModel
+from finetune.adapters.rounding import measure_rounding, roundings
 from finetune.export import OPTIONAL, REQUIRED, ExportRecipe, keep_config, serving_commands
 
 CONVERTER = """import argparse, pathlib
@@ -205,7 +207,7 @@ def test_an_adapter_with_a_bias_is_exported_alone(export, tiny_model_dir, tmp_pa
 def test_a_head_adapter_on_a_tied_base_names_no_server(export, tiny_model_dir, tmp_path, caplog, monkeypatch):
     base = write_llama_folder(tmp_path / "untied", TINY, tied=False)
     head = write_adapter(base, tmp_path / "head", r=4, target_modules=["q_proj", "lm_head"])
-    with pytest.raises(ValueError, match="changes lm_head, which this base ties to its embedding; use formats"):
+    with pytest.raises(ValueError, match=r"changes lm_head, which this base ties .* for peft alone, or train"):
         export({"head": 1}, adapters={"head": str(head)})
     more = {"adapters": {"head": str(head)}, "formats": ["adapter"]}
     _, text = written_commands(export, caplog, monkeypatch, {"head": 1}, **more)
@@ -249,7 +251,8 @@ def test_the_commands_are_printed(export, tmp_path, folders, caplog, monkeypatch
 
 def test_gguf_goes_through_llama_cpps_converters(export, tmp_path, tiny_model_dir, caplog):
     checkout = tmp_path / "llama.cpp"
-    with pytest.raises(FileNotFoundError, match=r"gguf needs llama.cpp's .* not found in .*git clone"):
+    wanted = r"gguf needs llama.cpp's convert_lora.* and convert_hf.* not found in .*pip download .*llama_cpp="
+    with pytest.raises(FileNotFoundError, match=wanted):
         export({"left": 1}, formats=["adapter", "gguf"], llama_cpp=str(checkout))
     checkout.mkdir()
     for name in ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py"):
@@ -262,6 +265,100 @@ def test_gguf_goes_through_llama_cpps_converters(export, tmp_path, tiny_model_di
     assert told["base.gguf"] == [str(tiny_model_dir), "None", "f16"]
     assert told["adapter.gguf"][1:] == [str(tiny_model_dir), "f16"]
     assert told["merged.gguf"][0].endswith("merged")
+
+
+def test_a_merged_model_needs_the_converter_of_models_alone(export, tmp_path):
+    (tmp_path / "llama.cpp").mkdir()
+    (tmp_path / "llama.cpp" / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    more = {"llama_cpp": str(tmp_path / "llama.cpp")}
+    out = export({"left": 1}, formats=["merged", "gguf"], **more)
+    assert [path.name for path in (out / "gguf").iterdir()] == ["merged.gguf"]
+    with pytest.raises(FileNotFoundError, match="gguf needs llama.cpp's convert_lora_to_gguf.py"):
+        export({"left": 1}, formats=["adapter", "gguf"], output_dir=str(tmp_path / "other"), **more)
+
+
+def test_a_merged_model_says_how_to_sample(export, tiny_model_dir, tmp_path):
+    """transformers takes no temperature without do_sample, and a server its own defaults for what is not there."""
+    base = with_base(tiny_model_dir, tmp_path / "base")
+    given = {"temperature": 0.6, "eos_token_id": [2, 7], "top_p": None, "_from_model_config": True, "do_sample": False}
+    (base / "generation_config.json").write_text(json.dumps(given))
+    for folder, temperature in ((tiny_model_dir, 1.0), (base, 0.6)):
+        out = export({"left": 1}, formats=["merged"], base=str(folder), output_dir=str(tmp_path / str(temperature)))
+        settings = json.loads((out / "merged" / "generation_config.json").read_text())
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+                    "typical_p": 1.0, "repetition_penalty": 1.0}  # fmt: skip
+        assert {key: settings[key] for key in sampling} == sampling
+        assert "_from_model_config" not in settings
+        model = AutoModelForCausalLM.from_pretrained(out / "merged", dtype=torch.float32)
+        assert model.generation_config.do_sample
+        texts = {tuple(model.generate(IDS, max_new_tokens=4)[0].tolist()) for _ in range(3)}
+        assert len(texts) == 3  # drawn, without a word about it in the call
+    assert settings["eos_token_id"] == [2, 7]
+
+
+def on_grid(tiny_model_dir, folder, rounding):
+    """A base whose linear layers were dequantised."""
+    shutil.copytree(tiny_model_dir, folder)
+    state = load_file(folder / "model.safetensors")
+    state = {name: rounding(x).contiguous() if name.endswith("proj.weight") else x for name, x in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "Q4_0", "NF4"])
+def test_rounding_back_to_the_bases_grid_is_warned_of(tmp_path, caplog, monkeypatch, kind):
+    sizes = {**TINY, "embed_dim": 64, "num_heads": 2, "num_kv_heads": 2}
+    plain = write_llama_folder(tmp_path / "plain", sizes, tied=True)
+    base = on_grid(plain, tmp_path / "base", roundings()[kind])
+    settings = {"r": 2, "lora_alpha": 1, "target_modules": ["q_proj", "down_proj"]}
+    adapter = write_adapter(base, tmp_path / "made", **settings)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    # an update of a fraction of a step, as a short training makes
+    step = {"Q8_0": 0.001}.get(kind, 0.01)
+    save_file(
+        {n: x * (step if "lora_B" in n else 1) for n, x in tensors.items()}, adapter / "adapter_model.safetensors"
+    )
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+    found = {kept.type: kept for kept in measure_rounding(model)}
+    # Q5_0 has a step of half the size, from the same largest weight
+    wanted = {kind, "Q5_0"} if kind == "Q4_0" else {kind}
+    assert {kept.type for kept in found.values() if kept.is_base_on_grid} == wanted
+    assert found[kind].share < 0.3
+    # counted here on whole layers
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    weight, update = layer.get_base_layer().weight.detach(), layer.get_delta_weight("default").detach()
+    of_layer = (update * (roundings()[kind](weight + update) - weight)).sum() / update.square().sum()
+    assert of_layer < 0.5
+    monkeypatch.setattr("finetune.export.log.propagate", True, raising=False)
+    run = {"base": str(base), "adapters": {"made": str(adapter)}, "blend": {"made": 1.0}, "dtype": "fp32"}
+
+    def recipe(name, **more):
+        cfg = OmegaConf.create({"output_dir": str(tmp_path / name), "formats": ["merged"], **run, **more})
+        ExportRecipe(check_config(cfg, REQUIRED, OPTIONAL)).export()
+
+    with caplog.at_level("WARNING", logger="finetune.export"):
+        recipe("out")
+    assert f"were dequantised from {kind}, so a merged model" in caplog.text
+    assert ("or quantise to Q8_0" in caplog.text) == (kind != "Q8_0")
+    caplog.clear()
+    recipe("other", base=str(plain))
+    assert "were dequantised" not in caplog.text
+    if kind == "Q8_0":  # what our own key can ask for
+        (tmp_path / "convert_hf_to_gguf.py").write_text(CONVERTER)
+        more = {"formats": ["merged", "gguf"], "llama_cpp": str(tmp_path)}
+        with pytest.raises(ValueError, match=r"the tuning is gone; use gguf_type=f16, or formats=\[adapter,gguf\]"):
+            recipe("refused", gguf_type="q8_0", **more)
+        assert not list(tmp_path.glob("refused*"))
+        recipe("taken", gguf_type="f16", **more)
+
+
+def test_weights_of_32_bits_are_served_in_32_bits(export, tmp_path, tiny_model_dir):
+    arguments = [Path("out"), tiny_model_dir, 8, None]
+    assert "vllm serve out/merged --dtype float32 " in serving_commands(["merged"], *arguments, False, True)
+    assert "--dtype" not in serving_commands(["merged"], *arguments, True, False)
+    text = serving_commands(["adapter"], *arguments, True, False)
+    assert f"vllm serve {tiny_model_dir} --dtype float32 --enable-lora" in text
+    assert "--dtype" not in serving_commands(["adapter"], *arguments, False, True)
 
 
 def test_nothing_is_overwritten(export, tmp_path):

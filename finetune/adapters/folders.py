@@ -142,7 +142,7 @@ def check_llama_targets(folder: str | Path) -> LoraConfig:
     targets, allowed = settings.target_modules, set(TORCHTUNE_NAMES)
     modules = targets if isinstance(targets, set) and targets <= allowed else None
     if isinstance(targets, str) or (modules is None and {name.rpartition(".")[2] for name in targets or ()} <= allowed):
-        modules = _adapted_modules(folder)  # "all-linear", a regular expression, paths: tensors say what they match
+        modules = adapted_modules(folder)  # "all-linear", a regular expression, paths: tensors say what they match
     if not modules or not {name.rpartition(".")[2] for name in modules} <= allowed:
         raise ValueError(
             f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}, or a text that matches "
@@ -217,7 +217,7 @@ def _read_settings(folder: Path) -> LoraConfig:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _adapted_modules(folder: Path) -> set[str]:
+def adapted_modules(folder: Path) -> set[str]:
     """Return the modules that an adapter's tensors are for, under Hugging Face's names."""
     with safe_open(folder / ADAPTER_FILE, "pt") as file:
         names = {name.removeprefix("base_model.model.").partition(".lora_") for name in file.keys()}
@@ -226,7 +226,7 @@ def _adapted_modules(folder: Path) -> set[str]:
 
 def adapts_head(folder: str | Path) -> bool:
     """Say whether an adapter changes the output projection."""
-    return any(module.rpartition(".")[2] in ("lm_head", "embed_out") for module in _adapted_modules(Path(folder)))
+    return any(module.rpartition(".")[2] in ("lm_head", "embed_out") for module in adapted_modules(Path(folder)))
 
 
 def fingerprint(folder: str | Path) -> str:
