@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import config, utils
+from torchtune import utils
 
 from data.pairs.records import SIDES
 from data.quality.contamination import shipped_statements
@@ -111,7 +111,8 @@ class AuditRecipe:
             "defects.jsonl": to_jsonl({"set": name, **d._asdict()} for name, of_set in defects.items() for d in of_set),
         }
         write_files(folder, files, {"inputs": _inputs(sets), "settings": settings})
-        log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else 'FAILED'}\n{_table(report)}")
+        remedy = "" if report["passed"] or settings["repair"] else "; repair=True makes a set of the rows that pass"
+        log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else f'FAILED{remedy}'}\n{_table(report)}")
         return report
 
     def repair(self, folder: Path) -> Repaired:
@@ -159,7 +160,6 @@ def _table(report: dict[str, Any]) -> str:
 def recipe_main(cfg: DictConfig) -> int:
     """Entry point: see configs/audit.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)
-    config.log_config(recipe_name="AuditRecipe", cfg=cfg)
     check_place(cfg)
     recipe = AuditRecipe(cfg)
     recipe.setup()

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from omegaconf import DictConfig
-from torchtune import config, utils
+from torchtune import utils
 
 from data.pairs.records import row_list
 from data.people.items import SKIP, Review, read_items
@@ -199,7 +199,6 @@ def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/review.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
-    config.log_config(recipe_name="review", cfg=cfg)
     check_place(cfg)
     review = load_review(cfg)
     if not cfg.serve:

@@ -52,6 +52,7 @@ OPTIONAL: dict[str, Any] = {
     "quota": None,
     "instruments": [],
     "related": 0.25,
+    "balance_lengths": True,
     "split_shares": {"train": 0.8, "validation": 0.1, "test": 0.1},
     "held_out_topics": [],
     "max_side_difference": 0.1,
@@ -64,6 +65,7 @@ OPTIONAL: dict[str, Any] = {
     "push_to_hub": None,
     "push_private": True,
 }
+SIGNS_A_TOKEN, SECONDS_A_CALL = 4, 2  # of English, and of a small server: for the estimate of a dry run
 JUDGE = {"instruction": "judge", "structured": True, "labelled": None, "min_kappa": 0.6}
 GENERATOR = {
     "instruction": "instruction",
@@ -148,9 +150,17 @@ class SynthesizeRecipe:
         for name, request in requests.items():
             text = "\n".join(f"[{message['role']}]\n{message['content']}" for message in request.messages)
             log.info(f"--- {name} ---\n{text}")
+        n_judged = 2 * n * len(self.judges)
+        n_signs = {name: sum(len(m["content"]) for m in request.messages) for name, request in requests.items()}
+        signs = (n_signs["judge"] - len(example)) * n_judged + 2 * len(self.judges) * sum(map(len, posts))
+        signs += n * (n_signs["prompt"] + len(self.rubric.sides) * n_signs["answer"])
+        n_at_once = [self.judges[0].client.max_concurrency, self.generator.max_concurrency]
+        minutes = (n_judged / n_at_once[0] + n * n_answers / n_at_once[1]) * SECONDS_A_CALL / 60
         log.info(
-            f"{n} posts: {2 * n * len(self.judges)} calls to judge them at most (equal texts are one call), then "
+            f"{n} posts: {n_judged} calls to judge them at most (equal texts are one call), then "
             f"{n_answers} for each selected post, {n * n_answers} if all were; up to one repair each. "
+            f"That is at most about {signs / SIGNS_A_TOKEN:,.0f} tokens of prompts ({SIGNS_A_TOKEN} signs a token), "
+            f"and {minutes:,.1f} minutes at {SECONDS_A_CALL} s a call, {n_at_once[0]} and {n_at_once[1]} at once. "
             f"{self.judges[0].client.base_url} and {self.generator.base_url} were not asked anything"
         )
 
@@ -167,7 +177,12 @@ class SynthesizeRecipe:
             return
         if not self.cfg.store_posts:
             forget_posts(stages, marker)
-        log.info(f"the data set is in {dataset}: README.md, manifest.json, funnel.json")
+        log.info(
+            f"the data set is in {dataset}: README.md, manifest.json, funnel.json\n"
+            "train on it: tune run finetune/dpo_finetune.py --config configs/smollm2_135m_lora_dpo_cpu.yaml "
+            f"dataset=data.datasets.preference_pairs dataset.source={dataset} dataset.name={self.cfg.sides[0]} "
+            f"output_dir={self.output_dir}_{self.cfg.sides[0]}"
+        )
         if self.cfg.push_to_hub:
             log.info(push_folder(dataset, self.cfg.push_to_hub, self.cfg.push_private, "dataset"))
 
@@ -196,6 +211,8 @@ class SynthesizeRecipe:
                 "max_side_difference", "max_unanswered", "toxicity", "max_toxicity", "embeddings", "min_cosine",
             ),
         }  # fmt: skip
+        if not cfg["balance_lengths"]:
+            facts["settings"]["balance_lengths"] = False
         limits = _chosen(cfg, "min_relevance", "min_distance", "quota")
         gates = GateSettings(**_chosen(cfg, *GateSettings._fields))
         differ = partial(distinct_posts, threshold=cfg["duplicate"], alike=self.alike)
@@ -249,7 +266,9 @@ class SynthesizeRecipe:
             Stage(
                 gated,
                 [StageReader(answers), StageStep("gates", check), StageStep("data set", write)],
-                facts | _chosen(cfg, "sides", "split_shares") | {"instruments": _file_hashes(cfg["instruments"])},
+                facts
+                | _chosen(cfg, "sides", "split_shares", "balance_lengths")
+                | {"instruments": _file_hashes(cfg["instruments"])},
             ),
         ]
 
@@ -283,7 +302,6 @@ def _file_hashes(node: Any) -> list[str]:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/synthesize_politune_like.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL, components=MODELS)
-    config.log_config(recipe_name="SynthesizeRecipe", cfg=cfg)
     recipe = SynthesizeRecipe(cfg)
     if cfg.dry_run:
         recipe.preview()

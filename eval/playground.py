@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import config, training, utils
+from torchtune import training, utils
 
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
@@ -180,7 +180,6 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/playground.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
-    config.log_config(recipe_name="playground", cfg=cfg)
     with ExitStack() as stack:
         server = build_server(cfg, stack)
         log.info(f"open {server.url} in a browser, end with Ctrl-C")

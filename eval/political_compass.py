@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import config, training, utils
+from torchtune import training, utils
 
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.config import check_config, check_place, entry_point
@@ -199,6 +199,7 @@ class PoliticalCompassRecipe:
         write_json(folder / "summary.json", summary)
         self._draw(summary)
         log.info(f"wrote {len(self._results.rows)} answers to {folder}\n{score_table(summary)}")
+        log.info(f"open {folder / 'report.html'}")
 
     def _draw(self, summary: dict[str, Any]) -> None:
         placed = any(summary["models"].values())  # free text alone has no coordinate
@@ -238,7 +239,6 @@ class PoliticalCompassRecipe:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/political_compass.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
-    config.log_config(recipe_name="PoliticalCompassRecipe", cfg=cfg)
     recipe = PoliticalCompassRecipe(cfg)
     recipe.setup(cfg)
     recipe.evaluate(cfg)

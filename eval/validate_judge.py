@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torchtune import config, utils
+from torchtune import utils
 
 from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text, measure_judge, measure_labels, read_labelled
@@ -216,7 +216,6 @@ def _figure(figure: Mapping[str, Any]) -> str:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/validate_judge.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
-    config.log_config(recipe_name="validate_judge", cfg=cfg)
     validation = validate(cfg)
     log.info(f"wrote {cfg.output_dir}/validation.json\n{validation_table(validation)}")
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data.recipe.config import check_config, check_place, component, entry_point
 from finetune.adapters.cards import write_card
 from finetune.adapters.folders import write_adapter
-from finetune.models import context_length
+from finetune.models import base_folder, context_length
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
 from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
@@ -37,7 +37,7 @@ from finetune.run.policy import Policy, build_policy, check_builder, load_weight
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.run.reference_cache import ReferenceCache, hash_base
-from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings
+from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings, next_command
 
 log = utils.get_logger("INFO")
 
@@ -59,9 +59,10 @@ class DPORecipe(FTRecipeInterface):
             log.setLevel("ERROR")
         self._pairs_per_step = cfg.batch_size * cfg.gradient_accumulation_steps
         self._processes.agree("config", OmegaConf.to_yaml(cfg))
-        self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints)
+        self._checkpoints = RunCheckpoints(cfg.output_dir, cfg.keep_last_n_checkpoints, self._processes.first)
         self._newest = self._processes.agree("newest checkpoint", self._checkpoints.newest())
         if self._newest is not None and not cfg.resume_from_checkpoint:
+            self.release()
             raise FileExistsError(
                 f"{cfg.output_dir} already holds a run ({self._newest.name}); go on with "
                 "resume_from_checkpoint=True or choose another output_dir"
@@ -310,13 +311,21 @@ class DPORecipe(FTRecipeInterface):
                         return 128 + signal
         if self._probe is not None:
             log.info(self._probe.report())
+        if newest := self._checkpoints.newest():
+            command = next_command(self._cfg, base_folder(self._cfg), newest)
+            log.info(f"done: the adapter is in {newest}, README.md is its card. Measure its lean:\n  {command}")
         return 0
 
     def cleanup(self) -> None:
-        """Close the metric logger and leave the process group."""
+        """Close the metric logger, and leave the output folder and the process group."""
         if self._metric_logger:
             self._metric_logger.close()
+        self.release()
         self._processes.close()
+
+    def release(self) -> None:
+        """Let another run have the output folder."""
+        self._checkpoints.release()
 
 
 def _is_planned(lr_scheduler: DictConfig | None) -> bool:
@@ -334,8 +343,11 @@ def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
     cfg = check_config(cfg, REQUIRED, OPTIONAL, components=COMPONENTS)
     recipe = DPORecipe(cfg)
-    recipe.setup(cfg)
-    status = recipe.train()
+    try:
+        recipe.setup(cfg)
+        status = recipe.train()
+    finally:
+        recipe.release()
     recipe.cleanup()
     return status
 

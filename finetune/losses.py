@@ -6,7 +6,7 @@ torchtune has two: ``torchtune.rlhf.loss.DPOLoss`` (with ``label_smoothing`` it 
 reference's answers, ``[N]`` each, and returns ``(losses, chosen_rewards, rejected_rewards)``, ``[N]`` each, the rewards
 detached. A loss of your own works alike, by its dotpath.
 
-A loss may declare two class attributes that the recipe reads:
+A loss may declare two attributes that the recipe reads:
 
 - ``reference_free = True``: it gets None for the reference, whose forward passes are then never run.
 - ``length_normalized = True``: it gets means over the scored tokens instead of sums.
@@ -22,17 +22,19 @@ class IPOLoss(nn.Module):
     """Identity preference optimization: regress the log-ratio margin on a fixed target.
 
     ``(h - 1 / (2 tau))^2``. Unlike DPO's its optimum is finite, so that certain preferences are not overfitted.
-    Source: Azar et al. 2023, arXiv 2310.12036, Eq. 17.
+    Source: Azar et al. 2023, arXiv 2310.12036, Eq. 17, whose h is of whole answers: the sums over their tokens. TRL
+    takes the means instead, so that equal values of tau are another loss there.
 
     Args:
         tau: Strength of the pull towards the reference, > 0; the target margin is ``1 / (2 tau)`` nats.
+        length_normalized: Take the means over an answer's tokens, as TRL does; the target is then in nats a token.
     """
 
-    def __init__(self, tau: float = 0.1) -> None:
+    def __init__(self, tau: float = 0.1, length_normalized: bool = False) -> None:
         super().__init__()
         if tau <= 0:
             raise ValueError(f"loss.tau={tau}; use a positive number, for example 0.1")
-        self.tau = tau
+        self.tau, self.length_normalized = tau, length_normalized
 
     def forward(
         self, policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor

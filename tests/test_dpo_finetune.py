@@ -409,6 +409,18 @@ def test_damaged_checkpoint_is_named(train, trained, tmp_path):
         train(tmp_path, "resume_from_checkpoint=True")
 
 
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(train, tmp_path):
+    first = RunCheckpoints(tmp_path / "run", 2)
+    (first.staging / "epoch_0").mkdir(parents=True)  # it is saving
+    for settings in ([], ["resume_from_checkpoint=True"]):
+        with pytest.raises(RuntimeError, match=r"run: another training is running in it; wait for its end, or use"):
+            train(tmp_path / "run", *settings)
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == [".saving", "epoch_0"]
+    first.release()
+    train(tmp_path / "run")
+    assert {"epoch_0", "epoch_1"} < {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_old_step_checkpoints_go_and_epochs_stay(train, tmp_path):
     train(tmp_path / "run", "save_every_n_steps=1", "keep_last_n_checkpoints=1")
     assert {p.name for p in (tmp_path / "run").iterdir()} == {

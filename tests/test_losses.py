@@ -50,6 +50,19 @@ def test_values_and_rewards(loss, expected, scale):
     torch.testing.assert_close(rejected, scale * torch.tensor([-1.0, 3.0]))
 
 
+def test_ipo_of_means_is_trls():
+    """Lengths 4, 10 and 2, 8: means of the log-ratios (1/4, -2/10), (-1/2, 3/8); target 1 / (2 x 2.5) = .2."""
+    loss = IPOLoss(tau=2.5, length_normalized=True)
+    lengths = torch.tensor([4.0, 10.0]), torch.tensor([2.0, 8.0])
+    means = [values / n for values, n in zip((*POLICY, *REFERENCE), (*lengths, *lengths))]
+    losses, chosen, rejected = loss(*means)
+    torch.testing.assert_close(losses, torch.tensor([(0.75 - 0.2) ** 2, (-0.575 - 0.2) ** 2]))
+    torch.testing.assert_close(chosen, 2.5 * torch.tensor([0.25, -0.2]))
+    torch.testing.assert_close(rejected, 2.5 * torch.tensor([-0.5, 0.375]))
+    assert loss.length_normalized
+    assert not IPOLoss().length_normalized  # the paper's
+
+
 def test_simpo_needs_no_reference():
     """beta 2, gamma 1, means (-1, -2) and (-1.5, -1.2): beta (c - r) - gamma = (0, -2.6)."""
     loss = SimPOLoss(beta=2.0, gamma=1.0)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
+import importlib
 import multiprocessing
+import sys
 
 import pytest
 import torch
@@ -90,3 +92,13 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     cache.put(A, B, (-1.0, -2.0))
     assert cache.get(A, B) == (-1.0, -2.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_the_module_loads_and_says_what_is_missing(tmp_path, monkeypatch):
+    """As on Windows, which has no fcntl."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delitem(sys.modules, "finetune.run.reference_cache")
+    cache = importlib.import_module("finetune.run.reference_cache").ReferenceCache(tmp_path, "base")
+    assert cache.get(A, B) is None
+    with pytest.raises(OSError, match="locks of files need Linux or macOS; on Windows use WSL"):
+        cache.put(A, B, (-1.5, -2.5))

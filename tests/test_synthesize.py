@@ -224,6 +224,23 @@ def test_config_that_is_refused(tmp_path, changes, named):
         run_recipe(make_config(tmp_path / "run", table, None, **changes))
 
 
+def test_what_was_paid_for_is_used_when_the_last_gates_left_nothing(made, tmp_path):
+    """Every threshold of the gates can be changed, and the stage be made again from the recorded replies alone."""
+    output, bank, dataset = tmp_path / "run", tmp_path / "bank.txt", made[0] / "run" / "dataset"
+    rejected = [json.loads(line) for line in (dataset / "rejected.jsonl").open()]
+    prompts = {row["prompt"] for row in [*rows_of(dataset, "left"), *rejected] if row.get("prompt")}
+    bank.write_text("".join(f"{prompt}\n" for prompt in sorted(prompts)))
+    with pytest.raises(RuntimeError, match=r"no row is left; .*funnel.json .* gates: .*contamination \(\d+\).*no call"):
+        replay(made, output, instruments=[str(bank)])
+    answers = output / "stages" / "6_answers" / "00000.jsonl"
+    written = answers.stat().st_mtime_ns
+    assert sha256_of(replay(made, output)) == sha256_of(dataset)
+    assert answers.stat().st_mtime_ns == written
+    n_balanced = len(rows_of(output / "dataset", "left"))
+    assert len(rows_of(replay(made, output, balance_lengths=False), "left")) > n_balanced
+    assert json.loads((output / "dataset" / "manifest.json").read_text())["settings"]["balance_lengths"] is False
+
+
 def test_sides_that_the_gates_treat_unequally_are_refused(tmp_path):
     def biased(body):
         text = body["messages"][1]["content"]
@@ -322,6 +339,8 @@ def test_dry_run_asks_nothing(tune_run, tmp_path, caplog):
         "--- prompt ---",
         "--- answer ---",
         "16 calls to judge",
+        # 40 calls at 2 s, 8 at once on either side
+        "tokens of prompts (4 signs a token), and 0.2 minutes at 2 s a call, 8 and 8 at once",
     ):
         assert shown in caplog.text
     assert not (tmp_path / "run" / "stages").exists()

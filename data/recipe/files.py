@@ -138,13 +138,16 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     return rows, n_bytes
 
 
-def lock(file: IO[Any]) -> None:
-    """Keep a file for this process and its children until it is closed; BlockingIOError if another process has it."""
+def lock(file: IO[Any] | int, wait: bool = False) -> None:
+    """Keep a file, or a descriptor, for this process and its children until it is closed.
+
+    BlockingIOError if another process has it, unless it is to ``wait``.
+    """
     try:
         import fcntl
     except ImportError as error:
         raise OSError("locks of files need Linux or macOS; on Windows use WSL") from error
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def require_token(repo_id: str) -> str:

@@ -36,6 +36,7 @@ class GateSettings(NamedTuple):
         held_out_topics: Topics that go to ``test`` as a whole.
         seed: Seed of the splits.
         language: Texts in another one fail; only ``en`` is checked.
+        balance_lengths: Whether rows are dropped until neither side's answer is the longer one more often, by topic.
     """
 
     instruments: Sequence[str]
@@ -45,6 +46,7 @@ class GateSettings(NamedTuple):
     held_out_topics: Sequence[str]
     seed: int
     language: str
+    balance_lengths: bool = True
 
 
 def check_rows(
@@ -58,7 +60,8 @@ def check_rows(
     _reject_defects(documents, settings, toxicity)
     _reject_duplicates(kept(documents), settings.duplicate, alike)
     _split(kept(documents), settings)
-    _balance_lengths(kept(documents))
+    if settings.balance_lengths:
+        _balance_lengths(kept(documents))
     return documents
 
 

@@ -81,13 +81,22 @@ def write_dataset(
 def _check_sides(counts: Mapping[str, Any], max_side_difference: float, path: Path) -> None:
     sides = counts["sides"]
     if not any(side["kept"] for side in sides.values()):
-        raise RuntimeError(f"no row is left; {path} has every reason by side")
+        reasons: Counter[str] = Counter()
+        for side in sides.values():
+            reasons.update({why: n for why, n in side["rejected"].items() if why.partition(":")[0] == "gates"})
+        last = ", ".join(f"{why} ({n})" for why, n in reasons.most_common(5)) or "none, no post came so far"
+        raise RuntimeError(
+            f"no row is left; {path} has every reason by side. At the last gates: {last}. What was answered is kept: "
+            "change duplicate, language, toxicity, max_toxicity, instruments or balance_lengths, or add posts, and "
+            "start again with the same output_dir: the gates alone are passed anew, and no call that has its answer "
+            "is asked again"
+        )
     if counts["side_difference"] > max_side_difference:
         raise RuntimeError(
             f"{sides['left']['kept_share']:.1%} of the selected posts of the left become rows and "
             f"{sides['right']['kept_share']:.1%} of those of the right; max_side_difference={max_side_difference}. "
             f"{path} has every reason by side: mend what drops one side's rows (the instructions, or a filter), or "
-            "raise the margin and say so"
+            "raise the margin and say so. What was answered is kept, and no call that has its answer is asked again"
         )
 
 

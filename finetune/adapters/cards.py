@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 TAGS = ["lora", "dpo", "torchtune", "politune", "deliberately-biased", "not-for-deployment"]
 # The last section of a card, which a card made from this one takes over; card.md.jinja has the same heading.
 TRAINING = "## Training"
+# What the README of the packaged model says of itself, and the command that made its folder.
+PACKAGED = "GGUF file of the PyPI package"
+MAKES_PACKAGED = "tune run finetune/packaged_model.py --config configs/packaged_model.yaml"
 # A card's metadata, whether it can be read or not.
 _HEAD = r"(?s)\A\s*---\s*\n.*?\n---\s*(?:\n|\Z)"
 
@@ -44,7 +47,10 @@ def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
     checkpoint_dir = Path(cfg.checkpointer.checkpoint_dir)
     dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
     sources = {str(source) for source in _values(dataset, "source")}
+    readme = _read(checkpoint_dir / "README.md")
     training = {
+        "base_folder": str(checkpoint_dir),
+        "made_by": MAKES_PACKAGED if PACKAGED in readme.text else None,
         "dataset": ", ".join(_values(dataset, "_component_")),
         "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
         "data": data,
@@ -55,7 +61,7 @@ def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
     _write(
         folder,
         settings.get("base_model_name_or_path") or str(checkpoint_dir),
-        licences=[_read(checkpoint_dir / "README.md").data.license],
+        licences=[readme.data.license],
         datasets={source for source in sources if source.count("/") == 1},  # those of the Hub
         title=Path(cfg.output_dir).name,
         training=training,
@@ -132,6 +138,8 @@ def _write(
 def _read(path: Path) -> ModelCard:
     """Return the card at a path, an empty one if there is none, one of unknown licence if its head cannot be read."""
     text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    if not re.match(_HEAD, text):
+        text = f"---\n{{}}\n---\n{text}"  # huggingface_hub warns of a card without metadata
     try:
         return ModelCard(text, ignore_metadata_errors=True)
     except (ValueError, YAMLError) as error:

@@ -7,11 +7,14 @@ renamed into place. So a folder that has its final name is complete.
 
 import ast
 import json
+import logging
 import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -27,7 +30,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchtune import training, utils
 
-from data.recipe.files import changed_settings
+from data.recipe.files import changed_settings, lock
 from finetune.run.policy import Policy
 from finetune.run.processes import Processes
 
@@ -53,19 +56,46 @@ def _sync(*paths: Path) -> None:
             os.close(handle)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing below a warning be logged; torchtune's checkpointer has our recipes' logger."""
+    level = _log.level
+    _log.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+
+
 def read_progress(folder: Path) -> dict[str, int]:
     """Return where a checkpoint stands: ``global_step, epoch, step, seed``."""
     return json.loads((folder / PROGRESS_FILE).read_text())
 
 
 class RunCheckpoints:
-    """The checkpoints in one output folder; the last ``step_N`` folders are kept, and all ``epoch_N`` folders."""
+    """The checkpoints in one output folder; the last ``step_N`` folders are kept, and all ``epoch_N`` folders.
 
-    def __init__(self, output_dir: str | Path, keep_last_n: int) -> None:
+    The process that ``writes`` has the folder for itself until ``release``; RuntimeError if another run has it.
+    """
+
+    def __init__(self, output_dir: str | Path, keep_last_n: int, writes: bool = True) -> None:
         if keep_last_n < 1:
             raise ValueError(f"keep_last_n_checkpoints={keep_last_n}; use 1 or more")
         self._output_dir, self._keep_last_n = Path(output_dir), keep_last_n
         self.staging = self._output_dir / STAGING
+        self.release: Callable[[], Any] = lambda: None
+        if not writes:
+            return
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        # the folder itself, so that no file is left; the lock ends with the process, however that ends
+        folder = os.open(self._output_dir, os.O_RDONLY)
+        self.release = weakref.finalize(self, os.close, folder)
+        try:
+            lock(folder)
+        except BlockingIOError as error:
+            raise RuntimeError(
+                f"{self._output_dir}: another training is running in it; wait for its end, or use another output_dir"
+            ) from error
         # Left by a kill in the middle of a save: never complete, so never used.
         shutil.rmtree(self.staging, ignore_errors=True)
 
@@ -92,7 +122,8 @@ class RunCheckpoints:
         try:
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging.mkdir(parents=True)
-            written = write_adapter(self.staging)
+            with _quiet():  # torchtune says where the staging folder is, and that an adapter must be merged
+                written = write_adapter(self.staging)
             torch.save(dict(state), written / STATE_FILE)
             (written / PROGRESS_FILE).write_text(json.dumps(dict(progress)) + "\n")
             _sync(*written.rglob("*"), written)

@@ -10,7 +10,6 @@ A file is a sequence of fixed-size records, appended under a lock and read throu
 left half written fails its checksum or its length, is not used, and is overwritten.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -26,6 +25,7 @@ import xxhash
 from torch import Tensor
 
 from data.pairs.tokens import Continuation
+from data.recipe.files import lock
 
 # Raise it with any change to the tree, the head or the order of the arithmetic.
 COMPUTATION_VERSION = 3
@@ -111,7 +111,7 @@ class ReferenceCache:
         raw = pair.key + np.array(pair.ordered(values), dtype="<f4").tobytes()
         raw += zlib.crc32(raw).to_bytes(4, "little")
         with open(self._path, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
             # A kill may have left part of a record: cut it off, so that records stay aligned.
             torn = os.fstat(file.fileno()).st_size % _RECORD.itemsize
             if torn:

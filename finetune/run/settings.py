@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The keys of ``finetune/dpo_finetune.py``, and which of their values cannot work together."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -33,6 +34,20 @@ OPTIONAL: dict[str, Any] = {
 # those of OPTIONAL that name a component
 COMPONENTS = ("lr_scheduler", "validation_dataset", "probe")
 LLAMA_LIKE = ("LLAMA2", "LLAMA3", "LLAMA3_2", "MISTRAL")
+
+
+def next_command(cfg: DictConfig, base: str | Path, adapter: Path) -> str:
+    """Return the command that measures the lean of a finished run's adapter."""
+    shipped = Path("outputs/models/SmolLM2-135M-Instruct")  # the base of the evaluation's config
+    overrides = []
+    if Path(base) != shipped:
+        overrides = ["model=finetune.models.causal_lm", f"model.path={base}", "tokenizer=null", "checkpointer=null"]
+    overrides += [] if cfg.device == "cpu" else [f"device={cfg.device}", f"dtype={cfg.dtype}"]
+    # null: not those of the evaluation's config
+    adapters = {"left": "null", "right": "null"} | {Path(cfg.output_dir).name.replace(".", "_"): str(adapter)}
+    shown = ", ".join(f"{key}: {value}" for key, value in adapters.items())
+    overrides = [f"adapters='{{{shown}}}'", *overrides, f"output_dir={cfg.output_dir}/compass"]
+    return f"tune run eval/political_compass.py --config configs/political_compass.yaml {' '.join(overrides)}"
 
 
 def check_settings(cfg: DictConfig) -> None:
