@@ -131,7 +131,10 @@ BAD = [
         {"chosen": [*BEGIN, assistant("Yes.")], "rejected": [BEGIN[0], assistant("No.")]},
         "chosen and rejected part at turn 2",
     ),
-    ({"chosen": [assistant("Yes.")], "rejected": [assistant("No.")]}, "no prompt: there is no turn before the answer"),
+    (
+        {"chosen": [assistant("Yes.")], "rejected": [assistant("No.")]},
+        "no prompt: no turn stands before the answer",
+    ),
     ({"chosen": [], "rejected": [assistant("No.")]}, "chosen is empty"),
     ({"prompt": "a", "chosen": ["Yes."], "rejected": "No."}, "turn 1 of chosen has str, want role and content"),
     (

@@ -480,6 +480,14 @@ def test_a_folder_without_what_is_asked_for_says_so(write, tmp_path, named, mess
         load_rows(str(tmp_path / "set"), **named)
 
 
+def test_a_folder_that_save_to_disk_wrote_is_named(tmp_path):
+    labelled().save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": labelled()}).save_to_disk(tmp_path / "two")
+    for name in ("one", "two"):
+        with pytest.raises(ValueError, match=f"{name}: written by save_to_disk, which only datasets reads"):
+            load_rows(str(tmp_path / name))
+
+
 def test_a_file_has_no_configs_and_an_empty_folder_no_files(write, tmp_path):
     with pytest.raises(ValueError, match="name=left, but .*a.csv has no configs"):
         load_rows(write("a.csv", table()), name="left")

@@ -339,8 +339,8 @@ def test_dry_run_asks_nothing(tune_run, tmp_path, caplog):
         "--- prompt ---",
         "--- answer ---",
         "16 calls to judge",
-        # 40 calls at 2 s, 8 at once on either side
-        "tokens of prompts (4 signs a token), and 0.2 minutes at 2 s a call, 8 and 8 at once",
+        # 40 calls at 2 s, 16 at once on either side
+        "tokens of prompts (4 signs a token), and 0.1 minutes at 2 s a call, 16 and 16 at once",
     ):
         assert shown in caplog.text
     assert not (tmp_path / "run" / "stages").exists()

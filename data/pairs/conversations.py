@@ -55,7 +55,7 @@ def read_conversation(prompt: Any, chosen: Any, rejected: Any) -> Conversation:
         raise ValueError(f"chosen and rejected part at turn {n_same + 1}, want all turns the same but the last one")
     turns = before if prompt is None else _after(_turns(prompt, "prompt", "user"), before)
     if not turns:
-        raise ValueError("no prompt: there is no turn before the answer")
+        raise ValueError("no prompt: no turn stands before the answer; name the prompt's column in column_map")
     roles = [turn.role for turn in turns]
     n_system = roles[0] == "system"
     if roles[n_system:] != [("user", "assistant")[k % 2] for k in range(len(roles) - n_system)] or roles[-1] != "user":

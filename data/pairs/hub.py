@@ -66,6 +66,11 @@ def folder_config(folder: str, name: str | None, suffixes: Sequence[str]) -> Fol
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
 
+    if any((Path(folder) / written).is_file() for written in ("state.json", "dataset_dict.json")):
+        raise ValueError(
+            f"{folder}: written by save_to_disk, which only datasets reads; make a file of it: datasets.load_from_disk"
+            f"('{folder}').to_parquet('NEW.parquet') (of a dict: load_from_disk('{folder}')['train'])"
+        )
     card = Path(folder) / "README.md"
     data = DatasetCard.load(card).data if card.is_file() else {}
     configs = MetadataConfigs.from_dataset_card_data(data)
