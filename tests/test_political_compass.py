@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPO, TINY
+from engine_server import EngineServer
 from fault_server import FaultServer
 from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
@@ -24,6 +25,8 @@ from eval.pages import compass
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
+from finetune.adapters.resident import AdaptedModel
+from finetune.tokenizers import hf_chat_tokenizer
 
 CONFIG = REPO / "configs" / "political_compass.yaml"
 BANK = {
@@ -60,6 +63,15 @@ def adapters(tiny_model_dir, tmp_path_factory):
         folders[name] = str(tmp_path_factory.mktemp(name))
         model.save_pretrained(folders[name])
     return folders
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_model_dir, adapters, tmp_path_factory):
+    """The tiny model with both adapters, for a server."""
+    cfg = OmegaConf.create(tiny_settings(tiny_model_dir, tmp_path_factory.mktemp("adapted")))
+    return AdaptedModel(
+        respond.load_base(make_config(cfg), torch.device("cpu"), torch.float32), adapters, tiny_model_dir
+    )
 
 
 def tiny_settings(tiny_model_dir, folder):
@@ -275,6 +287,36 @@ def test_a_server_that_refuses_is_mended_and_the_same_folder_goes_on(overrides, 
         far = {"far": {**server, "base_url": answering.url, "params": {"top_p": 1}}}
         rows, _ = run(overrides, respondents=far, **settings)
     assert {row["model"] for row in rows} == {"base", "far"}
+
+
+def test_a_server_that_scores_gives_the_resident_models_rows(overrides, adapters, adapted, caplog, monkeypatch):
+    """Every mode and statistic goes on from there, and the difference is printed."""
+    monkeypatch.setattr("eval.political_compass.log.propagate", True, raising=False)
+    tokenizer, folder = hf_chat_tokenizer(overrides["tokenizer"]["path"]), overrides["tokenizer"]["path"]
+    with EngineServer("llama.cpp", adapted, tokenizer) as server:
+        scored = {"model": "any", "base_url": server.url, "tokenizer": folder}
+        lora = [{"id": 0, "scale": 0.5}, {"id": 1, "scale": 0.25}]
+        far = {
+            "far": {**scored, "same_as": "left", "params": {"lora": [{"id": 0, "scale": 1.0}]}},
+            "far@0.5": {**scored, "params": {"lora": [{"id": 0, "scale": 0.5}]}},
+            "far-mix": {**scored, "same_as": "mix", "params": {"lora": lora}},
+        }
+        more = {"adapters": {**adapters, "mix": {"left": 0.5, "right": 0.25}}, "respondents": far, "n_orders": 2}
+        with caplog.at_level("INFO", logger="eval.political_compass"):
+            rows, summary = run(overrides, n_pair_templates=1, **more)
+    for name in far:
+        assert f"respondents.{name}: llama.cpp, scores statements (token ids and their texts agree)" in caplog.text
+    assert "respondents.far against the resident left, first 8 prompts, a token's difference" in caplog.text
+    by_key = {results.row_key(row): row["option_logprobs"] for row in rows}
+    assert len(by_key) == len(rows) == 7 * (4 * 2 + 3)
+    for name, same in (("far", "left"), ("far-mix", "mix")):
+        for key in (key for key in by_key if key[0] == name):
+            assert by_key[key] == pytest.approx(by_key[(same, *key[1:])], abs=1e-4)
+        for mode in ("choice", "pairs"):
+            for axis, score in summary["models"][name][mode].items():
+                assert score["estimate"] == pytest.approx(summary["models"][same][mode][axis]["estimate"], abs=1e-4)
+    assert summary["settings"]["places"]["far@0.5"]["weight"] == 0.5
+    assert list(summary["settings"]["respondents_tokenizer_sha256"]) == list(far)
 
 
 def test_another_alpha_or_chat_template_is_another_run(overrides, adapters, tmp_path):

@@ -153,12 +153,19 @@ def read_weights(cfg: DictConfig, adapters: Mapping[str, str]) -> dict[str, Any]
 def read_settings(
     cfg: DictConfig, instrument: Instrument, templates: Templates, adapters: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return :func:`read_weights`, and the hashes of templates and instrument."""
-    return read_weights(cfg, adapters) | {
-        "templates_version": templates.version,
-        "templates_sha256": templates.sha256,
-        "instrument_sha256": instrument.sha256,
-    }
+    """Return :func:`read_weights`, and the hashes of templates, instrument and the tokenizers of scored servers."""
+    entries = (cfg.get("respondents") or {}).items()
+    folders = {name: entry["tokenizer"] for name, entry in entries if entry and entry.get("tokenizer")}
+    served = {name: tokenizer_fingerprint(folder) for name, folder in folders.items()}
+    return (
+        read_weights(cfg, adapters)
+        | ({"respondents_tokenizer_sha256": served} if served else {})
+        | {
+            "templates_version": templates.version,
+            "templates_sha256": templates.sha256,
+            "instrument_sha256": instrument.sha256,
+        }
+    )
 
 
 def describe_run(instrument: Instrument, settings: Mapping[str, Any]) -> dict[str, Any]:
