@@ -36,6 +36,7 @@ from eval.asking.questions import Question, pair_questions
 from eval.asking.respond import answer_questions, answer_row
 from eval.asking.respondents import Interview, Respondent
 from eval.asking.served import ask_served, check_served
+from eval.asking.served_scores import compare_with_resident
 from eval.asking.written_answers import Decoding
 from eval.scores.comparisons import compare
 from eval.scores.scoring import describe, pair_values
@@ -49,6 +50,8 @@ BASE = REPO / "outputs/models/SmolLM2-135M-Instruct"
 MODELS = ("base", "left", "right")
 RESIDENT = "resident"
 FIRST_ANSWER_S = 600
+N_PRINTED = 8
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
 
 
 class Engine(NamedTuple):
@@ -126,7 +129,9 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.folder = args, args.output
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.instrument, templates = load_instrument("compass60"), load_templates("en")
+        bank, templates = load_instrument("compass60"), load_templates("en")
+        placebo = {name for name, axis in bank.axes.items() if axis.placebo}
+        self.instrument = bank.keep({pair.id for pair in bank.pairs if pair.axis not in placebo})
         self.tokenizer = hf_chat_tokenizer(str(BASE))
         self.questions: list[Question] = pair_questions(self.instrument, self.tokenizer, templates, 1)
         prompts = {"pairs": pair_prompts(self.instrument, templates, 1)}
@@ -200,14 +205,13 @@ class Run:
 
     def ask_engine(self, engine: Engine) -> None:
         """Serve, ask, end; models that are answered already are left out."""
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
         for of, command in engine.commands.items():
             models = [m for m in (MODELS if of == "all" else (of,))
                       if not self.has([{"model": f"{engine.name}/{m}", **q.row} for q in self.questions])
                       or self.lacks_texts(f"{engine.name}/{m}")]  # fmt: skip
             if not models:
                 continue
-            with running(command, engine.port, self.folder / "server.log", environment) as url:
+            with running(command, engine.port, self.folder / "server.log", ENVIRONMENT) as url:
                 respondents = []
                 for model in models:
                     server = {"model": engine.names[model], "base_url": url, "tokenizer": str(BASE),
@@ -234,10 +238,49 @@ class Run:
         return [reply.text for reply in replies]
 
 
+def check_printed(run: Run, args: argparse.Namespace) -> list[str]:
+    """Run the commands that an export prints, as they are, ask each server a few pairs, and return a line for each.
+
+    ``vllm`` and ``llama-server`` are those of the arguments, put on the PATH.
+    """
+    target, printed, tools = args.output / "left-served", args.output / "printed.txt", args.output / "bin"
+    if not target.is_dir():
+        overrides = [f"base={BASE}", f"adapters.left={args.left}", f"adapters.right={args.right}", "blend.right=0"]
+        overrides += ["formats=[adapter,merged,gguf]", f"llama_cpp={args.converters}", "gguf_type=f32"]
+        export = ["run", "finetune/export.py", "--config", "configs/export.yaml", f"output_dir={target}", *overrides]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("tune"), *export], cwd=REPO, check=True, capture_output=True, text=True
+        )
+        printed.write_text(done.stdout + done.stderr)
+    tools.mkdir(exist_ok=True)
+    scripts = {"vllm": args.vllm, "llama-server": f"{args.llama_python} {REPO / 'benchmarks/llama_cpp_server.py'}"}
+    for name, command in scripts.items():
+        (tools / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (tools / name).chmod(0o755)
+    environment = {**ENVIRONMENT, "PATH": f"{tools}:{os.environ['PATH']}"}
+    interview = run.interview._replace(prompts={"pairs": run.interview.prompts["pairs"][:N_PRINTED]})
+    resident = [row | {"model": RESIDENT} for row in run.rows.rows if row["model"] == f"{RESIDENT}/left"]
+    lines = []
+    for command in printed.read_text().splitlines():
+        words = command.split()
+        if words[:1] not in (["vllm"], ["llama-server"]):
+            continue
+        port = 8000 if words[0] == "vllm" else 8080
+        with running(["sh", "-c", f"exec {command}"], port, args.output / "server.log", environment) as url:
+            server = {"model": target.name, "base_url": url, "tokenizer": str(BASE), "max_concurrency": 1,
+                      "timeout_s": 600, "cache_dir": str(args.output / "replies" / f"printed {words[0]}")}  # fmt: skip
+            respondent = Respondent(words[0], ("pairs",), None, None, server)
+            lines += [command, *check_served(interview, [respondent], "", lambda rows: False)]
+            rows = [row for rows in ask_served(interview, respondent, "", lambda rows: False) for row in rows]
+            lines.append(compare_with_resident([*resident, *rows], words[0], RESIDENT))
+    return lines
+
+
 def compare_all(run: Run) -> list[dict[str, Any]]:
     """Return a row for each engine: log-probabilities, leans and greedy texts against the resident's."""
     by_name: dict[str, dict[str, Any]] = {}
-    for row in run.rows.rows:
+    asked = {pair.id for pair in run.instrument.pairs}
+    for row in (row for row in run.rows.rows if row["item"] in asked):
         by_name.setdefault(row["model"], {})[row["item"]] = row
     texts: dict[str, list[str]] = {}
     for row in run.texts.rows:
@@ -340,7 +383,9 @@ def main() -> int:
     parser.add_argument("--quantize", default="llama-quantize", help="its command; empty: no Q4 types (%(default)s)")
     parser.add_argument("--prompts", type=int, default=6, help="answered greedily (%(default)s)")
     parser.add_argument("--max-tokens", type=int, default=32, help="of such an answer (%(default)s)")
-    parser.add_argument("--only", nargs="*", help="engines whose name holds one of these")
+    parser.add_argument(
+        "--only", nargs="*", help="engines whose name holds one of these; printed: the commands that an export prints"
+    )
     parser.add_argument("--output", type=Path, default=REPO / "outputs/benchmarks/served_lean")
     args = parser.parse_args()
     run = Run(args)
@@ -352,6 +397,8 @@ def main() -> int:
         results = compare_all(run)
         write_json(args.output.with_suffix(".json"), results)
         write_whole(args.output.with_suffix(".md"), table(results))
+    if args.only is None or "printed" in args.only:
+        sys.stdout.write("\n".join(check_printed(run, args)) + "\n")
     sys.stdout.write(table(compare_all(run)))
     return 0
 
