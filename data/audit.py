@@ -12,11 +12,13 @@ The exit status is 0 if every gate passes (with ``repair``: the repaired set's),
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from torchtune import utils
+from torchtune.config._errors import InstantiationError
 
 from data.pairs.records import SIDES
 from data.quality.contamination import shipped_statements
@@ -63,6 +65,10 @@ class AuditRecipe:
         require_sklearn()
         if unknown := {*cfg.gates} - {*GATES}:
             raise ValueError(f"gates has {', '.join(sorted(unknown))}; known: {', '.join(GATES)}")
+        if wrong := {k: v for k, v in cfg.gates.items() if v is not None and not _is_share(v)}:
+            raise ValueError(f"gates: {wrong}; give each a number from 0 to 1, or null for no limit")
+        if isinstance(cfg.source, DictConfig) and len({*cfg.source.values()}) < len(cfg.source):
+            raise ValueError(f"source={cfg.source}: both sides are the same file; give one source and its side")
         low, high = cfg.length_ratio
         if not 0 < low <= 1 <= high:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
@@ -71,7 +77,7 @@ class AuditRecipe:
         self._checks = Checks(
             statements=shipped_statements(cfg.instruments or []),
             length_ratio=(low, high),
-            language=component(cfg.language) if cfg.language else None,
+            language=_language(cfg.language),
             threshold=cfg.duplicate_threshold,
             toxicity=read_cap(cfg),
             alike=read_alike(cfg),
@@ -128,6 +134,19 @@ class AuditRecipe:
         write_files(folder, files, {"inputs": inputs, "settings": self._settings, "funnel": repaired.funnel})
         log.info(f"{folder}: {len(repaired.left)} prompts, each on both sides; {len(repaired.rejected)} rows rejected")
         return repaired
+
+
+def _language(path: str | None) -> Callable[[str], str | None] | None:
+    try:
+        return component(path) if path else None
+    except InstantiationError as error:
+        raise ValueError(
+            f"language={path}: no function; give a dotpath, as data.language.not_english, or null"
+        ) from error
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def render_report(report: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ repeats no answered call; a stage whose settings changed is made again, from the
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,13 @@ class SynthesizeRecipe:
             raise ValueError(f"sides={list(cfg.sides)}; use [left, right]")
         if {*cfg.sides} != {"left", "right"} and not str(cfg.single_sided_reason or "").strip():
             raise ValueError(f"sides={list(cfg.sides)}: say why in single_sided_reason; the card will carry it")
+        check_topics(_plain(cfg.topics), cfg.held_out_topics)
+        if not cfg.sources:
+            raise ValueError("sources is empty; name at least one, as sources.posts.source=posts.csv")
+        if len(judges) > 1 and _judge_facts(judges[0]) == _judge_facts(judges[1]):
+            raise ValueError("second_judge asks the same model as judge in the same words; name another one, or null")
+        if not re.fullmatch(r"[\w.-]+", cfg.name):
+            raise ValueError(f"name={cfg.name}; use letters, digits, -, _ and . alone")
         self.topics = {topic: axis for axis, topics in cfg.topics.items() for topic in topics}
         rubric = self.generator_cfg
         sides = ("left", "right", "neutral") if rubric.neutral else ("left", "right")
@@ -126,7 +134,11 @@ class SynthesizeRecipe:
         lacking = {(axis, side) for axis in cfg.topics for side in sides} - {*load_views(rubric.views)[1]}
         if lacking:
             raise ValueError(f"{rubric.views}: no view for {sorted(lacking)}; add a line for each")
-        if {*cfg.split_shares} != {*SPLITS} or abs(sum(cfg.split_shares.values()) - 1) > 1e-9:
+        if (
+            {*cfg.split_shares} != {*SPLITS}
+            or min(cfg.split_shares.values()) < 0
+            or abs(sum(cfg.split_shares.values()) - 1) > 1e-9
+        ):
             raise ValueError(f"split_shares={cfg.split_shares}; want a share for each of {', '.join(SPLITS)}, in sum 1")
         self.judges = [
             _Judge(config.instantiate(node.client), PostScale(self.topics, node.instruction, node.structured), node)
@@ -273,6 +285,21 @@ class SynthesizeRecipe:
         ]
 
 
+def check_topics(topics: Mapping[str, Any], held_out: Sequence[str]) -> None:
+    """Refuse topics that are no list under an axis or stand on two, and held-out ones that are none.
+
+    Raises:
+        ValueError: Says which, and what is wanted.
+    """
+    if not topics or not all(isinstance(listed, list) and listed for listed in topics.values()):
+        raise ValueError(f"topics={dict(topics)}; give each axis a list, as topics.economic=[taxation,housing]")
+    known = [topic for listed in topics.values() for topic in listed]
+    if twice := sorted({topic for topic in known if known.count(topic) > 1}):
+        raise ValueError(f"topics: {', '.join(twice)} stands there twice; a topic belongs to one axis")
+    if unknown := sorted({*held_out} - {*known}):
+        raise ValueError(f"held_out_topics: {', '.join(unknown)} is no topic; known: {', '.join(known)}")
+
+
 def _plain(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
@@ -284,6 +311,10 @@ def _chosen(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _client_facts(client: DictConfig) -> dict[str, Any]:
     """Return model and parameters; where calls go and how fast changes no outcome."""
     return {"model": client.get("model"), "params": _plain(client).get("params")}
+
+
+def _judge_facts(judge: DictConfig) -> tuple[Any, ...]:
+    return *_client_facts(judge.client).values(), judge.client.get("base_url"), judge.instruction
 
 
 def _file_hashes(node: Any) -> list[str]:

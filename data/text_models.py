@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -103,6 +104,17 @@ class _FolderModel:
     device: str = "cpu"
     batch_size: int = 16
     max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        folder = Path(self.folder)
+        if not (folder.exists() or folder.is_absolute() or self.folder.startswith((".", "~"))):
+            return  # OWNER/NAME of the Hub
+        # without its tokenizer transformers makes an empty one, to which all texts are alike
+        for what, names in (("config.json", ["config.json"]), ("tokenizer", ["tokenizer*", "vocab*", "*.model"])):
+            if not any(any(folder.glob(name)) for name in names):
+                raise FileNotFoundError(
+                    f"folder={folder}: no {what} there; give a model's folder in Hugging Face format"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_pipeline"}

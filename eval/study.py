@@ -24,12 +24,15 @@ from typing import Any, NamedTuple, TextIO
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
-from data.recipe.config import check_config, entry_point
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import lock, write_whole
 from eval import political_compass
+from eval.asking.respondents import plan_interview
 from eval.asking.results import changed_results, config_settings
 from eval.pages.study import AskedModel, Cost, describe_results, total_cost
 from eval.scores.places import Place, study_place
+from eval.statements.instruments import load_instrument
+from eval.statements.prompts import load_templates
 from finetune.run import settings as dpo_settings
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import PROGRESS_FILE
@@ -99,6 +102,12 @@ class StudyRecipe:
     def __init__(self, cfg: DictConfig) -> None:
         self._output_dir = Path(cfg.output_dir)
         self._plans = plan_study(cfg)
+        for plan in self._plans:
+            check_questions(plan)
+        if not cfg.dry_run:
+            check_place(cfg)
+            for run in [run for plan in self._plans for run in plan.runs]:
+                check_place(run.cfg)
         self._costs = {plan.name: self._count(plan, cfg.dry_run) for plan in self._plans}
         for plan in self._plans:
             log.info(describe_plan(plan, self._costs[plan.name]))
@@ -106,6 +115,8 @@ class StudyRecipe:
     def _count(self, plan: ModelPlan, dry_run: bool) -> dict[str, Cost]:
         try:
             return count_pairs(plan.runs)
+        except FileNotFoundError:  # of the data
+            raise
         except (OSError, RuntimeError) as error:  # how tokenizers say that their file is missing
             if not dry_run:
                 raise
@@ -203,7 +214,11 @@ def plan_study(cfg: DictConfig) -> list[ModelPlan]:
         raise ValueError(f"models, runs: {wrong}; a name has letters, digits, - and _, and the study adds _seed-N")
     if len(set(cfg.seeds)) < len(cfg.seeds) or any(not isinstance(seed, int) or seed < 0 for seed in cfg.seeds):
         raise ValueError(f"seeds={list(cfg.seeds)}; use different whole numbers from 0")
+    if empty := [name for name in cfg.runs if not cfg.runs[name]]:
+        raise ValueError(f"runs: {', '.join(empty)} changes nothing; say what, as runs.{empty[0]}.dataset.subset=50")
     plans = [_plan_model(cfg, name) for name in cfg.models]
+    for plan in plans:
+        _check_different(plan)
     changed = {run.cfg.output_dir: keys for plan in plans for run in plan.runs if (keys := run.changed_keys())}
     changed |= {plan.evaluation.output_dir: keys for plan in plans if (keys := plan.changed_keys())}
     if changed:
@@ -245,6 +260,30 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
     except ValueError as error:
         raise ValueError(f"{path} with what the study changes for {model}: {error}") from error
     return ModelPlan(model, runs, evaluation)
+
+
+def _check_different(plan: ModelPlan) -> None:
+    """Refuse two runs that train the same thing: they would count as two."""
+    first: dict[tuple[str, ...], str] = {}
+    for run in plan.runs:
+        key = tuple(sorted(text for text in as_overrides(run.cfg) if not text.startswith("output_dir=")))
+        if (other := first.setdefault(key, run.name)) != run.name:
+            raise ValueError(
+                f"{plan.name}: {other} and {run.name} would train the same adapter; let runs, or seed_keys, change it"
+            )
+
+
+def check_questions(plan: ModelPlan) -> None:
+    """Refuse an evaluation whose instrument, templates or modes cannot be used, before anything is trained.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`eval.statements.instruments.load_instrument` and
+            :func:`eval.asking.respondents.plan_interview`.
+    """
+    cfg = plan.evaluation
+    bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
+    bank = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
+    plan_interview(cfg, bank, load_templates(cfg.templates or bank.language))
 
 
 def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) -> tuple[str, DictConfig]:

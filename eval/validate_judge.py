@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from torchtune import utils
 
 from data.judging.agreement import describe_panel
-from data.judging.judges import Judge, Text, measure_judge, measure_labels, read_labelled
+from data.judging.judges import Judge, Text, measure_judge, measure_labels, read_labelled, require_answers
 from data.judging.scales import load_scale
-from data.recipe.config import check_config, entry_point
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import interval, number, percent
 from data.recipe.files import to_jsonl, write_json, write_whole
 from eval.judges import build_judges
@@ -60,22 +60,40 @@ CUES = (
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Ask every judge about every text, compare, write, and return the figures."""
+    """Ask every judge about every text, compare, write, and return the figures.
+
+    Raises:
+        RuntimeError: If a judge gave no answer to some texts; those that it gave are on the disk.
+        ValueError: If a setting or a row of the file cannot be used; nothing has been asked yet.
+    """
+    check_place(cfg)
+    if not cfg.source:
+        raise ValueError("source is null; give source=FILE, a file with a text and a label in each row")
+    cues = cfg.cue_words or CUES
+    swap_cues("", cues)
     scale = load_scale(cfg.scale)
     columns: Any = check_config(cfg.columns, {"text", "label"}, {"target": None})
     labelled = read_labelled(cfg.source, scale, **columns, raters=list(cfg.raters), label_map=cfg.label_map)
     texts, truth = labelled.texts, labelled.truth
+    if not cfg.judges:
+        raise ValueError("judges is null; name at least one, as in configs/validate_judge.yaml")
     judges = build_judges(cfg.judges)
     for judge in judges:
         if judge.scale.name != cfg.scale:
             raise ValueError(f"judges.{judge.name}.scale={judge.scale.name}, but the labels are of scale={cfg.scale}")
         if judge.name in cfg.raters:
             raise ValueError(f"judges.{judge.name}: a column of raters has this name too; choose another one")
+    if len(set(truth)) < 2:
+        raise ValueError(
+            f"{cfg.source}: {len(texts)} texts, all labelled {truth[0]}; agreement beyond chance needs texts of two or "
+            "more classes"
+        )
     log.info(f"{cfg.source}: {len(texts)} labelled texts, {len(judges)} judges")
     judgements = {judge.name: list(judge.ask(texts)) for judge in judges}
+    for name, given in judgements.items():
+        require_answers(name, given)
     labels = {name: [judgement.label for judgement in given] for name, given in judgements.items()}
     resampling = (cfg.n_bootstrap, cfg.seed)
-    cues = cfg.cue_words or CUES
     validation = {
         "source": cfg.source,
         "scale": scale.name,
@@ -116,7 +134,8 @@ def measure_cue_swap(
         return {"measured": False, "reason": "recorded answers say nothing about a changed text"}
     swaps = [swap_cues(text.text, cues) for text in texts]
     with_cues = [k for k, text in enumerate(texts) if swaps[k][0] != text.text]
-    again = judge.ask([texts[k]._replace(text=swaps[k][0]) for k in with_cues])
+    again = list(judge.ask([texts[k]._replace(text=swaps[k][0]) for k in with_cues]))
+    require_answers(judge.name, again)
     changes, shifts, towards = [], [], []
     for k, judgement in zip(with_cues, again):
         before, after = labels[k], judgement.label

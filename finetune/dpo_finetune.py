@@ -37,7 +37,7 @@ from finetune.run.policy import Policy, build_policy, check_builder, load_weight
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.run.reference_cache import ReferenceCache, hash_base
-from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_settings, next_command
+from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_loss, check_settings, next_command
 
 log = utils.get_logger("INFO")
 
@@ -79,6 +79,7 @@ class DPORecipe(FTRecipeInterface):
     def setup(self, cfg: DictConfig) -> None:
         """Load data and model, and go to where the newest checkpoint stands if asked to."""
         loss_fn = config.instantiate(cfg.loss)
+        check_loss(loss_fn)
         # Data first: a wrong file is found before gigabytes of weights are read.
         self._setup_data(cfg, per_token=getattr(loss_fn, "length_normalized", False))
         policy, fresh = build_policy(cfg.model, self._dtype, self.seed, cfg.enable_activation_checkpointing)

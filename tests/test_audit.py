@@ -109,6 +109,12 @@ def test_the_page_is_self_contained_and_escapes_what_rows_hold(write, tmp_path):
         ({"source": {"left": "x.jsonl"}, "side": "left"}, "leave side=null"),
         ({"source": "x.jsonl", "gates": {"length": 1}}, "gates has length; known: hard_defects"),
         ({"source": "x.jsonl", "length_ratio": [0.5, 0.9]}, "length_ratio"),
+        ({"source": "x.jsonl", "length_ratio": [0.5]}, "use two numbers, the least and the most"),
+        ({"source": "x.jsonl", "gates": {"length_rule": 5}}, "gates: {'length_rule': 5}; give each a number from 0"),
+        ({"source": "x.jsonl", "gates": {"length_rule": "high"}}, "gates: {'length_rule': 'high'}"),
+        ({"source": "x.jsonl", "framed_prompts": "maybe"}, "want one of drop, keep"),
+        ({"source": "x.jsonl", "language": "en"}, "language=en: no function; give the dotpath"),
+        ({"source": {"left": "x.jsonl", "right": "x.jsonl"}}, "both sides are the same file"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, settings, message):

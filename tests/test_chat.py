@@ -161,6 +161,13 @@ def test_half_of_a_surrogate_pair_in_an_answer_does_not_end_the_run(client, cont
     assert reply.text.encode()
 
 
+def test_a_cache_that_is_no_database_is_named(client, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "replies.sqlite").write_text("no database, and longer than the head of one would be" * 9)
+    with pytest.raises(ValueError, match=r"replies.sqlite: file is not a database; move it away"):
+        client(None)
+
+
 def test_server_that_is_gone_stops_the_run(client):
     with FaultServer(echo) as server:
         url = server.url

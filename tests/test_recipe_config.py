@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torchtune import config
 from torchtune.config._errors import InstantiationError
 
 from data.recipe.config import FOLDERS, check_config, check_place, component, entry_point, plain_errors
@@ -53,13 +54,39 @@ def test_all_problems_are_said_at_once():
         ({"optimizer": {**ADAM, "lr": "high"}}, "`optimizer.lr=high` is text, want a number"),
         ({"optimizer": {**ADAM, "amsgrad": "maybe"}}, "`optimizer.amsgrad=maybe` is text, want True or False"),
         ({"model": {**LORA, "lora_rank": 0}}, "`model.lora_rank=0` is out of range; use 1 or more"),
-        ({"model": {**LORA, "lora_attn_modules": "q_proj"}}, r"want a list; write model.lora_attn_modules=\[q_proj\]"),
+        (
+            {"model": {**LORA, "lora_attn_modules": "q_proj"}},
+            r"each one of .*; write model.lora_attn_modules=\[q_proj\]",
+        ),
+        ({"model": {**LORA, "lora_attn_modules": ["query"]}}, "want a list, each one of q_proj, k_proj"),
+        ({"min_kappa": 6}, "`min_kappa=6` is out of range; use -1 to 1"),
+        ({"min_kappa": float("nan")}, "`min_kappa=nan` is no number"),
+        ({"clip_grad_norm": 0}, "`clip_grad_norm=0` is out of range; use a number above 0"),
+        ({"duplicate": 1.5}, "`duplicate=1.5` is out of range; use a number above 0 to 1"),
+        ({"n_words": [90, 60]}, r"`n_words=\[90, 60\]`; use two numbers, the least and the most"),
+        ({"n_words": [60]}, r"`n_words=\[60\]`; use two numbers"),
+        ({"push_to_hub": "mine"}, "`push_to_hub=mine` cannot be used; write OWNER/NAME"),
+        ({"column_map": {"chosen": "a", "rejected": "a"}}, "names a twice; each column is one thing"),
+        ({"modes": ["choice", "choice"]}, "names choice twice"),
+        ({"params": {"stream": True}}, "`params.stream` is set by what asks the server"),
+        ({"params": {"max_tokens": 0}}, "`params.max_tokens=0` is out of range; use 1 or more"),
+        ({"client": {"_component_": "data.chat.ChatClient", "base_url": "localhost:8000/v1"}}, "up to /v1"),
+        ({"client": {"_component_": "data.chat.ChatClient", "base_url": "http://a/v1/chat/completions"}}, "up to /v1"),
     ],
 )
 def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
-    optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None}
+    optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None, "client": None}
+    optional |= {"min_kappa": 0.6, "clip_grad_norm": 1.0, "duplicate": 0.5, "n_words": [6, 9], "push_to_hub": None}
+    optional |= {"params": None, "column_map": None}
     with pytest.raises(ValueError, match=said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
+
+
+def test_a_key_that_stands_where_its_name_belongs_is_not_shown():
+    client = {"_component_": "data.chat.ChatClient", "api_key_env": "sk-a-secret"}
+    with pytest.raises(ValueError, match="never the key") as error:
+        check_config(OmegaConf.create({"client": client}), {"client"}, {})
+    assert "sk-a-secret" not in str(error.value)
 
 
 def test_what_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
@@ -91,6 +118,15 @@ def test_what_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no tokenizer.json" in problem(tokenizer={"path": str(empty)})
+    (model / "config.json").write_text('{"quantization_config": {"bits": 4}}')
+    assert "its weights are quantised" in problem()
+    (model / "config.json").write_text("{}")
+    source = tmp_path / "out" / "defects.jsonl"
+    source.parent.mkdir()
+    source.write_text("{}")
+    assert "lies in output_dir" in problem(source=str(source))
+    assert "lies in output_dir" in problem(source={"left": str(source), "right": "owner/name"})
+    assert "no shell has replaced ~" in problem(output_dir="~/out")
     content = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(content[:-1])
     assert "not a whole safetensors file" in problem()
@@ -102,7 +138,9 @@ def test_what_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
 
 def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
-    for arguments in (["--config", "none.yaml"], ["--config", str(tmp_path / "bad.yaml")]):
+    (tmp_path / "list.yaml").write_text("- a")
+    for name in ("none.yaml", "bad.yaml", "list.yaml"):
+        arguments = ["--config", str(tmp_path / name)]
         monkeypatch.setattr("sys.argv", ["recipe", *arguments])
         with pytest.raises(SystemExit) as stop:
             entry_point(lambda cfg: None)()
@@ -111,6 +149,12 @@ def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
 
 
 def test_component_that_does_not_exist():
+    with pytest.raises(ValueError, match="no mirored_left; did you mean data.datasets.mirrored_left"):
+        check({"a": 1, "optimizer": {"_component_": "data.datasets.mirored_left"}})
+    with pytest.raises(ValueError, match="cannot be imported: No module named 'nowhere'"):
+        check({"a": 1, "optimizer": {"_component_": "nowhere.at_all"}})
+    with pytest.raises(ValueError, match="give a module and a name"):
+        check({"a": 1, "optimizer": {"_component_": "adam"}})
     with pytest.raises(ValueError, match=r"`optimizer._component_: torch.optim.Nope` cannot be imported"):
         check({"a": 1, "optimizer": {"_component_": "torch.optim.Nope"}})
 
@@ -175,6 +219,26 @@ def test_an_error_that_this_project_raises_is_said_in_one_line(ends, tmp_path, m
     monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="row 2"):
         ends(lambda: damaged("a.csv"))
+
+
+def test_a_component_that_cannot_be_made_is_one_line(ends):
+    def made(*args, **node):
+        return ends(lambda: config.instantiate(OmegaConf.create(node), *args))
+
+    said = made(**LORA, lora_rank=4, lora_alpha=8, apply_lora_to_output=True)
+    assert "finetune.models.lora_smollm2_135m cannot be made of the arguments in the config: apply_lora_to_" in said
+    lacking = made(None, _component_="data.datasets.preference_pairs")
+    assert "missing 1 required keyword-only argument: 'source'" in lacking
+    assert "data.datasets.Alpaca" in made(_component_="data.datasets.Alpaca")
+    assert "nowhere" in ends(lambda: OmegaConf.create({"a": "${nowhere}"}).a)
+
+
+def test_a_place_that_cannot_be_written_is_one_line_whoever_says_it(ends, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "choose a place" in ends(lambda: (tmp_path / "file").mkdir(parents=True))
+    (tmp_path / "cut.safetensors").write_bytes(b"cut")
+    assert "get the file again" in ends(lambda: load_file(tmp_path / "cut.safetensors"))
+    assert "Not a directory" in ends(lambda: (tmp_path / "file" / "in_it").mkdir(parents=True))
 
 
 def test_an_error_of_a_user_outside_the_project_keeps_its_traceback():

@@ -114,6 +114,17 @@ def test_answers_to_other_texts_or_questions_are_named(serve, caplog, tmp_path):
     assert found["outcomes"] == {"agreed": 1, "rejected": 1}
 
 
+def test_results_of_the_other_mode_are_not_written_over(serve, tmp_path):
+    client = serve([{"text": "x"}], reviewers=["a"])
+    client.answer_all("a", lambda page: ["left", "accept"])
+    client.stop()
+    before = (tmp_path / "out" / "apart.jsonl").read_bytes()
+    (tmp_path / "out" / "answers" / "a.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds the results of mode=label; choose another output_dir"):
+        serve([{"prompt": "q", "chosen": "a", "rejected": "b"}], reviewers=["a"], mode="prefer")
+    assert (tmp_path / "out" / "apart.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("line", ["no json", "[1]", '{"item": "x"}', '{"undo": true}', '{"item": 1, "a": "\\ud8"}'])
 def test_a_damaged_file_of_answers_is_named(serve, tmp_path, line):
     path = answers_path(tmp_path / "out", "a")

@@ -166,11 +166,32 @@ def test_a_study_accepts_the_answers_that_a_single_run_accepts(study):
         ({"models": {"other": {"train": {}}}}, "models.other.train.config is missing"),
         ({"seeds": [0, 0]}, r"seeds=\[0, 0\]; use different whole numbers"),
         ({"runs": {"a.b": {}}}, r"\['a.b'\]; a name has letters"),
+        ({"runs": {"left_pairs-4": None}}, "left_pairs-4 changes nothing; say what, as runs.left_pairs-4.dataset"),
+        ({"runs": {"b": {"dataset": {"subset": 4}}}}, "left_pairs-4_seed-3 and b_seed-3 would train the same adapter"),
+        ({"seeds": [0, 1], "seed_keys": []}, "left_pairs-4_seed-0 and left_pairs-4_seed-1 would train the same"),
     ],
 )
 def test_refused_before_anything_runs(study, more, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan(study, **more)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"eval": {"instrument": "none.yaml"}}, "none.yaml"),
+        ({"eval": {"modes": ["pair"]}}, "pair"),
+        ({"train": {"dataset": {"_component_": "data.datasets.preference_pairs", "source": "no.csv"}}}, "no.csv"),
+        ({"train": {"device": "cuda"}, "dry_run": False}, "device=cuda"),
+    ],
+)
+def test_what_only_the_end_would_show_is_refused_at_the_start(study, more, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if "dataset" in more.get("train", {}):
+        study["runs"] = {"a": {"dataset": more["train"].pop("dataset")}}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        StudyRecipe(check_config(OmegaConf.merge(study, {"dry_run": True}, more), REQUIRED, OPTIONAL))
     assert not (tmp_path / "study").exists()
 
 

@@ -3,6 +3,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -64,6 +65,17 @@ def test_a_classifier_scores_the_label_that_is_named(folder):
     # neither its place nor what stands beside it changes a text's score
     assert TextClassifier(folder, "toxic")(texts[::-1])[::-1] == pytest.approx(scores, abs=1e-5)
     assert TextClassifier(folder, "toxic")([]) == []
+
+
+def test_a_folder_without_its_tokenizer_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="no tokenizer there"):
+        TextEncoder(str(copy))
+    with pytest.raises(FileNotFoundError, match=r"none: no config.json there"):
+        TextEncoder(str(tmp_path / "none"))
+    TextEncoder("owner/name")  # perhaps in the Hub's cache
 
 
 def test_labels_that_are_not_exclusive_are_read_apart(folder, tmp_path):

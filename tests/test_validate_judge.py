@@ -241,6 +241,10 @@ def test_cue_words_are_exchanged_and_back():
         ('{"text": "a", "target": "t", "label": "1 - pro"}\n', "'1 - pro' is not one of 1, 2, 3, 4, 5, refusal; say"),
         ('{"text": "a", "target": "t", "label": 6}\n', "row 1: label: '6' is not one of"),
         ('{"text": \n', "row 1"),
+        (
+            '{"text": "a", "target": "t", "label": 1}\n{"text": "a", "target": "t", "label": 5}\n',
+            "row 2: labelled 5, but the same text has 1 in ",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said(tmp_path, content, message):
@@ -270,6 +274,34 @@ def test_what_is_wrong_with_a_config_is_said(tmp_path):
         build_judges(OmegaConf.create({"a": recorded(twice, "label")}))
     with pytest.raises(FileNotFoundError, match="run eval/validate_judge.py first"):
         build_judges(OmegaConf.create({"a": recorded(source, "label", validation=str(tmp_path / "none.json"))}))
+
+
+def test_a_label_map_that_matches_nothing_is_refused(tmp_path):
+    source = write_labelled(tmp_path / "labelled.jsonl", rows_of(6))
+    with pytest.raises(ValueError, match="label_map has in favour, which no row has"):
+        read_labelled(source, STANCE, target="target", label_map={"in favour": "1"})
+
+
+def test_what_could_not_be_measured_is_refused_before_anything_is_asked(tmp_path):
+    one_class = write_labelled(tmp_path / "one.jsonl", [rows_of(1)[0] | {"text": text} for text in "abc"])
+    judges = {"a": chat("http://127.0.0.1:1/v1", tmp_path)}
+    with pytest.raises(ValueError, match="3 texts, all labelled 1; agreement beyond chance needs"):
+        validate(make_config(tmp_path, one_class, judges))
+    source = write_labelled(tmp_path / "labelled.jsonl", rows_of(6))
+    with pytest.raises(ValueError, match="want pairs of a left and a right word"):
+        validate(make_config(tmp_path, source, judges, cue_words=[["left", "left"]]))
+    with pytest.raises(ValueError, match="judges is null"):
+        validate(make_config(tmp_path, source, None))
+    with pytest.raises(ValueError, match="is a file; choose another folder"):
+        validate(make_config(tmp_path, source, judges, output_dir=source))
+
+
+def test_a_judge_that_is_not_reached_gets_no_verdict(tmp_path):
+    """Calls without an answer say nothing about the judge, and the next start makes them."""
+    source = write_labelled(tmp_path / "labelled.jsonl", rows_of(6))
+    with pytest.raises(RuntimeError, match="judge a: 6 calls got no answer, the first: unanswered: not among the rec"):
+        validate(make_config(tmp_path, source, {"a": chat(None, tmp_path)}))
+    assert not (tmp_path / "out" / "validation.json").exists()
 
 
 def test_the_recipe_runs(tmp_path, tune_run, capsys):

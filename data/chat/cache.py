@@ -57,7 +57,10 @@ class ReplyCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
         # A write-ahead log would be faster still, and does not work on the network disks of a cluster.
-        self._db.execute("PRAGMA journal_mode=PERSIST")
+        try:
+            self._db.execute("PRAGMA journal_mode=PERSIST")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self.path}: {error}; move it away, and the calls are made again") from error
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
 

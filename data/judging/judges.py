@@ -114,6 +114,20 @@ def ask_client(
             yield Judgement(label_of(result.parsed), result.text, None, result.model)
 
 
+def require_answers(judge: str, judgements: Iterable[Judgement]) -> None:
+    """Refuse to measure a judge that was not reached: only its server's trouble would be counted.
+
+    Raises:
+        RuntimeError: Says how many texts have no answer, and the first reason.
+    """
+    reasons = [given.problem for given in judgements if given.problem and given.problem.startswith("unanswered")]
+    if reasons:
+        raise RuntimeError(
+            f"judge {judge}: {len(reasons)} calls got no answer, the first: {reasons[0]}. Check its base_url and "
+            "cache_dir, and start the same command again: what was answered is kept"
+        )
+
+
 def measure_labels(
     truth: Sequence[str], labels: Sequence[str | None], scale: JudgeScale, n_bootstrap: int, seed: int
 ) -> dict[str, Any]:
@@ -156,7 +170,9 @@ def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, m
     """Return how far a judge of posts agrees with people's labels of the lean; under the floor it is a ValueError."""
     requests = (scale.request(text.text) for text in labelled.texts)
     answers = ask_client(client, requests, len(labelled.texts), "labelled texts", lambda scores: str(scores["lean"]))
-    measured = measure_judge(labelled.truth, list(answers), LEAN_SCALE, min_kappa)
+    given = list(answers)
+    require_answers(f"{client.model} at {client.base_url}", given)
+    measured = measure_judge(labelled.truth, given, LEAN_SCALE, min_kappa)
     figures = {
         "n": measured["n"],
         "kappa": measured["kappa"]["estimate"],
@@ -194,6 +210,7 @@ def read_labelled(
         raise ValueError(f"{source}: a stance is one towards something; name its column in columns.target")
     mapped = {str(key): str(value) for key, value in (label_map or {}).items()}
     labelled = LabelledTexts([], [], {name: [] for name in raters})
+    unused, seen = set(mapped), dict[Text, tuple[str, str]]()
     for where, cells in _rows(source, [name for name in (text, label, target, *raters) if name]):
         if empty := [name for name in (text, target) if name and name not in cells]:
             raise ValueError(f"{where}: {empty[0]} is empty; mend or remove the row")
@@ -202,15 +219,24 @@ def read_labelled(
         classes: dict[str, str] = {}
         for column in [name for name in (label, *raters) if name in cells]:
             name = cells[column].strip()
+            unused.discard(name)
             try:
                 classes[column] = scale.class_of(mapped.get(name, name))
             except ValueError as error:
                 hint = "say in label_map (eval/validate_judge.py) what it means, or mend the row"
                 raise ValueError(f"{where}: {column}: {error}; {hint}") from error
         labelled.texts.append(Text(cells[text], cells[target] if target else ""))
+        before, said = seen.setdefault(labelled.texts[-1], (where, classes[label]))
+        if said != classes[label]:
+            raise ValueError(
+                f"{where}: labelled {classes[label]}, but the same text has {said} in {before}; give each text one "
+                "row, and labels of several people in columns of their own"
+            )
         labelled.truth.append(classes[label])
         for rater, given in labelled.raters.items():
             given.append(classes.get(rater))
+    if unused:
+        raise ValueError(f"{source}: label_map has {', '.join(sorted(unused))}, which no row has; mend its spelling")
     return labelled
 
 

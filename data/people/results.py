@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The reviewers' answers on the disk, the items on which all agree, and how far they agree on the others."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -80,6 +81,10 @@ class Judgements(NamedTuple):
 
 def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
     """Read the answers of a reviewer; an answer that this review does not ask for is an error."""
+    manifest = Path(folder) / "manifest.json"
+    before = json.loads(manifest.read_text()).get("mode") if manifest.is_file() else review.mode
+    if before != review.mode:
+        raise ValueError(f"{folder} holds the results of mode={before}; choose another output_dir")
     path = answers_path(folder, reviewer)
     given = _by_item(path, read_log(path))
     translated: Given = {}

@@ -5,71 +5,86 @@ torchtune merges overrides without a check of names, so ``optimzer.lr=1e-5`` wou
 """
 
 import difflib
+import errno
 import functools
+import importlib
 import inspect
 import json
 import os
 import shutil
 import sys
 import traceback
-import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from inspect import Parameter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 from torchtune import config
+from torchtune.config._errors import InstantiationError
+from torchtune.config._instantiate import _create_component
 from torchtune.config._utils import _get_component_from_path
+
+from data.recipe.values import check_value
 
 _DATA = next(folder for folder in Path(__file__).resolve().parents if folder.name == "data")
 FOLDERS = [_DATA.with_name(name) for name in ("data", "eval", "finetune")]
 TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an error was raised
-# Types of keys of recipes that have no default, or null for it.
-TYPES: dict[str, Any] = {
-    **dict.fromkeys(("output_dir", "device", "dtype"), str),
-    **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
-    **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
-    **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),
-    **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots"), int | None),
-    **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
-    **dict.fromkeys(("templates", "reference_cache_dir", "push_to_hub"), str | None),
-    "adapters": Mapping | None,
-    "tasks": str | list | None,
-    "formats": str | list,
-}
-# The least and the most of keys and arguments of these names.
-RANGES: dict[str, tuple[float, float]] = {
-    "port": (0, 65535),
-    **dict.fromkeys(("lora_rank", "n_bootstrap"), (1, float("inf"))),
-    **dict.fromkeys(("lr", "weight_decay", "num_warmup_steps", "seed"), (0, float("inf"))),
-    "lora_dropout": (0, 1),
-}
 _LEAST_FREE_BYTES = 1_000_000
+# A folder that is a file, a file that is there, no permission, a full disk.
+_PLACE_ERRORS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT),
+}
 
 
 def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """End with one line, and status 1, where a ``raise`` of this project raised, or a file cannot be opened.
 
-    All others keep their traceback.
+    So do a component that cannot be made, and a file or folder that cannot be written, whoever says it. All others keep
+    their traceback.
     """
 
     @functools.wraps(recipe_main)
     def run(cfg: DictConfig) -> Any:
         try:
             return recipe_main(cfg)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
-            (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
-            is_in_project = any(Path(last.filename).resolve().is_relative_to(folder) for folder in FOLDERS)
-            # a builtin that raises in a line of this project says nothing about what to do
-            is_message = isinstance(error, OSError) or (last.line or "").startswith("raise ")
-            if not (is_in_project and is_message) or os.environ.get(TRACEBACK) == "1":
+        except Exception as error:
+            said = _said(error)
+            if said is None or os.environ.get(TRACEBACK) == "1":
                 raise
-            sys.exit(f"error: {error}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
+            sys.exit(f"error: {said}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
 
     return run
+
+
+def _said(error: Exception) -> str | None:
+    """Return what to tell a user of an error; None if only whoever changes the code can mend it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
+    is_in_project = any(Path(last.filename).resolve().is_relative_to(folder) for folder in FOLDERS)
+    # a builtin that raises in a line of this project says nothing about what to do
+    is_message = isinstance(error, OSError) or (last.line or "").startswith("raise ")
+    if (
+        isinstance(error, ValueError | OSError | RuntimeError | ImportError | ArithmeticError)
+        and is_in_project
+        and is_message
+    ):
+        return str(error)
+    if isinstance(error, InstantiationError | OmegaConfBaseException):  # a dotpath, or a ${key}, that is not there
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _PLACE_ERRORS:
+        return f"{error}; choose a place that can be written to, and that has room"
+    if isinstance(error, SafetensorError):
+        return f"a safetensors file: {error}; make room on the disk, or get the file again"
+    made = [frame.f_locals["_component_"] for frame in frames if frame.f_code is _create_component.__code__]
+    is_call = frames[-1].f_code is _create_component.__code__  # the arguments do not fit
+    if made and (is_call or isinstance(error, ValueError | ImportError | AssertionError)):
+        path = f"{made[-1].__module__}.{made[-1].__qualname__}"
+        return f"{path} cannot be made of the arguments in the config: {error}"
+    return None
 
 
 def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
@@ -92,10 +107,14 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
         has_begun = False
         try:
             return parsed()
-        except (OSError, ValueError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        except (OSError, ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
             if has_begun or os.environ.get(TRACEBACK) == "1":
                 raise
             line = " ".join(str(error).split())
+            if isinstance(error, UnicodeDecodeError):
+                line = f"the config is not UTF-8 text ({line}); save it as UTF-8"
+            elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
+                line = "it is no mapping; write a line `key: value` for each key"
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
 
     return run
@@ -135,7 +154,10 @@ def check_config(
                 cfg[key] = None
         elif key in components and isinstance(cfg[key], str):
             cfg[key] = {"_component_": cfg[key]}  # torchtune does this only for components that the YAML has
-    problems = [f"unknown key `{k}`{_did_you_mean(k, known)}" for k in map(str, cfg) if k not in known]
+    unknown = {k: _did_you_mean(k, known) for k in map(str, cfg) if k not in known}
+    problems = [f"unknown key `{k}`{hint if 'mean' in hint else ''}" for k, hint in unknown.items()]
+    if others := [hint for hint in unknown.values() if "mean" not in hint]:
+        problems[list(unknown.values()).index(others[-1])] += others[-1]  # what is known stands there once
     problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg))]
     for key in map(str, cfg):
         if OmegaConf.is_missing(cfg, key):
@@ -161,13 +183,26 @@ def _did_you_mean(name: str, known: Collection[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known))}"
 
 
+def _why_not(path: Any) -> str:
+    """Say why a dotpath names nothing."""
+    module, _, name = str(path).rpartition(".")
+    if not module:
+        return "give a module and a name, such as data.datasets.mirrored_left"
+    try:
+        there = vars(importlib.import_module(module))
+    except Exception as error:
+        return " ".join(str(error).split())
+    close = difflib.get_close_matches(name, [known for known in there if not known.startswith("_")], n=1)
+    return f"{module} has no {name}" + (f"; did you mean {module}.{close[0]}?" if close else "")
+
+
 def _component_problems(key: str, node: DictConfig) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
     try:
         named = component(path)
-    except Exception as error:  # torchtune wraps whatever the import raised
-        return [f"`{key}._component_: {path}` cannot be imported: {error}"]
+    except Exception:  # torchtune wraps whatever the import raised
+        return [f"`{key}._component_: {path}` cannot be imported: {_why_not(path)}"]
     try:
         signature = inspect.signature(named, eval_str=True)
     except (NameError, AttributeError, TypeError, SyntaxError):  # an annotation that is there for type checkers alone
@@ -190,72 +225,6 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
     return unknown + wrong
 
 
-def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: Any = None) -> list[str]:
-    """Say what is wrong with the value of a key or argument: its type, or its range.
-
-    The type is that of the annotation, or else of the default, beside which null is always taken.
-    """
-    name = key.rpartition(".")[2]
-    if wanted is Parameter.empty and "." not in key:
-        wanted = TYPES.get(key, Parameter.empty)
-    if wanted is Parameter.empty:
-        wanted = Any if default in (None, Parameter.empty) else type(default) | None
-    if not _is(value, wanted):
-        hint = f"; write {key}=[{value}]" if isinstance(value, str) and _is([value], wanted) else ""
-        shown = "null" if value is None else value
-        return [f"`{key}={shown}` is {_name(type(value))}, want {_name(wanted)}{hint}"]
-    least, most = RANGES.get(name, (-float("inf"), float("inf")))
-    if isinstance(value, int | float) and not least <= value <= most:
-        return [
-            f"`{key}={value}` is out of range; use {least:g} {f'to {most:g}' if most < float('inf') else 'or more'}"
-        ]
-    return []
-
-
-def _is(value: Any, wanted: Any) -> bool:
-    """Return whether a value may be of a type; what is not understood may be."""
-    origin, arguments = get_origin(wanted) or wanted, get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return any(_is(value, part) for part in arguments)
-    if origin is Literal:
-        return value in arguments
-    if wanted in (None, type(None)):
-        return value is None
-    if wanted is bool:
-        return isinstance(value, bool) or value in (0, 1)
-    if wanted in (int, float):
-        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
-    if wanted in (str, Path):
-        return isinstance(value, str | Path)
-    if not inspect.isclass(origin):
-        return True
-    if issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if issubclass(origin, Sequence) or origin is set:
-        is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        return is_list and (origin is tuple or all(_is(part, arg) for part in value for arg in arguments[:1]))
-    return origin.__name__ != "Tensor"  # no YAML holds one
-
-
-def _name(wanted: Any) -> str:
-    """Return a type's name for people."""
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "null"}
-    origin, arguments = get_origin(wanted) or wanted, get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_name, arguments)))
-    if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if wanted is None or wanted in names:
-        return names[wanted or type(None)]
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "a mapping"
-    return (
-        "a list"
-        if inspect.isclass(origin) and issubclass(origin, Sequence)
-        else getattr(wanted, "__name__", str(wanted))
-    )
-
-
 def check_place(cfg: DictConfig) -> None:
     """Refuse a config whose output folder, device or model files are not what this machine has, before work begins.
 
@@ -263,6 +232,7 @@ def check_place(cfg: DictConfig) -> None:
         ValueError: Lists every problem.
     """
     problems = list(_output_problems(Path(cfg.output_dir)))
+    problems += _source_problems(Path(cfg.output_dir), cfg.get("source"))
     if cfg.get("device") and (cfg.get("model") or "model" not in cfg):
         problems += _device_problems(cfg.device)
     if cfg.get("checkpointer"):
@@ -274,7 +244,16 @@ def check_place(cfg: DictConfig) -> None:
         raise ValueError("this cannot run here:\n  - " + "\n  - ".join(problems))
 
 
+def _source_problems(folder: Path, source: Any) -> Iterator[str]:
+    """Find files that are read and lie where this run writes."""
+    for path in source.values() if isinstance(source, DictConfig) else [source]:
+        if path and Path(path).is_file() and Path(path).resolve().is_relative_to(folder.resolve()):
+            yield f"`source={path}` lies in output_dir={folder}, where this run writes; choose another output_dir"
+
+
 def _output_problems(folder: Path) -> Iterator[str]:
+    if str(folder).startswith("~"):
+        yield f"`output_dir={folder}`: no shell has replaced ~ here; write the whole path, as $HOME/…"
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
         yield f"`output_dir={folder}`: {parent} is a file; choose another folder"
@@ -311,6 +290,8 @@ def _model_problems(checkpointer: DictConfig) -> Iterator[str]:
         return
     if not Path(folder, "config.json").is_file():
         yield f"`checkpointer.checkpoint_dir={folder}`: no config.json; give a folder in Hugging Face format"
+    elif "quantization_config" in Path(folder, "config.json").read_text(encoding="utf-8", errors="replace"):
+        yield f"`checkpointer.checkpoint_dir={folder}`: its weights are quantised; give the model as it was published"
     names: Any = OmegaConf.to_container(files, resolve=True)
     if isinstance(names, dict):
         count = str(names["max_filename"])
@@ -320,11 +301,11 @@ def _model_problems(checkpointer: DictConfig) -> Iterator[str]:
         if not path.is_file():
             there = ", ".join(sorted(file.name for file in Path(folder).glob("*.safetensors"))) or "no *.safetensors"
             yield f"`checkpointer.checkpoint_files`: {path} is not there (the folder has {there})"
-        elif path.suffix == ".safetensors" and not _is_whole(path):
+        elif path.suffix == ".safetensors" and not is_whole(path):
             yield f"{path}: not a whole safetensors file; download it again"
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Return whether a safetensors file is as long as its head says."""
     with path.open("rb") as file:
         n_head = int.from_bytes(file.read(8), "little")

@@ -138,7 +138,7 @@ class _Asking(PipelineStep):
                 waiting.append((document, [name for name, _ in requests]))
                 yield from (request for _, request in requests)
 
-        n_unanswered, total = 0, self.n_calls * self.reader.count(world_size)
+        n_unanswered, why, total = 0, "", self.n_calls * self.reader.count(world_size)
         results = self.client.chat_many(all_requests(), total, f"{self.name}, task {rank}")
         for _, first in results:
             document, names = waiting.popleft()
@@ -148,7 +148,8 @@ class _Asking(PipelineStep):
             if failures:
                 name, failure = failures[0]
                 reject(document, self.name, f"{name} {failure.kind}", failure.reason)
-                n_unanswered += any(failure.kind == "unanswered" for _, failure in failures)
+                unanswered = [failure.reason for _, failure in failures if failure.kind == "unanswered"]
+                n_unanswered, why = n_unanswered + bool(unanswered), why or next(iter(unanswered), "")
             else:
                 tokens = [document.metadata.get("n_tokens", [0, 0]), *(reply.n_tokens for reply in replies)]
                 document.metadata["n_tokens"] = [sum(part) for part in zip(*tokens)]  # whether paid now or before
@@ -156,8 +157,9 @@ class _Asking(PipelineStep):
             yield document
         if n_unanswered > self.max_unanswered:
             raise RuntimeError(
-                f"{n_unanswered} documents have calls that were not answered, max_unanswered={self.max_unanswered}. "
-                "Start the same command again to ask for these alone, or set "
+                f"{n_unanswered} documents have calls that {self.client.base_url} did not answer, max_unanswered="
+                f"{self.max_unanswered}; the first: {why}. Mend what that says (base_url, model, params), and start "
+                "the same command again to ask for these alone, or set "
                 f"max_unanswered={n_unanswered} to go on without them"
             )
 

@@ -190,8 +190,13 @@ def read_measured(
                 f"{path} not found; give the summary.json of a run of eval/political_compass.py, "
                 "or the side_effects.json of one of eval/side_effects.py"
             )
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        hashes = summary["settings"]["adapters_sha256"]
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            hashes = summary["settings"]["adapters_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: no summary of a run ({error!r}); give the file that the evaluation wrote"
+            ) from error
         models = {name: {sha256: 1.0} for name, sha256 in hashes.items()}
         for name, blend in summary["settings"].get("blends", {}).items():
             models[name] = _by_hash(hashes, blend)

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from torchtune import training, utils
 from torchtune.modules.peft import get_lora_module_names, get_merged_lora_ckpt
 
+from finetune.adapters.tensors import check_tensors
 from finetune.run.checkpoints import PROGRESS_FILE, read_progress
 
 log = utils.get_logger()  # of the recipe, which sets its level
@@ -202,6 +203,9 @@ def _read_settings(folder: Path) -> LoraConfig:
             f"{folder}: {', '.join(f'{name}={value!r}' for name, value in unknown.items())}: not supported; {merged}. "
             "A field that says nothing of what the adapter computes can be taken out of adapter_config.json"
         )
+    for name in ("r", "lora_alpha"):
+        if name in fields and (isinstance(fields[name], bool) or not isinstance(fields[name], int | float)):
+            raise ValueError(f"{path}: {name}={fields[name]!r}, want a number; give the file that peft wrote")
     init = fields.get("init_lora_weights")
     if init not in KEEPS_BASE:
         raise ValueError(
@@ -305,7 +309,9 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
         names += resolved
     if dotted := [name for name in folders if "." in name]:
         raise ValueError(f"adapters: {dotted}: a name may have no dot (it becomes part of a weight's name)")
-    settings = {name: _read_checked(name, folder) for name, folder in folders.items()}
+    settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        check_tensors(name, Path(folder, ADAPTER_FILE), settings[name])
     for name, weights in (_dial_blends(dial, folders) if dial else {}).items():
         if blends.setdefault(name, weights) != weights:
             raise ValueError(f"adapters.{name}: {blends[name]}, but the dial calls {weights} so; choose another name")
@@ -367,22 +373,6 @@ def _dial_blends(dial: Mapping[str, Any], folders: Mapping[str, str]) -> dict[st
 def dial_weights(low: str | None, high: str, position: float) -> Weights:
     """Return what is added to the base at a position of a dial, -1 to 1."""
     return {low: -float(position)} if position < 0 and low is not None else {high: float(position)}
-
-
-def _read_checked(name: str, folder: str) -> LoraConfig:
-    """Read an adapter's config; refuse NaN or infinity, which a failed training leaves, and a file cut short."""
-    settings = read_adapter_config(folder)
-    try:
-        with safe_open(Path(folder, ADAPTER_FILE), "pt") as file:
-            bad = [tensor for tensor in file.keys() if not file.get_tensor(tensor).isfinite().all()]
-    except SafetensorError as error:
-        raise ValueError(f"adapters.{name}: {folder}/{ADAPTER_FILE} cannot be read ({error}); copy it anew") from error
-    if bad:
-        raise ValueError(
-            f"adapters.{name}: {len(bad)} tensors in {folder} hold NaN or infinity, the first {bad[0]}; take an "
-            "earlier checkpoint, or train it again with a lower optimizer.lr"
-        )
-    return settings
 
 
 def _check_blend(name: str, weights: Mapping[str, Any], settings: Mapping[str, LoraConfig]) -> None:

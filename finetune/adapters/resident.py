@@ -89,7 +89,8 @@ def _inject(model: nn.Module, name: str, settings: LoraConfig, state: dict[str, 
         inject_adapter_in_model(settings, model, adapter_name=name)
         outcome = set_peft_model_state_dict(model, state, adapter_name=name)
     except (RuntimeError, ValueError) as error:  # a tensor of another shape, a layer that is not there
-        raise ValueError(f"{folder}: the adapter does not fit this base model: {error}") from error
+        first = " ".join(str(error).split("\n\t")[:2])  # a line for each tensor follows
+        raise ValueError(f"{folder}: the adapter does not fit this base model: {first}") from error
     missing = [k for k in outcome.missing_keys if f".{name}." in k]
     if missing or outcome.unexpected_keys:
         raise ValueError(

@@ -160,7 +160,8 @@ class RunCheckpoints:
             saved = state["expected"]
         except Exception as error:  # torch.load raises many kinds
             raise ValueError(
-                f"{folder} cannot be loaded ({type(error).__name__}: {error}); move it away and resume from "
+                f"{folder}: {STATE_FILE} or adapter_model.pt cannot be loaded ({type(error).__name__}: "
+                f"{str(error).partition('. ')[0]:.200}); move the folder away and resume from "
                 "an older checkpoint, or start again in another output_dir"
             ) from error
         saved = {key: _as_value(value) if key in DECIDING else value for key, value in saved.items()}

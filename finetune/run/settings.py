@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The keys of ``finetune/dpo_finetune.py``, and which of their values cannot work together."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ def next_command(cfg: DictConfig, base: str | Path, adapter: Path) -> str:
     shown = ", ".join(f"{key}: {value}" for key, value in adapters.items())
     overrides = [f"adapters='{{{shown}}}'", *overrides, f"output_dir={cfg.output_dir}/compass"]
     return f"tune run eval/political_compass.py --config configs/political_compass.yaml {' '.join(overrides)}"
+
+
+def check_loss(loss_fn: Any) -> None:
+    """Refuse a loss that does not take what torchtune's ``DPOLoss`` does, before a weight is loaded.
+
+    Raises:
+        ValueError: Says what it must take.
+    """
+    is_free = getattr(loss_fn, "reference_free", False)
+    try:
+        inspect.signature(loss_fn.forward).bind(*[None] * (2 if is_free else 4))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"loss={type(loss_fn).__module__}.{type(loss_fn).__qualname__} is no preference loss ({error}); it takes "
+            "the log-probabilities of chosen and rejected answers, of the policy and then of the reference"
+        ) from error
 
 
 def check_settings(cfg: DictConfig) -> None:
