@@ -123,7 +123,7 @@ class SynthesizeRecipe:
             raise ValueError("sources is empty; name at least one, as sources.posts.source=posts.csv")
         if len(judges) > 1 and _judge_facts(judges[0]) == _judge_facts(judges[1]):
             raise ValueError("second_judge asks the same model as judge in the same words; name another one, or null")
-        if not re.fullmatch(r"[\w.-]+", cfg.name):
+        if not re.fullmatch(r"[\w.-]+", str(cfg.name or "")):
             raise ValueError(f"name={cfg.name}; use letters, digits, -, _ and . alone")
         self.topics = {topic: axis for axis, topics in cfg.topics.items() for topic in topics}
         rubric = self.generator_cfg

@@ -114,14 +114,13 @@ class StudyRecipe:
 
     def _count(self, plan: ModelPlan, dry_run: bool) -> dict[str, Cost]:
         try:
-            return count_pairs(plan.runs)
-        except FileNotFoundError:  # of the data
-            raise
+            config.instantiate(plan.runs[0].cfg.tokenizer)
         except (OSError, RuntimeError) as error:  # how tokenizers say that their file is missing
-            if not dry_run:
-                raise
-            log.warning(f"{plan.name}: pairs not counted: {error}")
-            return {}
+            return _not_counted(plan, dry_run, error)
+        try:
+            return count_pairs(plan.runs)
+        except ConnectionError as error:  # the Hub
+            return _not_counted(plan, dry_run, error)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[TextIO]:
@@ -169,6 +168,13 @@ class StudyRecipe:
         text = describe_results(self._output_dir.name, models)
         write_whole(self._output_dir / "study.md", text)
         log.info(f"wrote {self._output_dir / 'study.md'}\n{text}")
+
+
+def _not_counted(plan: ModelPlan, dry_run: bool, error: Exception) -> dict[str, Cost]:
+    if not dry_run:
+        raise error
+    log.warning(f"{plan.name}: pairs not counted: {error}")
+    return {}
 
 
 def run_training(run: Run, lock_file: TextIO) -> int:

@@ -113,7 +113,7 @@ def test_the_page_is_self_contained_and_escapes_what_rows_hold(write, tmp_path):
         ({"source": "x.jsonl", "gates": {"length_rule": 5}}, "gates: {'length_rule': 5}; give each a number from 0"),
         ({"source": "x.jsonl", "gates": {"length_rule": "high"}}, "gates: {'length_rule': 'high'}"),
         ({"source": "x.jsonl", "framed_prompts": "maybe"}, "want one of drop, keep"),
-        ({"source": "x.jsonl", "language": "en"}, "language=en: no function; give the dotpath"),
+        ({"source": "x.jsonl", "language": "en"}, "language=en: no function"),
         ({"source": {"left": "x.jsonl", "right": "x.jsonl"}}, "both sides are the same file"),
     ],
 )

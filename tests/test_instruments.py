@@ -121,6 +121,12 @@ def change(*path_and_value):
             change("items", 0, "weights", {"economic": [1]}),
             "item a: weights on economic: [1]; use one number",
         ),
+        (
+            change("items", 0, "weights", {"economic": [0, 0]}),
+            "item a: weights on economic are all 0; leave the axis out",
+        ),
+        (change("items", 0, "weights", {"economic": [2, -2]}), "item a: weights on economic point the same way as"),
+        (change("items", 1, "text", "A."), "items: the text 'A.' stands there twice"),
         (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights.economic.1 is 'x'; use a number"),
         (change("items", 0, "weights", {"economic": [1, float("nan")]}), "weights.economic.1 is nan; use a finite"),
         (change("items", 0, "weights", {"economic": [1, -float("inf")]}), "weights.economic.1 is -inf; use a finite"),

@@ -12,6 +12,7 @@ import torch
 from torchtune.rlhf.loss import DPOLoss, RSOLoss
 
 from finetune.losses import IPOLoss, RobustDPOLoss, SimPOLoss
+from finetune.run.settings import check_loss
 
 POLICY = (torch.tensor([-10.0, -20.0]), torch.tensor([-12.0, -16.0]))
 REFERENCE = (torch.tensor([-11.0, -18.0]), torch.tensor([-11.0, -19.0]))
@@ -105,3 +106,10 @@ def test_gradient_prefers_the_chosen_answer_and_rewards_are_detached(loss):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_is_no_preference_loss_is_refused():
+    for loss in (DPOLoss(), IPOLoss(), RobustDPOLoss(), SimPOLoss()):
+        check_loss(loss)
+    with pytest.raises(ValueError, match=r"CrossEntropyLoss is no preference loss .*it takes the log-probabilities"):
+        check_loss(torch.nn.CrossEntropyLoss())

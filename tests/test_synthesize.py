@@ -220,7 +220,7 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
         ({"topics": {"social": "religion"}}, "give each axis a list"),
         ({"held_out_topics": ["taxes"]}, "taxes is no topic; known: "),
         ({"name": "../mine"}, "use letters, digits"),
-        ({"judge": {"min_kappa": 6}}, "`min_kappa=6` is out of range"),
+        ({"judge": {"min_kappa": 6}}, "min_kappa=6` is out of range"),
         ({"generator": {"n_words": [90, 60]}}, "use two numbers"),
         ({"judge": {"client": {"params": {"model": "x"}}}}, "params.model` is set by what asks the server"),
         ({"judge": {"instruction": "nope"}}, "use answer, instruction, judge, lean, stance, views"),

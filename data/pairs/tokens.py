@@ -27,6 +27,9 @@ Messages = Callable[[list[Message]], list[Message]]
 Template = str | Mapping[str, Sequence[str]] | Messages | None
 
 
+ROLES = ("system", "user", "assistant")  # of the messages of a pair
+
+
 class Continuation(NamedTuple):
     """One whole sequence, prompt included: token ids ``[T]``, and labels ``[T]`` that say which are scored.
 
@@ -142,6 +145,8 @@ def _resolve_template(template: Template) -> Messages | None:
     elif isinstance(template, Mapping):
         if not all(len(texts) == 2 and all(isinstance(text, str) for text in texts) for texts in template.values()):
             raise ValueError(f"prompt_template={dict(template)}; use {{role: [before, after]}}")
+        if unknown := sorted({*map(str, template)} - {*ROLES}):
+            raise ValueError(f"prompt_template has {', '.join(unknown)}; a message's role is one of {', '.join(ROLES)}")
         template = PromptTemplate({role: tuple(texts) for role, texts in template.items()})
     if template is not None and not callable(template):
         raise ValueError(

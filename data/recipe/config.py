@@ -114,7 +114,7 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
             if isinstance(error, UnicodeDecodeError):
                 line = f"the config is not UTF-8 text ({line}); save it as UTF-8"
             elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
-                line = "it is no mapping; write a line `key: value` for each key"
+                line = "a list stands where a mapping belongs; write `key: value` (on the command line part.key=value)"
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
 
     return run
@@ -199,6 +199,8 @@ def _why_not(path: Any) -> str:
 def _component_problems(key: str, node: DictConfig) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
+    if not isinstance(path, str):
+        return [f"`{key}._component_` is no text; give {key}._component_=MODULE.NAME and {key}.ARGUMENT=VALUE"]
     try:
         named = component(path)
     except Exception:  # torchtune wraps whatever the import raised

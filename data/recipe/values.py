@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 # Types of keys of recipes that have no default, or null for it.
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(("output_dir", "device", "base", "name", "licence"), str),
+    **dict.fromkeys(("output_dir", "device", "base", "licence"), str),
     "dtype": Literal["fp32", "bf16", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),

@@ -9,7 +9,7 @@ score wrong in silence is refused.
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -300,6 +300,8 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
                 faults.append(f"{where}: weights on {axis!r}; the axes are {axes}")
             if isinstance(numbers, list) and len(numbers) != len(options):
                 faults.append(f"{where}: weights on {axis}: {numbers}; use one number per option, {len(options)}")
+            if isinstance(numbers, list) and not any(numbers):
+                faults.append(f"{where}: weights on {axis} are all 0; leave the axis out")
     if items:
         idle = [axis for axis in axes if axis not in weighed]
         faults += [f"axis {axis}: no item has weights on it; weigh one or drop it" for axis in idle]
@@ -311,8 +313,28 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
     ids = Counter(str(entry.get("id")) for entry in [*items, *pairs])
     faults += [f"id {name}: used {n} times; an id names one item or pair" for name, n in ids.items() if n > 1]
     twins = {str(item.get("id")): item.get("twin") for item in items}
+    by_id = {str(item.get("id")): item for item in items}
     for name, twin in twins.items():
         if twin is not None and (twin == name or twins.get(str(twin)) != name):
             other = f"whose twin is {twins[str(twin)]!r}" if str(twin) in twins else "which does not exist"
             faults.append(f"item {name}: twin is {twin!r}, {other}; twins name each other")
+        elif twin is not None and name < str(twin):
+            faults += _twin_faults(name, by_id[name], by_id[str(twin)], len(options))
+    texts = [str(item.get("text")) for item in items]
+    faults += [f"items: the text {text!r} stands there twice" for text, n in Counter(texts).items() if n > 1]
     return faults
+
+
+def _twin_faults(name: str, item: Mapping[str, Any], twin: Mapping[str, Any], n_options: int) -> Iterator[str]:
+    """Yield the axes on which an item and its twin, which states the opposite, are weighed the same way."""
+    ours, theirs = item.get("weights"), twin.get("weights")
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return
+    for axis in sorted({*ours} & {*theirs}):
+        both = [ours[axis], theirs[axis]]
+        if not all(isinstance(numbers, list) and len(numbers) == n_options for numbers in both):
+            continue
+        if not all(isinstance(number, int | float) for numbers in both for number in numbers):
+            continue
+        if (both[0][-1] - both[0][0]) * (both[1][-1] - both[1][0]) > 0:
+            yield f"item {name}: weights on {axis} point the same way as those of its twin, which states the opposite"

@@ -160,7 +160,7 @@ class RunCheckpoints:
             saved = state["expected"]
         except Exception as error:  # torch.load raises many kinds
             raise ValueError(
-                f"{folder}: {STATE_FILE} or adapter_model.pt cannot be loaded ({type(error).__name__}: "
+                f"{folder} cannot be loaded: {STATE_FILE} or adapter_model.pt is damaged ({type(error).__name__}: "
                 f"{str(error).partition('. ')[0]:.200}); move the folder away and resume from "
                 "an older checkpoint, or start again in another output_dir"
             ) from error
