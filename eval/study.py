@@ -272,7 +272,7 @@ def _check_different(plan: ModelPlan) -> None:
     """Refuse two runs that train the same thing: they would count as two."""
     first: dict[tuple[str, ...], str] = {}
     for run in plan.runs:
-        key = tuple(sorted(text for text in as_overrides(run.cfg) if not text.startswith("output_dir=")))
+        key = tuple(sorted(text.replace(run.cfg.output_dir, "") for text in as_overrides(run.cfg)))
         if (other := first.setdefault(key, run.name)) != run.name:
             raise ValueError(
                 f"{plan.name}: {other} and {run.name} would train the same adapter; let runs, or seed_keys, change it"
