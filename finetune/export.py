@@ -239,7 +239,7 @@ def check_base_folder(folder: Path) -> None:
     if not any(any(folder.glob(name)) for name in ("*.safetensors", "*.bin")):
         raise FileNotFoundError(f"base={folder}: no weights (*.safetensors) in it; give the base model's whole folder")
     if not any(any(folder.glob(name)) for name in ("tokenizer*", "*.model", "tekken.json")):
-        raise FileNotFoundError(f"base={folder}: no tokenizer in it, so nobody could serve the result; add its files")
+        log.warning(f"base={folder}: no tokenizer in it; a merged model cannot be served before its files are added")
     if cut := [path.name for path in folder.glob("*.safetensors") if not is_whole(path)]:
         raise ValueError(f"base={folder}: {', '.join(cut)}: not a whole safetensors file; download it again")
     if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):

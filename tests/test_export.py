@@ -196,7 +196,6 @@ def test_vllm_takes_ranks_up_to_512(rank, takes):
     ("damage", "formats", "said"),
     [
         (lambda base: (base / "model.safetensors").unlink(), ["adapter"], "no weights"),
-        (lambda base: [path.unlink() for path in base.glob("tokenizer*")], ["merged"], "no tokenizer"),
         (lambda base: (base / "model.safetensors").write_bytes(b"cut"), ["adapter"], "not a whole safetensors file"),
         (lambda base: edit_config(base, quantization_config={"bits": 4}), ["adapter"], "quantised"),
         (lambda base: edit_config(base, num_hidden_layers=1), ["adapter"], "tensors fit no layer of base"),
