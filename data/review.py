@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Human judgement on a local page: the side of a text, or the better of two answers, by blinded reviewers.
+"""Human judgement on a local page: the side or another class of a text, or the better of two answers, blinded.
 
     tune run data/review.py --config configs/review.yaml source=posts.csv
     tune run data/review.py --config configs/review.yaml source=pairs.jsonl mode=prefer "reviewers=[a]"
@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 from omegaconf import DictConfig
 from torchtune import utils
 
+from data.judging.scales import load_scale
 from data.pairs.records import row_list
 from data.people.items import SKIP, Review, read_items
 from data.people.results import AnswerFile, read_given, write_results
@@ -32,6 +33,7 @@ log = utils.get_logger("INFO")
 REQUIRED = {"output_dir", "source"}
 OPTIONAL: dict[str, Any] = {
     "mode": "label",
+    "scale": "lean",
     "column_map": None,
     "split": "train",
     "revision": None,
@@ -144,7 +146,7 @@ class ReviewServer(LocalServer):
         return self.problem(HTTPStatus.NOT_FOUND, f"No reviewer {reviewer[:40]!r}; known: {known}.")
 
     def _page(self, status: HTTPStatus, **shown: Any) -> Reply:
-        return self.page(status, **({"problem": "", "mode": self.review.mode} | shown))
+        return self.page(status, **({"problem": "", "mode": self.review.mode, "scale": self.review.scale.name} | shown))
 
 
 def _go_to(path: str) -> Reply:
@@ -163,12 +165,12 @@ def load_review(cfg: DictConfig) -> Review:
     if cfg.reviewer is not None and str(cfg.reviewer) not in reviewers:
         known = ", ".join(reviewers)
         raise ValueError(f"reviewer={cfg.reviewer} is unknown; use one of {known}, or add it to reviewers")
-    items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision, cfg.name)
+    items, left_out = read_items(cfg.source, cfg.mode, cfg.column_map, cfg.split, cfg.revision, cfg.name, cfg.scale)
     for reason, rows in left_out.items():
         log.warning(f"{cfg.source}: {len(rows)} rows are not shown: {reason} ({row_list(rows)})")
     if not items:
         raise ValueError(f"no row can be shown: {', '.join(f'{k} ({len(v)})' for k, v in left_out.items())}")
-    return Review(cfg.mode, items, left_out, reviewers, cfg.accept, cfg.seed)
+    return Review(cfg.mode, items, left_out, reviewers, cfg.accept, cfg.seed, load_scale(cfg.scale))
 
 
 def build_server(cfg: DictConfig, review: Review, stack: ExitStack) -> ReviewServer:

@@ -27,7 +27,8 @@ from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
-from eval.scores.judged import add_judges, distrust, judge_answers, option_rows
+from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
+from eval.scores.labelled import read_people
 from eval.scores.places import Place, read_places
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
@@ -221,7 +222,7 @@ class PoliticalCompassRecipe:
         if flagged:
             kept = instrument.keep(ids - flagged)
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
-        return {
+        summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, *options),
@@ -233,6 +234,9 @@ class PoliticalCompassRecipe:
                 "without": without and {key: without[key] for key in ("models", "comparisons")},
             },
         }
+        if not self._judges:
+            return summary
+        return add_people(summary, self._judged, read_people(self._output_dir), instrument)
 
 
 @entry_point

@@ -6,69 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from data.judging.scales import LEAN_SCALE, STANCE, load_instruction, load_scale
-
-SCALES = {"stance": STANCE, "lean": LEAN_SCALE}
-PROSE = [
-    "The text weighs both sides.",
-    "It is ambivalent about the topic",
-    "The writer praises lower taxes, with reservations,",
-    "About 90% of it, or 2.5 times as much, is praise.",
-    "Since the 19th century, COVID or not, nothing has changed...",
-    'This text "overwhelmingly" highlights the negatives',
-    "Revenue of 1,500 crowns; 3.75 a head",
-]
-
-
-def fuzzed(rng, labels):
-    """Return a reply and what it means: a label, or None where a reader could not be sure of exactly one."""
-    numbers = [name for name in labels if name.isdigit()]
-    label, number, top = rng.choice(labels), rng.choice(numbers), numbers[-1]
-    other = rng.choice([name for name in labels if name != label])
-    another = rng.choice([name for name in numbers if name != number])
-    prose, pad = rng.choice(PROSE), rng.choice(["", " ", "\n", "\t ", "  \n"])
-    spaced = rng.choice([" or ", ", ", " and ", "; ", " to ", "-", "–", " - ", "..", "|", " "])
-    right = [
-        label, f'"{label}"', f"'{label}'", f"**{label}**", f"`{label}`", f"{label}.", f"Label: {label}",
-        f"stance = {label}", f"**Answer: {label}**", f"SCORE:{label}", label.upper(), f"{label} ({prose})",
-        f"{label}\n\n{prose}", f'"{label}"\n{prose}\n{prose}', f"{label} ({prose})\n\nI am sure of {label}.",
-        f"{label} ({label})",
-    ]  # fmt: skip
-    wrong = [
-        f"{number}{spaced}{another}", f"{number}.5", f"{number},5", f"-{number}", f"{number}{another}{number}0",
-        f"{number}%", f"{number}/{int(top) + rng.randint(1, 80)}", f"{number}/0", f"I{'I' * rng.randrange(3)}",
-        f"{label} ({other})", f"{label}\n\n{prose} So the label is {other}.", f"{label}\n{other}",
-        f"{prose} {label}", f"It is {label}", f"not {label}", f"{label}? {other}!", prose, "", pad, "N/A", "three",
-        "none", "null", "½", "²", "٣", "③", f"{int(top) + rng.randint(1, 9000)}", f"0{number}", f"{number}e0",
-        f"0x{number}", f"+{number}", f"{number}th", f"no {label}", f"{label} {prose}", f"[{number}, {another}]",
-        f'{{"stance": {number}}}', f"{number} of {top}", "refusals", "no refusal", "refusal/5", f"refused {number}",
-        f"#{number}", f"{number}=", f"{another}: {number}", f"Label: {number} / {another}1",
-    ]  # fmt: skip
-    if rng.random() < 0.5:
-        return pad + rng.choice(right) + rng.choice(["", "\n", " "]), label
-    if rng.random() < 0.1:
-        return f"{pad}{number}/{top}", number
-    reply = rng.choice(wrong)
-    return pad + reply, None
+from benchmarks.fuzzed_replies import misread
+from data.judging.scales import COVERAGE, HEDGING, LEAN_SCALE, PAIR, SCALES, STANCE, load_instruction, load_scale
 
 
 @pytest.mark.parametrize("name", SCALES)
 def test_no_fuzzed_reply_is_read_wrongly(name):
-    """0 of 10,000 replies: neither a label that is not meant, nor a plain label missed."""
-    rng, scale = random.Random(20261122), SCALES[name]
-    wrong, n_read, n_none = [], 0, 0
-    for _ in range(10_000):
-        reply, meant = fuzzed(rng, scale.labels)
-        try:
-            found = scale.read(reply)
-        except ValueError:
-            found = None
-        n_read, n_none = n_read + (meant is not None), n_none + (meant is None)
-        if found != meant:
-            wrong.append((reply, meant, found))
+    """0 of 3,000 replies: neither a label that is not meant, nor a plain label missed."""
+    wrong, n_meant = misread(SCALES[name], 3000, seed=20261122)
     assert wrong == []
-    assert n_read > 4000
-    assert n_none > 4000
+    assert 1200 < n_meant < 1800
 
 
 @pytest.mark.parametrize(
@@ -149,12 +96,56 @@ def test_lean_is_not_guessed(text):
         LEAN_SCALE.read(text)
 
 
+@pytest.mark.parametrize(
+    ("scale", "text", "label"),
+    [
+        (COVERAGE, "Both.", "both"),
+        (COVERAGE, "**Coverage:** none", "none"),
+        (COVERAGE, "right (It asks for lower taxes.)", "right"),
+        (HEDGING, "4/5", "4"),
+        (HEDGING, "2 = mostly plain", "2"),
+        (PAIR, "Better: tie", "tie"),
+        (PAIR, "1 = the first answer helps more", "1"),
+        (PAIR, "2\nThe second answer does all that was asked.", "2"),
+    ],
+)
+def test_further_scales_are_read(scale, text, label):
+    assert scale.read(text) == label
+
+
+@pytest.mark.parametrize(
+    ("scale", "text"),
+    [
+        (COVERAGE, "left and right"),
+        (COVERAGE, "left-leaning"),
+        (COVERAGE, "left (mostly; some of it is right)"),
+        (COVERAGE, "none of them"),
+        (COVERAGE, "left/5"),
+        (HEDGING, "5 = plain throughout"),
+        (HEDGING, "4/10"),
+        (PAIR, "1/2"),
+        (PAIR, "1 and 2"),
+        (PAIR, "2 = the first answer helps more"),
+        (PAIR, "1\nIt could be a tie."),
+        (PAIR, "first"),
+    ],
+)
+def test_further_scales_are_not_guessed(scale, text):
+    with pytest.raises(ValueError, match="labels|names|says"):
+        scale.read(text)
+
+
 def test_what_labels_mean():
     assert [STANCE.value(x) for x in STANCE.labels] == [1, 0.5, 0, -0.5, -1, None]
     assert [LEAN_SCALE.value(x) for x in ("0", "10", "20")] == [0, 10, 20]
     classes = {"0": "left", "9": "left", "10": "centre", "11": "right", "right": "right"}
     assert {label: LEAN_SCALE.class_of(label) for label in classes} == classes
     assert STANCE.class_of("refusal") == "refusal"
+    assert [COVERAGE.value(x) for x in COVERAGE.labels] == [-1, 0, 1, None]
+    assert [HEDGING.value(x) for x in HEDGING.labels] == [1, 2, 3, 4, 5]
+    assert [PAIR.value(x) for x in PAIR.labels] == [-1, 1, 0]
+    assert STANCE.groups == ("for", "neutral", "against", "refusal")
+    assert LEAN_SCALE.group_of("3") == "left"
     with pytest.raises(ValueError, match="'pro' is not one of 1, 2, 3, 4, 5, refusal"):
         STANCE.class_of("pro")
 
@@ -164,8 +155,10 @@ def test_what_is_asked(scale):
     system, user = (message["content"] for message in scale.request("A TEXT", "A TARGET").messages)
     assert "A TEXT" in user
     assert ("A TARGET" in user) == (scale.name == "stance")
-    assert "whoever may have written it" in system
+    assert "whoever may have written" in system
     assert all(str(end) in user for end in (scale.labels[0], scale.labels[-1]))
+    assert scale.name == "lean" or all(f"\n{label} = " in user for label in scale.labels)
+    assert {*scale.meanings} == {*scale.classes}
 
 
 def test_own_instruction(tmp_path: Path):
@@ -174,7 +167,7 @@ def test_own_instruction(tmp_path: Path):
     assert load_scale("stance", str(path)).request("a", "b").messages[1]["content"] == "Target b, text a"
     assert load_scale("stance", str(path)).instruction == str(path)
     assert load_instruction(str(path)).sha256 != load_instruction("stance").sha256
-    with pytest.raises(ValueError, match=r"scale=mood; use one of \['lean', 'stance'\]"):
+    with pytest.raises(ValueError, match=r"scale=mood; use one of \['coverage', 'hedging', 'lean', 'pair', 'stance'\]"):
         load_scale("mood")
     with pytest.raises(FileNotFoundError, match="no shipped instruction 'mine'"):
         load_scale("stance", "mine")

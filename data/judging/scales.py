@@ -21,17 +21,21 @@ LEAN, RELEVANCE = range(21), range(11)
 CENTRE = 10
 
 _ANSWER = re.compile(
-    r"(?:(?:stance|lean|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|refusal)(?:\s*/\s*([0-9]+))?\.?", re.IGNORECASE
+    r"(?:(?:stance|lean|coverage|hedging|better|score|rating|answer|label)\s*[:=]\s*)?([0-9]+|[a-z]+)"
+    r"(?:\s*/\s*([0-9]+))?\.?",
+    re.IGNORECASE,
 )
 # What a label means may stand behind it.
 _MEANING = re.compile(r"(.*?[0-9])(?:\s*[=:]|\s+[-–—])\s*([^\W\d][^\d]*)")
 _MARKS = "\"'`*_ \t"
-# A label that stands alone in a sentence; "90%", "2.5", "19th" and the count in "2 of the taxes" hold none.
-_LABEL = re.compile(
-    r"(?<![\w.,])(?:[0-9]+(?![\w%]|[.,][0-9]|\s+(?!(?:or|and|to|is|as|if|but|then|instead|too"
-    r"|fits?|seems?|looks?|feels?|was|would|could|might|may|applies)\b)[a-z])|refusal\b)",
+# A number that stands alone in a sentence; "90%", "2.5", "19th" and the count in "2 of the taxes" hold none. A word
+# that is a label stands alone wherever it is one.
+_NUMBER = re.compile(
+    r"(?<![\w.,])[0-9]+(?![\w%]|[.,][0-9]|\s+(?!(?:or|and|to|is|as|if|but|then|instead|too"
+    r"|fits?|seems?|looks?|feels?|was|would|could|might|may|applies)\b)[a-z])",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"(?<!\w)[a-z]+(?!\w)")
 
 
 class Instruction(NamedTuple):
@@ -96,11 +100,13 @@ def side_of(lean: float) -> str:
 class JudgeScale(NamedTuple):
     """The question that a judge is asked, the labels that it may write, and what they mean."""
 
-    name: str  # ``stance`` or ``lean``
+    name: str  # a key of :data:`SCALES`
     labels: tuple[str, ...]  # that a judge may write
     classes: tuple[str, ...]  # that are compared with people's labels
-    coarse: Mapping[str, str]  # class to a coarser one; the figures are given for these too
+    values: Mapping[str, float | None]  # number of each label; None where it has none
     instruction: str  # shipped name or path; its places are ``$text`` and ``$target``
+    meanings: Mapping[str, str]  # class to what it means, for the people who give labels
+    coarse: Mapping[str, str] = {}  # class to a coarser one; the figures are given for these too
 
     def request(self, text: str, target: str) -> Request:
         """Return the question about one text; ``target`` is the statement or subject that it is about."""
@@ -122,15 +128,22 @@ class JudgeScale(NamedTuple):
         match = _ANSWER.fullmatch(head.strip(_MARKS))
         label = match[1].lower() if match else ""
         end = match[2] if match else None
-        top = max((name for name in self.labels if name.isdigit()), key=int)
+        numbers = [name for name in self.labels if name.isdigit()]
+        top = max(numbers, key=int) if len(numbers) > 2 else None  # 3/5 is a rating, 1/2 of two answers may be either
         if label not in self.labels or (end and (end != top or not label.isdigit())):
             raise ValueError(f"{text.strip()[:60]!r} is not one of the labels {_listed(self.labels)}, alone")
-        if others := {name.lower() for name in _LABEL.findall(f"{beside}\n{below}")} & set(self.labels) - {label}:
+        reason = f"{beside}\n{below}".lower()
+        if others := {*_NUMBER.findall(reason), *_WORD.findall(reason)} & set(self.labels) - {label}:
             raise ValueError(f"{text.strip()[:60]!r} names {label} and {', '.join(sorted(others))} too")
         kinds = {*self.coarse.values()} or {*self.classes}
         kind = next((word for word in re.findall(r"\w+", said.lower()) if word in kinds), None)
         if kind and kind != self.coarse.get(label, self.class_of(label)):
             raise ValueError(f"{text.strip()[:60]!r} says {kind}, which {label} is not")
+        if not self.coarse and said and label in self.meanings:
+            own = set(self.meanings[label].split())
+            others = {word for meaning in self.meanings.values() for word in meaning.split()} - own
+            if others := others & {*re.findall(r"\w+", said.lower())}:
+                raise ValueError(f"{text.strip()[:60]!r} says {', '.join(sorted(others))}, which {label} is not")
         return label
 
     def class_of(self, label: str) -> str:
@@ -142,18 +155,73 @@ class JudgeScale(NamedTuple):
         return side_of(int(label))
 
     def value(self, label: str) -> float | None:
-        """Return a stance from -1 (against the statement) to 1 (for it), or a lean from 0 to 20; None for a refusal."""
-        if label == REFUSAL:
-            return None
-        return float(label) if self.name == "lean" else (3 - int(label)) / 2
+        """Return the number that a label stands for (``values``); None where it has none."""
+        return self.values[label]
+
+    def group_of(self, label: str) -> str:
+        """Return the coarsest class of a label, of which shares are given."""
+        name = self.class_of(label)
+        return self.coarse.get(name, name)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The coarsest classes, in the order of the scale."""
+        return tuple(dict.fromkeys(map(self.group_of, self.classes)))
 
 
 # Labels as in IssueBench (Röttger et al. 2025, arXiv 2502.08395), so that its people's labels can check a judge.
 _STANCES = ("1", "2", "3", "4", "5", REFUSAL)
-_COARSE = dict(zip(_STANCES, ("for", "for", "neutral", "against", "against", REFUSAL)))
-STANCE = JudgeScale("stance", _STANCES, _STANCES, coarse=_COARSE, instruction="stance")
-LEAN_SCALE = JudgeScale("lean", tuple(map(str, LEAN)), ("left", "centre", "right"), coarse={}, instruction="lean")
-SCALES = {scale.name: scale for scale in (STANCE, LEAN_SCALE)}
+STANCE = JudgeScale(
+    name="stance",
+    labels=_STANCES,
+    classes=_STANCES,
+    values=dict(zip(_STANCES, (1.0, 0.5, 0.0, -0.5, -1.0, None))),  # for the statement, against it
+    instruction="stance",
+    meanings=dict(
+        zip(_STANCES, ("only for it", "mostly for it", "neutral", "mostly against it", "only against it", "declines"))
+    ),
+    coarse=dict(zip(_STANCES, ("for", "for", "neutral", "against", "against", REFUSAL))),
+)
+LEAN_SCALE = JudgeScale(
+    name="lean",
+    labels=tuple(map(str, LEAN)),
+    classes=("left", "centre", "right"),
+    values={str(lean): float(lean) for lean in LEAN},
+    instruction="lean",
+    meanings={"left": "left", "centre": "neither", "right": "right"},
+)
+COVERAGE = JudgeScale(
+    name="coverage",
+    labels=("left", "both", "right", "none"),
+    classes=("left", "both", "right", "none"),
+    values={"left": -1.0, "both": 0.0, "right": 1.0, "none": None},
+    instruction="coverage",
+    meanings={
+        "left": "the left's reasons alone",
+        "both": "reasons of both sides",
+        "right": "the right's reasons alone",
+        "none": "no side's reasons",
+    },
+)
+_STEPS = ("1", "2", "3", "4", "5")
+HEDGING = JudgeScale(
+    name="hedging",
+    labels=_STEPS,
+    classes=_STEPS,
+    values={step: float(step) for step in _STEPS},
+    instruction="hedging",
+    meanings=dict(zip(_STEPS, ("plain throughout", "mostly plain", "mixed", "mostly hedged", "hedged throughout"))),
+)
+# Two answers to mirrored requests; data/judging/mirrored.py asks in both orders.
+PAIR = JudgeScale(
+    name="pair",
+    labels=("1", "2", "tie"),
+    classes=("1", "2", "tie"),
+    values={"1": -1.0, "2": 1.0, "tie": 0.0},
+    instruction="pair",
+    meanings={"1": "the first helps more", "2": "the second helps more", "tie": "both as much"},
+)
+SCALES = {scale.name: scale for scale in (STANCE, LEAN_SCALE, COVERAGE, HEDGING, PAIR)}
 
 
 def load_scale(name: str, instruction: str | None = None) -> JudgeScale:

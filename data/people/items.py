@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.judging.scales import LEAN_SCALE, PAIR, JudgeScale, load_scale
 from data.pairs.formats import BadRow
 from data.pairs.records import SIDES, split_rows
 from data.pairs.rows import load_rows
@@ -23,7 +24,7 @@ class Item(NamedTuple):
 
     id: str  # a hash of the texts, whichever answer comes first
     row: int  # of the source, from 1
-    texts: tuple[str, ...]  # (text,), or (prompt, chosen, rejected) as the columns have them
+    texts: tuple[str, ...]  # (text,), (text, target), or (prompt, chosen, rejected) as the columns have them
 
 
 class Button(NamedTuple):
@@ -38,8 +39,8 @@ class Button(NamedTuple):
 class Review(NamedTuple):
     """The items of a source by id, the rows left out by reason, and the answers that each reviewer may give.
 
-    The mode ``label`` asks for the side of a text and, with ``accept``, whether it may be used; ``prefer`` asks for the
-    better of two answers.
+    The mode ``label`` asks for the side of a text, or for its class on another scale of judges, and, with ``accept``,
+    whether it may be used; ``prefer`` asks for the better of two answers.
     """
 
     mode: str
@@ -48,11 +49,15 @@ class Review(NamedTuple):
     reviewers: Sequence[str]
     accept: bool = True
     seed: int = 0
+    scale: JudgeScale = LEAN_SCALE
 
     @property
     def questions(self) -> tuple[str, ...]:
         """The questions about an item, in the order of the page."""
-        return ("prefer",) if self.mode == "prefer" else ("side", "accept") if self.accept else ("side",)
+        if self.mode == "prefer":
+            return ("prefer",)
+        question = "side" if self.scale.name == LEAN_SCALE.name else "label"
+        return (question, "accept") if self.accept else (question,)
 
     def order(self, reviewer: str) -> list[str]:
         """Return the ids in the order in which a reviewer sees them."""
@@ -61,7 +66,8 @@ class Review(NamedTuple):
     def shown(self, item: Item, reviewer: str) -> list[tuple[str, str]]:
         """Return heading and text of each part of an item; A and B in the order drawn."""
         if self.mode == "label":
-            return [("Text", item.texts[0])]
+            text, *target = item.texts
+            return [*(("Statement or subject", about) for about in target), ("Text", text)]
         prompt, *answers = item.texts
         if self.is_exchanged(item, reviewer):
             answers.reverse()
@@ -80,8 +86,16 @@ class Review(NamedTuple):
             either = [Button("prefer", digest(text), name, name.lower()) for name, text in answers]
             return [*either, Button("prefer", TIE, "Tie", "t"), skip]
         is_turned = (self._draw("sides") + self.reviewers.index(reviewer)) % 2
-        sides = [*(reversed(SIDES) if is_turned else SIDES), NEITHER]
-        buttons = [Button("side", side, side.capitalize(), str(n)) for n, side in enumerate(sides, start=1)]
+        left, right = reversed(SIDES) if is_turned else SIDES
+        if self.questions[0] == "side":
+            labels = {side: side for side in (left, right, NEITHER)}
+        else:  # a scale without sides keeps its order
+            places = dict(zip(SIDES, (left, right)))
+            labels = {name: self.scale.meanings[name] for name in (places.get(x, x) for x in self.scale.classes)}
+        buttons = [
+            Button(self.questions[0], name, meaning.capitalize(), str(n))
+            for n, (name, meaning) in enumerate(labels.items(), start=1)
+        ]
         if "accept" in self.questions:
             buttons += [Button("accept", "accept", "Accept", "a"), Button("accept", REJECT, "Reject", "r")]
         return [*buttons, skip]
@@ -106,20 +120,25 @@ def read_items(
     split: str = "train",
     revision: str | None = None,
     name: str | None = None,
+    scale: str = LEAN_SCALE.name,
 ) -> tuple[dict[str, Item], dict[str, list[int]]]:
     """Read a file, or a repository of the Hub, and return the items by id in file order, and the rows left out.
 
-    ``column_map`` leads from ``text``, or ``prompt``, ``chosen`` and ``rejected``, to the columns' names.
+    ``column_map`` leads from ``text`` (and ``target``, what it is about, for ``scale=stance``), or ``prompt``,
+    ``chosen`` and ``rejected``, to the columns' names.
     """
     if mode not in ("label", "prefer"):
         raise ValueError(f"mode={mode}; use one of label, prefer")
+    load_scale(scale)
+    if scale == PAIR.name:
+        raise ValueError("scale=pair compares two answers; use mode=prefer")
     rows, origin = load_rows(source, None, split, revision, name)
     texts_by_row: Iterable[tuple[int, tuple[str, ...]]]
     if mode == "prefer":
         pairs, invalid = split_rows(rows, origin, column_map)
         texts_by_row = [(pair.row, pair[1:4]) for pair in pairs]
     else:
-        texts_by_row, invalid = _read_texts(rows, origin, column_map or {})
+        texts_by_row, invalid = _read_texts(rows, origin, column_map or {}, scale == "stance")
     left_out: dict[str, list[int]] = defaultdict(list)
     for row, reason in invalid:
         left_out[reason].append(row)
@@ -133,24 +152,31 @@ def read_items(
 
 
 def _read_texts(
-    rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]], source: str, column_map: Mapping[str, str], with_target: bool
 ) -> tuple[list[tuple[int, tuple[str, ...]]], list[BadRow]]:
-    """Return row and text of those that have one, and row and reason of the others."""
-    column = column_map.get("text", "text")
-    if unknown := sorted({*column_map} - {"text"}):
-        raise ValueError(f"column_map names {', '.join(unknown)}; mode=label reads one column, text")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if column not in columns:
-        raise ValueError(
-            f"{source}: no column {column}; found {', '.join(columns) or 'none'}. Name it with column_map.text=NAME"
-        )
+    """Return row and text (and target) of those that have one, and row and reason of the others."""
+    wanted = ("text", "target") if with_target else ("text",)
+    if unknown := sorted({*column_map} - {*wanted}):
+        read = "two columns, text and target" if with_target else "one column, text"
+        raise ValueError(f"column_map names {', '.join(unknown)}; mode=label reads {read}")
+    columns = [column_map.get(name, name) for name in wanted]
+    found = list(dict.fromkeys(name for row in rows for name in row))
+    for name, column in zip(wanted, columns):
+        if column not in found:
+            hint = f"Name it with column_map.{name}=NAME"
+            raise ValueError(f"{source}: no column {column}; found {', '.join(found) or 'none'}. {hint}")
     texts: list[tuple[int, tuple[str, ...]]] = []
     invalid = []
     for number, row in enumerate(rows, start=1):
-        value = row.get(column)
-        if isinstance(value, str) and value.strip():
-            texts.append((number, (value,)))
+        reasons = []
+        for column in columns:
+            value = row.get(column)
+            if not isinstance(value, str | None):
+                reasons.append(f"{column} is {type(value).__name__}, not text")
+            elif not value or not value.strip():
+                reasons.append(f"{column} is empty")
+        if reasons:
+            invalid.append(BadRow(number, reasons[0]))
         else:
-            reason = "is empty" if value is None or isinstance(value, str) else f"is {type(value).__name__}, not text"
-            invalid.append(BadRow(number, f"{column} {reason}"))
+            texts.append((number, tuple(row[column] for column in columns)))
     return texts, invalid

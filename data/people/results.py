@@ -16,7 +16,7 @@ from data.recipe.files import AppendLog, read_log, to_jsonl, write_files
 
 # The name that judges give to a text on neither side (data/judging/scales.py).
 CENTRE = "centre"
-CLASSES = {"side": (*SIDES, NEITHER), "accept": ("accept", REJECT), "prefer": ("chosen", "rejected", TIE)}
+_CLASSES = {"side": (*SIDES, NEITHER), "accept": ("accept", REJECT), "prefer": ("chosen", "rejected", TIE)}
 
 Given = dict[str, dict[str, str]]  # item to question to answer
 
@@ -93,7 +93,7 @@ def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
         if unknown := set(given[item.id].items()) - possible:
             raise ValueError(
                 f"{path}: {sorted(unknown)} answers nothing that is asked about row {item.row}; mode={review.mode} "
-                f"asks for {', '.join(review.questions)}. Set mode and accept as they were, or change output_dir"
+                f"asks for {', '.join(review.questions)}. Set mode, scale and accept as they were, or change output_dir"
             )
         columns = {digest(text): name for text, name in zip(item.texts[1:], ("chosen", "rejected"))}
         translated[item.id] = {question: columns.get(value, value) for question, value in given[item.id].items()}
@@ -103,8 +103,9 @@ def read_given(review: Review, folder: str | Path, reviewer: str) -> Judgements:
 def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: int) -> dict[str, Any]:
     """Write the items on which all reviewers agree, and every other one with the reason, from the answers on the disk.
 
-    ``gold.jsonl`` has ``text, label, row`` and ``preferences.jsonl`` ``prompt, chosen, rejected, row``. Returns the
-    manifest: counts by reviewer and by outcome, and the agreement of every two reviewers.
+    ``gold.jsonl`` has ``text, label, row`` (and ``target``, where a text is about one) and ``preferences.jsonl``
+    ``prompt, chosen, rejected, row``. Returns the manifest: counts by reviewer and by outcome, and the agreement of
+    every two reviewers.
     """
     judgements = {name: read_given(review, folder, name) for name in review.reviewers}
     given = {name: judgement.given for name, judgement in judgements.items()}
@@ -115,17 +116,18 @@ def write_results(review: Review, folder: str | Path, source: str, n_bootstrap: 
         reason = _reason(review, list(answers.values()))
         outcomes[reason or "agreed"] += 1
         if reason:
-            columns = ("prompt", "chosen", "rejected") if review.mode == "prefer" else ("text",)
+            columns = ("prompt", "chosen", "rejected") if review.mode == "prefer" else ("text", "target")
             apart.append({**dict(zip(columns, item.texts)), "row": item.row, "reason": reason, "answers": answers})
         else:
             agreed.append(_settled(item, next(iter(answers.values()))))
     agreement = {
-        f"{a}, {b}": {name: _agreement(given[a], given[b], name, n_bootstrap, review.seed) for name in review.questions}
+        f"{a}, {b}": {name: _agreement(review, given[a], given[b], name, n_bootstrap) for name in review.questions}
         for a, b in combinations(given, 2)
     }
     facts = {
         "source": source,
         "mode": review.mode,
+        **({"scale": review.scale.name} if review.mode == "label" else {}),
         "seed": review.seed,
         "n_items": len(review.items),
         "left_out": {reason: {"n": len(rows), "rows": rows} for reason, rows in sorted(review.left_out.items())},
@@ -158,6 +160,8 @@ def _settled(item: Item, given: Mapping[str, str]) -> dict[str, Any]:
     if "side" in given:
         label = CENTRE if given["side"] == NEITHER else given["side"]
         return {"text": item.texts[0], "label": label, "row": item.row}
+    if "label" in given:
+        return {**dict(zip(("text", "target"), item.texts)), "label": given["label"], "row": item.row}
     prompt, chosen, rejected = item.texts
     if given["prefer"] == "rejected":
         chosen, rejected = rejected, chosen
@@ -169,7 +173,7 @@ def _counts(review: Review, reviewer: str, judgement: Judgements) -> dict[str, i
     counts = {"done": sum(map(review.is_done, given.values())), SKIP: sum(SKIP in each for each in given.values())}
     for question in review.questions:
         values = Counter(each[question] for each in given.values() if question in each)
-        counts |= {name: values[name] for name in CLASSES[question]}
+        counts |= {name: values[name] for name in _classes(review, question)}
     if review.mode == "prefer":  # far from half of all choices: the place is preferred, not the answer
         exchanged = {item for item in given if review.is_exchanged(review.items[item], reviewer)}
         shown_first = {item: "rejected" if item in exchanged else "chosen" for item in given}
@@ -177,11 +181,16 @@ def _counts(review: Review, reviewer: str, judgement: Judgements) -> dict[str, i
     return counts | {"not in the source": judgement.n_elsewhere}
 
 
-def _agreement(a: Given, b: Given, question: str, n_bootstrap: int, seed: int) -> dict[str, Any] | None:
+def _classes(review: Review, question: str) -> tuple[str, ...]:
+    """Return the answers that a question has."""
+    return review.scale.classes if question == "label" else _CLASSES[question]
+
+
+def _agreement(review: Review, a: Given, b: Given, question: str, n_bootstrap: int) -> dict[str, Any] | None:
     """Compare two reviewers on the items that both answered; None if there are none."""
     both = [item for item in a if question in a[item] and question in b.get(item, {})]
     if not both:
         return None
     answers_a, answers_b = ([given[item][question] for item in both] for given in (a, b))
-    figures = describe_agreement(answers_a, answers_b, CLASSES[question], n_bootstrap, seed)
+    figures = describe_agreement(answers_a, answers_b, _classes(review, question), n_bootstrap, review.seed)
     return {name: figures[name] for name in ("n", "kappa", "accuracy", "confusion")}

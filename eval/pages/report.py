@@ -61,7 +61,7 @@ def score_table(summary: Summary) -> str:
         estimate = "not id." if v["estimate"] is None else number(v["estimate"])
         intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
         void = f"  VOID: {', '.join(v['void'])}" if v["void"] else ""
-        answered = f"{v['n_answered']}/{v['n_items']}"
+        answered = f"{v['n_answered']}/{v['n_items']}{_corrected(v)}"
         lines.append(f"{name:<14}{mode:<10}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
     lines.append(f"{'difference':<22}{head}{'b - a':>9}  {'95 %, items too':<20}q")
     shown = _shown_comparisons(summary)
@@ -79,6 +79,14 @@ def score_table(summary: Summary) -> str:
         lines.append(f"{_difference(c)}q {p_value(c['q'])}, {len(c['seeds'])} seeds{placebo}")
     lines += [f"{f['model']}, {f['mode']}: {f['name']}: {f['reason']}" for f in _flags(summary)]
     return "\n".join(lines)
+
+
+def _corrected(value: Mapping[str, Any]) -> str:
+    """Return a judged score without the judge's error, or "uncorrected"; nothing for a score that no judge gave."""
+    corrected = value.get("corrected", "")
+    if isinstance(corrected, str):
+        return corrected and f"  {corrected}"
+    return f"  corrected {number(corrected['estimate'])} {interval(corrected['ci95'])}"
 
 
 def _difference(c: Mapping[str, Any]) -> str:

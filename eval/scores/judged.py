@@ -14,9 +14,10 @@ import numpy as np
 
 from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text
-from data.judging.scales import REFUSAL
+from data.judging.scales import REFUSAL, load_scale
 from eval.scores.comparisons import compare
 from eval.scores.intervals import add_false_discovery_rates
+from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
 from eval.scores.scoring import Row, Values, describe, item_means
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
@@ -40,14 +41,14 @@ def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Inst
     statements = {item.id: item.text for item in instrument.items}
     judged = []
     for judge in judges:
-        is_stance = judge.scale.name == "stance"
+        is_stance, is_lean = (judge.scale.name == name for name in ("stance", "lean"))
         written = [r for r in rows if r["mode"] == OPEN and r["text"] and (r["item"] in statements or not is_stance)]
         texts = [Text(row["text"], statements.get(row["item"], "")) for row in written]
         for row, judgement in zip(written, judge.ask(texts), strict=True):
             value = None if judgement.label is None else judge.scale.value(judgement.label)
             values = {
                 "stance": value if is_stance else None,
-                "lean": None if is_stance or row["refused"] else value,
+                "lean": None if not is_lean or row["refused"] else value,
                 "refused": judgement.label == REFUSAL if is_stance and judgement.label else row["refused"],
             }
             judged.append({**row, **values, "judge": judge.name, "judgement": judgement._asdict()})
@@ -124,6 +125,27 @@ def add_judges(
         "examples": _examples(judged, names, {(p.row["item"], p.row["template"]): p.text for p in prompts}),
     }
     return {**summary, "judging": judging}
+
+
+def add_people(
+    summary: dict[str, Any], judged: Sequence[Row], people: Mapping[str, Labels], instrument: Instrument
+) -> dict[str, Any]:
+    """Set, in place, ``corrected`` of every judge in ``judging`` and of its axes in ``models``; return the summary.
+
+    On an axis it is ``estimate, ci95, weight`` and ``judge_alone`` (the same mean over answers with the judge's error
+    in it), or the word "uncorrected". ``people`` has people's labels by scale.
+    """
+    for name, judge in summary["judging"]["judges"].items():
+        rows = [row for row in judged if row["judge"] == name]
+        judge["corrected"] = correct_judge(rows, load_scale(judge["scale"]), people.get(judge["scale"], {}), instrument)
+        found = {(figure["model"], figure["figure"]): figure for figure in judge["corrected"]["figures"]}
+        for model, modes in summary["models"].items():
+            for axis, value in modes.get(mode_of(name), {}).items():
+                figure = found.get((model, axis))
+                value["corrected"] = UNCORRECTED
+                if figure is not None and figure["corrected"] is not None:
+                    value["corrected"] = {**figure["corrected"], "judge_alone": figure[UNCORRECTED]["estimate"]}
+    return summary
 
 
 def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
