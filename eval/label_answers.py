@@ -50,8 +50,8 @@ class Run:
         wanted = ("summary.json", "settings.json", "judged.jsonl")
         if missing := [name for name in wanted if not (self.folder / name).is_file()]:
             raise FileNotFoundError(
-                f"{folder}: no {', '.join(missing)}; name the output_dir of a run of eval/political_compass.py that had "
-                "judges"
+                f"{folder}: no {', '.join(missing)}; name the output_dir of a run of eval/political_compass.py that "
+                "had judges"
             )
         self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         self.judged = read_log(self.folder / "judged.jsonl")

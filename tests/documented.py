@@ -16,11 +16,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
 from fault_server import FaultServer, completion
+from judged_run import make_rows, write_run
 from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM, LlamaTokenizer
 
+from data.recipe.files import read_log, to_jsonl, write_whole
 from data.recipe.pages import LocalServer
+from eval.scores.labelled import answer_key, draw_answers
 
 ONE_STEP = ["epochs=1", "max_steps_per_epoch=1", "batch_size=2", "gradient_accumulation_steps=1"]
 # the chat template of Mistral-7B-Instruct-v0.2
@@ -142,6 +145,8 @@ def stand_ins(tmp_path, pairs_file):
         "path/to/adapter": tmp_path / "adapter",
         "path/to/run": tmp_path / "checkpoints",
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
+        "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
+        "outputs/compass_modes/label_sample_stance.jsonl": tmp_path / "labelled.csv",
     }
 
 
@@ -180,6 +185,17 @@ def synthesis_overrides(tmp_path):
             "topics.social=[drugs]",
             "max_side_difference=1",
         ]
+
+
+@pytest.fixture
+def labelled_run(tmp_path):
+    """The folder of a run with a judge, of whose answers some are drawn, and the file with people's labels of them."""
+    folder, (_, truth) = write_run(tmp_path / "labelled_run"), make_rows()
+    rows = draw_answers(read_log(folder / "judged.jsonl"), "stance", 100, 0)
+    drawn = [{**row, "target": "t", "label": truth[answer_key(row)]} for row in rows]
+    write_whole(folder / "label_sample_stance.jsonl", to_jsonl(drawn))
+    write_whole(tmp_path / "gold.jsonl", to_jsonl(drawn))
+    return folder
 
 
 @pytest.fixture
@@ -245,6 +261,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += request.getfixturevalue("synthesis_overrides")
         elif recipe == "eval/validate_judge.py":
             arguments += request.getfixturevalue("judge_overrides")
+        elif recipe == "eval/label_answers.py":
+            arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]
         elif recipe == "eval/study.py":
             arguments += [f"output_dir={tmp_path / 'study'}", "dry_run=True"]  # tests/test_study.py runs one
         elif recipe == "data/audit.py":

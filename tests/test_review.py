@@ -10,7 +10,7 @@ from review_client import LEANS, PAIRS, labels, lines, write
 
 from data import review
 from data.judging.judges import check_judge, read_labelled
-from data.judging.scales import LEAN_SCALE
+from data.judging.scales import LEAN_SCALE, load_scale
 from data.pairs.records import read_pairs
 from data.pairs.rows import load_rows
 from data.people.items import Review, read_items
@@ -85,6 +85,52 @@ def test_sides_change_places_from_reviewer_to_reviewer(seed):
     first = {name: [b.value for b in made.buttons(item, name) if b.question == "side"] for name in "ab"}
     assert first["a"][:2] == first["b"][1::-1]
     assert {*first["a"][:2]} == {"left", "right"}
+
+
+@pytest.mark.parametrize("scale", ["stance", "coverage", "hedging"])
+def test_other_scales_are_asked_and_read_by_validation(serve, tmp_path, scale):
+    """The page asks for the scale's classes; what comes out measures a judge of that scale."""
+    wanted = load_scale(scale)
+    rows = [{"text": f"text {k}", "target": f"target {k}", "lean": "SECRET"} for k in range(len(wanted.classes))]
+    client = serve(rows, scale=scale, accept=False, reviewers=["a", "b"])
+    page = client.page("a")
+    assert page.texts == ([rows[int(page.texts[-1][5:])]["target"]] if scale == "stance" else []) + page.texts[-1:]
+    for name in ("a", "b"):
+        client.answer_all(name, lambda page: [wanted.classes[int(page.texts[-1][5:])]])
+    gold = str(tmp_path / "out" / "gold.jsonl")
+    read = read_labelled(gold, wanted, target="target" if scale == "stance" else None)
+    assert {text.text: label for text, label in zip(read.texts, read.truth)} == {
+        f"text {k}": name for k, name in enumerate(wanted.classes)
+    }
+    found = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert found["scale"] == scale
+    assert found["agreement"]["a, b"]["label"]["accuracy"]["estimate"] == 1
+    assert found["reviewers"]["a"][wanted.classes[0]] == 1
+
+
+def test_sides_of_coverage_change_places_and_steps_do_not():
+    item = SimpleNamespace(id="x")
+    coverage, hedging = (
+        Review("label", {"x": item}, {}, ["a", "b"], False, 0, load_scale(x)) for x in ("coverage", "hedging")
+    )
+    orders = {name: [b.value for b in coverage.buttons(item, name)] for name in "ab"}
+    assert sorted(orders.values()) == [
+        ["left", "both", "right", "none", "skip"],
+        ["right", "both", "left", "none", "skip"],
+    ]
+    assert [b.value for b in hedging.buttons(item, "a")] == [b.value for b in hedging.buttons(item, "b")]
+
+
+def test_what_a_scale_needs_is_said(tmp_path):
+    source = write(tmp_path / "rows.jsonl", [{"text": "a"}])
+    with pytest.raises(ValueError, match="no column target; found text. Name it with column_map.target=NAME"):
+        read_items(str(source), "label", scale="stance")
+    with pytest.raises(ValueError, match="scale=pair compares two answers; use mode=prefer"):
+        read_items(str(source), "label", scale="pair")
+    source = write(tmp_path / "rows.jsonl", [{"text": "a", "target": ""}, {"text": "b", "target": "t"}])
+    items, left_out = read_items(str(source), "label", scale="stance")
+    assert [item.texts for item in items.values()] == [("b", "t")]
+    assert left_out == {"target is empty": [1]}
 
 
 def test_preferences_become_rows_for_dpo(serve, tmp_path):

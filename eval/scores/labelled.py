@@ -82,7 +82,8 @@ def correct_judge(rows: Sequence[Row], scale: JudgeScale, labels: Labels, instru
     """Return a judge's shares, mean and axes for each model, and their differences, with and without its error.
 
     ``corrected`` is the prediction-powered estimate and ``confusion_matrix`` the one from the judge's confusion matrix;
-    both are None, and ``note`` says "uncorrected" and why, for a model of which too few answers are labelled.
+    both are None where fewer than :data:`LEAST_LABELLED` of a figure's answers are labelled (an axis has those to its
+    statements alone), and ``note`` says "uncorrected" and why if a whole model has too few.
     """
     rows = [row for row in rows if _counts(row, scale.name)]
     names = list(dict.fromkeys(row["model"] for row in rows))
@@ -100,7 +101,9 @@ def correct_judge(rows: Sequence[Row], scale: JudgeScale, labels: Labels, instru
             if not of_model:
                 continue
             estimates[name] = _estimate(figure, of_model, scale, labels, unit, len(place))
-            figures.append({"model": name, "figure": figure.name, **_described(estimates[name], figure)})
+            n = sum(answer_key(row) in labels for row in of_model)
+            described = _described(estimates[name], figure)
+            figures.append({"model": name, "figure": figure.name, "n_labelled": n, **described})
         for a, b in itertools.combinations(estimates, 2):
             pairs = zip(estimates[b], estimates[a])
             apart = _Estimates(*(None if x is None or y is None else subtract(x, y) for x, y in pairs))
