@@ -105,7 +105,7 @@ def test_answers_to_other_texts_or_questions_are_named(serve, caplog, tmp_path):
     client = serve([{"text": "x"}, {"text": "y"}], reviewers=["a"])
     client.answer_all("a", lambda page: ["left", "accept"])
     client.stop()
-    with pytest.raises(ValueError, match="accept'.*Set mode and accept as they were"):
+    with pytest.raises(ValueError, match="accept'.*Set mode, scale and accept as they were"):
         serve(reviewers=["a"], accept=False)
     serve([{"text": "x"}, {"text": "z"}], reviewers=["a"]).press("a", "r")
     assert "a has answered 1 texts that" in caplog.text
