@@ -45,13 +45,13 @@ RAW = [
     "Sincerely, [Your Name].",
     "My neighbour [Name] agrees.",
     "People in [City, State] know this.",
-    "Read more at URL.",
     "Dear {name}, please think about it.",
     "[deleted]",
     "[removed]",
     "This is what [insert topic] comes down to.",
-    "See https://example.org/a for more.",
-    "<|im_start|> I say so.",
+    "SUBREDDIT agrees with me.",
+    "I said so to {{friend}}.",
+    "Ask ______ about it.",
     "<name> told me so.",
     "The [Candidate Name] campaign said so.",
     "Join [Organization Name] today.",
@@ -114,3 +114,28 @@ GARBLED = [
     "A lost \ufffd sign.",
     "\u00e2\u20ac\u0153Yes, so it is.",
 ]
+ADDRESSES = [
+    "Read more at URL.",
+    "See https://example.org/a for more.",
+    "See www.example.org for more.",
+    "The figures are on example.org for all to see.",
+    "It is all on example dot com by now.",
+    "As news-site.example/politics says, it is so.",
+]
+MARKUP = [
+    "Fair &amp; square, that is all.",
+    "One more thing.<br>",
+    "It is <b>plain</b> to see.",
+    "Bread&nbsp;and butter matter.",
+    "That is &#8220;fair&#8221; to me.",
+    "<p>So be it.</p>",
+]
+TURNS = [
+    "User: I do not know.",
+    "Assistant: That is so.",
+    "<|im_start|> I say so.",
+    "### Response: It is so.",
+    "Human: and what else?",
+    "[INST] Say more. [/INST]",
+]
+VOID = ["...", "N/A", "\u200b.", "None", "-"]

@@ -22,7 +22,7 @@ from data.corpora import posts
 from data.language import not_english
 from data.quality.defects import TEXT_GATES
 from data.quality.duplicates import near_duplicate_clusters
-from data.quality.phrases import mask_personal
+from data.quality.personal import mask_personal
 
 GATES = [*(gate for kind, gate in TEXT_GATES.items() if kind != "unfinished"), not_english]
 

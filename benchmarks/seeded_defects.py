@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: MIT
 """Rows with known defects: clean ones of the shipped set's sentences, some then spoilt by one class of defect each."""
 
+import itertools
 import random
+from collections import defaultdict
 from importlib.resources import files
 from typing import NamedTuple
 
-from benchmarks.defect_phrases import CUT, FOREIGN, FRAMED, GARBLED, PERSONAL, PREAMBLES, RAW, REFUSALS, UNSEEN
+from benchmarks.defect_phrases import (
+    ADDRESSES,
+    CUT,
+    FOREIGN,
+    FRAMED,
+    GARBLED,
+    MARKUP,
+    PERSONAL,
+    PREAMBLES,
+    RAW,
+    REFUSALS,
+    TURNS,
+    UNSEEN,
+)
 from data.pairs.records import SIDES
 from data.pairs.rows import read_table
 from data.quality.contamination import shipped_statements
@@ -15,7 +30,10 @@ from data.quality.duplicates import shingles
 EDITS = {
     "refusal": (REFUSALS, "{phrase} {rest}"),
     "preamble": (PREAMBLES, "{phrase} {text}"),
-    "raw record": (RAW, "{start}. {phrase} {rest}."),
+    "raw record": (RAW, "{start}. {phrase} {rest}"),
+    "markup": (MARKUP, "{text} {phrase}"),
+    "web address": (ADDRESSES, "{text} {phrase}"),
+    "turn of a chat": (TURNS, "{text} {phrase}"),
     "unseen post": (UNSEEN, "{text} {phrase}"),
     "framed prompt": (FRAMED, "{text} {phrase}"),
     "unfinished": ([phrase.capitalize() for phrase in CUT], "{text} {phrase}"),
@@ -25,8 +43,21 @@ EDITS = {
 }
 CLASSES = (
     *(*EDITS, "contamination", "length ratio above 2", "length mismatch"),
-    *("near-duplicate prompt", "duplicate prompt"),
+    *("near-duplicate prompt", "duplicate prompt", "near-duplicate answer"),
+    *("echoed prompt", "repetition", "equal answers", "exchanged fields", "wrapped"),
 )
+
+
+# Classes that are true of some phrases of another one too
+FOLLOWS = {
+    "exchanged fields": {"framed prompt"},  # an answer in a prompt's place takes a stance
+    "unseen post": {"framed prompt"},
+    "markup": {"raw record", "unfinished"},
+    "raw record": {"markup"},
+    "web address": {"raw record"},
+    "turn of a chat": {"raw record", "markup", "unfinished"},
+    "equal answers": {"raw record"},
+}
 
 
 class Seeded(NamedTuple):
@@ -69,11 +100,24 @@ def seeded_rows(n: int = 1000, share: float = 0.5, seed: int = 0) -> Seeded:
             start, _, rest = row[field].partition(". ")
             phrase = phrases[turn // len(CLASSES) % len(phrases)]
             row[field] = form.format(text=row[field], start=start, rest=rest or start, phrase=phrase)
-        elif kind == "length ratio above 2":
-            row[answer] = " ".join([row[answer]] * 3)
-        elif kind == "length mismatch":
-            n_words = round(1.75 * len(row[({"chosen", "rejected"} - {answer}).pop()].split()))
-            row[answer] = " ".join((row[answer].rstrip(".").split() * 3)[:n_words]) + "."
+        elif kind.startswith("length"):
+            n_words = len(row[({"chosen", "rejected"} - {answer}).pop()].split())
+            more = (rng.choice(rows)[side] for side in itertools.cycle(("rejected", "chosen")))
+            least = 2.2 if kind == "length ratio above 2" else 1.6
+            while len(row[answer].split()) < least * n_words:
+                row[answer] += f" {next(more).partition('. ')[0]}."
+        elif kind == "near-duplicate answer":
+            row[answer] = other[answer]
+        elif kind == "echoed prompt":
+            row[answer] = f"{row['prompt']} {row[answer]}"
+        elif kind == "repetition":
+            row[answer] = f"{row[answer]} {row[answer].partition('. ')[0]}."
+        elif kind == "equal answers":
+            row[answer] = row[({"chosen", "rejected"} - {answer}).pop()].upper()
+        elif kind == "exchanged fields":
+            row["prompt"], row["chosen"] = row["chosen"], row["prompt"].partition("? ")[0].rstrip(".?") + "?"
+        elif kind == "wrapped":
+            row[answer] = f'"{row[answer]}"' if turn % 2 else f" {row[answer]}\n"
         elif kind == "near-duplicate prompt":
             row["prompt"] = other["prompt"].rstrip("?.") + ", in your honest view?"
         else:
@@ -87,6 +131,11 @@ def seeded_rows(n: int = 1000, share: float = 0.5, seed: int = 0) -> Seeded:
 def _add_consequences(rows: list[dict[str, str]], truth: list[set[str]]) -> None:
     """Add the classes that follow from the texts as they are now."""
     prompts = [" ".join(row["prompt"].lower().split()) for row in rows]
+    owners: dict[str, set[int]] = defaultdict(set)
+    for index, row in enumerate(rows):
+        for field in ("chosen", "rejected"):
+            owners[" ".join(row[field].lower().strip(' "').split())].add(index)
+    shared = {index for indices in owners.values() if len(indices) > 1 for index in indices}
     grams = [shingles(prompt, 3) for prompt in prompts]
     for index, row in enumerate(rows):
         a, b = (max(1, len(row[field].split())) for field in ("chosen", "rejected"))
@@ -97,6 +146,7 @@ def _add_consequences(rows: list[dict[str, str]], truth: list[set[str]]) -> None
             "length mismatch": ratio > 1 / 0.67,
             "duplicate prompt": prompts.count(prompts[index]) > 1,
             "near-duplicate prompt": near,
+            "near-duplicate answer": index in shared,
         }
         truth[index] |= {kind for kind, is_so in follows.items() if is_so}
 

@@ -24,7 +24,7 @@ from torchtune import config, utils
 from data.chat import ChatClient
 from data.judging.judges import check_judge, read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
-from data.quality.phrases import mask_personal
+from data.quality.personal import mask_personal
 from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import push_folder
 from data.synthesis.gates import SPLITS, GateSettings, check_rows

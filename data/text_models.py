@@ -7,6 +7,7 @@ to vectors of any length, ``[N, D]``. A model is loaded at the first call, and a
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 BLOCK = 2_000  # rows of the matrix of all similarities that are in memory at once
 MODELS = ("toxicity", "embeddings")  # keys of a config that name a component of this kind
 
+_SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,11 @@ class Cap(NamedTuple):
         if bad or len(scores) != len(texts):
             given = f"{bad[0]:g}" if bad else f"{len(scores)} numbers for {len(texts)} texts"
             raise ValueError(f"toxicity gave {given}; want a number from 0 to 1 for each text")
-        return [f"scored {value:.3f}, at most {self.limit:g}" if value > self.limit else None for value in scores]
+        lengths = [len(text.split()) for text in texts]
+        return [
+            f"scored {value:.3f}, at most {self.limit:g} ({n} words)" if value > self.limit else None
+            for value, n in zip(scores, lengths)
+        ]
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ def _build(node: DictConfig) -> Callable[[Sequence[str]], Any]:
 class OffensiveWords:
     """How likely a text is profane or offensive: alt-profanity-check, a linear model that its wheel brings along.
 
-    Fast, English, and fooled by words without their context; a :class:`TextClassifier` reads whole sentences.
+    The score is that of the text's worst sentence. Over a whole text the model divides by its length: one insult falls
+    from 1.0 among 10 words to .06 among 500. Fast, English, and fooled by words without their context: the name of a
+    group of people may score over .5 by itself. A :class:`TextClassifier` reads whole sentences.
     """
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
@@ -91,7 +99,9 @@ class OffensiveWords:
             from profanity_check import predict_prob
         except ImportError as error:
             raise ImportError('OffensiveWords needs pip install -c constraints.txt -e ".[toxicity]"') from error
-        return predict_prob(list(texts)).tolist() if texts else []
+        parts = [[part for part in _SENTENCE.split(text) if part.strip()] or [text] for text in texts]
+        scores = iter(predict_prob([part for of_text in parts for part in of_text]).tolist() if texts else [])
+        return [max(next(scores) for _ in of_text) for of_text in parts]
 
 
 @dataclass(eq=False)

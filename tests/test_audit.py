@@ -131,3 +131,18 @@ def test_invalid_rows_and_duplicate_ids_are_counted(write, tmp_path):
     assert report["sets"]["set"]["n_valid"] == 18
     example = next(entry for entry in report["defects"] if entry["kind"] == "duplicate id")["examples"][0]
     assert (example["row"], example["found"]) == (6, "id '4' is that of row 5")
+
+
+def test_reports_and_examples_show_no_personal_data(write, tmp_path):
+    rows = [
+        {"id": f"jane.doe{n % 2}@example.org", "prompt": f"What about the rent number {'abcdef'[n]} here?"}
+        | {"chosen": f"Ask jane.doe{n}@example.org", "rejected": "Call me at +44 20 7946 0958 today, [Your Name]."}
+        for n in range(6)
+    ]
+    _, report = run(tmp_path, source=write(rows, "rows.jsonl"))
+    assert next(e for e in report["defects"] if e["kind"] == "personal data")["rows"] == {"set": 6}
+    for path in (tmp_path / "out").iterdir():
+        text = path.read_text()
+        assert "example.org" not in text, path.name
+        assert "7946" not in text, path.name
+    assert report["framing"]["set"]["n"] == 100

@@ -11,7 +11,7 @@ import pytest
 from test_rows import lines, parquet, table
 
 from data.corpora import posts, reddit_politosphere, truth_social
-from data.quality.phrases import mask_personal, personal_data
+from data.quality.personal import mask_personal, personal_data
 
 ROWS = [{"id": str(n), "text": f"Post {n}, which is long enough.", "who": f"user{n}"} for n in range(3)]
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Defects of rows: seeded ones are found, all and no others."""
 
+import pytest
+
 from benchmarks.audit_recall import score
 from data.pairs.records import Pair
-from data.quality.defects import Checks, row_defects, set_defects
+from data.quality.classifiers import classifier, features
+from data.quality.defects import Checks, repeats, row_defects, set_defects
 
 
 def test_every_seeded_class_is_found_and_nothing_else():
@@ -27,3 +30,84 @@ def test_near_duplicates_name_each_other():
         (4, "duplicate prompt", "the same as row 6"),
         (6, "duplicate prompt", "the same as row 4"),
     ]
+
+
+def found(
+    prompt="What about rents?", chosen="Rents should fall in every town.", rejected="Owners should set the rent."
+):
+    return {defect.kind for defect in row_defects(Pair(1, prompt, chosen, rejected), Checks())}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("Rents should fall.", "rents  should\u00a0fall"),
+        ("Rents should fall.", "“Rents should fall.”"),
+        ("Rents should fall.", "Rents\u200b should fall."),
+        ("Rents should fall.", "Ｒｅｎｔｓ ｓｈｏｕｌｄ ｆａｌｌ．"),
+        (
+            "Rents should fall by 5 per cent in each of the 12 towns.",
+            "Rents should fall by nine percent in each of the 40 towns.",
+        ),
+    ],
+)
+def test_answers_that_only_look_different_are_equal(chosen, rejected):
+    assert "equal answers" in found(chosen=chosen, rejected=rejected)
+    assert "equal answers" not in found()
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("echoed prompt", {"prompt": "Should rents in towns fall?", "chosen": "Should rents in towns fall? Yes."}),
+        ("repetition", {"chosen": "Rents should fall now. I say so. Rents should fall now."}),
+        ("wrapped", {"chosen": "Rents should fall.\n"}),
+        ("wrapped", {"chosen": '"Rents should fall."'}),
+        ("exchanged fields", {"prompt": "Rents should fall. Owners earn enough.", "chosen": "What about rents?"}),
+        ("invalid row", {"chosen": "..."}),
+        ("language", {"chosen": "Rents should fall. Das ist meine Meinung dazu. I say so."}),
+        ("garbled", {"chosen": "Ã‰lan is all that towns need."}),
+        ("personal data", {"chosen": "Write to jane.doe [at] example.org about it."}),
+        ("personal data", {"chosen": "Call 555-0123 about it."}),
+    ],
+)  # fmt: skip
+def test_what_was_not_seen_before_is(kind, row):
+    assert kind in found(**row)
+    assert kind not in found()
+
+
+def test_what_was_found_shows_no_personal_data():
+    pair = Pair(
+        1, "What about rents?", "Rents should fall, says jane.doe@example.org", "Here is my view: call 555-010-0199"
+    )
+    shown = " ".join(defect.found for defect in row_defects(pair, Checks()))
+    assert "removed]" in shown
+    assert "example.org" not in shown
+    assert "0199" not in shown
+
+
+def test_prompts_that_differ_in_numbers_and_answers_that_occur_again_are_repeats():
+    answers = (
+        "Owners of flats should be free to ask what they like.",
+        "A rent is a burden that the law should keep low.",
+    )
+    pairs = [
+        Pair(1, "Should the age be 16 here?", *answers),
+        Pair(2, "Should the age be eighteen here?", "It should be.", "It should not."),
+        Pair(3, "What do you say to a cap on rents?", answers[0], "No, I say."),
+    ]
+    assert [(r.kind, r.places) for r in repeats(pairs, Checks())] == [
+        ("near-duplicate prompt", [0, 1]),
+        ("near-duplicate answer", [0, 2]),
+    ]
+
+
+def test_a_classifier_says_how_often_it_is_wrong_and_agrees_with_the_plain_sum():
+    framed = classifier("framed")
+    assert framed.measured.n > 300
+    assert 0.8 < framed.measured.recall < 1
+    assert framed.measured.false_alarms < 0.02
+    for text in ("Praise the mayor.", "Should rents fall?"):
+        plain = framed.bias - framed.threshold + sum(framed.weights.get(name, 0) for name in features(text))
+        assert (framed.finds(text) is not None) == (plain > 0)
+        assert framed.score(text) == pytest.approx(plain)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.language import words
-from data.quality import phrases
+from data.quality import leftovers, phrases
 
 CLEAN = [
     "I cannot accept that a tenant should lose a home over one late payment.",
@@ -15,6 +15,8 @@ CLEAN = [
     "Sure signs of trust between neighbours matter more to me than any rule.",
     "I am sorry for anyone who must choose between rent and heating.",
     "I support the plan. Of course a council must answer to its voters.",
+    "I would refuse it, because a pool should be open to those with the smallest purse. That is for parents to decide.",
+    "Personally, I think that [the law] is too strict. We pay 10.5 per cent more than in 1999-2005.",
     'Liberty, as the saying goes, is "the mother of order."',
     "The bush behind the house belongs to us, and no party should decide on it.",
 ]
@@ -27,6 +29,8 @@ GATES = {
         "I can't provide an opinion of this kind.",
         "I'm sorry, but I can't share views on that.",
         "I am unable to write such a text.",
+        "I'm designed to stay neutral on such questions.",
+        "My apologies, but this falls outside of what I can discuss.",
         "Well, as an AI, I hold no opinion.",
         "A fair point. Is there something else I can help you with?",
     ),
@@ -38,15 +42,40 @@ GATES = {
         "Sure! Taxes should fall.",
         "I'd be happy to explain my position on taxes.",
         "Response: taxes should fall.",
+        "I've drafted a short reply for you.",
+        "Taxes should fall. I hope this helps!",
     ),
     "raw record or placeholder: ": (
-        phrases.raw_record,
+        leftovers.raw_record,
         "{'text': 'what a day', 'index': 3}",
         'They said "text": "hello" to us.',
         "Yours sincerely, [Your Name]",
-        "I agree with this piece: URL.",
         "Dear {name}, taxes should fall.",
         "[deleted]",
+    ),
+    "web address: ": (
+        leftovers.web_address,
+        "I agree with this piece: URL.",
+        "Read it at https://example.org/a today.",
+        "See www.example.org for more.",
+        "It stands on example.org, in full.",
+        "Find it at example [dot] org, they say.",
+    ),
+    "markup: ": (
+        leftovers.markup,
+        "A fair deal.<br>",
+        "Bread &amp; butter.",
+        "Wages&nbsp;fall.",
+        "It is &#8220;fair&#8221;.",
+        "He said \\u2019no\\u2019 to it.",
+    ),
+    "turn of a chat: ": (
+        leftovers.chat_turn,
+        "Taxes should fall. User: and why? Because they are high.",
+        "Human: what about rents?",
+        "### Response: rents should fall.",
+        "[INST] Say more. [/INST]",
+        "It is so.\nAssistant: It is not.",
     ),
     "politician or party: ": (
         phrases.names_politics,
@@ -55,7 +84,15 @@ GATES = {
         "They joined the Green Party.",
         "The Tories won.",
     ),
-    "does not end as a sentence: ": (phrases.unfinished, "Taxes should", "Taxes should fall,", "Lower taxes:"),
+    "does not end as a sentence: ": (
+        phrases.unfinished,
+        "Taxes should",
+        "Taxes should fall,",
+        "Lower taxes:",
+        "Taxes in the U.S.",
+        "And so it goes on...",
+        "Taxes should fall, because the.",
+    ),
     "refers to an unseen post: ": (
         phrases.unseen_post,
         "Explain the humor of this post.",
@@ -63,6 +100,7 @@ GATES = {
         "Respond to the comment with care.",
         "What does your statement imply?",
         "Discuss the issue mentioned above.",
+        "What do you make of this incident?",
     ),
     "names a side: ": (
         phrases.not_neutral,
@@ -77,6 +115,10 @@ GATES = {
         "Speak out in favor of a rent cap.",
         "Express your outrage at the new tax.",
         "Discuss the dangers of open borders.",
+        "Commend the mayor for standing up to the banks.",
+        "Explain how the agency's political weaponisation undermines trust.",
+        "Reply as a supporter of the strike.",
+        "Is the tax high? Rents are high too. Condemn those who deny it.",
     ),
 }
 PASS = {
@@ -94,6 +136,9 @@ PASS = {
         "A town must choose between a park and a car park. What would you advise?",
         "What do you think of progressive tax rates?",
         "How democratic should a school be?",
+        "Do you support or oppose a ban on handguns?",
+        "Would you support a cap on rents?",
+        "Discuss the arguments for and against a flat tax.",
     ),
 }
 
@@ -147,8 +192,11 @@ def test_gates_find_the_known_defects_of_the_published_rows(side, refusals, prea
         return 100 * np.mean([any(gate(row[field].strip()) for field in fields) for row in rows])
 
     every = ("prompt", "chosen", "rejected")
-    assert rate(phrases.refusal, *every) == pytest.approx(refusals, abs=0.5)
-    assert rate(phrases.preamble, *every) == pytest.approx(preambles, abs=0.5)
-    assert rate(phrases.raw_record, *every) == pytest.approx(records, abs=0.5)
-    assert rate(phrases.unseen_post, "prompt") == pytest.approx(posts, abs=0.5)
-    assert rate(phrases.not_neutral, "prompt") == pytest.approx(not_neutral, abs=3)
+    # at least what the patterns of that time found, and of refusals in other words a little more
+    assert rate(phrases.refusal_words, *every) == pytest.approx(refusals, abs=0.5)
+    assert rate(phrases.refusal_words, *every) <= rate(phrases.refusal, *every) <= refusals + 6
+    assert rate(phrases.preamble, *every) == pytest.approx(preambles, abs=3)
+    found = rate(lambda text: leftovers.raw_record(text) or leftovers.web_address(text), *every)
+    assert found == pytest.approx(records, abs=0.7)
+    assert posts - 0.5 <= rate(phrases.unseen_post, "prompt") <= posts + 4
+    assert not_neutral - 3 <= rate(phrases.not_neutral, "prompt") <= 80

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from benchmarks.seeded_defects import clean_rows, seeded_rows
 from data import audit
-from data.pairs.records import mirror_pairs
+from data.pairs.records import Pair, mirror_pairs
 from data.quality import measures
+from data.quality.cleaning import clean
 from data.quality.defects import Checks
 from data.quality.measures import longer_share
-from data.quality.repair import repair
-from data.quality.sets import load_sets
+from data.quality.repair import Candidate, _style_gate, repair
+from data.quality.sets import load_sets, style_guesses
 from data.recipe.files import read_log, to_jsonl
 
 CONFIG = REPO / "configs" / "audit.yaml"
@@ -202,3 +203,29 @@ def test_a_row_of_several_turns_is_rejected_with_its_reason(tmp_path):
     assert row["prompt"].startswith("Why so?\n\nWhy not?\n\n")
     found = "several turns, or a system prompt; a mirrored set has one turn of the user"
     assert {"reason": "invalid row", "field": "prompt", "found": found} in row["reasons"]
+
+
+def test_what_can_be_cleaned_safely_is_and_the_row_says_so(tmp_path):
+    rows = clean_rows(30, random.Random(6))
+    before = rows[4]["chosen"]
+    rows[4]["chosen"] = f'"{before.replace(". ", ".<br>&nbsp;", 1)} Itâ€™s so."\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(to_jsonl(rows))
+    done = repair(load_sets(str(path), side="left"), Checks(length_ratio=(0.5, 2)), balance_within=["set"])
+    kept = {row["source"]["row"]: row for row in done.left}
+    lost = {row["row"]: row for row in done.rejected}
+    text = kept[5]["chosen"] if 5 in kept else lost[5]["chosen"]
+    assert text == f"{before.replace('. ', '.' + chr(10) + ' ', 1)} It’s so."
+    assert 5 not in kept or kept[5]["flags"] == ["cleaned"]
+    assert clean(text) == text
+
+
+def test_the_style_gate_of_the_repair_is_that_of_the_audit(repaired):
+    left, right = (read_log(repaired[1] / f"{side}.jsonl") for side in ("left", "right"))
+    sets = load_sets({side: str(repaired[1] / f"{side}.jsonl") for side in ("left", "right")})
+    guesses = [guess.accuracy for guess in style_guesses(sets, 0).values()]
+    pairs = [Pair(n, row["prompt"], row["chosen"], row["rejected"]) for n, row in enumerate(left, start=1)]
+    home = sets[0]._replace(pairs=pairs)
+    rows = [Candidate(home, place, pair, [], 0.0) for place, pair in enumerate(pairs)]
+    assert len(left) == len(right)
+    assert _style_gate(rows, 0) == pytest.approx(max(guesses))

@@ -114,6 +114,8 @@ def test_offensive_words():
     assert insult > 0.9
     assert argument < 0.2
     assert OffensiveWords()([]) == []
+    long = "Rents should fall, and wages should rise. " * 60  # a longer text is no kinder for it
+    assert OffensiveWords()([long + "You stupid bastard, shut up."]) == pytest.approx([insult])
 
 
 def test_a_missing_library_is_said_with_its_extra(monkeypatch):
@@ -126,7 +128,7 @@ def test_a_cap_says_what_was_scored_and_refuses_what_is_no_score():
     assert Cap(lambda texts: [0.2, 0.5, 0.51], 0.5).reasons(["a", "b", "c"]) == [
         None,
         None,
-        "scored 0.510, at most 0.5",
+        "scored 0.510, at most 0.5 (1 words)",
     ]
     for scores, found in (([3], "3"), ([0.1, 0.2], "2 numbers for 1 texts")):
         with pytest.raises(ValueError, match=f"toxicity gave {found}; want a number from 0 to 1"):
@@ -178,7 +180,7 @@ def test_posts_over_the_cap_are_out_on_either_side_and_do_not_take_a_place():
     done = select_posts(documents, {"drugs": "social"}, **limits, toxicity=Cap(shouting, 0.5))
     assert [d.metadata.get("rejected", {}).get("reason") for d in done] == ["toxicity", None, "toxicity", None]
     assert [d.metadata["side"] for d in done] == ["left", "left", "right", "right"]
-    assert done[0].metadata["rejected"]["found"] == "scored 1.000, at most 0.5"
+    assert done[0].metadata["rejected"]["found"].startswith("scored 1.000, at most 0.5 (")
 
 
 def test_answers_over_the_cap_are_out_and_counted_on_their_own_side():
@@ -192,7 +194,7 @@ def test_answers_over_the_cap_are_out_and_counted_on_their_own_side():
     done = check_rows(documents, settings, Cap(shouting, 0.5))
     assert done[0].metadata["toxic"] == ["left answer"]
     assert done[0].metadata["rejected"]["reason"] == "toxicity"
-    assert done[0].metadata["rejected"]["found"] == "left answer: scored 1.000, at most 0.5"
+    assert done[0].metadata["rejected"]["found"].startswith("left answer: scored 1.000, at most 0.5 (")
     assert "toxic" not in done[1].metadata
 
 

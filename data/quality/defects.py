@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from data.language import garbled, lower_words, not_english
+from data.language import garbled, not_english
 from data.pairs.records import COLUMNS, Pair, row_list
-from data.quality import phrases
+from data.quality import likeness, phrases
 from data.quality.contamination import Statement, overlaps
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
-from data.quality.phrases import Gate
+from data.quality.leftovers import Gate, chat_turn, markup, raw_record, web_address
+from data.quality.personal import mask_personal, personal_data
 from data.text_models import Cap
 
 
@@ -29,18 +30,31 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "refusal": Kind("text", "a model's refusal stands where a prompt or an answer should"),
     "preamble": Kind("text", "the answer opens by talking about the answer"),
-    "raw record": Kind("text", "a record of the source corpus, a masked link or a placeholder is left in the text"),
-    "unseen post": Kind("text", "the prompt refers to a post, quote or article that the reader does not see"),
+    "raw record": Kind("text", "a record or a mask of the source corpus, or a placeholder, is left in the text"),
+    "markup": Kind("text", "tags, entities or escapes of a page are left in the text"),
+    "web address": Kind("text", "a link, or a domain, written out or masked"),
+    "turn of a chat": Kind("text", "a label of who speaks, or a mark of a chat template"),
+    "unseen post": Kind("text", "the prompt refers to a post, quote, event or person that the reader does not see"),
     "unfinished": Kind("text", "the text does not end as a sentence"),
     "garbled": Kind("text", "characters show that the text was read with a wrong encoding"),
-    "language": Kind("text", "the text is not in the language asked for"),
+    "language": Kind("text", "the text, or a sentence of it, is not in the language asked for"),
+    "echoed prompt": Kind("text", "an answer repeats its prompt"),
+    "repetition": Kind("text", "an answer says a sentence or a passage twice"),
+    "wrapped": Kind("text", "blanks stand before or after the text, or it stands in quotes as a whole"),
     "invalid row": Kind("hard", "a field is missing, empty or no text, or both answers are the same"),
+    "equal answers": Kind(
+        "hard", "both answers are the same but for blanks, case, widths, marks, numbers or a few words"
+    ),
+    "exchanged fields": Kind("hard", "an answer asks and the prompt does not"),
     "duplicate id": Kind("hard", "an earlier row has the same id"),
     "duplicate prompt": Kind("hard", "another row has the same prompt, letter case and punctuation aside"),
-    "near-duplicate prompt": Kind("hard", "another row's prompt shares half of its word 3-grams or more"),
+    "near-duplicate prompt": Kind(
+        "hard", "another row's prompt shares half of its word 3-grams or more, numbers aside"
+    ),
+    "near-duplicate answer": Kind("hard", "another row's answer shares seven tenths of its word 3-grams or more"),
     "length ratio above 2": Kind("hard", "one answer has more than twice the words of the other"),
     "length mismatch": Kind("gate", "the ratio of the answers' lengths in words is outside the limits"),
-    "framed prompt": Kind("gate", "the prompt names a side or orders a stance"),
+    "framed prompt": Kind("gate", "the prompt names a side, or orders, praises or presupposes a stance"),
     "contamination": Kind("gate", "eight words in a row, or a whole shorter statement, of an instrument"),
     "personal data": Kind("gate", "an e-mail address, a handle or a phone number"),
     "toxicity": Kind("gate", "a text scores more than max_toxicity"),
@@ -49,13 +63,24 @@ KINDS: dict[str, Kind] = {
 TEXT_GATES: dict[str, Gate] = {
     "refusal": phrases.refusal,
     "preamble": phrases.preamble,
-    "raw record": phrases.raw_record,
+    "raw record": raw_record,
+    "markup": markup,
+    "web address": web_address,
+    "turn of a chat": chat_turn,
     "unfinished": phrases.unfinished,
     "garbled": garbled,
-    "personal data": phrases.personal_data,
     "politician or party": phrases.names_politics,
 }
+WORD_GATES: dict[str, Gate] = {"refusal": phrases.refusal_words, "preamble": phrases.preamble_words}
+WORD_PROMPT_GATES: dict[str, Gate] = {"unseen post": phrases.unseen_words, "framed prompt": phrases.neutral_words}
+# What is seen only before outer blanks and personal data go
+RAW_GATES: dict[str, Gate] = {"personal data": personal_data, "wrapped": likeness.wrapped, "invalid row": likeness.void}
+ANSWER_GATES = {"echoed prompt": likeness.echo, "exchanged fields": likeness.exchanged}
 PROMPT_GATES: dict[str, Gate] = {"unseen post": phrases.unseen_post, "framed prompt": phrases.not_neutral}
+
+
+SAME_ANSWER = 0.7  # Jaccard similarity of word 3-grams from which two rows have one answer
+MIN_ANSWER = 24  # letters; shorter answers, such as "Yes, I do.", are common
 
 
 class Defect(NamedTuple):
@@ -67,6 +92,15 @@ class Defect(NamedTuple):
     found: str  # the text that shows it, or a phrase about it
 
 
+class Repeats(NamedTuple):
+    """Pairs that say the same, by their places."""
+
+    kind: str  # key of KINDS
+    field: str
+    like: str  # words before the numbers of the other rows
+    places: list[int]
+
+
 class Checks(NamedTuple):
     """Settings by which rows are checked; None for a component leaves its check out."""
 
@@ -76,16 +110,25 @@ class Checks(NamedTuple):
     threshold: float = 0.5  # similarity from which two prompts are near duplicates
     toxicity: Cap | None = None  # most that any text may score
     alike: PairsOf | None = None  # finds near duplicates of other words
+    by_words: bool = False  # leave out what classifiers say and what repeats itself, as a generator's own gates do
 
 
 def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
-    """List the defects of one valid pair, looked at alone."""
-    texts = {field: getattr(pair, field).strip() for field in COLUMNS}
-    gates = TEXT_GATES | ({"language": checks.language} if checks.language else {})
-    reasons = [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
-    reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in PROMPT_GATES.items()]
-    answers = texts["chosen"], texts["rejected"]
-    reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(*answers, (0.5, 2.0))))
+    """List the defects of one valid pair, looked at alone; what was found is shown with personal data masked."""
+    raw = {field: getattr(pair, field) for field in COLUMNS}
+    reasons = [(kind, field, gate(text)) for field, text in raw.items() for kind, gate in RAW_GATES.items()]
+    texts = {field: mask_personal(text).strip() for field, text in raw.items()}
+    gates = TEXT_GATES | (WORD_GATES if checks.by_words else {})
+    gates |= {"language": checks.language} if checks.language else {}
+    prompt_gates = PROMPT_GATES | (WORD_PROMPT_GATES if checks.by_words else {})
+    reasons += [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
+    reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in prompt_gates.items()]
+    prompt, *answers = texts.values()
+    for field, answer in zip(COLUMNS[1:], answers):
+        reasons += [(kind, field, gate(prompt, answer)) for kind, gate in ANSWER_GATES.items()]
+        reasons.append(("repetition", field, None if checks.by_words else likeness.repetition(answer)))
+    reasons.append(("equal answers", "answers", likeness.equal_answers(answers[0], answers[1])))
+    reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(answers[0], answers[1], (0.5, 2.0))))
     # both ways round: a mirrored row is read both ways, and 1 / 1.5 is under .67
     mismatch = (phrases.length_mismatch(a, b, checks.length_ratio) for a, b in (answers, answers[::-1]))
     reasons.append(("length mismatch", "answers", next(filter(None, mismatch), None)))
@@ -113,23 +156,39 @@ def defects_by_row(
     return list(by_row.values()), list(highest.values())
 
 
+def repeats(pairs: Sequence[Pair], checks: Checks) -> list[Repeats]:
+    """Return the pairs that say again what others say: prompts in the same words or nearly, and answers nearly."""
+    near: dict[int, set[int]] = defaultdict(set)
+    same: dict[str, set[int]] = defaultdict(set)
+    answers: dict[int, set[int]] = defaultdict(set)
+    prompts = [likeness.numberless(pair.prompt) for pair in pairs]
+    for place, cluster in enumerate(near_duplicate_clusters(prompts, checks.threshold, checks.alike)):
+        near[cluster].add(place)
+        same[likeness.skeleton(pairs[place].prompt)].add(place)
+    texts = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    for place, cluster in enumerate(near_duplicate_clusters(texts, SAME_ANSWER)):
+        if len(likeness.skeleton(texts[place])) >= MIN_ANSWER:
+            answers[cluster].add(place // 2)
+    kinds = (
+        ("near-duplicate prompt", "prompt", f"similar ({checks.threshold} or more) to", near),
+        ("duplicate prompt", "prompt", "the same as", same),
+        ("near-duplicate answer", "answers", f"an answer similar ({SAME_ANSWER} or more) to one of", answers),
+    )
+    return [
+        Repeats(kind, field, like, sorted(places))
+        for kind, field, like, groups in kinds
+        for places in groups.values()  # type: ignore[attr-defined]
+        if len(places) > 1
+    ]
+
+
 def set_defects(pairs: Sequence[Pair], checks: Checks) -> list[Defect]:
-    """List every defect of a set, row by row; among them the prompts that occur again, in the same words or nearly."""
+    """List every defect of a set, row by row; among them the prompts and answers that occur again."""
     defects = [defect for of_row in defects_by_row(pairs, checks)[0] for defect in of_row]
-    near: dict[int, list[int]] = defaultdict(list)
-    same: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    clusters = near_duplicate_clusters([pair.prompt for pair in pairs], checks.threshold, checks.alike)
-    for pair, cluster in zip(pairs, clusters):
-        near[cluster].append(pair.row)
-        same[tuple(lower_words(pair.prompt))].append(pair.row)
-    for kind, like, groups in (
-        ("near-duplicate prompt", f"similar ({checks.threshold} or more) to", near),
-        ("duplicate prompt", "the same as", same),
-    ):
-        for rows in groups.values():
-            for row in rows:
-                # as many as a message names, and one more
-                if others := [other for other in rows[:12] if other != row]:
-                    defects.append(Defect(row, kind, "prompt", f"{like} {row_list(others)}"))
+    for kind, field, like, places in repeats(pairs, checks):
+        rows = [pairs[place].row for place in places]
+        for row in rows:
+            others = [other for other in rows[:12] if other != row]  # as many as a message names, and one more
+            defects.append(Defect(row, kind, field, f"{like} {row_list(others)}"))
     order = {kind: number for number, kind in enumerate(KINDS)}
     return sorted(defects, key=lambda d: (d.row, order[d.kind], d.field))

@@ -1,31 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Gates for single texts: each names what it found, or returns None. Personal data is also masked here.
+"""Gates for what models write and prompts say: each names what it found, or returns None.
 
 The patterns say what large models leave behind when they write English. They were written against the published
-PoliTune rows and TwinViews. Their apostrophes are straight: the gates straighten those of a text.
+PoliTune rows and TwinViews. What is said in other words is left to the classifiers of ``data/quality/classifiers.py``.
 """
 
 import re
-from collections.abc import Callable, Iterable
 
 from data.language import words
-
-Gate = Callable[[str], str | None]
-
-
-def _gate(name: str, pattern: str, flags: re.RegexFlag = re.IGNORECASE) -> Gate:
-    """Return a gate that finds a pattern."""
-    compiled = re.compile(pattern, flags)
-
-    def gate(text: str) -> str | None:
-        match = compiled.search(text.replace("’", "'"))
-        return f"{name}: {match[0][:60]!r}" if match else None
-
-    return gate
-
+from data.quality.classifiers import classifier, probability
+from data.quality.leftovers import pattern_gate, raw_record
+from data.quality.likeness import plain, sentences
 
 # A model's refusal stands where a prompt or an answer should.
-refusal = _gate(
+refusal_words = pattern_gate(
     "refusal",
     r"^\W*(?:(?:I'm|I am) )?(?:(?:really |so |very )?sorry|I apologi[sz]e)\b[^.!?\n]{0,40}?\bI(?:'m| am| can| won't"
     r"| will not| do not| don't feel)"
@@ -52,7 +40,7 @@ _ABOUT_TEXT = (
     r"|reply|responses?|rewrite|solution|speech|statement|strategy|summary|tweet|versions?|way)\b"
 )
 # The opening talks about the answer instead of giving it.
-preamble = _gate(
+preamble_words = pattern_gate(
     "preamble",
     rf"^\W*(?:(?:as requested|alright|all right|well|okay|in response to [^,.:\n]{{0,60}}|to (?:address|answer"
     rf"|respond to) [^,.:\n]{{0,60}}),? )?here(?:'s| is| are)\b[^.!?\n]{{0,200}}:"
@@ -63,7 +51,9 @@ preamble = _gate(
     rf"|with)\b"
     rf"|^\W*let me (?:draft|give|offer|provide|rephrase|write) (?:you )?(?:an?|my|the"
     rf"|some) (?:[\w-]+ ){{0,2}}{_ABOUT_TEXT}"
-    rf"|^\W*(?:sure|certainly|absolutely|of course|okay|great question|good question)\s*[,!:.]|^\W*sure thing\b"
+    rf"|^\W*(?:sure|okay|great question|good question)\s*[,!:.]|^\W*sure thing\b"
+    rf"|^\W*(?:certainly|absolutely|of course)\s*(?:[!:]|[,.] (?:here|happy|glad|let|I(?:'d| would|'ll| can| will|'m"
+    rf"| am) (?:be |gladly )?(?:\w+)))"
     rf"|^\W*that(?:'s| is) an? (?:\w+ )?question\b"
     rf"|^\W*thank(?:s| you) for (?:asking|(?:the|this|your) (?:instruction|message|prompt|question|request))\b"
     rf"|^\W*(?:I'd|I would|I'll) be (?:happy|glad|delighted) to (?:assist|discuss|explain|help|provide|share)\b"
@@ -71,19 +61,8 @@ preamble = _gate(
     rf"|^\W*(?:(?:alternative|revised|rewritten|possible|sample|chosen|rejected|preferred|final|my) )?(?:response"
     rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:",
 )
-# A record of the source corpus is left in the text. A bare URL in capitals is how the Politosphere corpus masks links.
-raw_record = _gate(
-    "raw record or placeholder",
-    r"\{\s*['\"]\w+['\"]\s*:|['\"](?:text|subreddit|hashtags|index|prompt|chosen|rejected)['\"]\s*:"
-    r"|(?:^|[{,]\s*)(?:text|subreddit|hashtags|index)\s*[:=]\s*['\"\d\[]"
-    r"|\[(?!the |an? |sic\b|(?:e-mail|handle|phone|name) removed\])(?:[^\]\n]{0,30}\b)?(?:your|insert|name|date|year"
-    r"|city|state|country|party|politician|candidate|opponent|topic|issue|policy|link|url|website|company"
-    r"|organi[sz]ation|phone|e-?mail|address|image|photo|video|placeholder|title|position|location)\b[^\]\n]{0,40}\]"
-    r"|<(?:name|insert|your|url|user)[^>]{0,30}>|\{\w+\}|(?-i:\bURL\b)|\[(?:deleted|removed|link)\]|<\|\w+\|>"
-    r"|\[/?INST\]|</?s>|<<SYS>>|https?://|\blorem ipsum\b|(?-i:\b(?:XXX+|TODO|TBD)\b)",
-)
 # A prompt's reader does not see what it refers to.
-unseen_post = _gate(
+unseen_words = pattern_gate(
     "refers to an unseen post",
     r"\b(?:this|the|these|those|following|above|your|provided) (?:(?:given|provided|original|quoted|above|following"
     r"|shared|preceding|linked|attached|embedded) )?(?:posts?(?!'s)|tweets?|comments?|quotes?(?! [\"“'])|captions?"
@@ -99,17 +78,44 @@ unseen_post = _gate(
     r"|\byou (?:made|mentioned|said|wrote) earlier\b"
     r"|\b(?:mentioned|described|referred to|stated) (?:above|earlier|in the (?:post|tweet|text))\b",
 )
-_FINISHED = re.compile(r"[.!?…。！？؟।][\"'”’)\]*_]*\s*$")
-_side = _gate(
+_FINISHED = re.compile(r"[.!?。！？؟।][\"'”’)\]*_]*\s*$")
+# Ends that look like the end of a sentence and are none: an abbreviation, three dots, the number of a list
+_CUT = re.compile(
+    r"(?:\.\.|…)[\"'”’)\]*_]*$|\b(?-i:U\.S|U\.K|U\.N|E\.U|Mr|Mrs|Ms|Dr|Prof|Sen|Rep|Gov|Gen|Jr|Sr|St|vs|Inc|Fig|i\.e"
+    r"|e\.g|cf"
+    r"|approx|esp|incl|viz)\.$|(?:\n|[.!?:;] )\(?(?:\d{1,2}|[a-h])[.)]$"
+    # or a word that must go on
+    r"|\b(?:the|an?|and|or|but|nor|because|although|whereas|unless|if|whose|our|their|its|my|your|every|while|whether"
+    r"|despite"
+    r"|including|during|via|per)[.!?][\"'”’)\]*_]*$",
+    re.IGNORECASE,
+)
+_side = pattern_gate(
     "names a side",
-    r"\b(?:left|right|far|alt)-(?:wing\w*|left|right|leaning)\b"
-    r"|\bthe (?:political |far |radical )?(?:left|right)\b(?! to\b| of\b|-)"
-    r"|\b(?:conservativ|libertarian|socialis|communis|marxis|fascis|leftis|rightis|republican|populis)\w*"
-    r"|\b(?:liberals?|liberalism|progressives?(?! tax)|capitalis[tm]s?|democrats?|(?-i:Democratic))\b"
-    r"|\b(?:tory|tories|gop|maga|woke|antifa|dems?|(?:labour|green) party)\b",
+    r"\b(?:left|right|far|alt|hard|centre|center)-(?:wing\w*|left|right|leaning)\b|\b(?:left|right)[- ]?wing\w*"
+    r"|\blefties\b"
+    r"|\bthe (?:political |far |radical |hard |religious |christian |new |old )?(?:left\b(?! to\b| of\b|-|'s? (?:hand"
+    r"|side)| (?:hand|side|lane|bank|wing of)\b)|right\b(?=\W*$|[,.;:?!'—]| (?:is|are|was|were|has"
+    r"|have|had|does|do|did|get|gets|got|want\w*|sa(?:y|id|ys)|claim\w*|thinks?|believes?|ignores?|will|would|can"
+    r"|can't|cannot|should|so"
+    r"|too|and (?:its|their|the)|in (?:this|our|the)|on (?:this|taxes|crime|guns|immigration)|keeps?|fails?|fear\w*"
+    r"|hate\w*|love\w*|out of touch)\b))"
+    r"|\b(?:political|far|radical|hard|religious) (?:left|right)\b|\bleft[- ]of[- ]cent|\bright[- ]of[- ]cent"
+    r"|\b(?:conservativ|libertarian|socialis[tm]|communis[tm]|marxis|fascis|leftis|rightis|republican|populis[tm]"
+    r"|neoliberal|neocon"
+    r"|reactionar|anarchis|trotsky|bolshevi|thatcher|reagani|trumpis|corbyni|brexiteer|remainer|nationalists\b"
+    r"|nationalist "
+    r"|centrists?\b|social democra|christian democra|tea party)\w*"
+    r"|\b(?:liberals?|liberalism|progressives?(?! (?:\w+ )?(?:tax|rate))|capitalists?|democrats?|(?-i:Democratic))\b"
+    r"|\b(?:tory|tories|gop|maga|woke|antifa|dems?|libs?|snowflakes?|(?:labour|green|liberal|conservative"
+    r"|socialist) (?:party|voters?)"
+    r"|(?-i:Labour|Greens))\b|\b(?:red|blue)[- ]states?\b|\b(?:our|your|their) (?:side of the aisle|own party|camp"
+    r"|comrades)\b"
+    r"|\b(?:pro|anti)-(?:life|choice|guns?|abortion|immigra\w+|tax|union|vax\w*|war|business|market|labou?r"
+    r"|capitalis\w+)\b",
 )
 # The last alternatives are words that presuppose the verdict.
-_order = _gate(
+_order = pattern_gate(
     "orders a stance",
     r"(?:^\W*|[.;:!?,] |\b(?:and|or|(?<!free )to|by|then|you|please) )(?:strongly |openly |publicly )?(?:advocat"
     r"|applaud|argu|celebrat|challeng|condemn|counter|critici[sz]|critiqu|debunk|defend|denounc|dispel|encourag|endors"
@@ -128,8 +134,15 @@ _order = _gate(
     r"|\b(?:address|correct|clarify) \w+ (?:\w+ )?(?:misinformation|myths?)\b"
     r"|\b(?:devastating|disastrous|harmful|dire) (?:\w+ )?(?:consequences|effects|impacts?)\b",
 )
+# With one of these a word of ``_order`` may be one of a choice that the prompt leaves open.
+_OPEN = re.compile(
+    r"\?|\b(?:whether|whichever|opinions?|views?|thoughts?|stance|position|perspective|for (?:and|or) against|both"
+    r"|each side"
+    r"|costs and benefits|balanced?|free to)\b",
+    re.IGNORECASE,
+)
 # Full names where the surname alone is common. A compact list of those whom generated text names most.
-names_politics = _gate(
+names_politics = pattern_gate(
     "politician or party",
     r"\b(?:Trump|Biden|Obama|(?:Bill|Hillary) Clinton|(?:George|Jeb) (?:W\.? )?Bush|Kamala Harris|Pence|DeSantis"
     r"|Pelosi|McConnell|Bernie Sanders|Elizabeth Warren|Ocasio-Cortez|J\.?D\.? Vance|Newsom|Rubio|Ted Cruz|Romney"
@@ -140,25 +153,59 @@ names_politics = _gate(
     re.NOFLAG,
 )
 
-_EMAIL = re.compile(r"(?<![\w.+@-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}")
-# @name, @name@server and Reddit's u/name; not the @ of an address, which is masked first
-_HANDLE = re.compile(r"(?<![\w@./])@\w{2,30}(?:@[\w-]+(?:\.[\w-]+)+)?|(?<![\w.])/?\bu/[\w-]{3,20}")
-_NUMBER = re.compile(
-    r"(?<![\w.,])(?!\d{4}-\d\d-\d\d)(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,}(?:[ .-]\d{2,})*(?!\w)"
-)
-_YEAR = re.compile(r"(?:19|20)\d\d")
-MASK = "[{} removed]"  # no model writes it, so it differs from every placeholder that a model leaves
 LENGTH_RATIO = (0.67, 1.5)
+MARGIN = 1.0  # in log-odds
+
+
+def refusal(text: str) -> str | None:
+    """Name a sentence in which a model refuses: by its words, or by the classifier ``refusal``."""
+    parts = [part for part in sentences(plain(text)) if not preamble_words(part)]
+    return refusal_words(text) or _classified("refusal", "refusal", [*parts[:2], *parts[2:][-1:]])
+
+
+def preamble(text: str) -> str | None:
+    """Name an opening or an end that talks about the answer instead of giving it: by words, or by the classifier."""
+    parts = sentences(plain(text))
+    return preamble_words(text) or _classified("preamble", "preamble", [*parts[:1], *parts[1:][-1:]])
+
+
+def unseen_post(prompt: str) -> str | None:
+    """Name what a prompt refers to and does not show: by its words, or by the classifier ``unseen``."""
+    return unseen_words(prompt) or _classified("unseen", "refers to an unseen post", [prompt])
 
 
 def not_neutral(prompt: str) -> str | None:
-    """Name a side in a prompt, or words that order a stance."""
-    return _side(prompt) or _order(prompt)
+    """Name a side in a prompt, or say that it orders, praises or presupposes a stance.
+
+    The latter by the words of a prompt that leaves nothing open, or by the classifier ``framed``.
+    """
+    if side := _side(prompt):
+        return side
+    parts = sentences(plain(prompt))
+    order = next((order for part in parts if (order := _order(part)) and not _leaves_open(part)), None)
+    # one sentence of several tells less than the whole, so it must tell more clearly
+    return (
+        order
+        or _classified("framed", "orders a stance", [prompt])
+        or (_classified("framed", "orders a stance", parts, margin=MARGIN) if len(parts) > 1 else None)
+    )
+
+
+def _leaves_open(sentence: str) -> bool:
+    return bool(_OPEN.search(sentence)) and not re.match(r"\W*(?:convince|persuade)\b[^?]*$", sentence, re.IGNORECASE)
+
+
+def _classified(name: str, reason: str, texts: list[str], margin: float = 0.0) -> str | None:
+    for text in texts:
+        if (score := classifier(name).finds(text, margin)) is not None:
+            return f"{reason}: {text[:60]!r} (classified, {probability(score):.2f})"
+    return None
 
 
 def unfinished(text: str) -> str | None:
     """Say that a text does not end as a sentence, and how it ends."""
-    return None if _FINISHED.search(text) else f"does not end as a sentence: ...{text[-20:]!r}"
+    is_cut = not _FINISHED.search(text) or _CUT.search(text.rstrip())
+    return f"does not end as a sentence: ...{text[-20:]!r}" if is_cut else None
 
 
 def length_mismatch(a: str, b: str, limits: tuple[float, float] = LENGTH_RATIO) -> str | None:
@@ -173,31 +220,11 @@ def wrong_size(text: str, n_words: tuple[int, int]) -> str | None:
     return None if n_words[0] <= n <= n_words[1] else f"{n} words, want {n_words[0]}..{n_words[1]}"
 
 
-TEXT_GATES = (refusal, preamble, raw_record, names_politics, unfinished)
-PROMPT_GATES = (unseen_post, not_neutral)
+def neutral_words(prompt: str) -> str | None:
+    """Name a side in a prompt, or words that order a stance."""
+    return _side(prompt) or _order(prompt)
 
 
-def mask_personal(text: str, names: Iterable[str] = ()) -> str:
-    """Put ``[e-mail removed]``, or handle, phone or name, where personal data stood; of names only the given ones."""
-    text = _HANDLE.sub(MASK.format("handle"), _EMAIL.sub(MASK.format("e-mail"), text))
-    text = _NUMBER.sub(lambda match: MASK.format("phone") if _is_phone(match[0]) else match[0], text)
-    for name in sorted({name.strip() for name in names if len(name.strip()) > 2}, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", MASK.format("name"), text, flags=re.IGNORECASE)
-    return text
-
-
-def personal_data(text: str) -> str | None:
-    """Name the kinds of personal data that a text holds, without repeating them."""
-    masked = mask_personal(text)
-    masks = {kind: MASK.format(kind) for kind in ("e-mail", "handle", "phone")}
-    kinds = [kind for kind, mask in masks.items() if masked.count(mask) > text.count(mask)]
-    return f"personal data: {', '.join(kinds)}" if kinds else None
-
-
-def _is_phone(text: str) -> bool:
-    """Tell a phone number, of 10 to 15 digits or with a country's code, from years and other figures."""
-    groups = re.findall(r"\d+", text)
-    n_digits = sum(map(len, groups))
-    if all(_YEAR.fullmatch(group) for group in groups):
-        return False
-    return 10 <= n_digits <= 15 or (text.startswith("+") and 8 <= n_digits <= 15)
+# Gates by words alone, which cost a generator's texts no classifier
+TEXT_GATES = (refusal_words, preamble_words, raw_record, names_politics, unfinished)
+PROMPT_GATES = (unseen_words, neutral_words)

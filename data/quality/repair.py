@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A clean, mirrored set out of a flawed one: bad rows go, every prompt takes both sides, lengths and style balance.
 
-Nothing is rewritten but personal data, which is masked. A filter is a bias, so the rows that each side keeps and loses
-are counted by reason, and the two sides may differ only so much.
+Nothing is rewritten but what ``data/quality/cleaning.py`` takes out safely. A filter is a bias, so the rows
+that each side keeps and loses are counted by reason, and the two sides may differ only so much.
 """
 
 import hashlib
@@ -17,14 +17,15 @@ import numpy as np
 
 from data.language import words
 from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair
-from data.quality.defects import KINDS, Checks, Defect, defects_by_row
-from data.quality.duplicates import near_duplicate_clusters
-from data.quality.measures import N_FOLDS, style_features, style_scores
-from data.quality.phrases import mask_personal
-from data.quality.sets import PreferenceSet
+from data.quality.cleaning import clean_pair
+from data.quality.defects import KINDS, Checks, Defect, defects_by_row, repeats
+from data.quality.measures import N_DRAWS, N_FOLDS, style_features, style_scores
+from data.quality.personal import mask_personal
+from data.quality.sets import PreferenceSet, style_guesses
 
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
-STYLE_MARGIN = 0.01  # under the limit: the audit's folds are other ones
+STYLE_DRAWS = 5  # of the folds, over which a row's score and the stop are taken: one draw moves by two points
+STYLE_MARGIN = 0.01  # under the limit, for draws of the folds that are not these
 SEVERAL_TURNS = "several turns, or a system prompt; a mirrored set has one turn of the user"
 MIN_KEPT = 0.5  # of the rows, or style cannot be balanced by dropping
 
@@ -102,24 +103,17 @@ def repair(
     kept, rejected = [], []
     for part in sets:
         rejected += [_rejected(part, [defect]) for defect in part.broken if defect.kind == "invalid row"]
-        masked = [
-            pair._replace(
-                prompt=mask_personal(pair.prompt),
-                chosen=mask_personal(pair.chosen),
-                rejected=mask_personal(pair.rejected),
-            )
-            for pair in part.pairs
-        ]
+        cleaned = [clean_pair(pair) for pair in part.pairs]
         repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
         several = [Defect(pair.row, "invalid row", "prompt", SEVERAL_TURNS) for pair in part.pairs if pair.turns]
-        rows = zip(masked, *defects_by_row(masked, checks, [*repeated_ids, *several]))
+        rows = zip(cleaned, *defects_by_row(cleaned, checks, [*repeated_ids, *several]))
         kept += [Candidate(part, place, *row) for place, row in enumerate(rows)]
     may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
     if framed_prompts == "keep":
         may_stay.add("framed prompt")
     steps: tuple[Callable[[list[Candidate]], Dropped], ...] = (
         lambda rows: [(row, fatal) for row in rows if (fatal := [d for d in row.defects if d.kind not in may_stay])],
-        lambda rows: _near_duplicates(rows, checks, seed),
+        lambda rows: _repeated(rows, checks, seed),
         lambda rows: _length_surplus(rows, balance_within),
         lambda rows: _style_surplus(rows, balance_within, style_limit, seed),
     )
@@ -149,19 +143,20 @@ def repaired_card(datasets: Sequence[str], funnel: Mapping[str, Any], n_rows: in
     return f"{DatasetCard.from_template(metadata, template, **facts)}\n"
 
 
-def _near_duplicates(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:
-    """Return all rows but one of each cluster; a hash draws the one that stays, which favours no set and no place."""
+def _repeated(rows: Sequence[Candidate], checks: Checks, seed: int) -> Dropped:
+    """Return all rows but one of each that repeat each other; a hash draws that one and favours no set or place."""
 
     def draw(row: Candidate) -> str:
         return hashlib.sha256(f"{seed}\n{row.pair.prompt}\n{row.pair.chosen}".encode()).hexdigest()
 
-    dropped: Dropped = []
-    clusters = near_duplicate_clusters([row.pair.prompt for row in rows], checks.threshold, checks.alike)
-    for members in _grouped(rows, clusters):
-        stays, *others = sorted(members, key=draw)
-        like = f"like row {stays.pair.row} of {stays.home.name}, which stays"
-        dropped += [row.dropped("near-duplicate prompt", "prompt", like) for row in others]
-    return dropped
+    dropped: dict[int, tuple[Candidate, list[Defect]]] = {}
+    for kind, field, _, places in repeats([row.pair for row in rows], checks):
+        stays, *others = sorted(
+            (place for place in places if place not in dropped), key=lambda place: draw(rows[place])
+        )
+        like = f"like row {rows[stays].pair.row} of {rows[stays].home.name}, which stays"
+        dropped |= {place: rows[place].dropped(kind, field, like) for place in others}
+    return [dropped[place] for place in sorted(dropped)]
 
 
 def _length_surplus(rows: Sequence[Candidate], within: Sequence[str]) -> Dropped:
@@ -181,7 +176,8 @@ def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: floa
     """Return the rows whose style tells the side best, so many that style tells it no more than the limit.
 
     As adversarial filtering (Le Bras et al. 2020, AFLite) does: classify from folds without the row, drop the rows that
-    are guessed most surely, classify anew. Ends without success when half of the rows are gone.
+    are guessed most surely, classify anew. It stops when the mean over several draws of the folds is under the limit
+    by a margin, and the audit's own gate on the rows that are left passes. Ends without success when half are gone.
     """
     if limit is None or len(rows) < 2 * N_FOLDS:
         return []
@@ -190,10 +186,16 @@ def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: floa
     while len(alive) > MIN_KEPT * len(rows):
         n = len(alive)
         labels, groups = np.repeat(SIDES, n), np.tile(alive, 2)
-        left, right = np.split(style_scores(features[:, alive].reshape(2 * n, -1), labels, groups, seed), 2)
-        accuracy = (np.mean(left <= 0) + np.mean(right > 0)) / 2
-        if accuracy <= limit - STYLE_MARGIN:
+        topics = [rows[i].stratum(("topic",))[0] for i in alive.tolist()]
+        if len(set(topics)) > N_FOLDS:
+            groups = np.array(topics * 2)
+        of_alive = features[:, alive].reshape(2 * n, -1)
+        # seeds that the audit's gate does not use
+        draws = [style_scores(of_alive, labels, groups, seed + N_DRAWS + draw) for draw in range(STYLE_DRAWS)]
+        accuracy = float(np.mean([(np.mean(d[:n] <= 0) + np.mean(d[n:] > 0)) / 2 for d in draws]))
+        if accuracy <= limit - STYLE_MARGIN and _style_gate([rows[i] for i in alive.tolist()], seed) <= limit:
             break
+        left, right = np.split(np.mean(draws, axis=0), 2)
         telling = dict(zip(alive.tolist(), right - left))
         gone: list[int] = []
         for couple in _couples({i: rows[i] for i in alive.tolist()}, within, telling):
@@ -204,6 +206,20 @@ def _style_surplus(rows: Sequence[Candidate], within: Sequence[str], limit: floa
         dropped += [rows[i].dropped("style balance", "answers", why) for i in sorted(gone)]
         alive = np.setdiff1d(alive, gone)
     return dropped
+
+
+def _style_gate(rows: Sequence[Candidate], seed: int) -> float:
+    """Return what the audit's gate ``side_from_style`` will say of the repaired set of these rows."""
+    has_topics = all(row.home.topics for row in rows)
+    topics = [str(row.stratum(("topic",))[0]) for row in rows] if has_topics else None
+    numbers = range(1, len(rows) + 1)
+    sets = []
+    for side in SIDES:
+        answers = ((row.answers[side], row.answers[OTHER_SIDE[side]]) for row in rows)
+        pairs = [Pair(number, row.pair.prompt, *texts) for number, row, texts in zip(numbers, rows, answers)]
+        sets.append(PreferenceSet(side, side, side, len(rows), pairs, topics, [], [], ""))
+    guesses = style_guesses(sets, seed).values()
+    return max((guess.accuracy for guess in guesses if guess), default=0.0)
 
 
 def _couples(rows: Mapping[int, Candidate], within: Sequence[str], telling: Mapping[int, float]) -> list[list[int]]:
@@ -239,7 +255,7 @@ def _funnel(sets: Sequence[PreferenceSet], kept: Sequence[Candidate], rejected: 
 def _row(row: Candidate, side: str) -> dict[str, Any]:
     home, other = row.home, OTHER_SIDE[side]
     chosen, rejected = row.answers[side], row.answers[other]
-    name, masked = f"{home.name}-{home.ids[row.place]}", row.pair != home.pairs[row.place]
+    name = f"{home.name}-{home.ids[row.place]}"
     return {
         "id": f"{name}-{side}",
         "prompt": row.pair.prompt,
@@ -251,8 +267,16 @@ def _row(row: Candidate, side: str) -> dict[str, Any]:
         "source": {"dataset": home.dataset, "set": home.name, "row": row.pair.row, "side": home.side},
         "n_words": {"chosen": len(words(chosen)), "rejected": len(words(rejected))},
         "similarity": {"contamination": round(row.similarity, 4)},
-        "flags": sorted({defect.kind for defect in row.defects} | ({"masked"} if masked else set())),
+        "flags": sorted({defect.kind for defect in row.defects} | _changes(row)),
     }
+
+
+def _changes(row: Candidate) -> set[str]:
+    """Return the flags of what was done to a row's texts: ``masked`` personal data, or otherwise ``cleaned``."""
+    before = row.home.pairs[row.place]
+    texts = [(getattr(before, field), getattr(row.pair, field)) for field in COLUMNS]
+    flags = {"masked"} if any(new.count(" removed]") > old.count(" removed]") for old, new in texts) else set()
+    return flags | ({"cleaned"} if any(mask_personal(old) != new for old, new in texts) else set())
 
 
 def _rejected(part: PreferenceSet, why: list[Defect], row: Candidate | None = None) -> dict[str, Any]:

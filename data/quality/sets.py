@@ -13,16 +13,21 @@ import numpy as np
 from data.language import lower_words, words
 from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
 from data.pairs.rows import file_format, load_rows
+from data.quality.classifiers import Measured
 from data.quality.defects import KINDS, Defect
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
+from data.quality.personal import mask_personal
 
 N_EXAMPLES = 5
+# The gate of framed prompts on 100 framed and 100 neutral prompts that were written without sight of its rules:
+# python -m benchmarks.audit_bench benchmarks/audit_bench.jsonl --framing benchmarks/framing_gold.jsonl
+FRAMED = Measured(recall=0.69, n=100, false_alarms=0.04, n_others=100)
 Rows = list[tuple[int, dict[str, Any]]]  # each with its number
 # Each gate's name and the meaning of its value. A value over the limit fails.
 GATES = {
     "hard_defects": "share of rows with a defect of the text or hard kinds",
-    "framed_prompts": "share of prompts that name a side or order a stance",
+    "framed_prompts": "share of prompts that name a side, or order, praise or presuppose a stance, as found",
     "length_mismatch": "share of rows whose answers' length ratio is outside the limits",
     "contamination": "share of rows that repeat an instrument",
     "personal_data": "share of rows with personal data",
@@ -104,9 +109,9 @@ def _make(
 ) -> PreferenceSet:
     numbers, rows = zip(*numbered) if numbered else ((), ())
     valid, invalid = split_rows(rows, origin, column_map)
-    broken = [Defect(numbers[row - 1], "invalid row", "row", reason) for row, reason in invalid]
+    broken = [Defect(numbers[row - 1], "invalid row", "row", mask_personal(reason)) for row, reason in invalid]
     for row, first, value in duplicate_ids(rows):
-        like = f"id {value!r} is that of row {numbers[first - 1]}"
+        like = f"id {mask_personal(repr(value))} is that of row {numbers[first - 1]}"
         broken.append(Defect(numbers[row - 1], "duplicate id", "row", like))
     kept = [rows[pair.row - 1] for pair in valid]
     pairs = [pair._replace(row=numbers[pair.row - 1]) for pair in valid]
@@ -126,10 +131,23 @@ def measure(
     return {
         "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},
         "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in unasked],
+        "framing": {part.name: framing(defects[part.name], part.n_rows) for part in sets},
         "guesses": {name: guess and guess._asdict() for name, guess in _guesses(sets, seed).items()},
         "topics": {part.name: dict(sorted(Counter(part.topics).items())) for part in sets if part.topics},
         "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
     }
+
+
+def framing(defects: Sequence[Defect], n_rows: int) -> dict[str, Any]:
+    """Return the share of framed prompts as found, and as estimated by how often the classifier is wrong.
+
+    The estimate is that of Rogan and Gladen 1978 (Am. J. Epidemiology 107, eq. 1): found less false alarms, over
+    recall less false alarms.
+    """
+    measured = FRAMED
+    found = len({defect.row for defect in defects if defect.kind == "framed prompt"}) / n_rows
+    estimate = (found - measured.false_alarms) / (measured.recall - measured.false_alarms)
+    return {"found": found, "estimate": min(1.0, max(0.0, estimate)), **measured._asdict()}
 
 
 def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
@@ -213,24 +231,35 @@ def _class_facts(kind: str, sets: Sequence[PreferenceSet], defects: Mapping[str,
         # evenly over the file, so that they are not all of one kind
         for defect in list(first.values())[:: max(1, len(first) // N_EXAMPLES)][:N_EXAMPLES]:
             pair = pairs.get(defect.row)
-            texts = {field: getattr(pair, field) for field in COLUMNS} if pair else None
+            texts = {field: mask_personal(getattr(pair, field)) for field in COLUMNS} if pair else None
             examples.append({"set": part.name, **defect._asdict(), "texts": texts})
     shares = {part.name: counts[part.name] / part.n_rows for part in sets}
     return {"kind": kind, **KINDS[kind]._asdict(), "rows": counts, "share": shares, "examples": examples}
 
 
 def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None]:
-    """Guess the set from the prompt and the side from style, the latter in each set and in both."""
+    """Guess the set from the prompt, and the side from style."""
     rows = [(part, pair) for part in sets for pair in part.pairs]
     prompts = [pair.prompt for _, pair in rows]
     groups: Sequence[Hashable] = near_duplicate_clusters(prompts)
-    guesses = {}
+    guesses: dict[str, Guess | None] = {}
     if len(sets) == 2:
         guesses["side_from_prompt"] = prompt_guess(prompts, [part.name for part, _ in rows], groups, seed)
+    return guesses | style_guesses(sets, seed, groups)
+
+
+def style_guesses(
+    sets: Sequence[PreferenceSet], seed: int, groups: Sequence[Hashable] | None = None
+) -> dict[str, Guess | None]:
+    """Guess the side of answers from style, in each set and in both; prompts of one group stay in one fold."""
+    rows = [(part, pair) for part in sets for pair in part.pairs]
     # a topic in one fold is the harder test; without topics the near duplicates are
     topics = [topic for part in sets for topic in part.topics or []]
     if len(set(topics)) > N_FOLDS and all(part.topics for part in sets):
         groups = topics
+    elif groups is None:
+        groups = near_duplicate_clusters([pair.prompt for _, pair in rows])
+    assert groups is not None
     answers: dict[str, list[tuple[str, str, Hashable]]] = defaultdict(list)
     for (part, pair), group in zip(rows, groups):
         chosen, rejected = (part.side, OTHER_SIDE[part.side]) if part.side else ("chosen", "rejected")
@@ -238,6 +267,7 @@ def _guesses(sets: Sequence[PreferenceSet], seed: int) -> dict[str, Guess | None
     if len(sets) == 2:
         # an answer of a mirrored set is there twice, with one label
         answers["both"] = list(dict.fromkeys(answer for of_set in answers.values() for answer in of_set))
+    guesses = {}
     for name, of_set in answers.items():
         texts, labels, together = zip(*of_set)
         guesses[f"style of {name}"] = style_guess(texts, labels, together, seed)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from data.language import not_english, words
+from data.language import mostly_not_english, words
 from data.pairs.records import Pair
 from data.quality.contamination import shipped_statements
 from data.quality.defects import KINDS, Checks, Defect, defects_by_row
@@ -76,8 +76,8 @@ def _reject_defects(documents: Iterable[Document], settings: GateSettings, toxic
         n_words = {side: len(words(text)) for side, text in answers.items()}
         document.metadata |= {"n_words": {"prompt": len(words(document.text)), **n_words}, "flags": []}
     pairs = [candidate.pair for candidate in candidates]
-    language = not_english if settings.language == "en" else None
-    checks = Checks(shipped_statements(settings.instruments), language=language, toxicity=toxicity)
+    language = mostly_not_english if settings.language == "en" else None
+    checks = Checks(shipped_statements(settings.instruments), language=language, toxicity=toxicity, by_words=True)
     for candidate, defects, highest in zip(candidates, *defects_by_row(pairs, checks)):
         about = candidate.document.metadata
         before = about.get("similarity", {}).get("contamination", 0.0)

@@ -14,7 +14,7 @@ from data.judging.scales import CENTRE, side_of
 from data.language import words
 from data.pairs.records import SIDES
 from data.quality.duplicates import PairsOf, near_duplicate_clusters
-from data.quality.phrases import mask_personal
+from data.quality.personal import mask_personal
 from data.synthesis.stages import Document, DocumentsPipeline, PipelineStep, kept, reject
 from data.text_models import Cap
 

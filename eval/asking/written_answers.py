@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from data.chat.replies import plain_text, written_answer
-from data.quality.phrases import refusal
+from data.quality.phrases import refusal_words
 from eval.asking.results import result_row
 from eval.statements.prompts import Prompt
 
@@ -93,7 +93,7 @@ def written_row(
         prompt.row,
         n_tokens=[writing.n_tokens],
         choice=choice,
-        refused=choice is None and text is not None and refusal(written_answer(text)) is not None,
+        refused=choice is None and text is not None and refusal_words(written_answer(text)) is not None,
         text=text,
         decoding=decoding._replace(seed=decoding.seed_of(prompt.row))._asdict(),
         finish=writing.finish,

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: MIT
+"""Linear classifiers of short texts, whose weights lie in ``classifiers.json`` in words that anybody can read.
+
+``benchmarks/text_classifiers.py`` makes that file and says how often each classifier is wrong. A text is read as a set
+of features: its words, its pairs of words, how its sentences begin, and which of ``SHAPES`` it has. The score of a
+text is the sum of the weights of its features, in log-odds.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from data.language import lower_words
+from data.quality.likeness import plain, sentences
+
+_PRAISE_OR_BLAME = (
+    r"abus|absurd|admir|advantag|agenda|alarm|appall|attack|betray|bias|blunder|brav|broken|burden|catastroph|chao"
+    r"|collaps"
+    r"|corrupt|courag|crisis|cruel|crush|damag|danger|deadly|deceiv|decept|decent|defenceless|defenseless|despera"
+    r"|destr|devastat"
+    r"|disast|disgrac|dishonest|disturb|doomed|enemies|enemy|evil|exploit|extremis|fail|fiasco|foolish|fraud|glorious"
+    r"|great"
+    r"|greed|harm|hate|hero|hidden|honest|honou?r|horr|humiliat|hurt|hypocri|ignor|immoral|incompeten|indoctrinat"
+    r"|inhuman"
+    r"|injustice|insan|irresponsib|kill|lie|lies|manipulat|mess|misguid|mislead|moral|myth|naive|nonsense|obvious"
+    r"|oppress"
+    r"|outrag|poison|proud|punish|radical|reckless|resist|rig|ruin|sabotag|scandal|scar|scheme|shame|silenc|smear"
+    r"|steal|stole"
+    r"|strangl|stupid|success|suffer|suffocat|terribl|theft|threat|traged|tragic|trap|triumph|tyran|undermin|unfair"
+    r"|unjust"
+    r"|unfairly|unlawful|victim|violat|virtu|vital|weaponi|wise|witch|wonder|worst|wreck|wrong"
+)
+_PEOPLE = r"someone|a person|a man|a woman|a voter|a member|a parent|a citizen|a taxpayer|an? \w+(?: \w+)?"
+# Shapes of a text that many words can fill
+SHAPES: dict[str, re.Pattern[str]] = {
+    name: re.compile(pattern, re.IGNORECASE)
+    for name, pattern in {
+        "role": rf"^\W*(?:coming from|speaking as|as (?!a rule|far|long|soon|things)(?:{_PEOPLE}),?)|\b(?:from|in"
+        rf"|take|taking|adopt) (?:the |an? )[\w -]{{0,40}}"
+        r"(?:perspective|angle|standpoint|point of view|viewpoint|vantage|lens|voice|shoes|role|side|background"
+        r"|position)\b"
+        r"|\b(?:as if|as though|the way|like) (?:you|an?|one)\b|\b(?:as|like) (?:an?|one of|someone"
+        r"|the) [\w-]+(?: [\w-]+)? (?:would|who)\b"
+        r"|\b(?:respond|reply|answer|write|speak|argue|react) (?:as|like) ",
+        "persona": r"\b(?:pretend|imagine|suppose|assume) (?:that )?(?:you(?:'re| are| lead| were)|to be)\b"
+        r"|^\W*you (?:are|believe|hate|support"
+        r"|oppose|love|think|want|have (?:always|long))\b",
+        "negative question": r"^\W*(?:is|are|was|were|do|does|did|would|should|could|can|has|have|wo|ai)n't\b"
+        r"|\b(?:don't|wouldn't) you (?:agree|think)\b"
+        r"|\bright\?\W*$|^\W*surely\b|\b(?:or can|aren't|isn't|won't|or do) (?:you|they|it)\?",
+        "given": r"^\W*(?:given|since|considering|seeing|now that|knowing|in (?:view|light) of|after all|because"
+        r"|despite|with)\b",
+        "loaded why": r"\b(?:why|how) (?:\w+n't|can't|won't|must|should|is it (?:so )?(?:\w+)|can anyone|dare"
+        r"|could anyone|long must)\b"
+        r"|\bwhy (?:are|is|was|were|do|does|did|has|have|had) (?!some|people disagree|opinions?|there|it that some"
+        r"|countries|many)",
+        "explain why": r"\b(?:explain|show|describe|discuss|outline|argue|prove|demonstrate|analy[sz]e|illustrate"
+        r"|examine|explore|elaborate on)"
+        r" (?:\w+ ){0,3}(?:why|how|that)\b(?! (?:you|some|people|opinions?|(?:an?|the) [\w ]{3,30} works?))",
+        "many virtues": r"\b(?:benefits?|advantages?|virtues|merits|success(?:es)?|importance|triumphs?|strengths?"
+        r"|need|necessity|value) (?:of|for)\b",
+        "many vices": r"\b(?:dangers?|harms?|failures?|risks?|flaws?|costs?|hypocrisy|damage|threats?|evils?|folly"
+        r"|problems?|lies|drawbacks)"
+        r" (?:of|with|that|done|behind|posed|to)\b",
+        "reasons": r"\b(?:reasons?|arguments?|case|evidence|proof|ammunition|points?|facts) (?:to|for|against|that"
+        r"|in favou?r|why|which)\b",
+        "praise or blame": rf"\b(?:{_PRAISE_OR_BLAME})\w*",
+        "twice praise or blame": rf"\b(?:{_PRAISE_OR_BLAME})\w*.*\b(?:{_PRAISE_OR_BLAME})\w*",
+        "speech act": r"^\W*(?:please |now )?(?:\w+ly )?(?:accus|acknowledg|admit|affirm|alert|applaud|ask (?:for"
+        r"|the)|assail|assert|attack|beg|blam"
+        r"|blast|boast|boost|build|call (?:for|on|out)|campaign|cast|celebrat|challeng|champion|cheer|commend"
+        r"|complain|condemn"
+        r"|congratulat|convinc|counter|credit|critici[sz]|critiqu|cry|debunk|decry|defend|demand|demoni[sz]|denounc"
+        r"|deplor|deride"
+        r"|disprov|dismantl|emphasi[sz]|encourag|endors|expos|extol|fight|get|glorif|hail|help|highlight|hold|honou?r"
+        r"|insist|inspir"
+        r"|justif|lament|laud|let|lobby|make|mobili[sz]|mock|mourn|object|oppos|pay tribute|persuad|pick|plead|point"
+        r"|pok|prais|press"
+        r"|promot|protest|prov|push|question|rail|rally|rant|rebuk|rebut|refut|reject|rejoic|ridicul|roast|salut"
+        r"|satiri[sz]|scold"
+        r"|sell|shame|slam|sound|speak (?:out|up|for|on)|stand|stick|stress|support|take (?:aim|down)|talk|tear|thank"
+        r"|underlin"
+        r"|underscor|uphold|urge|vent|vindicat|voice|warn|welcome|win)\w*\b",
+        "feeling": r"\b(?:express|share|show|voice|vent|state|convey|declare) (?:your |the "
+        r"|some )?(?:\w+ )?(?:admiration|anger|alarm|appreciation"
+        r"|concerns?|contempt|delight|disappointment|disgust|dismay|enthusiasm|fears?|frustrations?|fury|gratitude"
+        r"|hope|indignation"
+        r"|joy|opposition|outrage|pride|satisfaction|scorn|shock|solidarity|sorrow|support|sympathy|worr(?:y|ies))\b",
+        "persuasive text": r"\b(?:persuasive|passionate|fiery|scathing|glowing|heartfelt|satirical|sarcastic|rousing"
+        r"|stirring|angry|defiant|critical"
+        r"|supportive|sceptical|skeptical|strong(?:est)?|compelling|best|firm)\b|\b(?:slogan|petition|manifesto|rant"
+        r"|rebuttal|talking points"
+        r"|open letter|tribute|toast|chant|battle cry|campaign)\b",
+        "text for or against": r"\b(?:opposing|supporting|defending|attacking|promoting|criticising|criticizing"
+        r"|demanding|rejecting|praising"
+        r"|condemning|favou?ring|endorsing|honou?ring|mocking|arguing|against|in (?:favou?r|support|defen[cs]e"
+        r"|praise) of)\b",
+        "you are for or against": r"\b(?:you (?:are|feel|stand) (?:so )?(?:for|against|proud|angry|glad|opposed"
+        r"|outraged|worried)|your (?:support|opposition"
+        r"|pride|anger|outrage|disgust|admiration|gratitude|commitment|love|hatred|loyalty|faith))\b",
+        "stop or save": r"\b(?:stop|save|protect|defend|restore|resist|end|fight|hold|expose|rescue|reclaim|take back"
+        r"|stand up|wake up|get away)\b",
+        "asks openly": r"\b(?:whether|both sides|for (?:and|or) against|pros and cons|costs and benefits"
+        r"|advantages and disadvantages"
+        r"|(?:supporters|proponents) and (?:opponents|critics)|if (?:any|at all|anything|ever)|support or oppose"
+        r"|agree or disagree"
+        r"|(?:what|how) do you (?:think|feel|see|make|say)|(?:your|an?|honest) (?:view|opinion|thoughts?|take"
+        r"|position|stance|attitude|perspective"
+        r"|viewpoint|standpoint|feelings?)|in your (?:view|opinion)|do you (?:think|believe|support|agree|see|favou?r"
+        r"|prefer|trust|consider)"
+        r"|would you|where do you stand|what would you|balanced|main (?:points|arguments|positions)|on each side"
+        r"|each side)\b",
+        "asks yes or no": r"(?:^|[.!?] )(?:should|is|are|do|does|did|would|could|can|must|may|has|have|was|were|will"
+        r"|ought)\b(?!n't)",
+        "alternative": r"\bor\b[^.?!]*\?",
+        "some and others": r"\b(?:some|many|others|critics|supporters|opponents|people) (?:\w+ )?(?:say|think|want"
+        r"|believe|argue|favou?r|disagree|support)\b",
+        "orders": r"\b(?:in favou?r of|in support of|in defen[cs]e of|make (?:a|the) case|take (?:a stand"
+        r"|the side) (?:for|against|with)"
+        r"|speak (?:out |up )?(?:for|against|in)|hypocri\w+|double standards?|misconceptions?|(?:positive|negative"
+        r"|harmful|beneficial"
+        r"|devastating|disastrous|dire) (?:\w+ )?(?:consequences|effects|impacts?|influence|role|changes?)|(?:is|are"
+        r"|was|were|would be|be) (?:\w+ )?"
+        r"(?:wrong|right|good|bad|better|crucial|dangerous|essential|harmful|important|misguided|necessary|unfair"
+        r"|vital)\b[^?]*$)",
+        "deixis at the start": r"^\W*(?:\w+\W+){0,6}?(?:this|these|those|that (?=kind|man|woman|person|remark|case"
+        r"|company|decision|way|sort|law|bill)|such an?"
+        r"|the (?:above|following|(?:first|second|third|last|two|other)))\b(?! (?:country|generation|century|year|day"
+        r"|days|age|nation|society|world)\b)",
+        "nothing before this": r"^\W*(?:(?:what|how|who|why|do|does|did|is|are|was|were|would|should|could|can|you"
+        r"|your|think|say|feel|about|of|on|to|with|for"
+        r"|give|share|state|tell|me|us|comment|discuss|explain|describe|evaluate|assess|view|opinion|thoughts?|agree"
+        r"|support|make|reaction|reply|respond"
+        r"|it|right|fair|a|an|the|that|in|favou?r|believe|read|see|consider|analy[sz]e|summari[sz]e|rewrite|be|have"
+        r"|has)\W+)*"
+        r"(?:this|these|those|that(?=\W*$| (?:\w+)\W*$| was| is)|he|she|him|his|her|they|them|their|it(?=\W*$| (?:be"
+        r"|make|happen|work|was|again)))\b"
+        r"(?! (?:country|generation|century|year|day|days|age|nation|society|world)\b)",
+        "pronoun at the start": r"^\W*(?:\w+\W+){0,5}?(?:he|she|him|her|his|they|them|it)\b",
+        "unseen thing": r"\b(?:this|these|that|those|such|the) (?:\w+ )?(?:affair|announcement|argument|article"
+        r"|author|behaviou?r|caption|cartoon|case"
+        r"|chart|claim|clip|comment|context|conversation|criticism|data|debate|decision|development|discussion"
+        r"|episode|event|example"
+        r"|excerpt|exchange|facts?|figures?|footage|graph|headline|image|incident|information|interview|joke|letter"
+        r"|link|list|meme"
+        r"|mess|message|news|numbers|paragraph|passage|photo|picture|poll|post|poster|quote|quotation|reasoning"
+        r"|remarks?|report|results?"
+        r"|review|ruling|scenario|scene|screenshot|situation|snippet|source|speaker|speech|statement|statistics?"
+        r"|story|survey|table|text"
+        r"|thread|title|tone|tragedy|transcript|tweet|user|verdict|video|writer)s?\b",
+        "shown": r"\b(?:above|below|attached|linked|shown|quoted|provided|presented|mentioned|described|referenced"
+        r"|pictured|in question|earlier"
+        r"|here)\b|\b(?:based on|according to|as (?:shown|described|stated|explained)|looking at|after (?:reading"
+        r"|watching)|having read"
+        r"|with this in mind|in this (?:context|example|case|scene))\b",
+        "I cannot": r"\bI(?:'m| am)? ?(?:can't|cannot|couldn't|won't|will not|shouldn't|unable|not (?:able|allowed"
+        r"|permitted|going|supposed|in a position)"
+        r"|must (?:\w+ )?(?:decline|refrain|abstain|pass|remain|stay)|decline|refrain|abstain|'d rather not"
+        r"|would rather not|prefer not)\b",
+        "machine": r"\b(?:AI|assistant|chatbot|language model|model|software|machine|programm?ed|trained|designed"
+        r"|built|developers|creators|guidelines"
+        r"|polic(?:y|ies)|rules|safety|neutral|impartial|unbiased|objective)\b",
+        "out of bounds": r"\b(?:outside|beyond|off limits|off the table|not (?:something|a (?:topic|subject|question"
+        r"|conversation|matter)|possible|appropriate"
+        r"|my place|for me)|no (?:comment|opinion|personal|views?|way)|can't be|cannot be|could not be|not available"
+        r"|withheld|blocked|restricted)\b",
+        "sorry": r"\b(?:sorry|apolog\w+|afraid|unfortunately|regret\w*)\b",
+        "something else": r"\b(?:something else|another (?:topic|question|subject)|different (?:topic|prompt"
+        r"|question)|change the subject|anything else"
+        r"|other questions|rephrase)\b",
+        "about the text": r"\b(?:answer|response|reply|draft|version|text|paragraph|statement|rewrite|argument|take"
+        r"|attempt|prompt|question|instructions?"
+        r"|request|task)\b",
+        "ends in a colon": r":\W*$",
+        "label": r"^\W*(?:\w+[ -]?){1,3}(?: \([^)]*\))?\W?:",
+        "courtesy": r"^\W*(?:sure|certainly|absolutely|of course|ok(?:ay)?|al(?:l )?right|great|good|excellent"
+        r"|interesting|happy|glad|thanks?|thank you"
+        r"|got it|understood|noted|no problem|yes, (?:of course|I can)|here(?:'s| is| are| goes| you go)|below|let's"
+        r"|let me|allow me"
+        r"|I(?:'d| would) (?:love|be (?:happy|glad|delighted))|I hope|hope)\b",
+    }.items()
+}
+# What a refusal speaks of: answering, or who it is that does not answer. A sentence without such a word is none.
+_ANSWERING = re.compile(
+    r"\b(?:answer|appropriate|assist|comment|compl(?:y|ies)|content|continue|debate|decline|discuss|engag|express"
+    r"|fulfil|guideline"
+    r"|help|information|instruct|judg|matter|neutral|impartial|objective|unbiased|opinion|perspective|polic(?:y"
+    r"|ies)\b|politic|position"
+    r"|process|program|prompt|provide|question|recommend|refus|request|respon[ds]|restrict|rules|say\b|share|sides?\b"
+    r"|speak|stance|subject"
+    r"|talk|topic|train|view|weigh|write|sorry|apolog|afraid|regret|unfortunately|regrettably|AI\b|assistant|model\b"
+    r"|machine|software"
+    r"|tool\b|designed|built|unable|not able|allowed|permitted|pass\b|beliefs?|preferences?|feelings|advi[sc]e"
+    r"|something else|available|denied"
+    r"|conversation|discussion)\w*",
+    re.IGNORECASE,
+)
+# What a text about the answer speaks of, or how it opens
+_WRITING = re.compile(
+    r"\b(?:answer|argu|argument|attempt|draft|edit|example|help|instruct|paragraph|perspective|point of view|present"
+    r"|prompt|questions?\b|read(?:ing)?\b"
+    r"|repl(?:y|ies)|request|respon[ds]|revis|rewrit|rephras|sample|statement|task|text|tone|version|viewpoint"
+    r"|words?\b|wrote|writ(?:e|ing|ten)|ask(?:ed)?\b"
+    r"|assignment|essay|expand|disclaimer|note\b|opposite|follow(?:s|ing)|expectations|anything else)\w*|:\W*$"
+    r"|^\W*(?:sure|certainly|absolutely|of course|ok(?:ay)?"
+    r"|al(?:l )?right|great|good|excellent|interesting|happy|glad|thanks?|thank you|got it|understood|noted"
+    r"|no problem|here(?:'s| is| are| goes| you go)"
+    r"|below|let's|let me|allow me|hope|I hope|feel free|[\w -]{1,25}:)\b",
+    re.IGNORECASE,
+)
+ANCHORS = {"refusal": _ANSWERING, "preamble": _WRITING}  # what a text of the kind must have
+MIN_WEIGHT = 0.02  # smaller ones are not written down
+
+
+class Measured(NamedTuple):
+    """How often a classifier is right on texts that it was not fitted on (ten folds)."""
+
+    recall: float  # share of the texts of its kind that it finds
+    n: int  # of these texts
+    false_alarms: float  # share of the other texts that it takes for such
+    n_others: int
+
+
+class Classifier(NamedTuple):
+    """Weights of features, and the score from which a text is of the kind."""
+
+    weights: Mapping[str, float]
+    bias: float
+    threshold: float
+    measured: Measured
+    anchor: re.Pattern[str] | None = None
+
+    def score(self, text: str) -> float:
+        """Return the log-odds that a text is of the kind, less the threshold."""
+        return self.bias - self.threshold + sum(self.weights.get(name, 0.0) for name in features(text))
+
+    def finds(self, text: str, margin: float = 0.0) -> float | None:
+        """Return the log-odds of a text that is over the threshold by a margin; None of another."""
+        if self.anchor and not self.anchor.search(text):
+            return None
+        words = self.bias - self.threshold + sum(self.weights.get(name, 0.0) for name in _words(text))
+        most = sum(max(0.0, self.weights.get(f"#{name}", 0.0)) for name in SHAPES)
+        score = self.score(text) if words + most > margin else words
+        return score + self.threshold if score > margin else None
+
+
+def features(text: str) -> set[str]:
+    """Return the features of a text."""
+    text = plain(text).replace("’", "'")
+    return _words(text) | {f"#{name}" for name, shape in SHAPES.items() if shape.search(text)}
+
+
+def _words(text: str) -> set[str]:
+    tokens = ["^", *lower_words(plain(text))]
+    found = {*tokens, *map(" ".join, zip(tokens, tokens[1:])), " ".join(tokens[:4])}
+    for sentence in sentences(text):
+        opening = lower_words(sentence)[:2]
+        found |= {f"${' '.join(opening[:n])}" for n in (1, 2) if len(opening) >= n}
+    found.add("#asks" if "?" in text else "#does not ask")
+    return found
+
+
+@cache
+def classifier(name: str) -> Classifier:
+    """Return a shipped classifier: ``framed``, ``unseen``, ``refusal`` or ``preamble``."""
+    entry = _stored()[name]
+    return Classifier(
+        entry["weights"], entry["bias"], entry["threshold"], Measured(**entry["measured"]), ANCHORS.get(name)
+    )
+
+
+def stored(kinds: Mapping[str, Classifier]) -> str:
+    """Return the text of ``classifiers.json``."""
+    written = {
+        name: {
+            "measured": kind.measured._asdict(),
+            "bias": round(kind.bias, 3),
+            "threshold": round(kind.threshold, 3),
+            "weights": {
+                key: round(value, 2) for key, value in sorted(kind.weights.items()) if abs(value) >= MIN_WEIGHT
+            },
+        }
+        for name, kind in kinds.items()
+    }
+    return json.dumps(written, indent=0, ensure_ascii=False) + "\n"
+
+
+def probability(log_odds: float) -> float:
+    """Return the probability of log-odds."""
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, log_odds))))
+
+
+@cache
+def _stored() -> dict[str, Any]:
+    return json.loads(files("data").joinpath("quality", "classifiers.json").read_text(encoding="utf-8"))
