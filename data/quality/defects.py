@@ -124,10 +124,11 @@ def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
     reasons += [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
     reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in prompt_gates.items()]
     prompt, *answers = texts.values()
-    for field, answer in zip(COLUMNS[1:], answers):
-        reasons += [(kind, field, gate(prompt, answer)) for kind, gate in ANSWER_GATES.items()]
-        reasons.append(("repetition", field, None if checks.by_words else likeness.repetition(answer)))
-    reasons.append(("equal answers", "answers", likeness.equal_answers(answers[0], answers[1])))
+    if not checks.by_words:
+        for field, answer in zip(COLUMNS[1:], answers):
+            reasons += [(kind, field, gate(prompt, answer)) for kind, gate in ANSWER_GATES.items()]
+            reasons.append(("repetition", field, likeness.repetition(answer)))
+        reasons.append(("equal answers", "answers", likeness.equal_answers(answers[0], answers[1])))
     reasons.append(("length ratio above 2", "answers", phrases.length_mismatch(answers[0], answers[1], (0.5, 2.0))))
     # both ways round: a mirrored row is read both ways, and 1 / 1.5 is under .67
     mismatch = (phrases.length_mismatch(a, b, checks.length_ratio) for a, b in (answers, answers[::-1]))

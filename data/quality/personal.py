@@ -60,4 +60,4 @@ def _is_phone(match: re.Match[str]) -> bool:
         return False
     if n_digits >= 10 or (match[0].startswith("+") and n_digits >= 8) or match[0].startswith("555-"):
         return n_digits >= 7
-    return n_digits >= 6 and bool(_CALL.search(match.string[: match.start()]))
+    return n_digits >= 7 and bool(_CALL.search(match.string[: match.start()]))
