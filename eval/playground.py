@@ -31,6 +31,7 @@ from eval.play.turns import Event, Request, Turns
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
+from finetune.models import BROUGHT, complete_model
 
 # Finished answers that can still be saved; they lie in memory alone.
 N_KEPT = 64
@@ -152,6 +153,7 @@ def _json(status: HTTPStatus, value: Record) -> Reply:
 
 def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     """Load everything and take the port; the stack closes both."""
+    complete_model(cfg)
     check_place(cfg)
     for key in ("max_requests", "max_tokens_per_forward", "top_k"):
         if cfg[key] is not None and cfg[key] < 1:
@@ -179,7 +181,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
 @entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/playground.yaml for the keys."""
-    cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
+    cfg = check_config(cfg, REQUIRED, OPTIONAL, nullable=BROUGHT)
     with ExitStack() as stack:
         server = build_server(cfg, stack)
         log.info(f"open {server.url} in a browser, end with Ctrl-C")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A judge in memory: a torchtune model that is asked for a label and read by the log-probability of each."""
+"""A judge in memory: a model that is asked for a label and read by the log-probability of each."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import training, utils
 from torchtune.data import Message
-from torchtune.modules import TransformerDecoder
 
 from data.judging.judges import Judge, Judgement, Text, make_judge
 from data.judging.scales import load_scale
@@ -16,13 +15,15 @@ from data.recipe.config import check_config
 from eval.asking.questions import Question, answer_tokens, continuation
 from eval.asking.respond import answer_questions, load_base, load_tokenizer
 from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
+from finetune.models import BROUGHT, base_folder, complete_model
+from finetune.tree.logprobs import Decoder
 
 
 def resident_judge(
     name: str,
     model: DictConfig,
-    tokenizer: DictConfig,
-    checkpointer: DictConfig,
+    tokenizer: DictConfig | None = None,
+    checkpointer: DictConfig | None = None,
     scale: str = "stance",
     instruction: str | None = None,
     validation: str | None = None,
@@ -30,23 +31,24 @@ def resident_judge(
     dtype: str = "fp32",
     max_tokens_per_forward: int = 2000,
 ) -> Judge:
-    """Build a judge that is a torchtune model in memory: the likeliest label, its end of turn included, is its answer.
+    """Build a judge that is a model in memory: the likeliest label, its end of turn included, is its answer.
 
     It loads when it is first asked. Nothing is generated, so nothing can be misread; whether the likeliest label is
     any good is what a validation says.
 
     ``model`` is the plain base, without LoRA, ``checkpointer`` has its weights, and ``tokenizer`` is
-    ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``. ``device`` and ``dtype`` are as in the
+    ``finetune.tokenizers.hf_chat_tokenizer`` or one with ``prompt_tokens``; ``finetune.models.causal_lm`` needs neither
+    of them. ``device`` and ``dtype`` are as in the
     recipes; ``max_tokens_per_forward``, the merged tokens of one forward, changes memory and speed alone. The other
     arguments are as for :func:`eval.judges.chat_judge`.
     """
     judge_scale = load_scale(scale, instruction)
     parts = OmegaConf.create({"model": model, "tokenizer": tokenizer, "checkpointer": checkpointer})
-    check_config(parts, set(parts), {})
-    weights = parts.checkpointer.checkpoint_dir
+    parts = complete_model(check_config(parts, set(parts), {}, nullable=BROUGHT))
+    weights = str(base_folder(parts))
 
     @cache
-    def load() -> tuple[TransformerDecoder, Any]:
+    def load() -> tuple[Decoder, Any]:
         torch_device = utils.get_device(device=device)
         torch_dtype = training.get_dtype(dtype, device=torch_device)
         return load_base(parts, torch_device, torch_dtype).requires_grad_(False), load_tokenizer(parts)

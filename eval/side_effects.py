@@ -30,6 +30,7 @@ from eval.asking.written_answers import Decoding
 from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
 from finetune.adapters.folders import read_adapters
+from finetune.models import BROUGHT, base_folder, complete_model
 
 log = utils.get_logger("INFO")
 
@@ -60,6 +61,7 @@ class SideEffectsRecipe:
     """Ask, score, write. What can be refused without the model's weights is refused before they load."""
 
     def __init__(self, cfg: DictConfig) -> None:
+        complete_model(cfg)
         check_place(cfg)
         self._cfg, self._output_dir = cfg, Path(cfg.output_dir)
         self._device = utils.get_device(device=cfg.device)
@@ -184,9 +186,7 @@ def run_tasks(
         missing = [row for row in task_rows(cfg, [name]) if not is_known([row])]
         if not missing:
             continue
-        model = HFLM(
-            cfg.checkpointer.checkpoint_dir, peft=folder, dtype=dtype, device=cfg.device, batch_size=cfg.task_batch_size
-        )
+        model = HFLM(str(base_folder(cfg)), peft=folder, dtype=dtype, device=cfg.device, batch_size=cfg.task_batch_size)
         for row in missing:
             results = simple_evaluate(model=model, tasks=[row["item"]], task_manager=manager, **settings)
             yield [row | {"version": results["versions"].get(row["item"]), "results": _scores(results)}]
@@ -234,7 +234,7 @@ def _finite(x: Any) -> float | None:
 @entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/side_effects.yaml for the keys."""
-    recipe = SideEffectsRecipe(check_config(cfg, REQUIRED, OPTIONAL, components={"toxicity"}))
+    recipe = SideEffectsRecipe(check_config(cfg, REQUIRED, OPTIONAL, {"toxicity"}, BROUGHT))
     recipe.setup()
     recipe.evaluate()
 

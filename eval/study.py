@@ -33,6 +33,7 @@ from eval.pages.study import AskedModel, Cost, describe_results, total_cost
 from eval.scores.places import Place, study_place
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
+from finetune.models import BROUGHT, brings_weights, complete_model
 from finetune.run import settings as dpo_settings
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import PROGRESS_FILE
@@ -246,7 +247,9 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
         changes = _merge(changes, dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))))
         merged = _merge(OmegaConf.load(path), changes)
         try:
-            whole = check_config(merged, dpo_settings.REQUIRED, dpo_settings.OPTIONAL, dpo_settings.COMPONENTS)
+            whole = complete_model(
+                check_config(merged, dpo_settings.REQUIRED, dpo_settings.OPTIONAL, dpo_settings.COMPONENTS, BROUGHT)
+            )
             dpo_settings.check_settings(whole)
         except ValueError as error:
             raise ValueError(f"{path} with what the study changes for {model}, {name}: {error}") from error
@@ -256,13 +259,17 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
     evaluation = _merge(OmegaConf.load(path), changes)
     evaluation.adapters = {run.name: str(run.adapter) for run in runs}
     evaluation.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
-    if evaluation.get("checkpointer"):  # the base that was tuned, and no other
-        trained = runs[0].cfg.checkpointer
-        if other := [run.name for run in runs if any(run.cfg.checkpointer[key] != trained[key] for key in BASE_KEYS)]:
+    if evaluation.get("model"):  # the base that was tuned, and no other
+        trained = _base(runs[0].cfg)
+        if other := [run.name for run in runs if _base(run.cfg) != trained]:
             raise ValueError(f"{model}: {other} tune another base than {runs[0].name}; make it one more of models")
-        evaluation.checkpointer.update({key: trained[key] for key in BASE_KEYS})
+        if brings_weights(runs[0].cfg.model):
+            evaluation.model = trained
+            evaluation.tokenizer = evaluation.checkpointer = None
+        elif evaluation.get("checkpointer"):
+            evaluation.checkpointer.update(trained)
     try:
-        evaluation = check_config(evaluation, political_compass.REQUIRED, political_compass.OPTIONAL)
+        evaluation = complete_model(check_config(evaluation, political_compass.REQUIRED, political_compass.OPTIONAL))
     except ValueError as error:
         raise ValueError(f"{path} with what the study changes for {model}: {error}") from error
     return ModelPlan(model, runs, evaluation)
@@ -290,6 +297,13 @@ def check_questions(plan: ModelPlan) -> None:
     bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
     bank = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
     plan_interview(cfg, bank, load_templates(cfg.templates or bank.language))
+
+
+def _base(cfg: DictConfig) -> dict[str, Any]:
+    """Return what says which base a training tunes."""
+    if brings_weights(cfg.model):
+        return {key: cfg.model[key] for key in ("_component_", "path")}
+    return {key: cfg.checkpointer[key] for key in BASE_KEYS}
 
 
 def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) -> tuple[str, DictConfig]:

@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
@@ -28,15 +27,16 @@ from tqdm import tqdm
 
 from data.recipe.config import check_config, check_place, component, entry_point
 from finetune.adapters.cards import write_card
-from finetune.adapters.folders import write_adapter
-from finetune.models import base_folder, context_length
+from finetune.adapters.saving import write_adapter, write_peft_adapter
+from finetune.causal.decoder import CausalLM
+from finetune.models import BROUGHT, base_folder, complete_model, context_length
+from finetune.run.bases import Base, CausalBase, TorchtuneBase
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
 from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
-from finetune.run.policy import Policy, build_policy, check_builder, load_weights
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
-from finetune.run.reference_cache import ReferenceCache, hash_base
+from finetune.run.reference_cache import ReferenceCache
 from finetune.run.settings import COMPONENTS, OPTIONAL, REQUIRED, check_loss, check_settings, next_command
 
 log = utils.get_logger("INFO")
@@ -49,7 +49,7 @@ class DPORecipe(FTRecipeInterface):
     """Preference-tune the LoRA adapters of a frozen base, by a config that passed ``check_config``."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._cfg = cfg
+        self._cfg = complete_model(cfg)
         check_settings(cfg)
         check_place(cfg)
         self._device = utils.get_device(device=cfg.device)
@@ -82,13 +82,12 @@ class DPORecipe(FTRecipeInterface):
         check_loss(loss_fn)
         # Data first: a wrong file is found before gigabytes of weights are read.
         self._setup_data(cfg, per_token=getattr(loss_fn, "length_normalized", False))
-        policy, fresh = build_policy(cfg.model, self._dtype, self.seed, cfg.enable_activation_checkpointing)
-        check_builder(policy.decoder, cfg.checkpointer.checkpoint_dir)
-        self._checkpointer = config.instantiate(
-            cfg.checkpointer, output_dir=str(self._checkpoints.staging), should_load_recipe_state=False
-        )
-        base = self._checkpointer.load_checkpoint()[training.MODEL_KEY]  # mapped from disk, read as it is used
-        self._base_hash = self._processes.from_first(self._hash_base(base) if self._processes.first else "")
+        if cfg.checkpointer is None:
+            base: Base = CausalBase(cfg, self._dtype, self.seed, self._processes)
+        else:
+            base = TorchtuneBase(cfg, self._dtype, self.seed, self._processes, str(self._checkpoints.staging))
+        self._checkpointer = base.checkpointer
+        self._base_hash = self._processes.from_first(base.hash() if self._processes.first else "")
         resumed = None
         if self._newest is not None:
             # a run whose learning rates do not depend on its length may be made longer
@@ -96,8 +95,10 @@ class DPORecipe(FTRecipeInterface):
             resumed = self._checkpoints.load(self._newest, self._identity(), ignored)
         elif cfg.resume_from_checkpoint:
             log.warning(f"no complete checkpoint in {cfg.output_dir}: starting from the beginning")
-        self._policy = self._load_policy(policy, base, resumed[training.ADAPTER_KEY] if resumed else fresh)
+        self._policy = base.load(resumed[training.ADAPTER_KEY] if resumed else base.fresh)
         del base
+        if cfg.compile:
+            self._policy.compile_layers()
         self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
         self._lr_scheduler = self._setup_lr_scheduler(cfg) if cfg.lr_scheduler is not None else None
@@ -162,13 +163,11 @@ class DPORecipe(FTRecipeInterface):
             )
             self._probe = config.instantiate(cfg.probe, run)
 
-    def _hash_base(self, base: dict[str, Tensor]) -> str:
-        builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
-        return hash_base(base, {**builder, "dtype": str(self._dtype), "device": self._device.type})
-
     def _identity(self) -> dict[str, Any]:
         """Return what must not change between a run and its continuation. The number of devices may."""
         cfg = plain(self._cfg)
+        if self._checkpointer is None:
+            del cfg["model"]["path"]  # folders move; the hash of the base says which it is
         return {
             **{name: cfg[name] for name in DECIDING},
             "base": self._base_hash,
@@ -180,13 +179,6 @@ class DPORecipe(FTRecipeInterface):
             "shuffle": bool(cfg["shuffle"]),
             "dtype": str(self._dtype),
         }
-
-    def _load_policy(self, policy: Policy, base: dict[str, Tensor], adapter: dict[str, Tensor]) -> Policy:
-        self._processes.shard(policy)
-        load_weights(policy, base, adapter, self._device)
-        if self._cfg.compile:
-            policy.compile_layers()
-        return policy
 
     def _setup_lr_scheduler(self, cfg: DictConfig) -> LRScheduler:
         if not _is_planned(cfg.lr_scheduler):
@@ -219,11 +211,17 @@ class DPORecipe(FTRecipeInterface):
             "step": 0 if epoch_done else step,
         }
         state = {"expected": self._identity(), **self._state.capture(), **position}
+        decoder = self._policy.decoder
+        if isinstance(decoder, CausalLM):
+            state[training.ADAPTER_KEY] = adapter
 
         def write(staging: Path) -> Path:
             folder = staging / f"epoch_{epoch}"
-            write_adapter(self._checkpointer, cfg, folder, adapter, model)
-            write_card(folder, cfg, self._batches.describe(), self.global_step)
+            if isinstance(decoder, CausalLM):
+                write_peft_adapter(decoder, folder, adapter)
+            else:
+                write_adapter(self._checkpointer, cfg, folder, adapter, model)
+            write_card(folder, cfg, base_folder(cfg), self._batches.describe(), self.global_step)
             return folder
 
         if not self._processes.first:
@@ -342,7 +340,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 @entry_point
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
-    cfg = check_config(cfg, REQUIRED, OPTIONAL, components=COMPONENTS)
+    cfg = check_config(cfg, REQUIRED, OPTIONAL, COMPONENTS, BROUGHT)
     recipe = DPORecipe(cfg)
     try:
         recipe.setup(cfg)

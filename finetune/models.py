@@ -25,6 +25,8 @@ from finetune.causal.decoder import CausalLM
 from finetune.causal.folder import find_folder, read_folder, same_tokenizer
 from finetune.causal.loading import load_decoder
 
+# Keys of a config that causal_lm makes needless.
+BROUGHT = ("tokenizer", "checkpointer")
 SMOLLM2_135M = {
     "vocab_size": 49152,
     "num_layers": 30,
@@ -121,7 +123,8 @@ def causal_lm(
             "use_dora": use_dora,
             "use_rslora": use_rslora,
         }
-    return load_decoder(find_folder(path), lora)
+    folder = find_folder(path)
+    return load_decoder(folder, lora, str(folder.resolve()) if Path(path).is_dir() else path)
 
 
 def brings_weights(cfg_model: DictConfig | None) -> bool:
@@ -130,7 +133,7 @@ def brings_weights(cfg_model: DictConfig | None) -> bool:
 
 
 def complete_model(cfg: DictConfig) -> DictConfig:
-    """Fill in what a config need not say of its model, or say what is missing.
+    """Fill in what a config need not say of its model, in place, or say what is missing.
 
     Raises:
         ValueError: If a key is missing beside ``model``, or does not belong to it.
@@ -139,7 +142,7 @@ def complete_model(cfg: DictConfig) -> DictConfig:
     if cfg.model is None:
         return cfg
     if not brings_weights(cfg.model):
-        if missing := [key for key in ("tokenizer", "checkpointer") if cfg[key] is None]:
+        if missing := [key for key in BROUGHT if cfg[key] is None]:
             raise ValueError(f"{' and '.join(missing)} missing; only finetune.models.causal_lm brings its own")
         return cfg
     if cfg.checkpointer is not None:

@@ -29,7 +29,7 @@ def write(tmp_path):
                 "loss": {"_component_": "torchtune.rlhf.loss.DPOLoss", "beta": 0.1},
             }
         )
-        write_card(folder, cfg, "3 pairs from rows.jsonl (BLAKE2b of their token ids 12ab)", 7)
+        write_card(folder, cfg, checkpoint_dir, "3 pairs from rows.jsonl (BLAKE2b of their token ids 12ab)", 7)
         return ModelCard.load(folder / "README.md")
 
     return run

@@ -129,7 +129,11 @@ def component(node: DictConfig | str) -> Callable[..., Any]:
 
 
 def check_config(
-    cfg: DictConfig, required: Collection[str], optional: Mapping[str, Any], components: Collection[str] = ()
+    cfg: DictConfig,
+    required: Collection[str],
+    optional: Mapping[str, Any],
+    components: Collection[str] = (),
+    nullable: Collection[str] = (),
 ) -> DictConfig:
     """Return a new config with optional keys filled in, or refuse it with a ValueError that lists every problem.
 
@@ -138,6 +142,7 @@ def check_config(
         required: Top-level keys that must be there.
         optional: Top-level keys that may be left out, with the value that they then have.
         components: Those of ``optional`` that name a component.
+        nullable: Those of ``required`` that may be left out or null, where another key says all that they would.
 
     Raises:
         ValueError: If keys are unknown or missing, a value is of another type than the key's default or out of range,
@@ -148,7 +153,7 @@ def check_config(
     for key in map(str, list(cfg)):
         # torchtune reads key=null, where the YAML has a component, as a component without a path
         if isinstance(cfg._get_node(key), DictConfig) and cfg[key].get("_component_", "") is None:
-            if key in required:
+            if key in required and key not in nullable:
                 del cfg[key]
             else:
                 cfg[key] = None
@@ -158,7 +163,7 @@ def check_config(
     problems = [f"unknown key `{k}`{hint if 'mean' in hint else ''}" for k, hint in unknown.items()]
     if others := [hint for hint in unknown.values() if "mean" not in hint]:
         problems[list(unknown.values()).index(others[-1])] += others[-1]  # what is known stands there once
-    problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg))]
+    problems += [f"missing key `{k}`" for k in sorted(set(required) - set(cfg) - set(nullable))]
     for key in map(str, cfg):
         if OmegaConf.is_missing(cfg, key):
             problems.append(f"`{key}` has no value (???); give it on the command line: {key}=…")
@@ -175,6 +180,7 @@ def check_config(
         raise ValueError("the config was refused:\n  - " + "\n  - ".join(problems))
     filled = DictConfig(dict(optional))
     filled.merge_with(cfg)
+    filled.update({key: None for key in nullable if key not in cfg})
     return filled
 
 

@@ -38,18 +38,17 @@ class Measured(NamedTuple):
     name: str
 
 
-def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
+def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int) -> None:
     """Write ``README.md`` into the adapter folder of a training run, over the base model's own.
 
-    ``data`` is one line about the data: how much from where, with a hash.
+    ``base`` is the base model's folder; ``data`` is one line about the data: how much from where, with a hash.
     """
     settings = json.loads((folder / "adapter_config.json").read_text())
-    checkpoint_dir = Path(cfg.checkpointer.checkpoint_dir)
     dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
     sources = {str(source) for source in _values(dataset, "source")}
-    readme = _read(checkpoint_dir / "README.md")
+    readme = _read(base / "README.md")
     training = {
-        "base_folder": str(checkpoint_dir),
+        "base_folder": str(base),
         "made_by": MAKES_PACKAGED if PACKAGED in readme.text else None,
         "dataset": ", ".join(_values(dataset, "_component_")),
         "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
@@ -60,7 +59,7 @@ def write_card(folder: Path, cfg: DictConfig, data: str, steps: int) -> None:
     }
     _write(
         folder,
-        settings.get("base_model_name_or_path") or str(checkpoint_dir),
+        settings.get("base_model_name_or_path") or str(base),
         licences=[readme.data.license],
         datasets={source for source in sources if source.count("/") == 1},  # those of the Hub
         title=Path(cfg.output_dir).name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Folders of PEFT adapters: how they are written and read, their fingerprints, and the ``adapters`` of a config.
+"""Folders of PEFT adapters: how they are read, their fingerprints, and the ``adapters`` of a config.
 
 ::
 
@@ -21,12 +21,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
 from peft import LoraConfig
 from safetensors import safe_open
-from torch import Tensor
-from torchtune import training, utils
-from torchtune.modules.peft import get_lora_module_names, get_merged_lora_ckpt
+from torchtune import utils
 
 from finetune.adapters.tensors import check_tensors
 from finetune.run.checkpoints import PROGRESS_FILE, read_progress
@@ -68,53 +65,6 @@ SETTINGS = ("adapter_config.json", "config.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
 
 Weights = dict[str, float]
-
-
-def write_adapter(
-    checkpointer: training.FullModelHFCheckpointer,
-    cfg: DictConfig,
-    folder: Path,
-    adapter: Mapping[str, Tensor],
-    model: Mapping[str, Tensor] | None,
-) -> None:
-    """Let a run's checkpointer write its adapter into ``epoch_N``, and complete the adapter's config.
-
-    Tensors are on the CPU under torchtune's names. ``model`` is all weights, base and adapter, to be merged and written
-    too; None writes the adapter alone.
-    """
-    lora = cfg.model
-    checkpoint = {
-        training.ADAPTER_KEY: dict(adapter),
-        training.ADAPTER_CONFIG: {
-            "r": lora.lora_rank,
-            "lora_alpha": lora.lora_alpha,
-            "target_modules": get_lora_module_names(
-                list(lora.lora_attn_modules),
-                lora.get("apply_lora_to_mlp", False),
-                lora.get("apply_lora_to_output", False),
-            ),
-            "peft_type": "LORA",
-        },
-    }
-    if model is not None:
-        checkpoint[training.MODEL_KEY] = get_merged_lora_ckpt(dict(model), rank=lora.lora_rank, alpha=lora.lora_alpha)
-    epoch = int(folder.name.removeprefix("epoch_"))
-    checkpointer.save_checkpoint(checkpoint, epoch=epoch, adapter_only=model is None)
-    if model is None:  # transformers would take a folder with the base's config for a whole model without weights
-        (folder / "config.json").unlink(missing_ok=True)
-    base = {"sha256": fingerprint(cfg.checkpointer.checkpoint_dir)}
-    (folder / BASE_FILE).write_text(json.dumps(base) + "\n")
-    # torchtune 0.6.1 leaves out what peft, vLLM and others expect
-    path = folder / "adapter_config.json"
-    settings = json.loads(path.read_text())
-    settings.setdefault("base_model_name_or_path", str(Path(cfg.checkpointer.checkpoint_dir).resolve()))
-    settings |= {
-        "task_type": "CAUSAL_LM",
-        "lora_dropout": lora.get("lora_dropout", 0.0),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def read_adapter_config(folder: str | Path) -> LoraConfig:

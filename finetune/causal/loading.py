@@ -15,11 +15,11 @@ from finetune.causal.folder import read_folder
 ADAPTER = "default"  # the name of the adapter that is tuned, as in peft
 
 
-def load_decoder(folder: Path, lora: Mapping[str, Any] | None = None) -> CausalLM:
+def load_decoder(folder: Path, lora: Mapping[str, Any] | None = None, name: str | None = None) -> CausalLM:
     """Load a folder's decoder in torch's default dtype and on its default device; on ``meta`` without weights.
 
     ``lora`` is fields of peft's ``LoraConfig``. Its first weights come from torch's generator of the CPU, on whatever
-    device.
+    device. ``name`` is what the adapter's config calls its base.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`finetune.causal.folder.read_folder`.
@@ -32,7 +32,7 @@ def load_decoder(folder: Path, lora: Mapping[str, Any] | None = None) -> CausalL
         model = _with_weights(folder, dtype)
     model.requires_grad_(False)
     if lora is not None:
-        settings = LoraConfig(**lora, task_type="CAUSAL_LM", base_model_name_or_path=str(folder))
+        settings = LoraConfig(**lora, task_type="CAUSAL_LM", base_model_name_or_path=name or str(folder))
         try:
             inject_adapter_in_model(settings, model, ADAPTER)
         except ValueError as error:  # a target that no layer has; a layer that peft cannot adapt

@@ -156,7 +156,10 @@ class RunCheckpoints:
         """
         try:
             state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-            adapter = torch.load(folder / "adapter_model.pt", map_location="cpu", weights_only=True)
+            # that of a transformers decoder is in the state, under the names that it has in training
+            adapter = state.pop(training.ADAPTER_KEY, None)
+            if adapter is None:
+                adapter = torch.load(folder / "adapter_model.pt", map_location="cpu", weights_only=True)
             saved = state["expected"]
         except Exception as error:  # torch.load raises many kinds
             raise ValueError(

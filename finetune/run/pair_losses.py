@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torchtune import training
-from torchtune.modules.peft import disable_adapter
 from tqdm import tqdm
 
 from finetune.run.batches import Pair
@@ -144,7 +143,7 @@ class PairLosses:
         if missing:
             self._policy.eval()
             bar = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
-            with disable_adapter(self._policy), bar:
+            with self._policy.without_adapters(), bar:
                 # one pair a forward, so that a value never depends on the other pairs of the step
                 for turn in self._processes.turns(missing):
                     chosen, rejected = self._score([pairs[turn.piece]]).log_probs.tolist()

@@ -7,6 +7,7 @@ there is one copy of them, and a model needs no more memory to load than to hold
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune import config, modules, training
-from torchtune.modules.peft import LoRALinear, get_adapter_params, set_trainable_params
+from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_params, set_trainable_params
 from transformers import AutoConfig
 
 from finetune.tree.attention import block_mask, can_attend, cut_tree
 from finetune.tree.layers import use_fast_layers
-from finetune.tree.logprobs import answer_logprobs
+from finetune.tree.logprobs import Decoder, TreeDecoder, answer_logprobs
 from finetune.tree.prefix_tree import PrefixTree
 
 
 class Policy(nn.Module):
     """A decoder with LoRA as one module whose call scores a tree, so that FSDP's hooks surround all of it."""
 
-    def __init__(self, decoder: modules.TransformerDecoder) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder: Any = decoder
         attention = [m for m in decoder.modules() if isinstance(m, modules.MultiHeadAttention)]
         # attention along the tree's branches, where that is faster
         self.along_branches = all(map(can_attend, attention))
@@ -41,10 +42,14 @@ class Policy(nn.Module):
         training.compile_model(self.decoder)
         self.along_branches = False
 
+    def without_adapters(self) -> AbstractContextManager[None]:
+        """Be the base inside a ``with`` block."""
+        return self.decoder.without_adapters() if isinstance(self.decoder, TreeDecoder) else disable_adapter(self)
+
     def forward(self, tree: PrefixTree) -> Tensor:
         """Return the summed log-probability of each answer, nats ``[N]``."""
         mask = None
-        if self.along_branches:
+        if self.along_branches and not isinstance(self.decoder, TreeDecoder):
             mask = cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
         return answer_logprobs(self.decoder, tree, mask)
 
@@ -158,7 +163,7 @@ def load_weights(
     for name, tensor in {**base, **adapter}.items():
         target = targets.get(name)
         if target is not None and target.shape == tensor.shape:  # else load_state_dict says what is wrong
-            tensor = _place(tensor.to(target.dtype), target, device)
+            tensor = place(tensor.to(target.dtype), target, device)
         placed[name] = tensor
     try:
         missing, unexpected = decoder.load_state_dict(placed, strict=False, assign=True)
@@ -176,7 +181,7 @@ def load_weights(
     training.validate_no_params_on_meta_device(decoder)
 
 
-def _place(tensor: Tensor, target: Tensor, device: torch.device) -> Tensor:
+def place(tensor: Tensor, target: Tensor, device: torch.device) -> Tensor:
     """Return a whole tensor in the model's form: on ``device``, in NF4 if quantized, this process's share of it."""
     local = target.to_local() if isinstance(target, DTensor) else target
     if isinstance(local, NF4Tensor):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torchtune.modules.peft import disable_adapter
 
 from data.pairs.tokens import Continuation
 from finetune.run.policy import Policy
@@ -55,7 +54,7 @@ class PolicyReader:
         """
         was_training, device = self._policy.training, self._processes.device
         scored: dict[int, list[float]] = {}
-        adapters = disable_adapter(self._policy) if base else nullcontext()
+        adapters = self._policy.without_adapters() if base else nullcontext()
         # not compiled, so that no other shape reaches the compiler
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         rng = torch.random.fork_rng([device] if device.type == "cuda" else [])

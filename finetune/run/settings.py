@@ -73,19 +73,7 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         ValueError: Says which setting, and what is allowed.
     """
-    if cfg.checkpointer["_component_"].rpartition(".")[2] != "FullModelHFCheckpointer":
-        raise ValueError(
-            f"checkpointer._component_={cfg.checkpointer['_component_']} writes no PEFT adapter; use "
-            "torchtune.training.FullModelHFCheckpointer on a folder in Hugging Face format"
-        )
-    # torchtune permutes the query and key rows of every adapter as Llama's must be: wrong for other families
-    if cfg.checkpointer.model_type not in LLAMA_LIKE:
-        raise ValueError(f"checkpointer.model_type={cfg.checkpointer.model_type}; supported: {LLAMA_LIKE}")
-    missing = [k for k in ("lora_rank", "lora_alpha", "lora_attn_modules") if k not in cfg.model]
-    if missing:
-        raise ValueError(f"give model.{', model.'.join(missing)}: the adapter's config is written from them")
-    if cfg.model.get("use_dora", False):
-        raise ValueError("model.use_dora=True is not supported (torchtune leaves its magnitudes empty); use LoRA")
+    _check_causal(cfg) if cfg.checkpointer is None else _check_torchtune(cfg)
     if cfg.dtype == "fp16":
         raise ValueError("dtype=fp16 is not supported (no gradient scaling); use fp32 or bf16")
     if cfg.lr_scheduler is not None and cfg.lr_scheduler["_component_"].endswith(".ReduceLROnPlateau"):
@@ -102,3 +90,31 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("validation_share and validation_dataset are both given; use one of them")
     if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
         raise ValueError("validate_every_n_steps needs validation_share (for example 0.1) or a validation_dataset")
+
+
+def _check_torchtune(cfg: DictConfig) -> None:
+    if cfg.checkpointer["_component_"].rpartition(".")[2] != "FullModelHFCheckpointer":
+        raise ValueError(
+            f"checkpointer._component_={cfg.checkpointer['_component_']} writes no PEFT adapter; use "
+            "torchtune.training.FullModelHFCheckpointer on a folder in Hugging Face format"
+        )
+    # torchtune permutes the query and key rows of every adapter as Llama's must be: wrong for other families
+    if cfg.checkpointer.model_type not in LLAMA_LIKE:
+        raise ValueError(f"checkpointer.model_type={cfg.checkpointer.model_type}; supported: {LLAMA_LIKE}")
+    missing = [k for k in ("lora_rank", "lora_alpha", "lora_attn_modules") if k not in cfg.model]
+    if missing:
+        raise ValueError(f"give model.{', model.'.join(missing)}: the adapter's config is written from them")
+    if cfg.model.get("use_dora", False):
+        raise ValueError("model.use_dora=True is not supported (torchtune leaves its magnitudes empty); use LoRA")
+
+
+def _check_causal(cfg: DictConfig) -> None:
+    if missing := [key for key in ("lora_rank", "lora_alpha") if cfg.model.get(key) is None]:
+        raise ValueError(f"give model.{', model.'.join(missing)}: nothing else is trained")
+    if cfg.compile:
+        raise ValueError("compile=True works with torchtune's builders alone; use compile=False with causal_lm")
+    if not cfg.save_adapter_weights_only:
+        raise ValueError(
+            "save_adapter_weights_only=False works with torchtune's builders alone; use True with causal_lm, and "
+            "finetune/export.py for a merged model"
+        )

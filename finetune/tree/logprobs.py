@@ -10,6 +10,7 @@ Legend: T tokens of the tree, S scored tokens, N answers, D embedding, V vocabul
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -40,6 +41,10 @@ class Head(NamedTuple):
 
 class TreeDecoder(nn.Module, ABC):
     """A decoder that knows by itself how the answers of a tree are scored; torchtune's decoders do not."""
+
+    @abstractmethod
+    def without_adapters(self) -> AbstractContextManager[None]:
+        """Be the base inside a ``with`` block."""
 
     @property
     @abstractmethod
