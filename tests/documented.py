@@ -219,6 +219,15 @@ def server_url():
         yield server.url
 
 
+def on_transformers(recipe: str, config: Path, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Return overrides that let a command with a transformers model run on the tiny one."""
+    path = f"model.path={request.getfixturevalue('tiny_model_dir')}"
+    if recipe == "finetune/dpo_finetune.py":
+        return [path, f"output_dir={tmp_path / 'run'}", "reference_cache_dir=null", *ONE_STEP]
+    overrides = request.getfixturevalue("compass_overrides")
+    return [path, *(word for word in overrides if not word.startswith(("model.", "tokenizer.", "checkpointer.")))]
+
+
 @pytest.fixture
 def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
     """Return a function that runs one documented command; it returns the run's folder and the model's."""
@@ -253,6 +262,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += overrides
             if recipe == "finetune/dpo_finetune.py":
                 arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
+        elif "finetune.models.causal_lm" in (REPO / config).read_text() + command:
+            arguments += on_transformers(recipe, config, request, tmp_path)
         elif recipe == "finetune/dpo_finetune.py":
             arguments += tiny_overrides(request.getfixturevalue("tiny_model_dir"), tmp_path / "run") + ONE_STEP
             if any(word.startswith("dataset=data.datasets.politune") for word in arguments):

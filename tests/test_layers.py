@@ -7,14 +7,16 @@ import pytest
 import torch
 from conftest import TINY
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora
 from torch import nn
 from torchtune.models.llama3 import lora_llama3
 from torchtune.modules import FeedForward, RMSNorm
 from torchtune.modules.peft import LoRALinear
 
+from benchmarks.model_families import FAMILIES, tiny_model
 from data.pairs.tokens import Continuation
 from finetune.tree.attention import cut_tree
-from finetune.tree.layers import accumulate_when_reading, use_fast_layers
+from finetune.tree.layers import accumulate_when_reading, use_fast_layers, use_fast_transformers_layers
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree
 
@@ -161,3 +163,59 @@ def test_reading_equals_pefts_own_layer(settings, active):
         torch.testing.assert_close(lean(x), plain(x), rtol=1e-6, atol=1e-6)
     assert lean(x).requires_grad == plain(x).requires_grad
     torch.testing.assert_close(lean(x), plain(x))
+
+
+TREE = build_tree([Continuation([5, 6, 7, 8, *a], [-100] * 4 + a) for a in ([9, 10, 11], [12, 13])])
+
+
+def tuned(family, dtype, **lora):
+    torch.manual_seed(0)
+    decoder = tiny_model(family)
+    settings = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, **lora)
+    inject_adapter_in_model(settings, decoder.hf)
+    return decoder.to(dtype)
+
+
+def sums_and_gradients(family, dtype, fast):
+    decoder = tuned(family, dtype)
+    if fast:
+        use_fast_transformers_layers(decoder.hf)
+        changed = {type(m).__name__ for m in decoder.hf.modules() if "forward" in vars(m)}
+        assert len(changed) == 3  # norms, MLPs, LoRA
+        assert "Linear" in changed
+    sums = decoder.sequence_logprobs(TREE)
+    (sums * torch.tensor([1.0, -2.0])).sum().backward()
+    found = (sums, *(p.grad for p in decoder.parameters() if p.requires_grad))
+    return torch.cat([x.detach().flatten().float() for x in found])
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3"])
+def test_a_transformers_model_and_its_adapter_s_gradient_stay_the_same(kind):
+    family = next(family for family in FAMILIES if family.kind == kind)
+    exact, fast = (sums_and_gradients(family, torch.float32, fast) for fast in (False, True))
+    assert (fast - exact).norm() <= 1e-5 * exact.norm()
+    plain, fast = (sums_and_gradients(family, torch.bfloat16, fast) for fast in (False, True))
+    assert (fast - exact).norm() <= 1.2 * (plain - exact).norm()  # no worse than bf16 itself
+
+
+def test_transformers_layers_of_another_kind_stay_as_they_are():
+    # Gemma's norms add 1 to their weights, its MLPs have no SiLU; DoRA and several adapters are peft's own
+    family = next(family for family in FAMILIES if family.kind == "gemma3_text")
+    decoder = tuned(family, torch.float32, use_dora=True)
+    before = decoder.sequence_logprobs(TREE)
+    use_fast_transformers_layers(decoder.hf)
+    assert not [m for m in decoder.hf.modules() if "forward" in vars(m) and not isinstance(m, lora.Linear)]
+    torch.testing.assert_close(decoder.sequence_logprobs(TREE), before, atol=0, rtol=0)
+
+
+def test_dropout_of_a_transformers_model_is_drawn_as_peft_draws_it():
+    family = next(family for family in FAMILIES if family.kind == "llama")
+    found = []
+    for fast in (False, True):
+        decoder = tuned(family, torch.float32, lora_dropout=0.5).train()
+        if fast:
+            use_fast_transformers_layers(decoder.hf)
+        torch.manual_seed(3)
+        found.append(decoder.sequence_logprobs(TREE))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=0)
+    assert not torch.allclose(found[0], decoder.eval().sequence_logprobs(TREE), atol=1e-2)

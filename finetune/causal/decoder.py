@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from finetune.causal.attention import BRANCHES, use_branches
 from finetune.tree.attention import block_mask, cut_tree
+from finetune.tree.layers import use_fast_transformers_layers
 from finetune.tree.logprobs import Head, TreeDecoder, answer_sums, get_head
 from finetune.tree.prefix_tree import PrefixTree
 
@@ -169,6 +170,7 @@ def _fields(config: PreTrainedConfig) -> set[str]:
 
 
 def read_fast(decoder: CausalLM) -> None:
-    """Let a model read trees along their branches where its attention is torch's own."""
+    """Let a model read trees along their branches where its attention is torch's own, and with less memory traffic."""
+    use_fast_transformers_layers(decoder.hf)
     if decoder.hf.config._attn_implementation == "sdpa":
         use_branches(decoder.hf)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""torchtune's and peft's layers with less memory traffic: same parameters, same names, same values but for rounding.
+"""Layers of torchtune, transformers and peft with less memory traffic: the same names and, but for rounding, values.
 
 Frozen weights need no gradient, so each function here keeps only what its own backward pass must have, and sweeps over
 memory as seldom as it can. A LoRA layer computes ``x W^T + s (x A^T) B^T``; torchtune makes three tensors of the
@@ -8,7 +8,9 @@ output's size for it, to scale and to add them. Here the second product accumula
 Legend: T tokens, D embedding, I inputs, O outputs, R LoRA rank.
 """
 
-from functools import partial
+import inspect
+from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm
 from torchtune.modules.peft import LoRALinear
+from transformers.activations import SiLUActivation
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from finetune.tree.attention import attend, can_attend
 
@@ -123,15 +127,20 @@ def use_fast_layers(decoder: nn.Module) -> None:
             module.forward = partial(attend, module)
 
 
-def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
-    """Return peft's output, ``[..., O]`` for ``x [..., I]``, where no gradient will be asked for."""
+def _plain_adapters(module: lora.Linear, x: Tensor) -> list[str] | None:
+    """Return the adapters that are switched on; None if one of them is more than plain LoRA, or of another dtype."""
     names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
-    only_read = not (module.training or module.merged or torch.is_grad_enabled())
     plain = all(
         name not in module.lora_variant and not module.lora_bias[name] and module.lora_A[name].weight.dtype == x.dtype
         for name in names
     )
-    if not (only_read and plain):
+    return names if plain and not module.merged else None
+
+
+def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
+    """Return peft's output, ``[..., O]`` for ``x [..., I]``, where no gradient will be asked for."""
+    names = _plain_adapters(module, x)
+    if names is None or module.training or torch.is_grad_enabled():
         return type(module).forward(module, x)
     out = module.base_layer(x)
     for name in names:
@@ -145,3 +154,52 @@ def accumulate_when_reading(decoder: nn.Module) -> None:
     for module in decoder.modules():
         if type(module) is lora.Linear and type(module.base_layer) is nn.Linear:
             module.forward = partial(_read_lora, module)
+
+
+def _tune_lora(module: lora.Linear, x: Tensor) -> Tensor:
+    """Return peft's output, ``[..., O]`` for ``x [..., I]``, of one adapter or none."""
+    names = _plain_adapters(module, x)
+    if names == []:
+        return module.base_layer(x)
+    if names is None or len(names) > 1:
+        return type(module).forward(module, x)
+    (name,) = names
+    flat, dropout = x.reshape(-1, x.shape[-1]), module.lora_dropout[name]
+    dropped = dropout(flat) if module.training and not isinstance(dropout, nn.Identity) else None
+    weights = module.base_layer.weight, module.lora_A[name].weight, module.lora_B[name].weight
+    return _LoRAProduct.apply(flat, dropped, *weights, module.scaling[name]).view(*x.shape[:-1], -1)
+
+
+@cache
+def _source(kind: Any) -> str:
+    """Return the text of a layer's computation: transformers' families hold copies of the same layers."""
+    text = inspect.getsource(kind.forward)
+    return "".join(line.split("#")[0] for line in text.splitlines(True)[1:])
+
+
+def _transformers_norm(module: Any, x: Tensor) -> Tensor:
+    """Return the normalized ``[..., D]`` of a norm that computes as Llama's."""
+    if x.is_cuda:
+        return type(module).forward(module, x)
+    return _RootMeanSquareNorm.apply(x, module.weight, module.variance_epsilon)
+
+
+def _transformers_mlp(module: Any, x: Tensor) -> Tensor:
+    """Return the output, ``[..., D]``, of an MLP that computes as Llama's with SiLU."""
+    return module.down_proj(_SwiGLU.apply(module.gate_proj(x), module.up_proj(x)))
+
+
+def use_fast_transformers_layers(model: nn.Module) -> None:
+    """Let a frozen transformers model, of which only peft's LoRA is trained, compute so where its layers are Llama's.
+
+    In bf16 a norm rounds once and not twice.
+    """
+    for module in model.modules():
+        kind: Any = type(module)
+        if kind.__name__.endswith("RMSNorm") and _source(kind) == _source(LlamaRMSNorm):
+            module.forward = partial(_transformers_norm, module)
+        elif kind.__name__.endswith("MLP") and _source(kind) == _source(LlamaMLP):
+            if type(module.act_fn) in (nn.SiLU, SiLUActivation):
+                module.forward = partial(_transformers_mlp, module)
+        elif kind is lora.Linear and type(module.base_layer) is nn.Linear and module.base_layer.bias is None:
+            module.forward = partial(_tune_lora, module)
