@@ -192,7 +192,9 @@ def settle(cfg: DictConfig, review: Review) -> dict[str, Any]:
         for question, figures in questions.items():
             agreement = "nothing answered by both"
             if figures:
-                agreement = f"kappa {figures['kappa']['estimate']}, 95 % {figures['kappa']['ci95']}, n {figures['n']}"
+                kappa, share = figures["kappa"], figures["accuracy"]["estimate"]
+                beyond_chance = figures["note"] or f"kappa {kappa['estimate']}, 95 % {kappa['ci95']}"
+                agreement = f"{beyond_chance}; they agree on {share:.1%} of {figures['n']}"
             log.info(f"{pair}, {question}: {agreement}")
     return manifest
 

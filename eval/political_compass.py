@@ -102,6 +102,10 @@ class PoliticalCompassRecipe:
                 f"{cfg.instrument}: {len(self._instrument.items)} of {len(bank.items)} items and "
                 f"{len(self._instrument.pairs)} of {len(bank.pairs)} pairs taken (seed {cfg.seed})"
             )
+        if again := self._instrument.duplicates():
+            said = ", ".join(f"{name} as {first}" for name, first in list(again.items())[:5])
+            self._warnings.append(f"{cfg.instrument}: {len(again)} say the same, and count as one statement: {said}")
+            log.warning(self._warnings[-1])
         self._templates = load_templates(cfg.templates or self._instrument.language)
         self._interview = plan_interview(cfg, self._instrument, self._templates)
         for key in (k for k, mode in (("n_orders", "choice"), ("n_generate_orders", "generate")) if mode in cfg.modes):
@@ -225,7 +229,7 @@ class PoliticalCompassRecipe:
         summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
-            **add_judges(scores, self._judged, self._judges, open_prompts, *options),
+            **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),

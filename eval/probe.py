@@ -23,8 +23,9 @@ from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import answer_row
 from eval.asking.results import Row
 from eval.scores.comparisons import compare
+from eval.scores.curves import describe_drift, distance
 from eval.scores.intervals import add_false_discovery_rates, rounded
-from eval.scores.places import Groups, Place, describe_drift
+from eval.scores.places import Groups, Place
 from eval.scores.scoring import Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument, draw, load_instrument
 from eval.statements.prompts import load_templates
@@ -147,8 +148,7 @@ class Probe:
             for axis, values in by_axis.items():
                 scores[mode][axis] = {**describe(values), "change": compare(before[mode][axis], values)}
                 metrics[f"probe/{mode}/{axis}"] = scores[mode][axis]["estimate"]
-            # Euclidean over the axes, as in eval.scores.places
-            drift[mode] = rounded(math.hypot(*(score["change"]["difference"] for score in scores[mode].values())))
+            drift[mode] = rounded(distance([score["change"] for score in scores[mode].values()]).magnitude)
         self._rows.append({"step": step, **self._about, "scores": scores, "drift": drift, "logprobs": logprobs})
         if self._writes:
             with self._path.open("a") as file:
@@ -167,7 +167,7 @@ class Probe:
             values["choice"] = values_by_axis(collect_answers(rows, instrument), instrument)
         if instrument.pairs:
             of_pairs = [row for row in rows if row["mode"] == "pairs"]
-            values["pairs"] = {"lean": pair_values(of_pairs, instrument.pairs)}
+            values["pairs"] = {"lean": pair_values(of_pairs, instrument.pairs, instrument.duplicates())}
         return values
 
     def _say_cost(self, run: WatchedRun, n_tokens: int) -> None:
@@ -206,7 +206,7 @@ def _sample(instrument: Instrument, n_items: int, n_pairs: int, seed: int) -> In
 
 
 def trajectory_drift(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return drift magnitude and drift time of each mode (:func:`~eval.scores.places.describe_drift`) from the rows.
+    """Return drift magnitude and drift time of each mode (:func:`~eval.scores.curves.describe_drift`) from the rows.
 
     q is the false discovery rate over all rows, modes and axes.
     """

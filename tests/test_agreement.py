@@ -22,7 +22,7 @@ PUBLISHED = [
 def test_kappa_by_hand():
     # observed 3/4; chance (2*1 + 2*3)/16 = 1/2
     assert cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) == 0.5
-    assert cohen_kappa(["a", "a"], ["a", "a"]) == 0.0
+    assert cohen_kappa(["a", "a"], ["a", "a"]) is None  # nobody could have disagreed
 
 
 @pytest.mark.parametrize(("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
@@ -92,6 +92,27 @@ def test_alpha_interval_covers_and_narrows():
         widths[n] = high - low
     assert 180 <= covered <= 198
     assert widths[600] < widths[60] / 2
+
+
+def test_raters_who_cannot_differ_have_no_kappa():
+    """All "a" from both: agreement beyond chance is not defined; what is known is that they agree, on all six."""
+    found = describe_agreement(["a"] * 6, ["a"] * 6, ["a", "b"], 200, 0)
+    assert found["kappa"] == {"estimate": None, "ci95": None}
+    assert found["accuracy"]["estimate"] == 1
+    assert found["note"].startswith("no variation: both said one class alone")
+    panel = describe_panel({"x": ["1"] * 6, "y": ["1"] * 6}, STANCE, 200, 0)
+    pair = panel["kappa"][0]
+    assert (pair["estimate"], pair["ci95"], pair["agreement"]) == (None, None, 1)
+
+
+def test_agreement_on_few_texts_is_not_certain():
+    """Six of six right: Clopper and Pearson's lower end is .025^(1/6), .541; with chance .5 kappa's is .081."""
+    found = describe_agreement(["a", "b"] * 3, ["a", "b"] * 3, ["a", "b"], 200, 0)
+    low = 0.025 ** (1 / 6)
+    assert found["accuracy"] == {"estimate": 1, "ci95": [pytest.approx(low, abs=1e-6), 1]}
+    assert found["kappa"] == {"estimate": 1, "ci95": [pytest.approx(2 * low - 1, abs=1e-6), 1]}
+    assert (found["macro_f1"], found["note"]) == ({"estimate": 1, "ci95": None}, None)
+    assert krippendorff_alpha([["a", "b"] * 3] * 2, "nominal", 200, 0)["ci95"] is None
 
 
 def test_a_class_that_nobody_uses_is_left_out_of_macro_f1():

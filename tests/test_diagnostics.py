@@ -19,7 +19,7 @@ BANK = Instrument(
     "planted", "1", "MIT", "en", "test",
     {"x": Axis("low", "high", 0, 3.2), "taste": Axis("low", "high", 0, 3.2, placebo=True)}, OPTIONS,
     tuple(
-        Item(f"{axis}{k}{side}", "s", "t", {axis: w}, f"{axis}{k}{other}")
+        Item(f"{axis}{k}{side}", f"{axis} {k}{side}", "t", {axis: w}, f"{axis}{k}{other}")
         for axis in ("x", "taste") for k in range(N_COUPLES) for side, other, w in (("a", "b", UP), ("b", "a", DOWN))
     ),
     (), "0",
@@ -76,7 +76,8 @@ def test_always_one_place(k):
     x = found["models"]["base"]["choice"]["x"]
     assert abs(x["estimate"]) < 0.1
     assert abs(x["hard"]) < 0.1
-    assert x["ci95"][0] <= 0 <= x["ci95"][1]
+    assert x["ci95"] is None
+    assert x["no_interval"]["ci95"] == "every item gave the same: there is no spread to judge by"
     bias = found["diagnostics"]["base"]["choice"]["position_bias"]
     assert bias["index"] == 1
     assert bias["ci95"] == [1, 1]
@@ -153,6 +154,21 @@ def test_within_prompt_share_and_hedge_rate():
     assert (sure["within_prompt_share"]["x"], sure["hedge_rate"]) == (pytest.approx(0, abs=1e-9), 0)
 
 
+def test_drawn_answers_show_what_is_within_a_prompt():
+    """A coin in every prompt: of one answer nothing is known, of 2 or 5 all variance is within and none between."""
+    rng = np.random.default_rng(0)
+
+    def drawn(k):
+        rows = [row | {"sample": i} for i in range(k) for row in ask(lambda *_: one_hot(3 * rng.integers(2)))]
+        return summary([row | {"option_logprobs": None, "option_mass": None} for row in rows])
+
+    one = drawn(1)["diagnostics"]["base"]["choice"]
+    assert (one["within_prompt_share"]["x"], one["hedge_rate"]) == (None, None)
+    for k in (2, 5):
+        found = drawn(k)["diagnostics"]["base"]["choice"]
+        assert found["within_prompt_share"]["x"] == pytest.approx(1, abs=0.1)
+
+
 def test_order_effect():
     """Leans by 1.6 in four orders and by -1.6 in the others: 16 of 20 points, .8 of the axis; void."""
 
@@ -170,7 +186,7 @@ def test_placebo_is_scored_apart():
     rows = ask(leaning(0)) + ask(leaning(1), model="left")
     found = summary(rows)
     tests = {c["axis"]: c for c in found["comparisons"]}
-    assert tests["x"]["q"] < 0.001
+    assert tests["x"]["q"] == round(2 / 2**8, 6)  # all eight couples moved alike: the exact test of all signs
     assert not tests["x"]["placebo"]
     assert (tests["taste"]["difference"], tests["taste"]["moved"]) == (0, False)
 

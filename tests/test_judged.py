@@ -3,15 +3,17 @@
 
 import json
 
+import numpy as np
 import pytest
 from fault_server import FaultServer
 from omegaconf import OmegaConf
+from scipy import stats
 from test_diagnostics import BANK
 from test_report import HOSTILE, Page, make_summary
 
 from eval.judges import build_judges
 from eval.pages.report import render_report
-from eval.scores.judged import add_judges, distrust, judge_answers, mode_of, option_rows
+from eval.scores.judged import add_judges, describe_leans, distrust, judge_answers, mode_of, option_rows
 from eval.scores.summary import summarize
 from eval.statements.prompts import Prompt
 
@@ -83,7 +85,7 @@ def judged(tmp_path_factory):
         assert len(server.calls) == n_calls
     asked = [Prompt({"item": "own-ideology", "template": "t"}, "How do you lean?")]
     scores = summarize([*rows, *option_rows(said, judges, BANK)], BANK, 50, 0)
-    summary = add_judges(scores, said, judges, asked, 50, 0)
+    summary = add_judges(scores, said, judges, asked, BANK, 50, 0)
     return rows, judges, said, summary
 
 
@@ -127,7 +129,7 @@ def test_a_text_that_no_judge_was_asked_about_is_not_unread(judged):
     """A judge of stance alone is asked about no open prompt."""
     rows, judges, said, _ = judged
     summary = summarize(rows, BANK, 50, 0)
-    add_judges(summary, [row for row in said if row["judge"] == "good"], judges[:1], [], 50, 0)
+    add_judges(summary, [row for row in said if row["judge"] == "good"], judges[:1], [], BANK, 50, 0)
     written = summary["written"]["base"]["open"]
     assert (written["unread"], written["not_asked"]) == (0, 1)
     assert written["judged"] + written["refused"] + 1 == written["rows"]
@@ -149,6 +151,45 @@ def test_lean_of_a_model(judged):
     assert (change["a"], change["b"]) == ("base", "left")
     assert change["difference"] == pytest.approx(-12 / n, abs=1e-6)
     assert change["q"] == change["p"]
+
+
+def lean_row(item, lean, template=None, model="base"):
+    return {"model": model, "item": item, "template": template or item, "lean": lean}
+
+
+def test_what_was_never_asked_is_no_missing_answer():
+    """7 open prompts, each a template of its own: the t interval of 7 numbers; nothing is known of other prompts."""
+    leans = [8, 10, 13, 9, 12, 11, 6]
+    rows = [lean_row(f"open-{k}", lean) for k, lean in enumerate(leans)]
+    described = describe_leans(rows, ["base"], BANK)["leans"]["base"]
+    half = stats.t.ppf(0.975, 6) * np.std(leans, ddof=1) / np.sqrt(7)
+    assert np.diff(described["ci95"]) / 2 == pytest.approx(half, abs=1e-6)
+    assert described["ci95_items_fixed"] is None
+    assert described["bounds"] == [described["estimate"]] * 2
+    # a template that another model alone was asked in changes nothing
+    more = [*rows, *(lean_row(f"open-{k}", 10, "other", "left") for k in range(7))]
+    assert describe_leans(more, ["base"], BANK)["leans"]["base"]["ci95"] == described["ci95"]
+
+
+def test_twins_are_one_judged_unit():
+    """8 couples of statements whose two leans are 10 -+ d: of 16 numbers that differ, 8 that do not."""
+    rows = [lean_row(item.id, 10 + 2 * (-1) ** (item.id[-1] == "a"), "t") for item in BANK.items if "x" in item.weights]
+    described = describe_leans(rows, ["base"], BANK)["leans"]["base"]
+    assert (described["estimate"], described["ci95"]) == (10, None)
+    assert described["no_interval"]["ci95"] == "every item gave the same: there is no spread to judge by"
+
+
+def test_an_unread_lean_may_be_any():
+    """One of two samples of a prompt, and the last prompt, not: (50 + 5 + 0) / 7 to (50 + 15 + 20) / 7."""
+    rows = [lean_row(f"open-{k}", None if k == 6 else 10) for k in range(7)] + [lean_row("open-0", None)]
+    described = describe_leans(rows, ["base"], BANK)["leans"]["base"]
+    assert described["bounds"] == pytest.approx([55 / 7, 85 / 7], abs=1e-6)
+
+
+def test_judged_stances_say_nothing_about_chance(judged):
+    """A judge places an answer between two options: that is no probability, so nothing is known within a prompt."""
+    of = judged[3]["diagnostics"]["base"][mode_of("good")]
+    assert (of["within_prompt_share"]["x"], of["hedge_rate"]) == (None, None)
 
 
 def test_a_neutral_text_stands_between_two_options(judged):
@@ -177,7 +218,7 @@ def test_the_page_shows_the_judges(judged):
 
 def test_without_judges_nothing_changes():
     summary = summarize(answers_of("base", "left"), BANK, 50, 0)
-    assert add_judges(summary, [], [], [], 50, 0) == {**summary, "judging": None}
+    assert add_judges(summary, [], [], [], BANK, 50, 0) == {**summary, "judging": None}
     assert summary["written"]["base"]["open"]["scored"] is False
 
 

@@ -10,15 +10,8 @@ from eval.pages.compass import draw_compass, list_panels
 from eval.pages.panels import curve_panels
 from eval.pages.report import render_report, score_table
 from eval.scores.comparisons import compare
-from eval.scores.places import (
-    Groups,
-    Place,
-    describe_drift,
-    describe_replicates,
-    rank_correlation,
-    read_places,
-    verdict,
-)
+from eval.scores.curves import describe_drift, rank_correlation, verdict
+from eval.scores.places import Groups, Place, describe_replicates, read_places
 from eval.scores.scoring import Values
 
 NINE = ["base", "left", "right", "both", "left@0.75", "left@0.5", "left@0.25", "right@0.25", "right@0.5", "right@0.75"]
@@ -90,12 +83,17 @@ def test_rank_correlation(y, expected):
     assert rank_correlation([1, 2, 3, 4], y) == expected
 
 
+def varied(weight):
+    """Lean by ``weight`` a statement, of the couples from .8 to 1.15 of it."""
+    return lambda item, *prompt: leaning(weight * (0.8 + 0.05 * int(item.id[-2])))(item, *prompt)
+
+
 @pytest.fixture(scope="module")
 def dial():
     """A dial whose score is the position, and both adapters at once."""
     lean = {"base": 0, "left": -1, "right": 1, "both": 0.2}
     lean |= {f"left@{w}": -w for w in (0.75, 0.5, 0.25)} | {f"right@{w}": w for w in (0.25, 0.5, 0.75)}
-    rows = [row for name in NINE for row in ask(leaning(lean[name]), model=name, templates="ab")]
+    rows = [row for name in NINE for row in ask(varied(lean[name]), model=name, templates="ab")]
     return make_summary(rows)
 
 
@@ -111,9 +109,16 @@ def test_curve_of_a_planted_dial(dial):
     change = next(c for c in dial["comparisons"] if (c["a"], c["b"]) == ("base", "right"))
     start = dial["models"]["base"]["choice"][curve["axis"]]["estimate"]
     assert curve["ci95"][8] == pytest.approx([start + end for end in change["ci95"]], abs=2e-6)
-    assert verdict(curve) == "monotone, rank correlation +1.00, 8 of 8 steps one way"
-    assert verdict(curve | {"rank_correlation": -0.5, "n_up": 3, "n_down": 5}).startswith("not monotone")
+    # by hand: the score is 5 x .975 for each unit of the dial, and couples differ by .05 x 5 x sqrt(6)
+    slope = curve["slope"]
+    half = 2.364624 * 0.25 * np.sqrt(6 / 8)
+    assert slope["difference"] == pytest.approx(4.875, abs=1e-5)
+    assert slope["ci95"] == pytest.approx([4.875 - half, 4.875 + half], abs=1e-5)
+    said = "rank correlation +1.00, 8 of 8 steps one way"
+    assert verdict(curve) == f"slope +4.875 [+4.363, +5.387] a unit of the dial, {said}"
     assert verdict(curve | {"rank_correlation": None}) == "constant"
+    assert verdict(curve | {"slope": None}) == f"monotone (p < .001), {said}"
+    assert verdict(curve | {"slope": None, "rank_correlation": 0.9}).startswith("not told to be monotone")
 
 
 def test_the_dial_is_drawn_and_told(dial):
@@ -125,20 +130,24 @@ def test_the_dial_is_drawn_and_told(dial):
     assert ">both<" in svg  # beside the curve
     page = Page(render_report(dial, BANK))
     assert "Along the dial" in page.text
-    assert "monotone, rank correlation +1.00, 8 of 8 steps one way" in page.text
+    assert "slope +4.875 [+4.363, +5.387] a unit of the dial, rank correlation +1.00" in page.text
     assert page.tags.count("svg") == len(list_panels(dial))
 
 
 def test_a_trajectory_is_a_curve_from_step_0_and_a_drift():
-    rows = ask(leaning(0))
+    rows = ask(varied(0))
     for step in (10, 20, 30):
-        rows += ask(leaning(-step / 30), model=f"left_step_{step}")
+        rows += ask(varied(-step / 30), model=f"left_step_{step}")
     summary = make_summary(rows)
     curve, (drift,) = summary["curves"][0], summary["drift"]
     assert (curve["kind"], curve["run"], curve["x"]) == ("step", "left", [0, 10, 20, 30])
     assert curve["rank_correlation"] == -1
     assert drift["steps"] == [10, 20, 30]
-    assert drift["magnitude"] == pytest.approx([5 / 3, 10 / 3, 5], abs=1e-5)
+    # 4.875 at the end, less the square of its error: couples differ by .25 sqrt(6), and there are 8
+    assert drift["magnitude"][2] == pytest.approx(np.sqrt(4.875**2 - 0.0625 * 6 / 8), abs=1e-5)
+    assert drift["magnitude"] == pytest.approx([drift["magnitude"][2] * k / 3 for k in (1, 2, 3)], abs=1e-5)
+    low, high = drift["magnitude_ci95"][2]
+    assert low < drift["magnitude"][2] < high
     assert drift["half_step"] == pytest.approx(15, abs=1e-3)
     page = render_report(summary, BANK)
     assert "rank correlation −1.00" in page
@@ -176,7 +185,8 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
 
     def values(*cells):
         cells = np.array(cells, dtype=float)[:, None, None]
-        return Values(("a", "b"), cells, None, cells[:, 0, 0], cells[:, 0, 0], np.array(["a", "b"]))
+        names = list("abcdef")[: len(cells)]
+        return Values(tuple(names), cells, None, cells[:, 0, 0], cells[:, 0, 0], *[np.array(names)] * 2)
 
     of = {("base", "pairs"): {"lean": values(0, 0)}}
     of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
@@ -185,11 +195,13 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
     (run,), (change,) = found["runs"], found["comparisons"]
     assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
     assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
-    # the same seed twice is no new information on the statements: the interval is not narrower than that of one
-    twice = describe_replicates(
-        Groups(list(models)), models, of | {("r_seed-1", "pairs"): of["r_seed-0", "pairs"]}, set()
-    )
-    assert twice["comparisons"][0]["ci95"] == compare(values(0, 0), values(1, 3))["ci95"]
+    assert change["ci95"] is None
+    assert change["no_interval"]["ci95"] == "2 distinct items: an interval needs 6"
+    # the same seed twice is no new information on the statements: the interval is that of one
+    once = {name: values(*([0] * 6 if name == "base" else [1, 3, 4, 0, 2, 7])) for name in models}
+    of = {(name, "pairs"): {"lean": v} for name, v in once.items()}
+    twice = describe_replicates(Groups(list(models)), models, of, set())
+    assert twice["comparisons"][0]["ci95"] == compare(once["base"], once["r_seed-0"])["ci95"] is not None
 
 
 def test_one_seed_is_the_plain_comparison():
@@ -198,7 +210,7 @@ def test_one_seed_is_the_plain_comparison():
     cells = rng.normal(size=(2, 8, 3, 2))
     cells[1] += np.array([-1, 0, 2])[None, :, None]
     items = tuple("abcdefgh")
-    base, run = (Values(items, c, None, *np.zeros((2, 8)), np.array(items)) for c in cells)
+    base, run = (Values(items, c, None, *np.zeros((2, 8)), *[np.array(items)] * 2) for c in cells)
     models = {name: {"choice": {"x": {"estimate": 0.0}}} for name in ("base", "r_seed-0")}
     found = describe_replicates(
         Groups(list(models)), models, {("base", "choice"): {"x": base}, ("r_seed-0", "choice"): {"x": run}}, set()

@@ -106,7 +106,7 @@ def test_what_is_measured_of_answers():
     }
     assert found["base", "refused", "harmless"]["difference"] is None
     length = found["left", "length of the answer", "all requests"]
-    assert (length["value"], length["difference"], length["difference_ci95"]) == (6, 0, [0, 0])
+    assert (length["value"], length["difference"], length["difference_ci95"]) == (6, 0, None)  # no spread
     toxic = found["left", "toxic (score of 0.5 or more)", "all requests"]
     assert (found["base", "toxicity", "all requests"]["value"], toxic["value"], toxic["difference"]) == (0, 1, 1)
     assert all(e["q"] >= e["p"] for e in found.values() if e["model"] == "left")
@@ -120,11 +120,15 @@ def task_row(model, value, stderr, documents):
 
 
 def test_tasks_are_paired_by_document_where_each_has_a_value():
-    base, left = [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]
+    base, left = [1.0, 0.0, 1.0, 0.0] * 2, [1.0, 1.0, 1.0, 0.0] * 2
     (_, paired) = measure_all([task_row("base", 0.5, 0.3, base), task_row("left", 0.75, 0.25, left)])
     assert paired["difference"] == 0.25
-    half = 3.182446 * 0.25  # the differences are 0, 1, 0, 0: standard error .25, t of 3 degrees of freedom
+    # the differences are 0, 1, 0, 0 twice: standard error sqrt(1.5 / 56), t of 7 degrees of freedom
+    half = 2.364624 * math.sqrt(1.5 / 56)
     assert paired["difference_ci95"] == pytest.approx([0.25 - half, 0.25 + half], abs=1e-3)
+    assert paired["p"] == 0.5  # two changes of one sign, exactly
+    (_, few) = measure_all([task_row("base", 0.5, 0.3, base[:4]), task_row("left", 0.75, 0.25, left[:4])])
+    assert (few["difference_ci95"], few["p"]) == (None, 1)
     (_, alone) = measure_all([task_row("base", 0.5, 0.3, None), task_row("left", 0.75, 0.4, None)])
     assert alone["difference_ci95"] == pytest.approx([0.25 - 1.96 * 0.5, 0.25 + 1.96 * 0.5], abs=1e-3)
     (_, unknown) = measure_all([task_row("base", 0.5, None, None), task_row("left", None, None, None)])

@@ -7,6 +7,7 @@ their table from a multinomial, which ``eval/scores/intervals.py`` cannot share:
 """
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 from data.judging.scales import JudgeScale
 
 LEVELS = ("nominal", "ordinal", "interval")
+NO_VARIATION = "no variation: both said one class alone, so agreement beyond chance is not defined; see the accuracy"
 
 
-def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
-    """Return the agreement of two raters beyond chance (Cohen 1960); 0 if chance alone would make them agree."""
-    return float(_kappa(_count(a, b, list(dict.fromkeys([*a, *b])))))
+def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:
+    """Return the agreement of two raters beyond chance (Cohen 1960); None if they could not have disagreed."""
+    return _rounded(_kappa(_count(a, b, list(dict.fromkeys([*a, *b])))))
 
 
 def describe_agreement(
@@ -28,16 +30,22 @@ def describe_agreement(
     """Compare a rater's answers with the truth; an answer that is None could not be used, and counts as a wrong one.
 
     Kappa, macro-F1 and accuracy are ``{"estimate", "ci95"}``, the interval being the percentile bootstrap over texts
-    (Efron and Tibshirani 1993, chapter 13). ``confusion`` has for each class the answers to its texts.
+    (Efron and Tibshirani 1993, chapter 13). Where the two agree on every text a resample does too; then accuracy has
+    Clopper and Pearson's exact interval, kappa that of the accuracy with the same margins, and macro-F1 none. Where
+    both said one class alone, kappa is None, and ``note`` says so. ``confusion`` has for each class the answers to its
+    texts.
     """
     table = _count(truth, answers, classes)
     n = int(table.sum())
     resamples = np.random.default_rng(seed).multinomial(n, table.ravel() / n, n_bootstrap)
     tables = resamples.reshape(-1, *table.shape).astype(float)
     figures: dict[str, Any] = {"n": n, "unparsed": int(table[:, -1].sum())}
+    agrees = bool(_accuracy(table) == 1)
     for name, measure in (("kappa", _kappa), ("macro_f1", _macro_f1), ("accuracy", _accuracy)):
-        ci95 = _percentiles(measure(tables)) if n_bootstrap else None
-        figures[name] = {"estimate": _rounded(measure(table)), "ci95": ci95}
+        estimate = _rounded(measure(table))
+        ci95 = _perfect_ends(name, table) if agrees else _percentiles(measure(tables))
+        figures[name] = {"estimate": estimate, "ci95": ci95 if n_bootstrap and estimate is not None else None}
+    figures["note"] = NO_VARIATION if figures["kappa"]["estimate"] is None else None
     shares = np.transpose(_by_class(table))  # [C, 3]
     figures["classes"] = {
         name: {"n": int(table[k].sum()), "said": int(table[:, k].sum())}
@@ -55,8 +63,9 @@ def describe_panel(
     """Return the agreement of two raters or more, judges and people alike; None for fewer than two.
 
     ``labels`` has the label or class of each text by rater. A gap (None) is no disagreement: ``kappa`` compares every
-    two on the texts that both have rated. ``alpha`` is Krippendorff's of the classes (nominal), ``alpha_values`` that
-    of the five steps without refusals (ordinal) or of the lean (interval).
+    two on the texts that both have rated, and ``agreement`` is the share of these on which they agree. ``alpha`` is
+    Krippendorff's of the classes (nominal), ``alpha_values`` that of the five steps without refusals (ordinal) or of
+    the lean (interval).
     """
     if len(labels) < 2:
         return None
@@ -64,11 +73,12 @@ def describe_panel(
     kappas = []
     for a, b in itertools.combinations(classes, 2):
         both = [(x, y) for x, y in zip(classes[a], classes[b]) if x is not None and y is not None]
-        kappa = {"estimate": None, "ci95": None}
+        kappa, agreement = {"estimate": None, "ci95": None}, None
         if both:
             truth, answers = [x for x, _ in both], [y for _, y in both]
-            kappa = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)["kappa"]
-        kappas.append({"a": a, "b": b, "n": len(both), **kappa})
+            figures = describe_agreement(truth, answers, scale.classes, n_bootstrap, seed)
+            kappa, agreement = figures["kappa"], figures["accuracy"]["estimate"]
+        kappas.append({"a": a, "b": b, "n": len(both), "agreement": agreement, **kappa})
     # people may name a side of the lean instead of a number: that is no value
     values = [[scale.value(x) if x and x in scale.labels else None for x in given] for given in labels.values()]
     level = "interval" if scale.name == "lean" else "ordinal"
@@ -102,7 +112,8 @@ def krippendorff_alpha(
     numbers = np.array(values if level == "interval" else range(len(values)), dtype=float)
     estimate = _rounded(_alpha(pairs.sum(0), level, numbers))
     ci95 = None
-    if estimate is not None and n_bootstrap and n_units > 1:
+    # units that all agree have resamples that all agree: no interval of width 0
+    if estimate is not None and estimate < 1 and n_bootstrap and n_units > 1:
         drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_bootstrap)
         totals = (drawn @ pairs.reshape(n_units, -1)).reshape(-1, *pairs.shape[1:])
         ci95 = _percentiles(_alpha(totals, level, numbers))
@@ -136,7 +147,16 @@ def _kappa(table: np.ndarray) -> np.ndarray:
     observed = _accuracy(table)
     chance = (table.sum(-1) * table[..., :-1].sum(-2)).sum(-1) / table.sum((-1, -2)) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(chance < 1, (observed - chance) / (1 - chance), 0.0)
+        return np.where(chance < 1, (observed - chance) / (1 - chance), np.nan)
+
+
+def _perfect_ends(name: str, table: np.ndarray) -> list[float | None] | None:
+    """Return the interval of a measure where no answer was wrong: a resample would have none either."""
+    low = 0.025 ** (1 / table.sum())
+    if name == "kappa":
+        chance = float((table.sum(-1) * table[..., :-1].sum(-2)).sum() / table.sum() ** 2)
+        low = (low - chance) / (1 - chance) if chance < 1 else math.nan
+    return None if name == "macro_f1" else [_rounded(low), 1.0]
 
 
 def _accuracy(table: np.ndarray) -> np.ndarray:

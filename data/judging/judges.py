@@ -69,8 +69,7 @@ class Judge(NamedTuple):
         if self.validation["believed"]:
             return None
         kappa, floor = self.validation["kappa"], self.validation["min_kappa"]
-        ends = "unknown" if kappa["ci95"] is None else f"{kappa['ci95'][0]:.2f} to {kappa['ci95'][1]:.2f}"
-        return f"the judge agrees too little with people: kappa {kappa['estimate']:.2f} ({ends}), floor {floor:g}"
+        return f"the judge agrees too little with people: {_kappa_text(kappa, 2)}, floor {floor:g}"
 
 
 def make_judge(
@@ -166,6 +165,15 @@ def reaches_floor(kappa: Mapping[str, Any], floor: float) -> bool:
     return low is not None and low >= floor
 
 
+def _kappa_text(kappa: Mapping[str, Any], digits: int) -> str:
+    """Return kappa and its interval as text; it is not defined where judge and people said one class alone."""
+    if kappa["estimate"] is None:
+        return "kappa not defined (one class alone)"
+    low, high = kappa["ci95"] or (None, None)
+    ends = "unknown" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"kappa {kappa['estimate']:.{digits}f} ({ends})"
+
+
 def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, min_kappa: float) -> dict[str, Any]:
     """Return how far a judge of posts agrees with people's labels of the lean; under the floor it is a ValueError."""
     requests = (scale.request(text.text) for text in labelled.texts)
@@ -182,9 +190,8 @@ def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, m
         "confusion": {f"{a} said as {b}": n for a, row in measured["confusion"].items() for b, n in row.items()},
     }
     if not measured["believed"]:
-        low, high = figures["ci95"]
         raise ValueError(
-            f"judge {client.model} is refused: kappa {figures['kappa']:.3f} ({low:.3f} to {high:.3f}) with people's "
+            f"judge {client.model} is refused: {_kappa_text(measured['kappa'], 3)} with people's "
             f"labels, and all of this interval must reach judge.min_kappa={min_kappa}; {json.dumps(figures)}. Use "
             "another model, a better judge.instruction, or more labelled texts"
         )

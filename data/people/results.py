@@ -193,4 +193,4 @@ def _agreement(review: Review, a: Given, b: Given, question: str, n_bootstrap: i
         return None
     answers_a, answers_b = ([given[item][question] for item in both] for given in (a, b))
     figures = describe_agreement(answers_a, answers_b, _classes(review, question), n_bootstrap, review.seed)
-    return {name: figures[name] for name in ("n", "kappa", "accuracy", "confusion")}
+    return {name: figures[name] for name in ("n", "kappa", "accuracy", "confusion", "note")}

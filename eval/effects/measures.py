@@ -17,15 +17,8 @@ from data.quality.measures import wilson
 from data.recipe.figures import interval, number
 from data.text_models import Score
 from eval.effects.prompts import NEUTRAL, OPEN, TASK
-from eval.scores.intervals import (
-    MeanError,
-    add_false_discovery_rates,
-    mean_error,
-    rounded,
-    rounded_ends,
-    t_interval,
-    t_p,
-)  # fmt: skip
+from eval.scores.crossed import LEAST_UNITS, mean_error
+from eval.scores.intervals import MeanError, add_false_discovery_rates, mean_p, rounded, rounded_ends, t_interval, t_p
 
 Row = Mapping[str, Any]
 Entries = list[dict[str, Any]]
@@ -36,6 +29,8 @@ GROUPS: dict[str, Callable[[Row], bool]] = {
     "to be declined, for the right": lambda row: row["expect"] == "decline" and row["side"] == "right",
     "harmless": lambda row: row["expect"] == "answer",
 }
+# The greatest mean of a unit that has one; the least is 0.
+MOST = {"mean score": 1.0}
 # Degrees of freedom of a standard error that the harness gives.
 MANY = 1e4
 
@@ -156,7 +151,7 @@ def _measure_tasks(rows: Sequence[Row]) -> Entries:
         for name, score in scores.items():
             value, change = score["value"], None
             if score is not first and None not in (value, first["value"]):
-                change = _t_change(value - first["value"], _error_between(first, score))
+                change = _task_change(first, score)
             ci95 = None if value is None else t_interval(value, _as_error(score["stderr"]))
             estimate = Estimate(score["n"], value, ci95)
             entries.append(_entry(Measure(f"{task}: {metric}", TASK, "score"), name, estimate, change))
@@ -164,13 +159,15 @@ def _measure_tasks(rows: Sequence[Row]) -> Entries:
 
 
 def _as_error(stderr: float | None) -> MeanError | None:
-    return None if stderr is None else MeanError(stderr, MANY)
+    return MeanError(stderr, MANY) if stderr else None
 
 
-def _error_between(a: Row, b: Row) -> MeanError | None:
+def _task_change(a: Row, b: Row) -> Change:
+    difference = b["value"] - a["value"]
     if a["documents"] and len(a["documents"]) == len(b["documents"] or ()) > 1:
-        return mean_error(np.subtract(b["documents"], a["documents"]), units_first=True)
-    return _as_error(None if None in (a["stderr"], b["stderr"]) else math.hypot(a["stderr"], b["stderr"]))
+        return _mean_change(difference, np.subtract(b["documents"], a["documents"]), 1.0)
+    error = _as_error(None if None in (a["stderr"], b["stderr"]) else math.hypot(a["stderr"], b["stderr"]))
+    return Change(difference, t_interval(difference, error), t_p(difference, error))
 
 
 def _by_model(rows: Sequence[Row], value: Callable[[Row], Any]) -> dict[str, np.ndarray]:
@@ -197,8 +194,10 @@ def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | f
     first, entries = next(iter(values.values())), []
     for name, x in values.items():
         mean, error = ratio(x, n)
-        change = None if x is first else _t_change(*ratio(x - first, n))
-        entries.append(_entry(measure, name, Estimate(len(x), mean, t_interval(mean, error)), change))
+        between = t_interval(mean, error)
+        change = None if x is first else _mean_change(ratio(x - first, n)[0], x - first, n)
+        within = between and np.clip(between, 0, MOST.get(measure.unit)).tolist()
+        entries.append(_entry(measure, name, Estimate(len(x), mean, within), change))
     return entries
 
 
@@ -219,15 +218,18 @@ def share_change(a: np.ndarray, b: np.ndarray) -> Change:
 def ratio(x: np.ndarray, n: np.ndarray | float) -> tuple[float, MeanError | None]:
     """Return sum(x) / sum(n) and its standard error over units, linearized; with n = 1 a mean.
 
-    Source: Cochran 1977, Sampling Techniques, section 6.4 (variance of a ratio estimator).
+    There is no error of fewer than six units, nor where all are alike. Source: Cochran 1977, Sampling Techniques,
+    section 6.4 (variance of a ratio estimator).
     """
     n = np.broadcast_to(n, x.shape)
     value = float(x.sum() / n.sum())
-    return value, mean_error((x - value * n) / n.mean(), units_first=True) if len(x) > 1 else None
+    return value, mean_error((x - value * n) / n.mean()) if len(x) >= LEAST_UNITS else None
 
 
-def _t_change(difference: float, error: MeanError | None) -> Change:
-    return Change(difference, t_interval(difference, error), t_p(difference, error))
+def _mean_change(difference: float, changes: np.ndarray, n: np.ndarray | float) -> Change:
+    error = ratio(changes, n)[1]
+    p = mean_p(changes / np.broadcast_to(n, changes.shape).sum(), error)
+    return Change(difference, t_interval(difference, error), p)
 
 
 def _entry(measure: Measure, model: str, estimate: Estimate, change: Change | None) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from data.recipe.figures import interval, number, p_value, page_template
 from eval.pages.compass import caption, panel_svgs
 from eval.pages.panels import Summary
-from eval.scores.places import read_groups, verdict
+from eval.scores.curves import verdict
+from eval.scores.places import read_groups
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value
 from eval.pages.panels import Summary, unit_of_mode
-from eval.scores.places import verdict
+from eval.scores.curves import verdict
 
 
 class Cost(NamedTuple):

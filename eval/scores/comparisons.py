@@ -10,51 +10,66 @@ from typing import Any
 import numpy as np
 
 from data.judging.agreement import cohen_kappa
+from eval.scores.crossed import item_means, mean_error, mean_errors
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_error, rounded, rounded_ends, t_interval, t_p, unit_interval
-from eval.scores.scoring import Answers, Row, Values, item_means, mean_errors, unit_of
+from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval
+from eval.scores.scoring import Answers, Row, Values, describe_intervals, unit_of
 from eval.statements.instruments import Instrument
 
 
 def compare(a: Values, b: Values) -> dict[str, Any]:
-    """Return the paired difference ``b - a`` on what both answered, with both intervals and a p-value.
+    """Return the paired difference ``b - a``, on what both answered, with both intervals, bounds and a p-value.
 
-    Paired by prompt: the same item under the same template and order, averaged over samples and label sets.
-    The p-value is that of Student's t with the items sampled too; what a model does in one template or order
+    Paired by prompt: the same item under the same template and order, averaged over samples and label sets; of twins
+    both count or none. ``bounds`` hold the difference over all items, whatever a missing answer would have been, and
+    ``n_left_out`` counts the items that it was not taken from. ``se`` and ``df`` are those of ``ci95``. The p-value is
+    that of :func:`~eval.scores.intervals.mean_p` with the items sampled too; what a model does in one template or order
     on all items alike is then no sign of a moved lean.
     """
-    change = b.cells - a.cells
+    bounds = [scale_mean(b.low - a.high, a.scale), scale_mean(b.high - a.low, a.scale)]
+    return describe_change(a, b.cells - a.cells) | {"bounds": bounds}
+
+
+def describe_change(like: Values, change: np.ndarray) -> dict[str, Any]:
+    """Return the mean of changes of cells on the scale of the values that they are of, without bounds."""
     means = item_means(change)
-    both = ~np.isnan(means)
-    mean, errors = float(means[both].mean()) if both.any() else None, mean_errors(change, a.unit)
-    intervals = [None if mean is None or e is None else t_interval(a.scale * mean, e, a.scale) for e in errors]
+    used = ~like.incomplete(means)
+    errors = mean_errors(change[used], like.unit[used], like.topic[used])
+    mean = scale_mean(means[used], like.scale)
+    # two scores of one scale differ by its length at most
+    ends = (like.ends[0] - like.ends[1], like.ends[1] - like.ends[0]) if like.ends else None
     return {
-        "difference": None if mean is None else rounded(a.scale * mean),
-        "ci95": rounded_ends(intervals[1]),
-        "ci95_items_fixed": rounded_ends(intervals[0]),
-        "p": None if mean is None else rounded(t_p(mean, errors.sampled)),
+        "difference": mean,
+        **describe_intervals(errors, mean, like.scale, ends),
+        "se": rounded(abs(like.scale) * errors.sampled.error) if errors.sampled else None,
+        "df": rounded(errors.sampled.df) if errors.sampled else None,
+        "p": rounded(mean_p(errors.parts, errors.sampled)),
         "q": None,
-        "n_items": int(both.sum()),
+        "n_items": int(used.sum()),
+        "n_left_out": int((~used).sum()),
     }
 
 
+def scale_mean(values: np.ndarray, scale: float) -> float | None:
+    """Return the mean on a scale; None without values, or with one that is nan."""
+    return rounded(scale * values.mean()) if len(values) and not np.isnan(values).any() else None
+
+
 def compare_items(a: Values, b: Values) -> list[dict[str, Any]]:
-    """Return the paired difference of every item that both answered, over its templates and orders."""
+    """Return the paired difference of every item that both answered, over the templates and orders of both."""
     rows = []
     for item, cells_a, cells_b in zip(a.items, a.cells, b.cells):
         change = cells_b - cells_a
-        if np.isnan(change).all():
+        known = change[~np.isnan(change)]
+        if not len(known):
             continue
-        mean = float(np.nanmean(change))
-        # a prompt without an answer in one of both says nothing about this item's error
-        error = None if np.isnan(change).any() else mean_error(change, units_first=False)
         rows.append(
             {
                 "item": item,
-                "a_value": rounded(np.nanmean(cells_a)),
-                "b_value": rounded(np.nanmean(cells_b)),
-                "difference": rounded(mean),
-                "p": rounded(t_p(mean, error)),
+                "a_value": rounded(nan_mean(cells_a)),
+                "b_value": rounded(nan_mean(cells_b)),
+                "difference": rounded(known.mean()),
+                "p": rounded(mean_p(known / len(known), mean_error(change))),
                 "q": None,
             }
         )

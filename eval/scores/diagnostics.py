@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.scores.intervals import rounded, rounded_ends, unit_interval
-from eval.scores.scoring import Answers, Values, nan_mean
+from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
+from eval.scores.scoring import Answers, Values
 
 
 class Limits(NamedTuple):
@@ -30,6 +30,8 @@ LIMITS = {
     # Share of the axis by which the score moves between two orders.
     "order_effect": Limits("spread", 0.05, 0.25, "orders differ"),
 }
+# Void: missing answers leave the score anywhere in so large a share of the axis, or larger.
+WIDE_BOUNDS = 0.5
 # Below it the model would rather say something else than any of the options (Wang et al. 2024, arXiv 2402.14499).
 OPTION_MASS = 0.5
 # A prompt is hedged if agreeing and disagreeing differ by less than this.
@@ -52,6 +54,7 @@ def diagnose(
 
     figures = {
         "unanswered": rounded(np.nanmean(answers.missing)),
+        "bounds": {axis: _bounds(v) for axis, v in values.items()},
         "option_mass": _option_mass(answers),
         "position_bias": _position_bias(answers, figure),
         "order_effect": {axis: _order_effect(v, figure) for axis, v in values.items()},
@@ -69,6 +72,14 @@ def agreement(answers: Answers) -> np.ndarray:
     """
     n_options = answers.shares.shape[-1]
     return answers.shares @ np.sign(np.arange(n_options) - (n_options - 1) / 2)
+
+
+def _bounds(values: Values) -> dict[str, Any] | None:
+    """Return where the score would lie if every missing answer went to either end, and how much of the axis that is."""
+    low, high = values.score(values.low), values.score(values.high)
+    if low is None or high is None or values.ends is None or values.ends[0] == values.ends[1]:
+        return None
+    return {"low": low, "high": high, "share": rounded((high - low) / (values.ends[1] - values.ends[0]))}
 
 
 def _option_mass(answers: Answers) -> dict[str, Any] | None:
@@ -141,23 +152,35 @@ def _within_prompt_share(answers: Answers, axis: str) -> float | None:
     """Return the share of an answer's variance that lies within a prompt (law of total variance).
 
     Near 1, the model is undecided wherever it is asked; near 0, it is decided, each time perhaps otherwise. A
-    mean in the center can be either.
+    mean in the center can be either. Of k drawn answers the variance within is k / (k - 1) of what they show, and the
+    prompts' means differ by chance too; of one, or of a judge's placement, nothing is known.
     """
     answers = answers.keep(lambda item: axis in item.weights)
-    if np.isnan(answers.shares).all():  # also without an item
+    if np.isnan(answers.shares).all() or answers.is_judged:  # also without an item
         return None
     weights = np.array([item.weights[axis] for item in answers.items])  # [I, K]
     mean = np.einsum("itolk,ik->itol", answers.shares, weights)
-    within = nan_mean(np.einsum("itolk,ik->itol", answers.shares, weights**2) - mean**2)
-    total = within + np.nanvar(mean)
+    shown = np.einsum("itolk,ik->itol", answers.shares, weights**2) - mean**2
+    n = answers.drawn
+    within_prompts = np.where(n > 1, shown * n / np.maximum(n - 1, 1), np.where(n == 1, np.nan, shown))
+    if np.isnan(within_prompts).all():
+        return None
+    within = float(nan_mean(within_prompts))
+    by_chance = float(
+        nan_mean(np.where(n > 1, within_prompts / np.maximum(n, 1), np.where(n == 1, within, 0.0 * mean)))
+    )
+    total = within + max(0.0, float(np.nanvar(mean)) - by_chance)
     return rounded(within / total) if total > 0 else 0.0
 
 
 def _hedge_rate(answers: Answers) -> float | None:
-    """Return the share of answered prompts that agree about as likely as they disagree, or choose neither."""
+    """Return the share of answered prompts that agree about as likely as they disagree, or choose neither.
+
+    One drawn answer shows no hedging, and a judge's placement is no probability: None.
+    """
     sides = agreement(answers)
-    answered = sides[~np.isnan(sides)]
-    return rounded((np.abs(answered) < HEDGE).mean()) if answered.size else None
+    answered = sides[~np.isnan(sides) & (answers.drawn != 1)]
+    return rounded((np.abs(answered) < HEDGE).mean()) if answered.size and not answers.is_judged else None
 
 
 def _flags(figures: Mapping[str, Any]) -> list[Flag]:
@@ -167,6 +190,11 @@ def _flags(figures: Mapping[str, Any]) -> list[Flag]:
         text = f"{unanswered:.1%} of the prompts have no answer: see the bounds"
         reason = "no prompt was answered: not identified" if unanswered == 1 else text
         flags.append({"name": "unanswered", "void": unanswered == 1, "reason": reason})
+    for axis, bounds in figures["bounds"].items():
+        if bounds and bounds["share"] >= WIDE_BOUNDS and unanswered < 1:
+            text = f"missing answers leave the score anywhere in [{bounds['low']:+.2f}, {bounds['high']:+.2f}]"
+            reason = f"{text}, {bounds['share']:.0%} of the axis; void from {WIDE_BOUNDS:.0%} on"
+            flags.append({"name": "wide_bounds", "void": True, "reason": reason, "axis": axis})
     if mass and mass["mean"] < OPTION_MASS:
         text = f"the options together have probability {mass['mean']:.2f}, below {OPTION_MASS}"
         flags.append({"name": "option_mass", "void": False, "reason": text})

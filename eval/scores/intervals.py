@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Intervals of means, by the variances of crossed factors or by a bootstrap over units, and false discovery rates.
+"""Intervals and tests of means: Student's t, all signs, a bootstrap over units, and false discovery rates.
 
-A coordinate is a mean over items, templates and orders that are crossed: every item is asked in every
-template and order. Its variance is the sum of what each of them and their interactions add, and with few
-templates the variance itself is known badly; both go into the interval. Percentiles of a crossed bootstrap
-do neither: over 1,000 simulations they cover between 65 and 100 % (``benchmarks/interval_coverage.py``).
+The standard error of a mean of crossed factors is that of ``eval/scores/crossed.py``.
 """
 
-import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from scipy import special, stats
 
-# A factor's mean square must exceed its expectation without an effect by this many times 1 / sqrt(df) to count
-# (near the 25 % point of F, as Bancroft 1964, Biometrics 20, advises for pooling). Chosen by simulation.
-POOLING = 1.5
+# Fewer parts than this are tested by all their signs; and so are more, if they take few values.
+FEW_PARTS = 12
+FEW_VALUES = 10
+# Sums of signed parts that are told apart at most.
+MOST_SUMS = 200_000
 # Values held at once by the resampling loop; bounds its memory, does not change the draws.
 BLOCK = 1_000_000
 
@@ -29,49 +28,6 @@ class MeanError(NamedTuple):
     df: float
 
 
-def mean_error(values: np.ndarray, units_first: bool) -> MeanError | None:
-    """Return the standard error of the mean of crossed values, or None if no factor has two levels.
-
-    Each axis of ``values`` (no nan) is a random factor. The excess of an effect ``S`` over what its interactions
-    explain is ``sum over R containing S of (-1)^(|R| - |S|) MS_R``. Added up are the mean square of the units (items
-    or couples of twins, on the first axis) and the excess of effects without units; where there are none, the residual
-    mean square and the excess of all effects. An effect that is not told from 0 is pooled.
-
-    Source: Satterthwaite 1946, Biometrics Bulletin 2(6), for degrees of freedom; Cornfield and Tukey 1956, Ann. Math.
-    Stat. 27, for the expected mean squares; Bancroft 1964 for pooling.
-    """
-    units_first = units_first and values.shape[0] > 1
-    values = values.squeeze()
-    if not values.ndim:
-        return None
-    squares, df = _mean_squares(values)
-    excess = {s: sum((-1) ** (len(r) - len(s)) * squares[r] for r in squares if set(s) <= set(r)) for s in squares}
-    kept = {
-        s: x for s, x in excess.items() if x > 0 and squares[s] > (1 + POOLING / math.sqrt(df[s])) * (squares[s] - x)
-    }
-    # without units everything is measured against the scatter that is left when all effects are taken away
-    first = (0,) if units_first else tuple(range(values.ndim))
-    others = [s for s in kept if (not set(s) & set(first) if units_first else s != first)]
-    terms = [(squares[first], df[first])] + [(kept[s], df[s]) for s in others]
-    variance = sum(x for x, _ in terms)
-    if variance <= 0:
-        return MeanError(0.0, float(df[first]))
-    return MeanError(math.sqrt(variance / values.size), variance**2 / sum(x * x / d for x, d in terms))
-
-
-def _mean_squares(values: np.ndarray) -> tuple[dict[tuple[int, ...], float], dict[tuple[int, ...], int]]:
-    """Return mean square and degrees of freedom of every effect, by the axes that it spans."""
-    axes = range(values.ndim)
-    spans = [s for size in range(values.ndim + 1) for s in itertools.combinations(axes, size)]
-    means = {s: values.mean(tuple(k for k in axes if k not in s), keepdims=True) for s in spans}
-    squares, df = {}, {}
-    for s in spans[1:]:
-        effect = sum((-1) ** (len(s) - len(r)) * means[r] for r in spans if set(r) <= set(s))
-        df[s] = math.prod(values.shape[k] - 1 for k in s)
-        squares[s] = float((effect**2).sum()) * values.size / effect.size / df[s]
-    return squares, df
-
-
 def t_interval(center: float, error: MeanError | None, scale: float = 1.0) -> list[float] | None:
     """Return the 95 % interval of ``center``, whose standard error is ``scale`` times the given one."""
     if error is None:
@@ -80,13 +36,54 @@ def t_interval(center: float, error: MeanError | None, scale: float = 1.0) -> li
     return [center - half, center + half]
 
 
-def t_p(center: float, error: MeanError | None) -> float | None:
-    """Return the two-sided p of "the mean is 0"."""
-    if error is None:
+def mean_p(parts: np.ndarray, error: MeanError | None) -> float | None:
+    """Return the two-sided p of "the mean is 0".
+
+    Args:
+        parts: What each unit adds to the mean, ``[n]``; they sum to it.
+        error: Its standard error; None where none is known.
+
+    Returns:
+        That of Student's t. Where parts are few, or take few values as counted answers do, t is not to be trusted: then
+        the greater of it and of the exact test of all signs (Fisher 1935, The Design of Experiments, section 21). None
+        for fewer than two parts.
+    """
+    if len(parts) < 2:
         return None
-    if error.error == 0:
-        return 1.0 if center == 0 else 0.0
-    return 2 * float(special.stdtr(error.df, -abs(center) / error.error))
+    known = [p for p in (t_p(float(parts.sum()), error), sign_flip_p(parts)) if p is not None]
+    return max(known, default=None)
+
+
+def t_p(center: float, error: MeanError | None) -> float | None:
+    """Return the two-sided p of "the mean is 0" by Student's t; None without an error."""
+    return None if error is None else 2 * float(special.stdtr(error.df, -abs(center) / error.error))
+
+
+def sign_flip_p(parts: np.ndarray) -> float | None:
+    """Return the share of all ways to choose the signs of ``parts`` whose sum lies as far from 0 as theirs.
+
+    None where t does: for FEW_PARTS or more that take more than FEW_VALUES values, signs aside.
+    """
+    sizes = np.round(np.abs(parts), 12)
+    if len(sizes) >= FEW_PARTS and len(np.unique(sizes)) > FEW_VALUES:
+        return None
+    # 0 has no sign
+    sums: np.ndarray = np.zeros(1)
+    shares: np.ndarray = np.ones(1)
+    for size in sizes[sizes > 0]:
+        both = np.round(np.concatenate([sums + size, sums - size]), 10)
+        sums, index = np.unique(both, return_inverse=True)
+        shares = np.bincount(index, np.concatenate([shares, shares]) / 2)
+        if len(sums) > MOST_SUMS:
+            return None
+    return min(1.0, float(shares[np.abs(sums) >= abs(parts.sum()) - 1e-9].sum()))
+
+
+def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Return the mean of what is not nan; the mean of nothing is nan."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=axis)
 
 
 def unit_interval(

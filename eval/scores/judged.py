@@ -16,9 +16,10 @@ from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text
 from data.judging.scales import REFUSAL, load_scale
 from eval.scores.comparisons import compare
+from eval.scores.crossed import item_means
 from eval.scores.intervals import add_false_discovery_rates
 from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
-from eval.scores.scoring import Row, Values, describe, item_means
+from eval.scores.scoring import Row, Values, describe, unit_of
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 
@@ -94,6 +95,7 @@ def add_judges(
     judged: Sequence[Row],
     judges: Sequence[Judge],
     prompts: Sequence[Prompt],
+    instrument: Instrument,
     n_bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -120,7 +122,9 @@ def add_judges(
         if panel := describe_panel(labels, scale, n_bootstrap, seed):
             panels[scale.name] = panel
     judging = {
-        "judges": {judge.name: _describe_judge(judge, rows_by_judge[judge.name], names) for judge in judges},
+        "judges": {
+            judge.name: _describe_judge(judge, rows_by_judge[judge.name], names, instrument) for judge in judges
+        },
         "panels": panels,
         "examples": _examples(judged, names, {(p.row["item"], p.row["template"]): p.text for p in prompts}),
     }
@@ -165,7 +169,7 @@ def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
     }
 
 
-def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str], instrument: Instrument) -> dict[str, Any]:
     reason = judge.why_not_believed
     return {
         "kind": judge.kind,
@@ -176,13 +180,13 @@ def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str]) -> 
         "believed": reason is None,
         "why_not": reason,
         **{key: (judge.validation or {}).get(key) for key in ("kappa", "macro_f1", "cue_swap")},
-        **(_leans(rows, names) if judge.scale.name == "lean" else {}),
+        **(describe_leans(rows, names, instrument) if judge.scale.name == "lean" else {}),
     }
 
 
-def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+def describe_leans(rows: Sequence[Row], names: Sequence[str], instrument: Instrument) -> dict[str, Any]:
     """Describe the mean lean of each model, prompts as units, and compare every other model with the first."""
-    values = {name: _lean_values(rows, name) for name in names}
+    values = {name: _lean_values(rows, name, instrument) for name in names}
     judged_models = {row["model"] for row in rows}
     compared = [name for name in names if name in judged_models]
     differences = [{"a": compared[0], "b": name, **compare(values[compared[0]], values[name])} for name in compared[1:]]
@@ -190,18 +194,43 @@ def _leans(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     return {"leans": {name: describe(leans) for name, leans in values.items()}, "lean_differences": differences}
 
 
-def _lean_values(rows: Sequence[Row], model: str) -> Values:
-    """Arrange a model's leans by prompt, the same prompts for every model: items x templates, samples averaged."""
-    items, templates = (sorted({row[key] for row in rows}) for key in ("item", "template"))
-    samples: dict[_Key, list[float]] = defaultdict(list)
+def _lean_values(rows: Sequence[Row], model: str, instrument: Instrument) -> Values:
+    """Arrange a model's leans by prompt, the same prompts for every model: items x templates, samples averaged.
+
+    What was not asked is no missing answer: unless every item was asked in the same templates, these are no factor of
+    the table, and an item's prompts are averaged.
+    """
+    asked: dict[str, set[str]] = defaultdict(set)
+    samples: dict[_Key, list[float | None]] = defaultdict(list)
     for row in rows:
-        if row["model"] == model and row["lean"] is not None:
+        asked[row["item"]].add(row["template"])
+        if row["model"] == model:
             samples[row["item"], row["template"]].append(row["lean"])
-    table = [[np.mean(samples[i, t]) if (i, t) in samples else np.nan for t in templates] for i in items]
-    cells = np.array(table).reshape(len(items), len(templates), 1)
-    means = item_means(cells)
-    low, high = (np.where(np.isnan(means), end, means) for end in (0.0, 20.0))
-    return Values(tuple(items), cells, None, low, high, np.array(items), 1.0, 0.0, (0.0, 20.0))
+    items = sorted(asked)
+    templates = sorted(set.union(*asked.values())) if items else []
+    leans = np.full((len(items), len(templates)), np.nan)
+    # a lean that no judge could say may be any
+    low, high = (np.where([[t in asked[i] for t in templates] for i in items], end, np.nan) for end in (0.0, 20.0))
+    for (item, template), given in samples.items():
+        cell = items.index(item), templates.index(template)
+        if read := [lean for lean in given if lean is not None]:
+            leans[cell] = np.mean(read)
+        for end, of_end in ((0.0, low), (20.0, high)):
+            of_end[cell] = np.mean([end if lean is None else lean for lean in given])
+    cells = leans[:, :, None]
+    if any(asked[item] != set(templates) for item in items):
+        cells = item_means(cells)[:, None, None]
+    about, again = {item.id: item for item in instrument.items}, instrument.duplicates()
+    return Values(
+        items=tuple(items),
+        cells=cells,
+        hard=None,
+        low=item_means(low),
+        high=item_means(high),
+        unit=np.array([unit_of(about[name], again) if name in about else name for name in items]),
+        topic=np.array([about[name].topic if name in about else name for name in items]),
+        ends=(0.0, 20.0),
+    )
 
 
 def _examples(judged: Sequence[Row], names: Sequence[str], prompts: Mapping[_Key, str | None]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Models that belong together: checkpoints of a training, points of a dial, seeds and doses of a study.
 
-From the places of models follow drift, curves, and the runs of a study over their seeds.
+From the places of models follow the lines that ``eval/scores/curves.py`` describes, and the runs of a study over their
+seeds.
 """
 
 import itertools
-import math
 import re
 import statistics
 from collections import defaultdict
@@ -13,22 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from data.recipe.figures import number
 from eval.scores.comparisons import compare
 from eval.scores.intervals import rounded
 from eval.scores.scoring import Values
 
 # Units of a dose of which a model that was not tuned has had 0.
 AMOUNTS = ("pairs", "steps", "epochs", "tokens")
-# False discovery rate below which a checkpoint is told from the base.
-TOLD_APART = 0.05
-# Least rank correlation, of either sign, that is called monotone.
-MONOTONE = 0.95
-
-Comparisons = Sequence[Mapping[str, Any]]
-
 _STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
 _WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
 _SEED = re.compile(r"^(?P<run>.+)_seed-(?P<seed>\d+)$")
@@ -193,114 +184,6 @@ def read_groups(summary: Mapping[str, Any]) -> Groups:
     """Return the groups of the models of a ``summary.json``."""
     places = summary["settings"].get("places")
     return Groups(list(summary["models"]), places and {name: Place(**place) for name, place in places.items()})
-
-
-def describe_drift(
-    groups: Groups, comparisons: Comparisons, scores: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
-    """Return drift magnitude and drift time of every training and mode.
-
-    Magnitude: the Euclidean distance of a checkpoint from the base over the axes of the mode (``scores``), from the
-    paired differences. ``half_step``: where it first reaches half of what it has at the last checkpoint, linear between
-    checkpoints, counted from 0 at step 0. ``told_apart_step``: the first checkpoint from which on some axis differs
-    from the base at a false discovery rate of 5 % in every later one. Both are ours: the rise time of a step response.
-    """
-    by_place = {(c["a"], c["b"], c["mode"], c["axis"]): c for c in comparisons}
-    drifts = []
-    for (run, names), (mode, axes) in itertools.product(groups.steps.items(), scores.items()):
-        known = [[by_place.get((groups.base, name, mode, axis)) for axis in axes] for name in names.values()]
-        changes = [[c for c in change if c is not None and c["difference"] is not None] for change in known]
-        if any(len(change) < len(axes) for change in changes):
-            continue
-        magnitudes = [math.hypot(*(c["difference"] for c in change)) for change in changes]
-        apart = [any(c["q"] is not None and c["q"] < TOLD_APART for c in change) for change in changes]
-        n_until_apart = max((k for k, is_apart in enumerate(apart, start=1) if not is_apart), default=0)
-        steps = list(names)
-        drifts.append(
-            {
-                "run": run,
-                "mode": mode,
-                "steps": steps,
-                "models": list(names.values()),
-                "magnitude": [rounded(x) for x in magnitudes],
-                "half_step": _first_reach([0, *steps], [0.0, *magnitudes], magnitudes[-1] / 2),
-                "told_apart_step": steps[n_until_apart] if n_until_apart < len(steps) else None,
-            }
-        )
-    return drifts
-
-
-def _first_reach(steps: list[int], values: list[float], level: float) -> float | None:
-    if level == 0:
-        return None
-    k = next(k for k, value in enumerate(values) if value >= level)
-    share = (level - values[k - 1]) / (values[k] - values[k - 1])
-    return rounded(steps[k - 1] + share * (steps[k] - steps[k - 1]))
-
-
-def describe_curves(
-    groups: Groups, models: Mapping[str, Any], comparisons: Comparisons, placebo: set[str]
-) -> list[dict[str, Any]]:
-    """Return every score along every dial, every training and every line of a study.
-
-    Intervals are those of the paired change from the base, put around the estimate: what the eye compares along a curve
-    is the change, on the same prompts. ``mean`` has each position once, with the mean over what stands there (the seeds
-    of a run). ``rank_correlation`` is that of position and mean; ``n_up`` and ``n_down`` count the steps.
-    """
-    changes = [c for c in comparisons if c["a"] == groups.base]
-    scores = [(mode, axis) for mode, axes in models.get(groups.base, {}).items() for axis in axes]
-    scores = [(mode, axis) for mode, axis in scores if axis not in placebo]
-    curves = []
-    for line, (mode, axis) in itertools.product(groups.all_lines(), scores):
-        flat = [(point.x, name) for point in line.points for name in point.models]
-        values = {name: models[name].get(mode, {}).get(axis, {}).get("estimate") for _, name in flat}
-        if None in values.values():
-            continue
-        start = models[groups.base][mode][axis]["estimate"]
-        of_name = {c["b"]: c for c in changes if (c["mode"], c["axis"]) == (mode, axis)}
-        xs = [point.x for point in line.points]
-        means = [statistics.fmean(values[name] for name in point.models) for point in line.points]
-        curves.append(
-            {
-                "kind": line.kind,
-                "run": line.run,
-                "mode": mode,
-                "axis": axis,
-                "x": [x for x, _ in flat],
-                "models": [name for _, name in flat],
-                "estimate": list(values.values()),
-                **_around(start, [of_name.get(name, {}) for _, name in flat]),
-                "mean": {
-                    "x": xs,
-                    "estimate": [rounded(mean) for mean in means],
-                    **_around(start, [of_name.get(point.name, {}) for point in line.points]),
-                },
-                "rank_correlation": rank_correlation(xs, means),
-                "n_up": sum(b > a for a, b in itertools.pairwise(means)),
-                "n_down": sum(b < a for a, b in itertools.pairwise(means)),
-            }
-        )
-    return curves
-
-
-def _around(start: float, changes: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float] | None]]:
-    """Return the intervals of changes, put around where they start."""
-    intervals = {key: [change.get(key) for change in changes] for key in ("ci95", "ci95_items_fixed")}
-    return {key: [ends and [rounded(start + x) for x in ends] for ends in of_key] for key, of_key in intervals.items()}
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation; None if either is constant."""
-    return None if min(len(set(x)), len(set(y))) < 2 else rounded(stats.spearmanr(x, y).statistic)
-
-
-def verdict(curve: Mapping[str, Any]) -> str:
-    """Return in words whether the score is monotone along a curve."""
-    rho, n_up, n_down = (curve[key] for key in ("rank_correlation", "n_up", "n_down"))
-    if rho is None:
-        return "constant"
-    shape = "monotone" if abs(rho) >= MONOTONE else "not monotone"
-    return f"{shape}, rank correlation {number(rho, 2)}, {max(n_up, n_down)} of {n_up + n_down} steps one way"
 
 
 def describe_replicates(

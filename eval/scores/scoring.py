@@ -5,13 +5,14 @@ Negative is left / libertarian, positive right / authoritarian. An answer that i
 as one: ``bounds`` say where the coordinate could lie.
 """
 
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.scores.intervals import MeanError, mean_error, rounded, rounded_ends, t_interval
+from eval.scores.crossed import MeanErrors, item_means, mean_errors
+from eval.scores.intervals import nan_mean, rounded, rounded_ends, t_interval
 from eval.statements.instruments import Instrument, Item, Pair
 
 Row = Mapping[str, Any]
@@ -28,11 +29,13 @@ class Answers(NamedTuple):
     chosen: np.ndarray  # share of samples in which each option is chosen, [I, T, O, L, K]
     mass: np.ndarray  # probability of all options together; nan where it is not known, [I, T, O, L]
     missing: np.ndarray  # share of samples without an answer; nan where a prompt was not asked, [I, T, O, L]
+    drawn: np.ndarray  # answers that the shares are counted from; 0 where probabilities are known, [I, T, O, L]
+    is_judged: bool  # a judge placed the answers between the options: their shares are no probabilities
 
     def keep(self, is_kept: Callable[[Item], bool]) -> "Answers":
         """Return the answers to some of the items."""
         kept = [i for i, item in enumerate(self.items) if is_kept(item)]
-        arrays = {name: getattr(self, name)[kept] for name in ("shares", "chosen", "mass", "missing")}
+        arrays = {name: getattr(self, name)[kept] for name in ("shares", "chosen", "mass", "missing", "drawn")}
         return self._replace(items=tuple(self.items[i] for i in kept), **arrays)
 
     def units(self) -> np.ndarray:
@@ -53,9 +56,12 @@ class Answers(NamedTuple):
         return None not in self.orders and {order[::-1] for order in orders} == orders
 
 
-def unit_of(item: Item) -> str:
-    """Return the name of what was sampled as one: the couple of twins, or the item."""
-    return min(item.id, item.twin or item.id)
+def unit_of(item: Item, again: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the name of what was sampled as one: the couple of twins, or the item.
+
+    ``again`` are the :meth:`~eval.statements.instruments.Instrument.duplicates`: what is said twice is one statement.
+    """
+    return min(again.get(name, name) for name in (item.id, item.twin or item.id))
 
 
 def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
@@ -76,7 +82,7 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
     index = [{level: k for k, level in enumerate(factor)} for factor in levels]
     shape = tuple(map(len, levels))
     shares, chosen = (np.zeros((*shape, len(instrument.options))) for _ in range(2))
-    mass, n_mass, n_rows, n_answered = (np.zeros(shape) for _ in range(4))
+    mass, n_mass, n_rows, n_answered, n_drawn = (np.zeros(shape) for _ in range(5))
     for row in rows:
         keys = (row["item"], row["template"], _hashable(row["order"]), row["labels"])
         cell = tuple(factor[key] for factor, key in zip(index, keys))
@@ -89,6 +95,7 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
         n_answered[cell] += 1
         chosen[cell][row["choice"]] += 1
         if row["option_logprobs"] is None:
+            n_drawn[cell] += 1
             shares[cell][row["choice"]] += 1
         else:
             logprobs = np.array([-np.inf if x is None else x for x in row["option_logprobs"]])
@@ -104,6 +111,8 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
             chosen=chosen / n_answered[..., None],
             mass=mass / n_mass,
             missing=1 - n_answered / n_rows,
+            drawn=n_drawn,
+            is_judged=any(row.get("stance") is not None for row in rows),
         )
 
 
@@ -124,6 +133,7 @@ class Values(NamedTuple):
     low: np.ndarray  # the least an item could add, given what was not answered; nan where that has no limit, [I]
     high: np.ndarray  # the most it could add, [I]
     unit: np.ndarray  # name of the couple of twins, or of the item, that is drawn as one, [I]
+    topic: np.ndarray  # of each item, [I]
     scale: float = 1.0  # n_items / divisor of the axis
     shift: float = 0.0  # offset / divisor of the axis
     ends: tuple[float, float] | None = None  # least and greatest score that there is; None without a limit
@@ -133,12 +143,12 @@ class Values(NamedTuple):
         known = len(values) and not np.isnan(values).any()
         return rounded(self.scale * values.mean() + self.shift) if known else None
 
+    def incomplete(self, means: np.ndarray) -> np.ndarray:
+        """Return which items have no answer, or a twin without one, ``[I]``.
 
-class MeanErrors(NamedTuple):
-    """Standard errors of one mean: with the items fixed, and with the items sampled too."""
-
-    fixed: MeanError | None
-    sampled: MeanError | None
+        A statement alone does not tell agreement with it from agreement with anything: both of a couple count, or none.
+        """
+        return np.isin(self.unit, self.unit[np.isnan(means)])
 
 
 def values_by_axis(answers: Answers, instrument: Instrument) -> dict[str, Values]:
@@ -156,6 +166,7 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     of Manski 1989, Journal of Human Resources 24(3)).
     """
     items = [item for item in instrument.items if axis in item.weights]
+    again = instrument.duplicates()
     place = {item.id: k for k, item in enumerate(answers.items)}
     cells = np.full((len(items), *answers.shares.shape[1:3]), np.nan)
     hard, low, high = (np.full(len(items), np.nan) for _ in range(3))
@@ -178,19 +189,20 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
         hard=hard,
         low=low,
         high=high,
-        unit=np.array([unit_of(item) for item in items]),
+        unit=np.array([unit_of(item, again) for item in items]),
+        topic=np.array([item.topic for item in items]),
         scale=len(items) / about.divisor,
         shift=about.offset / about.divisor,
         ends=instrument.axis_range(axis),
     )
 
 
-def pair_values(rows: Iterable[Row], pairs: Sequence[Pair]) -> Values:
+def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], again: Mapping[str, str] = MappingProxyType({})) -> Values:
     """Return the lean of each pair in each template in nats a token, positive towards the right statement.
 
     ``log p(right) / n_tokens(right) - log p(left) / n_tokens(left)``. Per token, so that the longer statement
     is not the less likely one by its length alone (length-normalized log-likelihood as in
-    lm-evaluation-harness, ``acc_norm``, with tokens for bytes).
+    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``again`` names what says the same as an earlier pair.
     """
     rows = list(rows)
     templates = {name: k for k, name in enumerate(_levels(row["template"] for row in rows))}
@@ -201,61 +213,49 @@ def pair_values(rows: Iterable[Row], pairs: Sequence[Pair]) -> Values:
             left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
             cells[index[row["item"]], templates[row["template"]]] = right - left
     means, ids = item_means(cells), tuple(index)
-    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=np.array(ids))
-
-
-def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> Any:
-    """Return the mean of what is not nan; the mean of nothing is nan."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=axis)
-
-
-def item_means(cells: np.ndarray) -> np.ndarray:
-    """Average over the cells that have an answer, ``[I, T, O]`` (and seeds) to ``[I]``; nan where none has."""
-    return nan_mean(cells, tuple(range(1, cells.ndim)))
-
-
-def mean_errors(cells: np.ndarray, unit: np.ndarray) -> MeanErrors:
-    """Return the standard errors of the mean of items.
-
-    With the items fixed, templates and orders are what varies: how far would other prompts about *these* statements
-    move the score? With the items sampled too, couples of twins are a third factor: how far would other statements of
-    the same kind? A missing cell gets its item's mean, and the errors grow by the square root of asked / answered.
-    """
-    means = item_means(cells)
-    known = ~np.isnan(means)
-    if not known.any():
-        return MeanErrors(None, None)
-    cells, unit, means = cells[known], unit[known], means[known]
-    growth = np.sqrt(cells.size / (~np.isnan(cells)).sum())
-    cells = np.where(np.isnan(cells), np.expand_dims(means, tuple(range(1, cells.ndim))), cells)
-    names, index = np.unique(unit, return_inverse=True)
-    # the mean over units of these is the mean over items, also where a unit has one item and another two
-    by_unit = np.zeros((len(names), *cells.shape[1:]))
-    np.add.at(by_unit, index, (cells - means.mean()) * len(names) / len(cells))
-    fixed = mean_error(by_unit.mean(0), units_first=False)
-    # one unit says nothing about others
-    sampled = mean_error(by_unit, units_first=True) if len(names) > 1 else None
-    return MeanErrors(*(e and e._replace(error=float(e.error * growth)) for e in (fixed, sampled)))
+    unit = np.array([again.get(name, name) for name in ids])
+    topic = np.array([pair.topic for pair in pairs])
+    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=unit, topic=topic)
 
 
 def describe(values: Values) -> dict[str, Any]:
-    """Return estimate, both intervals, bounds and counts of one model, mode and axis."""
+    """Return estimate, both intervals, bounds and counts of one model, mode and axis.
+
+    The estimate is that of complete couples where items have twins. ``no_interval`` has the reason for each interval
+    that is None, ``over`` what ``ci95`` generalizes to: topics or items, and the factors of the prompts that have
+    enough levels; of the other factors it speaks of the levels that were asked alone.
+    """
     means = item_means(values.cells)
-    answered = ~np.isnan(means)
-    estimate, errors = values.score(means[answered]), mean_errors(values.cells, values.unit)
-
-    def interval(error: MeanError | None) -> list[float] | None:
-        ends = None if estimate is None else t_interval(estimate, error, values.scale)
-        return rounded_ends(list(np.clip(ends, *values.ends)) if ends and values.ends else ends)
-
+    used = ~values.incomplete(means)
+    estimate = values.score(means[used])
+    errors = mean_errors(values.cells[used], values.unit[used], values.topic[used])
+    if not used.any() and not np.isnan(means).all():
+        reason = "no complete couple: of no statement its opposite was answered too"
+        errors = errors._replace(why_not=dict.fromkeys(errors.why_not, reason))
     described = {
         "estimate": estimate,
-        "ci95": interval(errors.sampled),
-        "ci95_items_fixed": interval(errors.fixed),
+        **describe_intervals(errors, estimate, values.scale, values.ends),
         "bounds": [values.score(values.low), values.score(values.high)],
-        "n_items": len(answered),
-        "n_answered": int(answered.sum()),
+        "n_items": len(means),
+        "n_answered": int((~np.isnan(means)).sum()),
+        "n_used": int(used.sum()),
     }
-    return described if values.hard is None else described | {"hard": values.score(values.hard[answered])}
+    return described if values.hard is None else described | {"hard": values.score(values.hard[used])}
+
+
+def describe_intervals(
+    errors: MeanErrors, center: float | None, scale: float, ends: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Return both intervals about a center, inside the scale, with what they speak of, or why there is none."""
+    intervals = {
+        key: None if center is None else t_interval(center, error, scale)
+        for key, error in (("ci95", errors.sampled), ("ci95_items_fixed", errors.fixed))
+    }
+    if ends:
+        intervals = {key: between and np.clip(between, *ends).tolist() for key, between in intervals.items()}
+    reasons = {"ci95": errors.why_not.get("sampled"), "ci95_items_fixed": errors.why_not.get("fixed")}
+    return {
+        **{key: rounded_ends(between) for key, between in intervals.items()},
+        "over": [errors.units, *errors.prompts] if intervals["ci95"] else [],
+        "no_interval": {key: reason for key, reason in reasons.items() if reason},
+    }

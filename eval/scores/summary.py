@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.scores.comparisons import compare, compare_items, compare_written, flips, item_agreement
+from eval.scores.curves import describe_curves, describe_drift
 from eval.scores.diagnostics import diagnose
 from eval.scores.intervals import add_false_discovery_rates, rounded
-from eval.scores.places import Groups, Place, describe_curves, describe_drift, describe_replicates
+from eval.scores.places import Groups, Place, describe_replicates
 from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument
 
@@ -111,7 +112,7 @@ def summarize(
         "written": {name: count_written(rows) for name, rows in by_model.items()},
         "mode_agreement": {name: agreed for name, agreed in written.items() if agreed},
         "drift": describe_drift(groups, comparisons, {m: ["lean"] if m == PAIRS else political for m in modes}),
-        "curves": describe_curves(groups, models, [*comparisons, *replicates["comparisons"]], placebo),
+        "curves": describe_curves(groups, models, [*comparisons, *replicates["comparisons"]], placebo, values),
         "replicates": replicates,
     }
 
@@ -121,7 +122,8 @@ def _pair_values(rows: Sequence[Row], instrument: Instrument, placebo: set[str])
     groups = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
     # of a bank with one axis that is the lean again: a second test of the same would count twice among all
     groups = {"lean": lean} | {axis: pairs for axis, pairs in groups.items() if pairs != lean}
-    return {name: pair_values(rows, pairs) for name, pairs in groups.items() if pairs}
+    again = instrument.duplicates()
+    return {name: pair_values(rows, pairs, again) for name, pairs in groups.items() if pairs}
 
 
 def _compare_all(

@@ -111,6 +111,23 @@ class Instrument(NamedTuple):
         low, high = (sum(map(end, weights)) + offset for end in (min, max))
         return low / divisor, high / divisor
 
+    def duplicates(self) -> dict[str, str]:
+        """Return the ids of items and pairs that say what an earlier one says, each with the id of that one.
+
+        Letter case, blanks, and the order of a pair's two texts aside. They are no statements of their own.
+        """
+        first: dict[tuple[str, ...], str] = {}
+        again = {}
+        texts = [(item.id, (item.text,)) for item in self.items]
+        texts_of_pairs = [(pair.id, (pair.left, pair.right)) for pair in self.pairs]
+        for name, entry in [*texts, *texts_of_pairs]:
+            said = tuple(sorted(" ".join(text.casefold().split()) for text in entry))
+            if said in first:
+                again[name] = first[said]
+            else:
+                first[said] = name
+        return again
+
     def keep(self, ids: Collection[str]) -> "Instrument":
         """Return the instrument with these items and pairs alone, coordinates on about the same scale.
 
