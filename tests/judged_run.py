@@ -64,7 +64,7 @@ def write_run(folder):
     judge = planted(rows, truth)
     judged = judge_answers(rows, [judge], BANK)
     scores = summarize([*rows, *option_rows(judged, [judge], BANK)], BANK, 50, 0)
-    summary = add_judges(scores, judged, [judge], [], 50, 0)
+    summary = add_judges(scores, judged, [judge], [], BANK, 50, 0)
     settings = {"instrument": "compass60", "instrument_format": "yaml", "instrument_columns": None}
     settings |= {"instrument_limit": None, "seed": 0}
     guard = {"training_data": [], "matches": [], "left_out": [], "without": None}

@@ -46,7 +46,7 @@ def render_report(summary: Summary, instrument: Instrument) -> str:
         placebo=[name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]],
         flags=_flags(summary),
         without=_changed_without(summary),
-        has_prompts_spread=any(score.value["ci95_items_fixed"] for score in iterate_scores(summary["models"])),
+        reasons=_missing_intervals(summary),
     )
 
 
@@ -125,6 +125,16 @@ def _headlines(summary: Summary, ends: Sequence[str]) -> list[dict[str, Any]]:
         void = [name for name in (c["a"], c["b"]) if models[name][c["mode"]][c["axis"]]["void"]]
         headline["void"] += [name for name in void if name not in headline["void"]]
     return [{"mode": mode, "axis": axis, **headline} for (mode, axis), headline in headlines.items()]
+
+
+def _missing_intervals(summary: Summary) -> list[dict[str, Any]]:
+    """Return why scores have no interval, each reason once with the modes and axes that it is given for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    kinds = {"ci95": "items too", "ci95_items_fixed": "items fixed"}
+    for score in iterate_scores(summary["models"]):
+        for key, reason in score.value["no_interval"].items():
+            found.setdefault((kinds[key], reason), []).append(f"{score.mode}, {score.axis}")
+    return [{"kind": kind, "reason": r, "scores": [*dict.fromkeys(scores)]} for (kind, r), scores in found.items()]
 
 
 def _changed_without(summary: Summary) -> list[Score]:
