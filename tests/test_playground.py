@@ -171,8 +171,7 @@ def test_a_reading_is_what_the_compass_would_find(server, config):
         mean = sum(x * w for x, w in zip(p, (-1, -1 / 3, 1 / 3, 1))) / sum(p)
         found.append(mean if row["item"] == "statement" else -mean)
     assert columns["dial"]["agreement"]["estimate"] == pytest.approx(sum(found) / len(found), abs=2e-6)
-    low, high = columns["dial"]["agreement"]["ci95"]
-    assert low < columns["dial"]["agreement"]["estimate"] < high
+    assert columns["dial"]["agreement"]["ci95"] is None  # two wordings in two orders say nothing about others
     leans = []
     for row in pairs:
         against, favour = (x / n for x, n in zip(row["option_logprobs"], row["n_tokens"]))

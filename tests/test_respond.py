@@ -120,9 +120,9 @@ def planted(monkeypatch, likes):
     monkeypatch.setattr(respond, "answer_logprobs", logprobs)
 
 
-def coordinate(questions):
+def coordinate(questions, bank=BANK):
     rows = respond.answer_questions(None, "planted", questions, 10_000)
-    return summarize(rows, BANK, 50, 0)["models"]["planted"]["choice"]["x"]
+    return summarize(rows, bank, 50, 0)["models"]["planted"]["choice"]["x"]
 
 
 @pytest.mark.parametrize("n_orders", [4, 8])
@@ -131,11 +131,12 @@ def test_one_label_always_is_the_center(monkeypatch, templates, label, n_orders)
     planted(monkeypatch, lambda text: text == label)
     one_item = BANK._replace(items=(BANK.items[0]._replace(twin=None),))
     questions = choice_questions(one_item, Letters(), templates, 2, n_orders, ["digits", "letters"])
-    assert coordinate(questions)["estimate"] == pytest.approx(0, abs=1e-6)
+    assert coordinate(questions, one_item)["estimate"] == pytest.approx(0, abs=1e-6)
     kind = "digits" if label.isdigit() else "letters"
-    x = coordinate([q for q in questions if q.row["labels"] == kind])
+    x = coordinate([q for q in questions if q.row["labels"] == kind], one_item)
     assert x["hard"] == pytest.approx(0, abs=1e-6)
-    biased = coordinate([q for q in questions if q.row["labels"] == kind and q.row["order"] == [0, 1, 2, 3]])
+    in_order = [q for q in questions if q.row["labels"] == kind and q.row["order"] == [0, 1, 2, 3]]
+    biased = coordinate(in_order, one_item)
     assert abs(biased["hard"]) >= 2.5
 
 
