@@ -298,13 +298,12 @@ def test_by_log_probability_the_block_of_thought_is_closed(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tiny_model_dir / name).read_bytes())
     (folder / "chat_template.jinja").write_text(QWEN3_LIKE)
-    with EngineServer("vllm", adapted, tokenizer) as server:
-        lines = check_served(
-            interview, [respondent(server, "far", ("pairs",), tokenizer=str(folder), thinking=True)], "", nothing
-        )
-        texts = [tokenizer.decode(body["prompt"], skip_special_tokens=False) for _, body in server.calls]
-        assert "with its block of thought closed" in lines[0]
-        assert all("<think>\n\n</think>\n\n" in text for text in texts)
+    with EngineServer("llama.cpp", adapted, tokenizer) as server:
+        asked = respondent(server, "far", ("pairs",), tokenizer=str(folder), thinking=True)
+        (line,) = check_served(interview, [asked], "", nothing)
+        before = [tokenizer.decode(body["prompt"], skip_special_tokens=False) for _, body in server.calls]
+        assert "with its block of thought closed" in line
+        assert all(text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n") for text in before)
         asked = respondent(server, "plain", ("pairs",), thinking=False)
         with pytest.raises(ValueError, match="has no switch enable_thinking; leave thinking out"):
             check_served(interview, [asked], "unused", nothing)
@@ -334,6 +333,14 @@ def test_a_point_of_a_served_dial_may_be_named_so():
     entry = {"model": "m", "base_url": None, "tokenizer": ".", "params": {"lora": [{"id": 0, "scale": 0.5}]}}
     (_, asked) = read_respondents({"left@0.5": entry}, True, (), ("pairs",), ("digits",))
     assert (asked.name, asked.modes) == ("left@0.5", ("pairs",))
+
+
+def test_answers_that_are_kept_are_found_when_the_server_is_gone(adapted, tokenizer, interview, respondent):
+    """The engine, on which the requests depend, is looked up; it is remembered where nobody answers."""
+    with EngineServer("llama.cpp", adapted, tokenizer) as server:
+        asked = respondent(server, "far", ("pairs", "open"))
+        rows = rows_of(interview, asked)
+    assert rows_of(interview, asked) == rows
 
 
 def test_a_server_that_is_gone_is_no_answer(tmp_path):

@@ -194,17 +194,19 @@ class ChatClient:
         return self._failed(reply) if isinstance(reply, Failure) and not is_trial else reply
 
     def look_up(self, path: str) -> Any:
-        """Return the JSON that a server gives at a path after its address, None if it gives none; kept for a replay."""
+        """Return the JSON that a server gives at a path after its address, or gave there before; None if it gives none.
+
+        So a run that goes on without its server sends the same requests, and finds their replies.
+        """
         key = call_key(self.model, path, None)
-        if self._server is None:
-            kept = self._cache.get(key)
-            return None if kept is None else read_object(kept.encode(), key)
-        answer = self._call(self._root + path, None, True, key)
-        found = answer if isinstance(answer, Failure) else read_object(answer.encode(), key)
-        if isinstance(found, Failure):
-            return None
-        self._cache.put(key, str(answer))
-        return found
+        if self._server is not None:
+            answer = self._call(self._root + path, None, True, key)
+            found = answer if isinstance(answer, Failure) else read_object(answer.encode(), key)
+            if not isinstance(found, Failure):
+                self._cache.put(key, str(answer))
+                return found
+        kept = self._cache.get(key)
+        return None if kept is None else read_object(kept.encode(), key)
 
     def _answer(self, key: str, read: Callable[[bytes, str], Any], post: Callable[[str], str | Failure]) -> Any:
         """Take the reply from the disk or the server; two equal questions at once are one call."""

@@ -127,7 +127,8 @@ def check_adapters(client: ChatClient, respondent: Respondent, engine: Engine | 
         listed = client.look_up("/v1/models") if engine is not None else None
         entries = listed.get("data") if isinstance(listed, Mapping) else None
         models = [entry.get("id") for entry in entries or ()]
-        if engine is not None and models and client.model.partition(":")[0] not in models:
+        # SGLang names an adapter behind its base: base:left
+        if engine is not None and models and not {client.model, client.model.partition(":")[0]} & {*models}:
             raise ValueError(f"respondents.{name}: no model {client.model!r} at {client.base_url}; it has {models}")
         return None
     loaded = client.look_up("/lora-adapters") or []
