@@ -13,6 +13,7 @@ import argparse
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,8 +98,11 @@ def running(command: Sequence[str], port: int, log: Path, environment: Mapping[s
     """Run a server until the block ends; yield its address.
 
     Raises:
-        RuntimeError: If it ends, or answers nothing; shows the end of its output.
+        RuntimeError: If the port is taken, or it ends or answers nothing; shows the end of its output.
     """
+    with socket.socket() as other:
+        if other.connect_ex(("127.0.0.1", port)) == 0:
+            raise RuntimeError(f"port {port} is taken by another server, which would be asked instead; end it first")
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
