@@ -30,7 +30,7 @@ from torchtune.training import FullModelHFCheckpointer
 from benchmarks.child_process import REPO
 from benchmarks.served_answers import read_prompts
 from data.chat import ChatClient, Reply, Request
-from data.recipe.figures import interval, number
+from data.recipe.figures import MISSING, interval, number
 from data.recipe.files import AppendLog, write_json, write_whole
 from eval.asking.generate import write
 from eval.asking.questions import Question, pair_questions
@@ -52,6 +52,7 @@ MODELS = ("base", "left", "right")
 RESIDENT = "resident"
 FIRST_ANSWER_S = 600
 N_PRINTED = 8
+VLLM_PORT, LLAMA_PORT = 8001, 8081  # the printed commands take 8000 and 8080
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
 
 
@@ -72,22 +73,32 @@ def plan(args: argparse.Namespace, folder: Path) -> list[Engine]:
     lora = {side: {"lora": [{"id": 0, "scale": float(side == "left")}, {"id": 1, "scale": float(side == "right")}]}
             for side in MODELS}  # fmt: skip
     for dtype in ("float32", "bfloat16"):
-        command = [args.vllm, "serve", str(BASE), "--served-model-name", "base", "--dtype", dtype, "--port", "8000"]
+        command = [
+            args.vllm,
+            "serve",
+            str(BASE),
+            "--served-model-name",
+            "base",
+            "--dtype",
+            dtype,
+            "--port",
+            str(VLLM_PORT),
+        ]
         command += ["--enable-lora", "--max-lora-rank", "16", "--lora-modules", *adapters]
         command += ["--max-model-len", "1024", "--max-num-seqs", "1", "--enforce-eager"]
-        engines.append(Engine(f"vLLM {dtype}, LoRA", {"all": command}, 8000, {m: m for m in MODELS}, {}))
-    server = [args.llama_python, str(REPO / "benchmarks/llama_cpp_server.py"), "--port", "8080", "-m"]
+        engines.append(Engine(f"vLLM {dtype}, LoRA", {"all": command}, VLLM_PORT, {m: m for m in MODELS}, {}))
+    server = [args.llama_python, str(REPO / "benchmarks/llama_cpp_server.py"), "--port", str(LLAMA_PORT), "-m"]
     scaled = ["--lora-scaled", f"{gguf / 'left-lora.gguf'}:0,{gguf / 'right-lora.gguf'}:0"]
     any_name = dict.fromkeys(MODELS, "llama.cpp")
     for kind in ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_1"):
         if (gguf / f"base-{kind}.gguf").exists():
             command = [*server, str(gguf / f"base-{kind}.gguf"), *scaled]
-            engines.append(Engine(f"llama.cpp {kind}, LoRA", {"all": command}, 8080, any_name, lora))
+            engines.append(Engine(f"llama.cpp {kind}, LoRA", {"all": command}, LLAMA_PORT, any_name, lora))
     for kind in ("F16", "Q8_0", "Q4_K_M", "Q4_1"):
         files = {side: gguf / f"{side}-{kind}.gguf" for side in MODELS}
         if all(file.exists() for file in files.values()):
-            each = {side: [*server, str(file)] for side, file in files.items()}
-            engines.append(Engine(f"llama.cpp {kind}, merged", each, 8080, any_name, {}))
+            each = {side: [*server, str(files[side])] for side in ("left", "right", "base")}
+            engines.append(Engine(f"llama.cpp {kind}, merged", each, LLAMA_PORT, any_name, {}))
     if args.only:
         engines = [engine for only in args.only for engine in engines if only in engine.name]
     return engines
@@ -293,11 +304,12 @@ def compare_all(run: Run) -> list[dict[str, Any]]:
     values = {name: pair_values(list(rows.values()), run.instrument.pairs) for name, rows in by_name.items()}
     results = []
     for engine in engines:
-        if any(f"{engine}/{model}" not in texts for model in MODELS):
+        there = [model for model in MODELS if f"{engine}/{model}" in texts]
+        if not {"left", "right"} <= {*there}:
             continue
         differences, flips, equal = [], 0, 0
         leans = {}
-        for model in MODELS:
+        for model in there:
             name, resident = f"{engine}/{model}", f"{RESIDENT}/{model}"
             for item, theirs in by_name[name].items():
                 ours = by_name[resident][item]
@@ -313,8 +325,8 @@ def compare_all(run: Run) -> list[dict[str, Any]]:
         results.append({
             "engine": engine, "largest": max(differences), "mean": sum(differences) / len(differences),
             "right_minus_left": compare(values[f"{engine}/left"], values[f"{engine}/right"]), "leans": leans,
-            "sign_changes": flips, "n_pairs": len(MODELS) * len(run.questions), "equal_texts": equal,
-            "n_texts": len(MODELS) * len(run.prompts),
+            "sign_changes": flips, "n_pairs": len(there) * len(run.questions), "equal_texts": equal,
+            "n_texts": len(there) * len(run.prompts),
         })  # fmt: skip
     return results
 
@@ -334,6 +346,9 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     for r in results:
         cells = []
         for model in MODELS:
+            if model not in r["leans"]:
+                cells.append(MISSING)
+                continue
             lean = r["leans"][model]
             against = lean["against_resident"]
             cells.append(f"{number(lean['estimate'], 4)}, {number(against['difference'], 4)} "
