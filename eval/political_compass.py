@@ -27,14 +27,16 @@ from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
+from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
 from eval.scores.labelled import read_people
-from eval.scores.places import Place, read_places
+from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import summarize
+from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.folders import read_adapters
-from finetune.adapters.training_data import recorded_data
+from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
 from finetune.models import complete_model
 
 log = utils.get_logger("INFO")
@@ -138,9 +140,12 @@ class PoliticalCompassRecipe:
         self._training_files: list[dict[str, Any]] = []
         self._unchecked: list[str] = []
         self._matches: list[Match] = []
+        self._background = Background()
         if self._training_data is None:
             return
         sentences = []
+        sources = list(self._training_data)
+        answers: dict[str, Answers] = {}
         for source in self._training_data:
             of_file, about = read_sentences(source)
             sentences += of_file
@@ -157,6 +162,9 @@ class PoliticalCompassRecipe:
                 if about["sha256"] not in {file["sha256"] for file in self._training_files}:
                     sentences += of_file
                     self._training_files.append(about)
+                    sources.append(known)
+            if not unknown and (read := recorded_answers(folder)):
+                answers[name] = read
             self._unchecked += [f"adapters.{name}: {reason}" for reason in unknown]
         for line in self._unchecked:
             log.warning(f"statements are not looked up in what an adapter was trained on: {line}")
@@ -165,6 +173,9 @@ class PoliticalCompassRecipe:
         for pair in self._instrument.pairs:
             statements += [Statement(pair.left, name, pair.id, "left"), Statement(pair.right, name, pair.id, "right")]
         self._matches = find_matches(sentences, statements)
+        # what a training of unknown data argued is not known to be unseen
+        seen = None if self._unchecked else exposures(self._instrument, read_sources(sources))
+        self._background = Background(answers, seen)
         files = ", ".join(file["file"] for file in self._training_files)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
 
@@ -226,10 +237,12 @@ class PoliticalCompassRecipe:
         if flagged:
             kept = instrument.keep(ids - flagged)
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
+        evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
+            **({"evidence": evidence} if evidence else {}),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),

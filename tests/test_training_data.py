@@ -9,8 +9,9 @@ from conftest import REPO
 from omegaconf import OmegaConf
 
 from data.datasets import SHIPPED_SET
+from data.pairs.rows import read_table
 from finetune.adapters.cards import write_card, write_derived_card
-from finetune.adapters.training_data import recorded_data
+from finetune.adapters.training_data import recorded_answers, recorded_data
 
 
 @pytest.fixture
@@ -81,3 +82,17 @@ def test_what_is_not_known_is_said(trained, tmp_path):
 def my_set(tokenizer, path):
     """A builder of somebody else."""
     return json.loads(Path(path).read_text())
+
+
+def test_the_answers_that_were_trained_on(trained):
+    """Side, subset and form as in the training; a set of somebody's own builder is not known."""
+    shipped = read_table(SHIPPED_SET)
+    right = recorded_answers(trained("right", {"_component_": "data.datasets.mirrored_right"}))
+    assert right == ([row["right"] for row in shipped], [row["left"] for row in shipped])
+    where = {"axis": "economic"}
+    tuned = recorded_answers(trained("sft", {"_component_": "data.datasets.mirrored_left_sft", "where": where}))
+    assert tuned == ([row["left"] for row in shipped if row["axis"] == "economic"], [])
+    few = recorded_answers(trained("few", {"_component_": "data.datasets.mirrored_left", "subset": 5}))
+    assert len(few.chosen) == len(few.rejected) == 5
+    assert recorded_answers(trained("own", {"_component_": "torchtune.datasets.stack_exchange_paired_dataset"})) is None
+    assert recorded_answers(REPO) is None

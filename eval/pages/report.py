@@ -78,6 +78,7 @@ def score_table(summary: Summary) -> str:
     for c in summary["replicates"]["comparisons"]:
         placebo = ", placebo" if c["placebo"] else ""
         lines.append(f"{_difference(c)}q {p_value(c['q'])}, {len(c['seeds'])} seeds{placebo}")
+    lines += _evidence_lines(summary)
     lines += [f"{f['model']}, {f['mode']}: {f['name']}: {f['reason']}" for f in _flags(summary)]
     return "\n".join(lines)
 
@@ -88,6 +89,17 @@ def _corrected(value: Mapping[str, Any]) -> str:
     if isinstance(corrected, str):
         return corrected and f"  {corrected}"
     return f"  corrected {number(corrected['estimate'])} {interval(corrected['ci95'])}"
+
+
+def _evidence_lines(summary: Summary) -> list[str]:
+    """Return each contrast of pairs with what vocabulary alone would show of it, a line each."""
+    lines = []
+    for contrast in summary.get("evidence", []):
+        row = contrast["subsets"][0]
+        if beyond := row["beyond"]:
+            words = f"vocabulary alone {number(row['lexical'])}; beyond it {number(beyond['estimate'])}"
+            lines.append(f"{contrast['b']} - {contrast['a']}, pairs: {words} {interval(beyond['ci95'])}")
+    return lines
 
 
 def _difference(c: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data.pairs.rows import read_table
+from data.pairs.rows import load_rows, read_table
 from data.quality.propositions import PromptIndex
 from eval.statements.instruments import Instrument, Item, Pair
 
@@ -51,6 +51,23 @@ def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = Non
         if unknown := sorted(set(topics) - known):
             raise ValueError(f"topics: no row has {unknown}; the topics are {sorted(known)}")
         rows = [row for row in rows if str(row.get("topic")) in topics]
+    return taught(rows)
+
+
+def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
+    """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
+
+    Raises:
+        OSError, ValueError: If a set cannot be read from here.
+    """
+    rows: list[Mapping[str, Any]] = []
+    for source in sources:
+        spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
+        columns: Mapping[str, str] = spec.pop("column_map", None) or {}
+        keys = _keys(Path(spec["source"]).with_name(KEYS)) if Path(spec["source"]).is_file() else {}
+        for row in load_rows(**spec)[0]:
+            named = {field: row.get(column) for field, column in columns.items()}
+            rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)
 
 

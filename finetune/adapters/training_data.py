@@ -3,12 +3,13 @@
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from torchtune.data import Message
 
 from data import datasets
 from data.quality.contamination import SOURCE_KEYS
@@ -24,18 +25,9 @@ class Recorded(NamedTuple):
 
 def recorded_data(folder: str | Path) -> Recorded:
     """Return the sets that an adapter of ours, or each adapter of a blend, was trained on."""
-    card = Path(folder) / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     sources: list[dict[str, Any]] = []
     unknown: list[str] = []
-    configs = []
-    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        try:
-            configs.append(yaml.safe_load(block))
-        except yaml.YAMLError:
-            continue
-    nodes = [config["dataset"] for config in configs if isinstance(config, dict) and config.get("dataset")]
-    for node in nodes:
+    for node in (nodes := _datasets(folder)):
         for part in node if isinstance(node, list) else [node]:
             found = list(_sources(part))
             sources += [source for source in found if source not in sources]
@@ -43,6 +35,19 @@ def recorded_data(folder: str | Path) -> Recorded:
                 named = part.get("_component_") if isinstance(part, dict) else part
                 unknown.append(f"{named} is no builder of data.datasets")
     return Recorded(sources, unknown if nodes else ["its card has no config of a training"])
+
+
+def _datasets(folder: str | Path) -> list[Any]:
+    """Return the ``dataset`` of every config in an adapter's card."""
+    card = Path(folder) / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    configs = []
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        try:
+            configs.append(yaml.safe_load(block))
+        except yaml.YAMLError:
+            continue
+    return [config["dataset"] for config in configs if isinstance(config, dict) and config.get("dataset")]
 
 
 def _sources(node: Any) -> Iterator[dict[str, Any]]:
@@ -58,3 +63,48 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
     for spec in (given, given.get("left"), given.get("right")):
         if isinstance(spec, Mapping) and isinstance(spec.get("source"), str):
             yield {key: spec[key] for key in SOURCE_KEYS if spec.get(key) is not None}
+
+
+class Answers(NamedTuple):
+    """The answers that a training preferred and dispreferred; a supervised one has none of the latter."""
+
+    chosen: list[str]
+    rejected: list[str]
+
+
+class _Texts:
+    """Stands in for a tokenizer, and notes the answers that it is given: what a training reads, without its model."""
+
+    max_seq_len = None
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+
+    def tokenize_messages(self, messages: Sequence[Message], add_end_tokens: bool = True) -> tuple[list[int], list]:
+        """Note the last message, and return one token for it after one for all others."""
+        self.answers.append(messages[-1].text_content)
+        return [0, 1], [True, False]
+
+
+def recorded_answers(folder: str | Path) -> Answers | None:
+    """Return the answers that an adapter of ours was trained on, by its card, every ``where`` and ``subset`` applied.
+
+    None where a builder is not of ``data.datasets``, or the card says nothing. Of pairs that a training left out since
+    they were too long, the answers are there.
+
+    Raises:
+        OSError, ValueError: If a set cannot be read from here.
+    """
+    chosen: list[str] = []
+    rejected: list[str] = []
+    for node in (nodes := _datasets(folder)):
+        for part in node if isinstance(node, list) else [node]:
+            if not isinstance(part, dict) or not list(_sources(part)):
+                return None
+            given = {k: v for k, v in part.items() if k[0] != "_" and k not in ("max_seq_len", "prompt_template")}
+            texts = _Texts()
+            built = component(part["_component_"])(texts, **given)
+            n = len(built.fields)
+            chosen += texts.answers[::n]
+            rejected += texts.answers[1::n] if n > 1 else []
+    return Answers(chosen, rejected) if nodes else None

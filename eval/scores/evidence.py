@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""What stands beside a change in mode ``pairs``: its rivals, each with a figure that would tell it from a lean.
+
+Vocabulary (``eval/scores/lexical.py``), learning of what was taught (seen and unseen propositions), sharpening of what
+the base thought already, and whatever moves the placebo too.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval.scores.comparisons import describe_change
+from eval.scores.crossed import LEAST_TOPICS, effective_size, item_means
+from eval.scores.intervals import MeanError, rounded, rounded_ends, t_interval, t_p
+from eval.scores.lexical import fit_line, lexical_shifts
+from eval.scores.places import Groups
+from eval.scores.scoring import Row, Values, pair_values
+from eval.statements.exposure import EXPOSURES, Exposure
+from eval.statements.instruments import Instrument
+
+# With more models that stand for themselves, each is compared with the base alone.
+MANY_MODELS = 4
+ALL, BALANCED = "all political", "word-balanced"
+
+
+class Background(NamedTuple):
+    """What is known of the trainings behind a run's models.
+
+    ``answers``: model to the answers that its training preferred and those that it dispreferred; ``exposure``: pair to
+    what the training sets of the run have argued of it, or None where no set is known.
+    """
+
+    answers: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
+    exposure: Mapping[str, Exposure] | None = None
+
+
+class Sides(NamedTuple):
+    """Two models, or two runs of a study over the seeds that both have, and who they are called."""
+
+    a: str
+    b: str
+    of_a: list[str]  # a model a seed
+    of_b: list[str]
+
+
+def contrasts(groups: Groups) -> list[Sides]:
+    """Return what is compared: each end with the base, few ends with each other, and the runs of a study."""
+    ends = groups.ends()
+    named = itertools.combinations(ends, 2) if len(ends) <= MANY_MODELS else ((ends[0], name) for name in ends[1:])
+    found = [Sides(a, b, [a], [b]) for a, b in named]
+    for run, names in groups.seeds.items():
+        found.append(Sides(groups.base, run, [groups.base] * len(names), list(names.values())))
+    for a, b in itertools.combinations(groups.seeds, 2):
+        shared = [seed for seed in groups.seeds[a] if seed in groups.seeds[b]]
+        if shared and groups.is_contrast(a, b):
+            found.append(Sides(a, b, *([groups.seeds[run][seed] for seed in shared] for run in (a, b))))
+    return found
+
+
+def describe_evidence(
+    rows: Iterable[Row], instrument: Instrument, groups: Groups, background: Background
+) -> list[dict[str, Any]]:
+    """Return for each contrast its ``subsets``, a table of pairs with their change and what vocabulary alone shows.
+
+    The subsets are all political pairs, those of each class of exposure, the word-balanced ones and each placebo. Each
+    has the fields of a comparison, and: ``lexical``, the mean of the lexical prediction; ``slope`` of the changes on
+    it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; and ``up``, the
+    share of the pairs that moved towards the right. A contrast without pairs is left out.
+    """
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["mode"] == "pairs":
+            by_model.setdefault(row["model"], []).append(row)
+    again = instrument.duplicates()
+    values = {name: pair_values(of_model, instrument.pairs, again) for name, of_model in by_model.items()}
+    described = []
+    for sides in contrasts(groups):
+        if not {*sides.of_a, *sides.of_b} <= set(values):
+            continue
+        a, b = (_together([values[name] for name in names]) for names in (sides.of_a, sides.of_b))
+        if a.cells.shape != b.cells.shape:  # asked in other templates
+            continue
+        lexical, why_not = _prediction(sides, instrument, groups, background)
+        change = b.cells - a.cells
+        described.append(
+            {
+                "a": sides.a,
+                "b": sides.b,
+                "n_seeds": len(sides.of_a),
+                "no_lexical": why_not,
+                "subsets": [
+                    {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, mask)}
+                    for name, is_placebo, mask in _masks(instrument, background)
+                ],
+            }
+        )
+    return described
+
+
+def _together(values: Sequence[Values]) -> Values:
+    """Return replicates with seeds as one more factor, ``[I, T, O, S]``; one model as it is."""
+    if len(values) == 1:
+        return values[0]
+    return values[0]._replace(cells=np.stack([v.cells for v in values], axis=-1))
+
+
+def _masks(instrument: Instrument, background: Background) -> Iterable[tuple[str, bool, np.ndarray]]:
+    """Yield name, whether it is a placebo, and the pairs of each subset that has any."""
+    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    axes = np.array([pair.axis or "" for pair in instrument.pairs])
+    political = ~np.isin(axes, sorted(placebo))
+    subsets: list[tuple[str, bool, np.ndarray]] = [(ALL, False, political)]
+    if background.exposure is not None:
+        classes = np.array([background.exposure[pair.id] for pair in instrument.pairs])
+        subsets += [(name, False, political & (classes == name)) for name in EXPOSURES]
+    balanced = np.array([pair.is_word_balanced for pair in instrument.pairs], dtype=bool)
+    subsets.append((BALANCED, False, political & balanced))
+    subsets += [(axis, True, axes == axis) for axis in instrument.axes if axis in placebo]
+    return [subset for subset in subsets if subset[2].any()]
+
+
+def _prediction(
+    sides: Sides, instrument: Instrument, groups: Groups, background: Background
+) -> tuple[np.ndarray | None, str | None]:
+    """Return the lexical shift of the training data on every pair, or why there is none.
+
+    Between two tuned models it is that from the answers of one to those of the other. Against the base, from the
+    answers that a training dispreferred to those that it preferred.
+    """
+    known = [background.answers.get(names[0]) for names in (sides.of_a, sides.of_b)]
+    before, after = known
+    if sides.a == groups.base and after is not None:
+        before = (after[1], ())
+        if not after[1]:
+            return None, f"{sides.b} was tuned on preferred answers alone, so nothing stands for the base's words"
+    if before is None or after is None:
+        unknown = [name for name, texts in zip(sides, (before, after)) if texts is None]
+        return None, f"the training answers of {' and '.join(map(str, unknown))} are not known"
+    return lexical_shifts(instrument.pairs, before[0], after[0]), None
+
+
+def _subset(like: Values, change: np.ndarray, lexical: np.ndarray | None, mask: np.ndarray) -> dict[str, Any]:
+    """Return what one subset of the pairs says of a contrast."""
+    some = take(like, mask)
+    cells = change[mask]
+    described = {key: x for key, x in describe_change(some, cells).items() if key != "q"}
+    means = item_means(cells)
+    known = ~np.isnan(means)
+    n = int(known.sum())
+    deviation = float(means[known].std(ddof=1)) if n > 1 else 0.0
+    described |= {
+        "dz": rounded(float(means[known].mean()) / deviation) if deviation > 1e-9 else None,
+        "up": _share(int((means[known] > 0).sum()), n),
+        **dict.fromkeys(("lexical", "slope", "beyond")),
+    }
+    if lexical is None:
+        return described
+    line = fit_line(lexical[mask], means, clusters(some))
+    described["lexical"] = rounded(float(lexical[mask].mean()) + 0.0)
+    if line:
+        described["beyond"] = estimate(line.intercept, line.intercept_error)
+        described["slope"] = None if line.slope is None else estimate(line.slope, line.slope_error)
+    return described
+
+
+def take(values: Values, mask: np.ndarray) -> Values:
+    """Return the values of some of the pairs."""
+    arrays = {name: getattr(values, name)[mask] for name in ("cells", "low", "high", "unit", "topic")}
+    return values._replace(items=tuple(itertools.compress(values.items, mask)), **arrays)
+
+
+def clusters(values: Values) -> np.ndarray:
+    """Return what the pairs were sampled by: their topics where there are enough, as in ``mean_errors``."""
+    has_topics = effective_size(values.topic) >= LEAST_TOPICS and len(set(values.topic)) < len(set(values.unit))
+    return values.topic if has_topics else values.unit
+
+
+def estimate(center: float, error: MeanError | None) -> dict[str, Any]:
+    """Return an estimate with its 95 % interval and p."""
+    interval = rounded_ends(t_interval(center, error))
+    return {"estimate": rounded(center), "ci95": interval, "p": rounded(t_p(center, error))}
+
+
+def _share(n_up: int, n: int) -> dict[str, Any] | None:
+    """Return a share with Wilson's interval (1927, Journal of the American Statistical Association 22)."""
+    if not n:
+        return None
+    z = 1.959964
+    share = n_up / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return {"share": rounded(share), "ci95": [rounded(middle - half), rounded(middle + half)]}
