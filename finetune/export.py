@@ -156,6 +156,10 @@ class ExportRecipe:
     def _check_rounding(self, types: list[Kept]) -> None:
         """Say which types lose the update in a merged model; refuse to write one of them."""
         by_type = {kept.type: kept for kept in types}
+        if by_type.keys() == {"NF4"}:
+            log.warning(
+                "gguf is not installed: what a GGUF type keeps of the update is not computed; pip install gguf"
+            )
         for kept in types:
             if not kept.is_base_on_grid or kept.share >= KEPT:
                 continue
@@ -166,7 +170,7 @@ class ExportRecipe:
             if "gguf" in self._formats and self._cfg.gguf_type.upper() == kept.type:
                 raise ValueError(f"{fault}; use gguf_type=f16, or formats=[adapter,gguf] for base and LoRA")
             remedy = "serve base and LoRA (formats=[adapter,gguf])"
-            if by_type["Q8_0"].share >= KEPT:
+            if "Q8_0" in by_type and by_type["Q8_0"].share >= KEPT:
                 remedy += f", or quantise to Q8_0, which keeps {min(by_type['Q8_0'].share, 1):.3f}"
             log.warning(f"{fault}; {remedy}")
 

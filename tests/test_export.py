@@ -374,6 +374,13 @@ def test_rounding_back_to_the_bases_grid_is_warned_of(tmp_path, caplog, monkeypa
         recipe("taken", gguf_type="f16", **more)
 
 
+def test_without_gguf_the_export_says_what_it_does_not_compute(export, caplog, monkeypatch):
+    monkeypatch.setattr("finetune.adapters.rounding.find_spec", lambda name: None)
+    out, text = written_commands(export, caplog, monkeypatch, {"left": 1}, formats=["merged"])
+    assert "gguf is not installed: what a GGUF type keeps of the update is not computed" in text
+    assert (out / "merged" / "config.json").is_file()
+
+
 def test_weights_of_32_bits_are_served_in_32_bits(export, tmp_path, tiny_model_dir):
     arguments = [Path("out"), tiny_model_dir, 8, None]
     assert "vllm serve out/merged --dtype float32 " in serving_commands(["merged"], *arguments, False, True)

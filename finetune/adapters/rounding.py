@@ -7,6 +7,7 @@ rounding errors of base and update are independent, and the update survives.
 """
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,9 @@ def _samples(model: PeftModel, adapter: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def roundings() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Return each type's rounding of ``[rows, columns]`` weights to its grid."""
+    """Return each type's rounding of ``[rows, columns]`` weights to its grid; without gguf that of NF4 alone."""
+    if find_spec("gguf") is None:
+        return {"NF4": _round_nf4}
     from gguf import GGMLQuantizationType, quants
 
     def of_gguf(type_: GGMLQuantizationType) -> Callable[[Tensor], Tensor]:
