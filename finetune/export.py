@@ -157,9 +157,7 @@ class ExportRecipe:
         """Say which types lose the update in a merged model; refuse to write one of them."""
         by_type = {kept.type: kept for kept in types}
         if by_type.keys() == {"NF4"}:
-            log.warning(
-                "gguf is not installed: what a GGUF type keeps of the update is not computed; pip install gguf"
-            )
+            log.warning("gguf is not installed: what a GGUF type keeps of the update is not computed; pip install gguf")
         for kept in types:
             if not kept.is_base_on_grid or kept.share >= KEPT:
                 continue
