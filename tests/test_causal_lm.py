@@ -5,29 +5,25 @@ import json
 import logging
 import re
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import torch
-from conftest import TINY, tiny_overrides, write_llama_folder
+from conftest import REPO, tiny_overrides
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+from data.judging.judges import Text
+from data.recipe.config import check_config
+from eval import playground
 from eval.asking.respond import load_base
+from eval.resident_judge import resident_judge
+from finetune import export
+from finetune.adapters.resident import AdaptedModel
 from finetune.causal.folder import find_folder, read_folder
-from finetune.models import causal_lm, complete_model
+from finetune.models import BROUGHT, causal_lm, complete_model
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def shrunken_mistral_dir(tiny_model_dir, tmp_path_factory):
-    folder = write_llama_folder(tmp_path_factory.mktemp("mistral"), TINY, tied=False, n_files=2, seed=1)
-    fields = json.loads((folder / "config.json").read_text())
-    fields |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
-    (folder / "config.json").write_text(json.dumps(fields))
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(tiny_model_dir / name, folder)
-    return folder
 
 
 BAD = {
@@ -170,3 +166,93 @@ def test_an_evaluation_is_the_torchtune_path_s(tune_run, tiny_model_dir, tmp_pat
         for a, b in zip(row["option_logprobs"], plain["base", *key[1:]]["option_logprobs"])
     ]
     assert max(moved) > 0.01
+
+
+@pytest.fixture(scope="module")
+def qwen3(packaged_model_dir, tmp_path_factory):
+    """A family that torchtune's path refuses, in its own layout, and an adapter of it on all linear layers."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    folder, tuned = tmp_path_factory.mktemp("qwen3"), tmp_path_factory.mktemp("tuned")
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(packaged_model_dir / name, folder)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora).save_pretrained(tuned)
+    return folder, tuned
+
+
+def of_recipe(name, folder, tuned, output_dir, **changes):
+    cfg = OmegaConf.load(REPO / "configs" / f"{name}.yaml")
+    cfg.model = {"_component_": "finetune.models.causal_lm", "path": str(folder)}
+    cfg.tokenizer = cfg.checkpointer = None
+    cfg.adapters = {"tuned": str(tuned)}
+    cfg.output_dir = str(output_dir)
+    cfg.update(changes)
+    return cfg
+
+
+def test_the_playground_takes_any_family(qwen3, tmp_path):
+    dial = {"low": None, "high": "tuned", "n_points": 3}
+    cfg = of_recipe("playground", *qwen3, tmp_path, dial=dial, port=0, n_templates=1, n_orders=2, n_pair_templates=1)
+    with ExitStack() as stack:
+        cfg = check_config(cfg, playground.REQUIRED, playground.OPTIONAL, nullable=BROUGHT)
+        shown = playground.build_server(cfg, stack).side_by_side
+        sent = {"prompt": "Tea?", "position": 1, "temperature": 0, "max_new_tokens": 5, "seed": 0}
+        said = {}
+        for what, fields in (("answer", sent), ("read", {"statement": "Tea.", "opposite": "Milk.", "position": 1})):
+            record, parts = getattr(shown, what)(fields)
+            for column, part in zip(record["columns"], parts):
+                with shown.model.using(part.weights):
+                    *_, said[what, column["name"]] = part.steps
+    assert said["answer", "tuned"] == said["answer", "dial"]
+    assert said["answer", "base"]["n_tokens"] == 5
+    assert said["read", "tuned"] == said["read", "dial"] != said["read", "base"]
+
+
+def test_a_judge_in_memory_takes_any_family(qwen3):
+    model = OmegaConf.create({"_component_": "finetune.models.causal_lm", "path": str(qwen3[0])})
+    judge = resident_judge("mine", model=model, scale="lean")
+    (judgement,) = judge.ask([Text("Tea is democratic.", "")])
+    assert judgement.label == max(judgement.raw, key=judgement.raw.get)
+    assert judgement.model == str(qwen3[0])
+
+
+def test_an_export_takes_any_family(qwen3, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    folder, tuned = qwen3
+    cfg = OmegaConf.load(REPO / "configs" / "export.yaml")
+    cfg.update({"base": str(folder), "output_dir": str(tmp_path / "out"), "blend": {"tuned": -0.5}, "summaries": None})
+    cfg.adapters, cfg.formats = {"tuned": str(tuned)}, ["adapter", "merged"]
+    export.ExportRecipe(check_config(cfg, export.REQUIRED, export.OPTIONAL)).export()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(folder)
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged")(ids).logits
+        model = load_adapted_of(folder, {"tuned": tuned, "out": tmp_path / "out" / "adapter"})
+        with model.using({"tuned": -0.5}) as decoder:
+            ours = decoder.hf(ids).logits
+        with model.using("out") as decoder:
+            blended = decoder.hf(ids).logits
+        assert (merged - base(ids).logits).abs().max() > 1e-2
+    torch.testing.assert_close(merged, ours, atol=1e-4, rtol=0)
+    torch.testing.assert_close(blended, ours, atol=1e-4, rtol=0)
+    assert PeftModel.from_pretrained(base, tmp_path / "out" / "adapter")
+
+
+def load_adapted_of(folder, adapters):
+    return AdaptedModel(load_base(config_of(folder), CPU, torch.float32), adapters, folder)
+
+
+def test_an_adapter_of_another_model_is_refused(qwen3, tiny_model_dir):
+    with pytest.raises(ValueError, match="does not fit this base model"):
+        load_adapted_of(tiny_model_dir, {"tuned": qwen3[1]})

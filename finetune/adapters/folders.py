@@ -84,6 +84,9 @@ def read_adapter_config(folder: str | Path) -> LoraConfig:
             f"{settings.trainable_token_indices}: it changes more than LoRA adds, which no weight scales; such an "
             "adapter can be merged with peft and scored as a base"
         )
+    if isinstance(settings.target_modules, str):
+        # "all-linear", a regular expression: tensors say what it matched, and peft blends no text with a list
+        settings.target_modules = adapted_modules(folder)
     return settings
 
 
@@ -92,8 +95,8 @@ def check_llama_targets(folder: str | Path) -> LoraConfig:
     folder, settings = Path(folder), read_adapter_config(folder)
     targets, allowed = settings.target_modules, set(TORCHTUNE_NAMES)
     modules = targets if isinstance(targets, set) and targets <= allowed else None
-    if isinstance(targets, str) or (modules is None and {name.rpartition(".")[2] for name in targets or ()} <= allowed):
-        modules = adapted_modules(folder)  # "all-linear", a regular expression, paths: tensors say what they match
+    if modules is None and {name.rpartition(".")[2] for name in targets or ()} <= allowed:
+        modules = adapted_modules(folder)  # paths: tensors say what they match
     if not modules or not {name.rpartition(".")[2] for name in modules} <= allowed:
         raise ValueError(
             f"{folder}: target_modules {targets}; allowed: a list of {sorted(allowed)}, or a text that matches "

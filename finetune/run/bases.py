@@ -17,7 +17,7 @@ from torchtune import config, training
 from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM, read_fast
 from finetune.run.policy import Policy, build_policy, check_builder, load_weights, named_weights, place
-from finetune.run.processes import Processes
+from finetune.run.processes import Processes, whole_adapter
 from finetune.run.reference_cache import hash_base
 
 
@@ -89,11 +89,8 @@ class CausalBase:
             read_fast(decoder)
             decoder.layout = layout
         self._decoder: CausalLM = decoder
-        self.fresh = {
-            name: p.detach().cpu().clone()
-            for name, p in named_weights(self._source if self._source is not None else decoder)
-            if p.requires_grad and not p.is_meta
-        }
+        fresh = {} if self._source is None else whole_adapter(self._source)
+        self.fresh = processes.from_first({name: tensor.clone() for name, tensor in fresh.items()})
         if cfg.enable_activation_checkpointing:
             training.set_activation_checkpointing(decoder, auto_wrap_policy={type(decoder.layers[0])})
         self.policy = Policy(decoder)
@@ -133,7 +130,7 @@ class CausalBase:
             if id(target) not in made:
                 whole = self._from_first(source.get(name), target.shape, target.dtype)
                 made[id(target)] = nn.Parameter(place(whole, target, device), requires_grad=target.requires_grad)
-            placed[full_name] = made[id(target)]
+            placed[name] = made[id(target)]
         model.load_state_dict(placed, strict=False, assign=True)
         buffers = {} if self._source is None else dict(self._source.hf.named_buffers())
         for full_name, target in list(model.named_buffers()):
