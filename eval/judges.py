@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Judges of free text: a model behind a URL, or recorded answers (a resident model: ``eval/resident_judge.py``).
+"""Judges of free text: behind a URL, recorded, or trained on labels (a resident model: ``eval/resident_judge.py``).
 
 Recorded answers are those of a language model, word by word, or people's labels: a person is one more rater.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import load as load_weights
 from torchtune import config
 
 from data.chat.cache import find_confusions
 from data.judging.judges import Judge, Judgement, Text, ask_client, make_judge, read_labels
 from data.judging.scales import load_scale
+from data.judging.trained import Embed, Head, Setting, embed_texts
 from data.recipe.config import check_config
+from finetune.adapters.folders import fingerprint, tokenizer_fingerprint
 
 
 def build_judges(cfg: DictConfig) -> list[Judge]:
@@ -93,3 +98,64 @@ def recorded_judge(
     columns = {"column": column, "text_column": text_column, "target_column": target_column}
     about = {"file": hashlib.sha256(Path(source).read_bytes()).hexdigest(), **columns, "label_map": mapped}
     return make_judge(name, "recorded", judge_scale, ask, about, validation)
+
+
+def trained_judge(name: str, folder: str, encoder: DictConfig | None = None, validation: str | None = None) -> Judge:
+    """Build the judge that ``eval/train_judge.py`` has fitted: a linear head on a frozen sentence encoder, no API.
+
+    It loads when it is first asked. Its raw answer is the log-probability of each label in nats.
+
+    Args:
+        name: Its name in files and in the report.
+        folder: ``output_dir`` of ``eval/train_judge.py``.
+        encoder: Component of the encoder, if its files lie elsewhere now; another encoder is refused.
+        validation: ``validation.json`` in ``folder``, or one that ``eval/validate_judge.py`` wrote about it.
+    """
+    path = Path(folder) / "judge.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"judge {name}: {path} not found; fit one with eval/train_judge.py")
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    head_file = (Path(folder) / "head.safetensors").read_bytes()
+    judge_scale, setting = load_scale(known["scale"]), Setting(**known["setting"])
+    if tuple(known["classes"]) != judge_scale.classes:
+        raise ValueError(
+            f"judge {name}: its classes {known['classes']} are no longer those of {known['scale']}; fit anew"
+        )
+    component: Any = known["encoder"] if encoder is None else OmegaConf.to_container(OmegaConf.create(encoder))
+    if encoder_identity(component) != known["encoder_identity"]:
+        raise ValueError(
+            f"judge {name}: the encoder {component} is not the one that it was fitted on; name the folder of that one"
+        )
+
+    @cache
+    def load() -> tuple[Embed, Head]:
+        weights = load_weights(head_file)
+        return config.instantiate(OmegaConf.create(component)), Head(weights["weights"], weights["bias"])
+
+    def ask(texts: Sequence[Text]) -> Iterator[Judgement]:
+        if not texts:
+            return
+        embed, head = load()
+        for row in head.log_probabilities(embed_texts(embed, texts).form(setting.form)):
+            logprobs = dict(zip(judge_scale.classes, map(float, row)))
+            yield Judgement(max(logprobs, key=logprobs.__getitem__), logprobs, None, folder)
+
+    about = {
+        "head": hashlib.sha256(head_file).hexdigest(),
+        "encoder": known["encoder_identity"],
+        "setting": known["setting"],
+    }
+    return make_judge(name, "trained", judge_scale, ask, about, validation)
+
+
+def encoder_identity(component: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells an encoder from another: its arguments, and hashes of model and tokenizer for its folder."""
+    arguments = dict(component)
+    folder = arguments.pop("folder", None)
+    for argument in ("device", "batch_size"):  # change no vector but for rounding
+        arguments.pop(argument, None)
+    if folder is None:
+        return arguments
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"the encoder's folder {folder} is not there; name it with encoder.folder=PATH")
+    return {**arguments, "model": fingerprint(folder), "tokenizer": tokenizer_fingerprint(folder)}

@@ -35,6 +35,7 @@ SMALL = {**TINY, "max_seq_len": 1024}
 # NF4 quantizes 64 x 256 values at a time, so no weight may be smaller
 BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
 
+LABELS = {"good": 1, "so-so": 3, "bad": 5}  # of texts in a file that a reader would bring
 SERVER = "http://127.0.0.1:8000/v1"  # what the documents call a reader's own
 
 
@@ -272,6 +273,12 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += request.getfixturevalue("synthesis_overrides")
         elif recipe == "eval/validate_judge.py":
             arguments += request.getfixturevalue("judge_overrides")
+        elif recipe == "eval/train_judge.py":
+            labels = [(f"Tea is {word}.", label, f"t{k}") for k in range(4) for word, label in LABELS.items()]
+            rows = [dict(zip(("text", "label", "target"), row)) for row in labels]
+            write_whole(tmp_path / "many.jsonl", to_jsonl(rows))
+            arguments += [f"source={tmp_path / 'many.jsonl'}", f"output_dir={tmp_path / 'judge'}", "n_folds=2"]
+            arguments += [f"encoder.folder={request.getfixturevalue('tiny_model_dir')}", "strengths=[1]"]
         elif recipe == "eval/label_answers.py":
             arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]
         elif recipe == "eval/study.py":

@@ -126,6 +126,19 @@ def test_where_nothing_can_be_said():
     assert variance_of(two) is None
 
 
+def test_what_people_never_said_may_still_occur():
+    """0 of 100: no interval of width 0, whatever the judge says (the exact upper end is .036)."""
+    true = np.where(np.arange(500) < 100, 0.0, np.nan)
+    for judge in (np.zeros(500), np.random.default_rng(0).random(500) < 0.2):
+        found = describe_estimate(prediction_powered(share(judge, true)), (0.0, 1.0))
+        assert found["estimate"] == 0
+        assert found["ci95"] == [0, pytest.approx(0.03, abs=0.01)]
+    asked = np.where(np.arange(500) < 100, 0, -1)
+    said = (np.arange(500) % 3 == 0).astype(int)
+    no_share = confusion_corrected(said, asked, np.array([0.0, 1.0]), np.ones(2), np.arange(500), 500)
+    assert describe_estimate(no_share)["estimate"] is None
+
+
 def test_what_both_respondents_do_in_an_item_cancels():
     """Paired by item: the difference is told far better than either mean; unpaired items gain nothing."""
     rng = np.random.default_rng(2)

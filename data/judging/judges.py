@@ -22,6 +22,9 @@ from data.recipe.files import changed_settings
 log = logging.getLogger(__name__)
 
 
+ASKED = ("chat", "resident")  # kinds of judges that read an instruction
+
+
 class Text(NamedTuple):
     """A text to judge, and the statement or subject that it is about ("" where the scale needs none)."""
 
@@ -50,7 +53,7 @@ class Judge(NamedTuple):
     """A rater of texts."""
 
     name: str  # in files and in the report
-    kind: str  # ``chat``, ``resident`` or ``recorded``; recorded answers say nothing about other texts
+    kind: str  # ``chat``, ``resident``, ``trained`` or ``recorded``; recorded answers say nothing about other texts
     scale: JudgeScale  # the question, and the labels that answer it
     ask: Callable[[Sequence[Text]], Iterator[Judgement]]  # judgements in the order of the texts
     about: Mapping[str, Any]  # everything that its judgements depend on: a validation holds for this judge alone
@@ -81,7 +84,7 @@ def make_judge(
     validation: str | None,
 ) -> Judge:
     """Return a judge that is known by all that its judgements depend on, with what was found about just this one."""
-    instruction = load_instruction(scale.instruction).sha256 if kind != "recorded" else None
+    instruction = load_instruction(scale.instruction).sha256 if kind in ASKED else None
     about = {"kind": kind, "scale": scale.name, "labels": scale.labels, "instruction": instruction, **about}
     judge = Judge(name, kind, scale, ask, json.loads(json.dumps(about, default=str)), None)
     if validation is None:

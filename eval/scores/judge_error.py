@@ -34,6 +34,7 @@ class Quantity(NamedTuple):
     true_count: np.ndarray  # [N]
     unit: np.ndarray  # index of the item that a text answers, [N]
     n_units: int
+    spread: float = 1.0  # greatest less least amount that there could be
 
 
 class Estimate(NamedTuple):
@@ -103,6 +104,9 @@ def prediction_powered(quantity: Quantity, weight: float | None = None) -> Estim
     large, same, labelled = parts(value)
     true, judge = ((a - value * c)[known] for a, c in ((q.true_amount, q.true_count), (q.judge_amount, q.judge_count)))
     chance = CHANCE_TEXTS * (true.var() + weight**2 * judge.var()) / (n * count) ** 2
+    if not true.var():  # all the same to people: as with two texts more at either end (Agresti and Coull 1998)
+        share = 2 / (n + 4)
+        chance = q.spread**2 * share * (1 - share) / n
     n_units = _n_units(q, everyone), _n_units(q, known)
     return Estimate(value, weight * large / count, (labelled - weight * same) / count, float(chance), *n_units, weight)
 
@@ -115,7 +119,8 @@ def confusion_corrected(
     ``said`` is the index of the judge's answer, ``[N]``; ``true`` that of people's class, -1 where nobody was asked,
     ``[N]``. ``amount`` and ``count`` of each class, ``[C]``, say what is estimated, as in :class:`Quantity`. With more
     answers than classes (an answer that cannot be read is one) it is solved by least squares. Classes that people never
-    said have share 0. The value is nan if the judge does not tell the classes apart.
+    said have share 0. The value is nan if the judge does not tell the classes apart, or if nothing that people said
+    differs in what is estimated.
 
     Source: Rogan and Gladen 1978, American Journal of Epidemiology 107(1), for two classes; the delta method for the
     interval.
@@ -139,6 +144,8 @@ def confusion_corrected(
         return nothing
     value = float(amount @ solved) / total
     of_class = (amount - value * count) / total
+    if np.allclose(of_class, 0):
+        return nothing
     of_answer = of_class @ inverse  # [J]
     n = len(said)
     large = np.bincount(unit, (judge - judge.mean(0)) @ of_answer / n, n_units)

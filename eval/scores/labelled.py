@@ -39,7 +39,7 @@ class _Figure(NamedTuple):
     amount: Callable[[Row, str | None], float | None]
     by_class: bool = True  # the amount depends on the label alone, so that a confusion matrix can give it
     items: frozenset[str] | None = None  # that it is about; None: all
-    ends: tuple[float, float] | None = None
+    ends: tuple[float, float] = (0.0, 1.0)  # least and greatest value
     scale: float = 1.0
     shift: float = 0.0
 
@@ -107,7 +107,8 @@ def correct_judge(rows: Sequence[Row], scale: JudgeScale, labels: Labels, instru
         for a, b in itertools.combinations(estimates, 2):
             pairs = zip(estimates[b], estimates[a])
             apart = _Estimates(*(None if x is None or y is None else subtract(x, y) for x, y in pairs))
-            free = figure._replace(ends=None, shift=0.0)
+            width = figure.ends[1] - figure.ends[0]
+            free = figure._replace(ends=(-width, width), shift=0.0)
             test = {"a": a, "b": b, "figure": figure.name, **_described(apart, free)}
             test["p"] = rounded(p_of(apart.corrected)) if apart.corrected else None
             differences.append(test)
@@ -138,7 +139,7 @@ def _figures(scale: JudgeScale, instrument: Instrument) -> list[_Figure]:
     def number(_: Row, label: str | None) -> float | None:
         return None if label is None else scale.values.get(label)
 
-    figures = [_Figure(f"share {group}", share_of(group), ends=(0.0, 1.0)) for group in scale.groups]
+    figures = [_Figure(f"share {group}", share_of(group)) for group in scale.groups]
     numbers = [value for value in scale.values.values() if value is not None]
     by_class = {*scale.classes} <= {*scale.values}  # the sides of the lean are no numbers
     figures.append(_Figure(f"mean {scale.name}", number, by_class, ends=(min(numbers), max(numbers))))
@@ -177,6 +178,7 @@ def _estimate(
         true_count=np.where(is_known, [float(x is not None) for x in people], np.nan),
         unit=units,
         n_units=n_units,
+        spread=(figure.ends[1] - figure.ends[0]) / abs(figure.scale),
     )
     alone = judge_alone(quantity)
     # people may name a side of the lean and not its number
