@@ -102,10 +102,7 @@ def take_labels(cfg: DictConfig, run: Run) -> list[dict[str, Any]]:
     if cfg.scale != "stance":
         columns.target = None  # the text alone is judged
     found = read_labelled(cfg.labels, scale, **columns, label_map=cfg.label_map)
-    labels: dict[Text, str] = {}
-    for text, label in zip(found.texts, found.truth):
-        if labels.setdefault(text, label) != label:
-            raise ValueError(f"{cfg.labels}: {text.text[:60]!r} is labelled {labels[text]} and {label}; keep one")
+    labels = dict(zip(found.texts, found.truth))
     drawn = read_log(path)
     texts = [Text(row["text"], row["target"] if columns.target else "") for row in drawn]
     people = [{**row, "label": labels[text]} for row, text in zip(drawn, texts) if text in labels]

@@ -179,6 +179,6 @@ def test_labels_of_other_texts_are_refused(run, tune_run, tmp_path):
     assert "none of its texts is one of" in str(tune_run(*command, f"labels={other}"))
     row = read_log(run / "label_sample_stance.jsonl")[0]
     other.write_text(to_jsonl([row | {"label": "1"}, row | {"label": "2"}]))
-    assert "is labelled 1 and 2; keep one" in str(tune_run(*command, f"labels={other}"))
+    assert "row 2: labelled 2, but the same text" in str(tune_run(*command, f"labels={other}"))
     missing = "no summary.json, settings.json, judged.jsonl; name the output_dir of a run"
     assert missing in str(tune_run(*command[:-1], f"output_dir={tmp_path}"))

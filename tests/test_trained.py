@@ -48,7 +48,7 @@ def test_pieces_hold_every_word_once():
     assert max(len(piece.split()) for piece in found) <= WORDS_PER_PIECE
     assert found[0].endswith("here.")
     assert pieces("A short text.") == ["A short text."]
-    assert pieces(" \n ") == [""]
+    assert pieces(" \n ") == []
 
 
 def test_vectors_are_means_of_pieces_and_each_is_encoded_once():

@@ -76,19 +76,20 @@ def pieces(text: str) -> list[str]:
             if found[-1] and len(found[-1]) + len(part) > WORDS_PER_PIECE:
                 found.append([])
             found[-1] += part
-    return [" ".join(words) for words in found if words] or [""]
+    return [" ".join(words) for words in found if words]
 
 
 def embed_texts(embed: Embed, texts: Sequence[Text]) -> Vectors:
-    """Return the vectors of texts; equal texts and targets are encoded once."""
+    """Return the vectors of texts, 0 for an empty one; equal texts and targets are encoded once."""
     cut = [pieces(text.text) for text in texts]
     unique = list(dict.fromkeys([piece for each in cut for piece in each] + [t.target for t in texts if t.target]))
     vectors = np.asarray(embed(unique), dtype=float) if unique else np.zeros((0, 1))
     if vectors.ndim != 2 or len(vectors) != len(unique) or not np.isfinite(vectors).all():
-        raise ValueError(f"the encoder gave {vectors.shape} for {len(unique)} texts; want a vector of numbers for each")
+        form = f"{vectors.shape}, not all numbers," if len(vectors) == len(unique) else f"{vectors.shape}"
+        raise ValueError(f"the encoder gave {form} for {len(unique)} texts; want a vector of numbers for each")
     place = dict(zip(unique, _unit(vectors)))
     nothing = np.zeros(vectors.shape[1])
-    of_text = np.array([np.mean([place[piece] for piece in each], axis=0) for each in cut])
+    of_text = np.array([np.mean([place[piece] for piece in each] or [nothing], axis=0) for each in cut])
     return Vectors(_unit(of_text), np.array([place[t.target] if t.target else nothing for t in texts]))
 
 
