@@ -90,19 +90,22 @@ def test_a_mean_without_refusals_is_a_ratio():
 
 
 def test_two_classes_are_rogan_and_gladen():
-    """(said + specificity - 1) / (sensitivity + specificity - 1), from 40 labelled texts of 400."""
-    said = np.array([1] * 130 + [0] * 270)
-    true = np.full(400, -1)
-    true[[*range(18), *range(130, 132)]] = 1  # 18 of 20 found
-    true[[*range(20, 25), *range(140, 155)]] = 0  # 5 of 20 taken for 1
+    """(said + specificity - 1) / (sensitivity + specificity - 1), from 100 labelled texts of 1,000."""
+    said = np.array([1] * 410 + [0] * 590)
+    true = np.full(1000, -1)
+    true[[*range(27), *range(410, 413)]] = 1  # 27 of 30 found
+    true[[*range(27, 41), *range(413, 469)]] = 0  # 14 of 70 taken for 1
     one, all_ = np.array([0.0, 1.0]), np.ones(2)
-    found = confusion_corrected(said, true, one, all_, np.arange(400), 400)
-    p = (130 / 400 + 0.75 - 1) / (0.9 + 0.75 - 1)
+    found = confusion_corrected(said, true, one, all_, np.arange(1000), 1000)
+    p, q, step = 0.3, 0.41, 1 / 0.7
+    assert found.value == pytest.approx((q + 0.8 - 1) * step, abs=1e-12)
     assert found.value == pytest.approx(p, abs=1e-12)
-    # their variance, and that of sensitivity and specificity (the delta method), but for what the samples share
-    step = 1 / 0.65
-    parts = 130 / 400 * 270 / 400 / 400 + p**2 * 0.9 * 0.1 / 20 + (1 - p) ** 2 * 0.75 * 0.25 / 20
-    assert variance_of(found).variance == pytest.approx(step**2 * parts, rel=0.1)
+    # their variance, and that of sensitivity and specificity (the delta method), less what the samples share
+    large = q * (1 - q) / 1000 + 2 * (p * 0.9 - q * p - q * (1 - q) * step) / step / 1000
+    labelled = p**2 * 0.9 * 0.1 / 30 + (1 - p) ** 2 * 0.8 * 0.2 / 70
+    assert large < 0  # then the part of the large sample counts as 0
+    by_hand = step**2 * labelled * 100 / 98 + found.chance
+    assert variance_of(found).variance == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_an_answer_that_cannot_be_read_is_one_more_answer():

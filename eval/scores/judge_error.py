@@ -172,7 +172,8 @@ def subtract(b: Estimate, a: Estimate) -> Estimate:
 def variance_of(estimate: Estimate) -> Variance | None:
     """Return the variance over units, which carries both samples; None for fewer than two units, or three labelled.
 
-    The labelled texts are among the N, so the two parts are correlated. Degrees of freedom are Satterthwaite's.
+    The labelled texts are among the N, so the two parts are correlated; what this takes off is at most the part of the
+    large sample. Degrees of freedom are Satterthwaite's.
     """
     e, n, k = estimate, estimate.n_units, estimate.n_labelled_units
     if n < 2 or math.isnan(e.value) or (e.labelled.any() and k < 3):
