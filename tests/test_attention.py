@@ -134,3 +134,19 @@ def test_output_in_blocks_equals_torchtunes(changes, monkeypatch):
 
 def test_on_a_cpu_there_is_no_block_mask():
     assert attention.block_mask(random_tree(1, 10, 8, 40, 90)) is None
+
+
+def test_heads_that_are_turned_already_are_attended_to_in_blocks_as_along_branches(monkeypatch):
+    # not compiled here: that takes ten seconds
+    monkeypatch.setattr(attention, "_compiled_flex_attention", lambda: flex_attention)
+    prompt, answers = list(range(40)), (list(range(100, 140)), list(range(200, 230)))
+    tree = build_tree([Continuation(prompt + a, [-100] * 40 + a) for a in answers])
+    generator = torch.Generator().manual_seed(0)
+    n = tree.tokens.shape[1]
+    query, key, value = (torch.randn(1, heads, n, 16, generator=generator) for heads in (4, 2, 2))
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=tree.mask()[None], scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
+    in_blocks = attention.attend_heads_in_blocks(query, key, value, attention.mask_of(tree.subtree_end), 0.3)
+    torch.testing.assert_close(in_blocks, dense, atol=1e-5, rtol=0)
+    torch.testing.assert_close(attention.attend_heads(query, key, value, cut_tree(tree), 0.3), dense, atol=1e-5, rtol=0)
