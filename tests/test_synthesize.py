@@ -172,7 +172,11 @@ def test_finished_stages_are_skipped_and_changed_ones_made_again(made, tmp_path)
 
 def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
     table = write_posts(tmp_path / "posts.csv", 60)
-    toxicity = {"toxicity": {"_component_": "data.text_models.OffensiveWords"}, "max_toxicity": 0.02}
+    lines = table.read_text().splitlines()
+    table.write_text(
+        "\n".join(line.replace(". ", ". You stupid bastard. ", n % 4 == 1) for n, line in enumerate(lines)) + "\n"
+    )
+    toxicity = {"toxicity": {"_component_": "data.text_models.OffensiveWords"}, "max_toxicity": 0.08}
     with FaultServer(respond) as server:
         single = {"sides": ["left"], "single_sided_reason": "A test of the export.", "generator": {"neutral": True}}
         cfg = make_config(tmp_path / "run", table, server.url, max_side_difference=1, **single, **toxicity)
@@ -187,7 +191,7 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
     assert "A test of the export." in card
     # the cap holds for all that is kept; what it took is counted by the post's side, and by the answer's own
     kept = [row[name] for row in rows for name in ("prompt", "chosen", "rejected", "neutral")]
-    assert max(OffensiveWords()(kept)) <= 0.02
+    assert max(OffensiveWords()(kept)) <= 0.08
     rejected = [json.loads(line) for line in (dataset / "rejected.jsonl").open()]
     toxic = [row for row in rejected if row["reason"] == "toxicity"]
     assert {row["stage"] for row in toxic} == {"selection", "gates"}
@@ -199,9 +203,9 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
     answers = [row["answers"] for row in rejected if row["stage"] == "gates"] + [
         {"left": row["chosen"], "right": row["rejected"]} for row in rows
     ]
-    over = {side: sum(OffensiveWords()([texts[side]])[0] > 0.02 for texts in answers) for side in ("left", "right")}
+    over = {side: sum(OffensiveWords()([texts[side]])[0] > 0.08 for texts in answers) for side in ("left", "right")}
     assert manifest["measured"]["toxic_answers"] == over
-    assert f"answers dropped for a toxicity over 0.02, left / right | {over['left']} / {over['right']} |" in card
+    assert f"answers dropped for a toxicity over 0.08, left / right | {over['left']} / {over['right']} |" in card
 
 
 @pytest.mark.parametrize(
