@@ -67,13 +67,16 @@ def test_a_bad_file_is_named_in_one_line_and_nothing_is_written(recipe, name, tu
     assert not list((tmp_path / "out").rglob("completions/*"))
 
 
-def test_a_post_of_ten_megabytes_is_named(tune_run, tmp_path):
-    for recipe in ("synthesize", "review"):
-        path = tmp_path / f"{recipe}.jsonl"
-        path.write_text(json.dumps(POST) + "\n" + json.dumps(POST | {"id": 2, "text": "x " * 5_000_000}) + "\n")
-        said = run(tune_run, recipe, path, tmp_path / recipe)
-        assert f"{path} row 2: a line of 10,000,0" in said
-        assert "at most 1,000,000 are read; is this one post?" in said
+def test_a_post_of_ten_megabytes_is_named(tune_run, tmp_path, caplog):
+    path = tmp_path / "posts.jsonl"
+    path.write_text(json.dumps(POST) + "\n" + json.dumps(POST | {"id": 2, "text": "x " * 5_000_000}) + "\n")
+    said = run(tune_run, "synthesize", path, tmp_path / "synthesize")
+    assert f"{path} row 2: a line of 10,000,0" in said
+    assert "at most 1,000,000 are read; is this one post?" in said
+    # a review leaves it out, by its number
+    assert run(tune_run, "review", path, tmp_path / "review") == 0
+    reason = "text has 10,000,000 characters, at most 1,000,000 are taken (row 2)"
+    assert f"{path}: 1 rows are not shown: {reason}" in caplog.text
     # an audit says it of the row, and goes on
     path = tmp_path / "audit.jsonl"
     path.write_text(json.dumps(PAIR) + "\n" + json.dumps(PAIR | {"id": 2, "chosen": "x " * 5_000_000}) + "\n")

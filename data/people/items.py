@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from data.judging.scales import LEAN_SCALE, PAIR, JudgeScale, load_scale
 from data.pairs.formats import BadRow
-from data.pairs.records import SIDES, split_rows
+from data.pairs.records import MAX_CHARACTERS, SIDES, split_rows
 from data.pairs.rows import load_rows
 
 NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
@@ -175,6 +175,8 @@ def _read_texts(
                 reasons.append(f"{column} is {type(value).__name__}, not text")
             elif not value or not value.strip():
                 reasons.append(f"{column} is empty")
+            elif len(value) > MAX_CHARACTERS:
+                reasons.append(f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken")
         if reasons:
             invalid.append(BadRow(number, reasons[0]))
         else:
