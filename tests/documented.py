@@ -14,7 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
 from conftest import REPO, TINY, tiny_overrides, write_llama_folder
+from families import SHRUNKEN, write_family
 from fault_server import FaultServer, completion
 from judged_run import make_rows, write_run
 from peft import LoraConfig, get_peft_model
@@ -220,13 +222,33 @@ def server_url():
         yield server.url
 
 
-def on_transformers(recipe: str, config: Path, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-    """Return overrides that let a command with a transformers model run on the tiny one."""
-    path = f"model.path={request.getfixturevalue('tiny_model_dir')}"
+def on_transformers(
+    recipe: str, config: Path, words: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[list[str], Path | None]:
+    """Return overrides that let a command with a transformers model run on a small one, and the folder of a family's.
+
+    A config that names a family gets a shrunken model of this family, the others get the tiny Llama.
+    """
+    named = [word.removeprefix("model.path=") for word in words if word.startswith("model.path=")]
+    path = (named or [yaml.safe_load((REPO / config).read_text())["model"]["path"]])[-1]
+    tiny = request.getfixturevalue("tiny_model_dir")
+    family = write_family(tmp_path / "family", Path(path).name, tiny) if Path(path).name in SHRUNKEN else None
+    overrides = [f"model.path={family or tiny}"]
+    if family and (recipe == "finetune/dpo_finetune.py" or any(w.startswith("tokenizer.path=") for w in words)):
+        if "tokenizer" in yaml.safe_load((REPO / config).read_text()):
+            overrides += [f"tokenizer.path={family}"]
     if recipe == "finetune/dpo_finetune.py":
-        return [path, f"output_dir={tmp_path / 'run'}", "reference_cache_dir=null", *ONE_STEP]
-    overrides = request.getfixturevalue("compass_overrides")
-    return [path, *(word for word in overrides if not word.startswith(("model.", "tokenizer.", "checkpointer.")))]
+        if family:
+            rows = request.getfixturevalue("pairs_file")
+            overrides += ["device=cpu", "dataset.source=json", f"dataset.data_files={rows}"]
+        return [*overrides, f"output_dir={tmp_path / 'run'}", "reference_cache_dir=null", *ONE_STEP], family
+    asked = request.getfixturevalue("compass_overrides")
+    if family:
+        base = AutoModelForCausalLM.from_pretrained(family)
+        get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(tmp_path / "adapter")
+        overrides += ["device=cpu", "modes=[choice,pairs]"]
+    asked = [word for word in asked if not word.startswith(("model.", "tokenizer.", "checkpointer."))]
+    return [*overrides, *asked], None
 
 
 @pytest.fixture
@@ -258,13 +280,17 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
         folder = None
         if recipe == "finetune/packaged_model.py":
             arguments += [f"output_dir={request.getfixturevalue('packaged_model_dir')}"]
-        elif config.stem.startswith(("llama", "mistral7b")):
+        elif config.stem.startswith(("llama8b", "llama70b", "mistral7b_lora", "mistral7b_qlora")):
             overrides, folder = shrunken(config.stem, tmp_path, pairs_file)
             arguments += overrides
             if recipe == "finetune/dpo_finetune.py":
                 arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
         elif "finetune.models.causal_lm" in (REPO / config).read_text() + command:
-            arguments += on_transformers(recipe, config, request, tmp_path)
+            overrides, folder = on_transformers(recipe, config, arguments, request, tmp_path)
+            arguments += overrides
+            if folder is not None and any("politune_right" in word for word in arguments):
+                tune(arguments, parse_only=True)  # the same command for the left runs, and differs in its rows alone
+                return None, None
         elif recipe == "finetune/dpo_finetune.py":
             arguments += tiny_overrides(request.getfixturevalue("tiny_model_dir"), tmp_path / "run") + ONE_STEP
             if any(word.startswith("dataset=data.datasets.politune") for word in arguments):

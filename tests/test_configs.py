@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Every config validates, and every command in a config's header runs, with only sizes and paths overridden."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import REPO, read_steps
+from families import write_images_too
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from finetune.causal.folder import read_folder
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
 
@@ -40,9 +45,28 @@ def test_header_command(run_documented, path, command):
         assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "epoch_0")
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("mistral*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem.startswith(("mistral7b_lora", "mistral7b_qlora"))], ids=lambda p: p.stem
+)
 def test_mistral_is_tuned_on_the_ids_that_it_is_asked_in(path):
     """torchtune's tokenizer puts one more blank before [/INST] than mistral-common and the folder's template do."""
     cfg = yaml.safe_load(path.read_text())
     assert cfg["tokenizer"]["_component_"] == "finetune.tokenizers.hf_chat_tokenizer"
     assert cfg["tokenizer"]["path"] == cfg["checkpointer"]["checkpoint_dir"]
+
+
+def test_the_language_model_of_a_model_that_reads_images_is_saved_by_the_line_in_its_header(tiny_model_dir, tmp_path):
+    lines = (REPO / "configs" / "gemma3_4b_lora_dpo_single_device.yaml").read_text().splitlines()
+    (code,) = [shlex.split(line.lstrip("# "))[2] for line in lines if line.startswith("#   python -c ")]
+    both = write_images_too(tmp_path / "both", "gemma-3-4b-it-text", tiny_model_dir)
+    with pytest.raises(ValueError, match="save its language model into a folder of its own"):
+        read_folder(both)
+    text = tmp_path / "text"
+    exec(code.replace("models/gemma-3-4b-it-text", str(text)).replace("models/gemma-3-4b-it", str(both)), {})
+    assert read_folder(text).model_type == "gemma3_text"
+    ids = torch.arange(100, 140)[None]
+    with torch.no_grad():
+        expected = AutoModelForImageTextToText.from_pretrained(both).eval()(input_ids=ids).logits
+        found = AutoModelForCausalLM.from_pretrained(text).eval()(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    assert (text / "chat_template.jinja").read_text() == (both / "chat_template.jinja").read_text()
