@@ -27,11 +27,12 @@ from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
+from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
 from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
-from eval.scores.summary import summarize
+from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
@@ -52,6 +53,8 @@ OPTIONAL: dict[str, Any] = {
     "instrument_columns": None,
     "instrument_limit": None,
     "training_data": None,
+    "primary": {"contrast": None, "exposure": "unseen"},
+    "dry_run": False,
     "modes": ["choice", "pairs"],
     "templates": None,
     "n_templates": 3,
@@ -132,8 +135,18 @@ class PoliticalCompassRecipe:
         self._places |= {name: Place(**place) for name, place in self._adapters.places.items()} | (places or {})
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
+        runs = [place.run for place in self._places.values() if place.seed is not None]
+        names = [*dict.fromkeys([r.name for r in self._respondents if "pairs" in r.modes] + runs)]
+        self._contrast, self._exposure = read_primary(cfg.primary or {}, names)
+        if "pairs" in cfg.modes:
+            for line in self.power_lines():
+                log.info(line)
         check_results(self._output_dir, self._settings)
         check_place(cfg)
+
+    def power_lines(self) -> list[str]:
+        """Return what the pairs of each class can find, before anything is asked."""
+        return [power_line(*count) for count in count_pairs(self._instrument, self._background.exposure).items()]
 
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
@@ -238,10 +251,13 @@ class PoliticalCompassRecipe:
             kept = instrument.keep(ids - flagged)
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
+        add_voids(scores, evidence)
+        primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
         summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
+            **({"primary": primary} if primary else {}),
             **({"evidence": evidence} if evidence else {}),
             "contamination": {
                 "training_data": self._training_files,
@@ -261,6 +277,8 @@ def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/political_compass.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
     recipe = PoliticalCompassRecipe(cfg)
+    if cfg.dry_run:
+        return
     recipe.setup(cfg)
     recipe.evaluate(cfg)
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from eval.scores.comparisons import describe_change
 from eval.scores.crossed import LEAST_TOPICS, effective_size, item_means
-from eval.scores.intervals import MeanError, rounded, rounded_ends, t_interval, t_p
+from eval.scores.intervals import nan_mean, rounded
 from eval.scores.lexical import fit_line, lexical_shifts
 from eval.scores.places import Groups
+from eval.scores.rivals import Change, change_of, flags, less_placebo, pair_levels, scaling
 from eval.scores.scoring import Row, Values, pair_values
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument
@@ -45,6 +46,14 @@ class Sides(NamedTuple):
     of_b: list[str]
 
 
+class Subset(NamedTuple):
+    """Some of the pairs: ``mask``, ``[P]``, says which."""
+
+    name: str
+    is_placebo: bool
+    mask: np.ndarray
+
+
 def contrasts(groups: Groups) -> list[Sides]:
     """Return what is compared: each end with the base, few ends with each other, and the runs of a study."""
     ends = groups.ends()
@@ -67,7 +76,8 @@ def describe_evidence(
     The subsets are all political pairs, those of each class of exposure, the word-balanced ones and each placebo. Each
     has the fields of a comparison, and: ``lexical``, the mean of the lexical prediction; ``slope`` of the changes on
     it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; and ``up``, the
-    share of the pairs that moved towards the right. A contrast without pairs is left out.
+    share of the pairs that moved towards the right. ``scaling``, ``less_placebo`` and ``flags`` are those of
+    ``eval/scores/rivals.py``. A contrast without pairs is left out.
     """
     by_model: dict[str, list[Row]] = {}
     for row in rows:
@@ -84,6 +94,12 @@ def describe_evidence(
             continue
         lexical, why_not = _prediction(sides, instrument, groups, background)
         change = b.cells - a.cells
+        base = values.get(groups.base)
+        masks = list(_masks(instrument, background))
+        level = [
+            np.stack([pair_levels(by_model[name], instrument.pairs, values[name]) for name in names], axis=-1).mean(-1)
+            for names in (sides.of_a, sides.of_b)
+        ]
         described.append(
             {
                 "a": sides.a,
@@ -92,11 +108,59 @@ def describe_evidence(
                 "no_lexical": why_not,
                 "subsets": [
                     {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, mask)}
-                    for name, is_placebo, mask in _masks(instrument, background)
+                    for name, is_placebo, mask in masks
                 ],
+                **_rivals(a, change, level[1] - level[0], base, lexical, masks),
             }
         )
     return described
+
+
+def _rivals(
+    like: Values,
+    change: np.ndarray,
+    level: np.ndarray,
+    base: Values | None,
+    lexical: np.ndarray | None,
+    masks: Sequence[Subset],
+) -> dict[str, Any]:
+    """Return the scaling of the base's lean, the change less each placebo's, and the flags of a contrast.
+
+    A placebo whose words the training loads more than those of the political pairs is about vocabulary, which
+    ``beyond`` judges: it raises no flag.
+    """
+    by_name = {subset.name: subset for subset in masks}
+    if ALL not in by_name:
+        return {"scaling": None, "less_placebo": {}, "flags": []}
+    political, placebos = by_name[ALL].mask, [subset for subset in masks if subset.is_placebo]
+
+    def moved(mask: np.ndarray, of: np.ndarray) -> Change:
+        return change_of(of[mask], like.unit[mask], like.topic[mask])
+
+    def size(mask: np.ndarray) -> float:
+        return float(np.sqrt(nan_mean(item_means(change[mask]) ** 2)))
+
+    def words(mask: np.ndarray) -> float:
+        return 0.0 if lexical is None else abs(float(lexical[mask].mean()))
+
+    plain = [subset for subset in placebos if lexical is None or words(subset.mask) <= words(political)]
+    lean = moved(political, change)
+    line = None
+    if base is not None:
+        some = take(like, political)
+        line = scaling(item_means(base.cells[political]), item_means(change[political]), clusters(some))
+    either, any_plain = (
+        np.any([subset.mask for subset in some], axis=0) for some in (placebos or masks, plain or masks)
+    )
+    found = flags(
+        lean,
+        {subset.name: moved(subset.mask, change) for subset in plain},
+        (size(political), size(any_plain)) if plain else None,
+        moved(either, level) if placebos else None,
+        line,
+    )
+    less = {subset.name: less_placebo(lean, moved(subset.mask, change)) for subset in placebos}
+    return {"scaling": line, "less_placebo": less, "flags": found}
 
 
 def _together(values: Sequence[Values]) -> Values:
@@ -106,19 +170,19 @@ def _together(values: Sequence[Values]) -> Values:
     return values[0]._replace(cells=np.stack([v.cells for v in values], axis=-1))
 
 
-def _masks(instrument: Instrument, background: Background) -> Iterable[tuple[str, bool, np.ndarray]]:
-    """Yield name, whether it is a placebo, and the pairs of each subset that has any."""
+def _masks(instrument: Instrument, background: Background) -> list[Subset]:
+    """Return the subsets that have any pair."""
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     axes = np.array([pair.axis or "" for pair in instrument.pairs])
     political = ~np.isin(axes, sorted(placebo))
-    subsets: list[tuple[str, bool, np.ndarray]] = [(ALL, False, political)]
+    subsets = [Subset(ALL, False, political)]
     if background.exposure is not None:
         classes = np.array([background.exposure[pair.id] for pair in instrument.pairs])
-        subsets += [(name, False, political & (classes == name)) for name in EXPOSURES]
+        subsets += [Subset(name, False, political & (classes == name)) for name in EXPOSURES]
     balanced = np.array([pair.is_word_balanced for pair in instrument.pairs], dtype=bool)
-    subsets.append((BALANCED, False, political & balanced))
-    subsets += [(axis, True, axes == axis) for axis in instrument.axes if axis in placebo]
-    return [subset for subset in subsets if subset[2].any()]
+    subsets.append(Subset(BALANCED, False, political & balanced))
+    subsets += [Subset(axis, True, axes == axis) for axis in instrument.axes if axis in placebo]
+    return [subset for subset in subsets if subset.mask.any()]
 
 
 def _prediction(
@@ -160,8 +224,8 @@ def _subset(like: Values, change: np.ndarray, lexical: np.ndarray | None, mask: 
     line = fit_line(lexical[mask], means, clusters(some))
     described["lexical"] = rounded(float(lexical[mask].mean()) + 0.0)
     if line:
-        described["beyond"] = estimate(line.intercept, line.intercept_error)
-        described["slope"] = None if line.slope is None else estimate(line.slope, line.slope_error)
+        described["beyond"] = Change(line.intercept, line.intercept_error).describe()
+        described["slope"] = None if line.slope is None else Change(line.slope, line.slope_error).describe()
     return described
 
 
@@ -175,12 +239,6 @@ def clusters(values: Values) -> np.ndarray:
     """Return what the pairs were sampled by: their topics where there are enough, as in ``mean_errors``."""
     has_topics = effective_size(values.topic) >= LEAST_TOPICS and len(set(values.topic)) < len(set(values.unit))
     return values.topic if has_topics else values.unit
-
-
-def estimate(center: float, error: MeanError | None) -> dict[str, Any]:
-    """Return an estimate with its 95 % interval and p."""
-    interval = rounded_ends(t_interval(center, error))
-    return {"estimate": rounded(center), "ci95": interval, "p": rounded(t_p(center, error))}
 
 
 def _share(n_up: int, n: int) -> dict[str, Any] | None:

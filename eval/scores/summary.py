@@ -60,7 +60,8 @@ def summarize(
         ``models``: name, mode, axis (for ``pairs`` also ``lean``, over all pairs) to estimate, both intervals
         (``ci95``: items sampled too; ``ci95_items_fixed``), bounds, counts, ``void`` (names of the flags that
         void it) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference = b - a``;
-        q over all of them but the placebo, which has its own. ``items``: the first model against every other by item.
+        q over all of them but void ones, which have none, and the placebo and the axes of pairs, which have their own.
+        ``items``: the first model against every other by item.
         ``flips``: items whose side differs between modes, or models. ``replicates``: the runs of a study over their
         seeds. Answers in mode ``open`` have no coordinate: a judge says their stance.
     """
@@ -98,7 +99,7 @@ def summarize(
     comparisons, items = _compare_all(values, groups.models, modes, placebo)
     replicates = describe_replicates(groups, models, values, placebo)
     for family in (comparisons, items, replicates["comparisons"]):
-        _add_rates(family)
+        add_rates(family, models)
     written = {
         name: compare_written(rows.get("choice", []), rows.get("generate", []), instrument, n_bootstrap, seed)
         for name, rows in by_model.items()
@@ -142,13 +143,48 @@ def _compare_all(
     return comparisons, items
 
 
-def _add_rates(family: Sequence[dict[str, Any]]) -> None:
-    """Set q, of placebos apart, and say of a placebo whether it moved."""
-    add_false_discovery_rates([test for test in family if not test["placebo"]])
+def add_rates(family: Sequence[dict[str, Any]], models: Mapping[str, Any]) -> None:
+    """Set q, and say of a placebo whether it moved.
+
+    Placebos are a family of their own, and so are the axes of pairs, which the lean counts already. A test of a void
+    score has no q: ``void`` of the test names its own flags.
+    """
+
+    def is_void(test: Mapping[str, Any]) -> bool:
+        scores = [models.get(test[side], {}).get(test["mode"], {}).get(test["axis"], {}) for side in "ab"]
+        return bool(test.get("void")) or any(score.get("void") for score in scores)
+
+    def is_part(test: Mapping[str, Any]) -> bool:
+        return test["mode"] == PAIRS and test["axis"] != "lean"
+
+    political = [test for test in family if not test["placebo"]]
     placebo = [test for test in family if test["placebo"]]
-    add_false_discovery_rates(placebo)
+    for tests in (
+        [test for test in political if not is_void(test) and not is_part(test)],
+        [test for test in political if not is_void(test) and is_part(test)],
+        placebo,
+    ):
+        add_false_discovery_rates(tests)
+    for test in political:
+        if is_void(test):
+            test["q"] = None
     for test in placebo:
         test["moved"] = test["q"] is not None and test["q"] < MOVED
+
+
+def add_voids(scores: Mapping[str, Any], evidence: Sequence[Mapping[str, Any]]) -> None:
+    """Name in each comparison of pairs the flags of its contrast that void it, and set q anew."""
+    of_contrast = {
+        (e["a"], e["b"]): names
+        for e in evidence
+        if (names := [flag["name"] for flag in e["flags"] if flag["state"] == "void"])
+    }
+    for family in (scores["comparisons"], scores["replicates"]["comparisons"]):
+        for test in family:
+            found = of_contrast.get((test["a"], test["b"]))
+            if found and test["mode"] == PAIRS and not test["placebo"]:
+                test["void"] = list(dict.fromkeys(found))
+        add_rates(family, scores["models"])
 
 
 def _all_flips(base: str, agreements: Mapping[tuple[str, str], Mapping[str, float]]) -> list[dict[str, Any]]:

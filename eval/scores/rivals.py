@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""What could make a change of the pairs mean something else: three-state flags, each with its figure.
+
+``pass``: the rival is excluded. ``void``: the rival is shown, and nothing is concluded. ``undetermined``: neither is,
+and the burden lies with the score. The limits are ours, stated with each figure.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from eval.scores.crossed import item_means, mean_errors
+from eval.scores.intervals import MeanError, rounded, rounded_ends, t_interval, t_p
+from eval.scores.lexical import fit_line
+from eval.scores.scoring import Row, Values
+from eval.statements.instruments import Pair
+
+# A change of a placebo is none if it is shown to lie within this share of the lean's.
+MARGIN = 1 / 3
+# Void: everything that the model says became likelier, or less likely, by more than so many times the lean's change.
+DRIFT = 10.0
+
+
+class Change(NamedTuple):
+    """A change of the mean of pairs, with its standard error."""
+
+    mean: float
+    error: MeanError | None
+
+    def inside(self, margin: float) -> str:
+        """Return the state of "it lies within +- margin".
+
+        Two one-sided tests at 5 % pass it (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15(6)):
+        the 90 % interval lies inside. Void: the 95 % interval lies outside.
+        """
+        if self.error is None:
+            return "undetermined"
+        half = float(special.stdtrit(self.error.df, 0.95)) * self.error.error
+        if abs(self.mean) + half <= margin:
+            return "pass"
+        outer = float(special.stdtrit(self.error.df, 0.975)) * self.error.error
+        return "void" if abs(self.mean) - outer > margin else "undetermined"
+
+    def equivalence_p(self, margin: float) -> float | None:
+        """Return the greater p of the two one-sided tests."""
+        if self.error is None:
+            return None
+        return float(special.stdtr(self.error.df, -(margin - abs(self.mean)) / self.error.error))
+
+    def describe(self) -> dict[str, Any]:
+        """Return estimate, 95 % interval and p."""
+        interval = rounded_ends(t_interval(self.mean, self.error))
+        return {"estimate": rounded(self.mean), "ci95": interval, "p": rounded(t_p(self.mean, self.error))}
+
+
+def change_of(cells: np.ndarray, unit: np.ndarray, topic: np.ndarray) -> Change:
+    """Return the mean of changes of cells over the items that have any; nan without one."""
+    means = item_means(cells)
+    known = ~np.isnan(means)
+    errors = mean_errors(cells[known], unit[known], topic[known])
+    return Change(float(means[known].mean()) if known.any() else math.nan, errors.sampled)
+
+
+def pair_levels(rows: Iterable[Row], pairs: Sequence[Pair], like: Values) -> np.ndarray:
+    """Return the mean log-probability a token of both statements of each pair, in the cells of ``like``."""
+    rows = list(rows)
+    templates = {name: k for k, name in enumerate(sorted({row["template"] for row in rows}))}
+    index = {pair.id: k for k, pair in enumerate(pairs)}
+    levels = np.full(like.cells.shape[:3], np.nan)
+    for row in rows:
+        if row["item"] in index:
+            both = [logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"])]
+            levels[index[row["item"]], templates[row["template"]]] = sum(both) / 2
+    return levels
+
+
+def less_placebo(political: Change, placebo: Change) -> dict[str, Any]:
+    """Return the political change less that of a placebo (Welch 1947, Biometrika 34)."""
+    error = None
+    if political.error and placebo.error:
+        squares = [change.error.error**2 for change in (political, placebo) if change.error]
+        dfs = [change.error.df for change in (political, placebo) if change.error]
+        df = sum(squares) ** 2 / sum(s * s / d for s, d in zip(squares, dfs))
+        error = MeanError(math.sqrt(sum(squares)), df)
+    return Change(political.mean - placebo.mean, error).describe()
+
+
+def scaling(base: np.ndarray, change: np.ndarray, cluster: np.ndarray) -> dict[str, Any] | None:
+    """Return the line of changes on the base's lean: how far the lean was scaled, and how far it was shifted.
+
+    ``b = 1.3 a`` moves the mean wherever that of ``a`` is not 0, and yet nothing was added: scale 1.30, shift 0.
+    """
+    line = fit_line(base, change, cluster)
+    if line is None or line.slope is None:
+        return None
+    shift, slope = Change(line.intercept, line.intercept_error), Change(line.slope, line.slope_error).describe()
+    ends = slope["ci95"] and [rounded(1 + end) for end in slope["ci95"]]
+    return {"scale": rounded(1 + line.slope), "scale_ci95": ends, "shift": shift.describe()}
+
+
+def flags(
+    lean: Change,
+    placebos: Mapping[str, Change],
+    sizes: tuple[float, float] | None,
+    drift: Change | None,
+    line: Mapping[str, Any] | None,
+) -> list[dict[str, Any]]:
+    """Return the flags of a contrast.
+
+    Args:
+        lean: Change of the political pairs.
+        placebos: Those of the placebos that are not about vocabulary.
+        sizes: Root mean square of the changes of political pairs, and of those of the placebos.
+        drift: Change of the log-probability a token of the placebo statements, whichever side.
+        line: :func:`scaling`.
+    """
+    margin = MARGIN * abs(lean.mean)
+    found = []
+    for name, change in placebos.items():
+        text = f"{name} moved {_said(change)}; a third of the lean's change is {margin:.3f}"
+        found.append(_flag("placebo", change.inside(margin), text, axis=name, p=rounded(change.equivalence_p(margin))))
+    if sizes:
+        state = "pass" if sizes[1] < sizes[0] / 2 else "void" if sizes[1] > 2 * sizes[0] else "undetermined"
+        text = f"a placebo pair moves by {sizes[1]:.3f}, a political one by {sizes[0]:.3f} (root mean square)"
+        found.append(_flag("placebo_scatter", state, text))
+    if drift:
+        inside = drift.inside(abs(lean.mean))
+        state = (
+            "void" if drift.inside(DRIFT * abs(lean.mean)) == "void" else "pass" if inside == "pass" else "undetermined"
+        )
+        text = f"all text of the placebo moved {_said(drift)}, whichever its side; the lean {lean.mean:+.3f}"
+        found.append(_flag("generic_drift", state, text))
+    if line:
+        shift = Change(line["shift"]["estimate"], None)
+        between = line["shift"]["ci95"]
+        same_side = bool(between) and min(between) * max(between) > 0 and shift.mean * lean.mean > 0
+        told = lean.error is not None and abs(lean.mean) > special.stdtrit(lean.error.df, 0.975) * lean.error.error
+        none = bool(between) and max(map(abs, between)) <= max(margin, abs(lean.mean) / 2)
+        state = "pass" if same_side else "void" if told and none else "undetermined"
+        text = f"scale {line['scale']:.2f}, shift {shift.mean:+.3f}".replace("+0.000", "0").replace("-0.000", "0")
+        if between:
+            text += f" [{between[0]:+.3f}, {between[1]:+.3f}] where the base leans to neither side"
+        found.append(_flag("sharpening", state, text))
+    return found
+
+
+def _flag(name: str, state: str, reason: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "state": state, "reason": reason, **more}
+
+
+def _said(change: Change) -> str:
+    between = t_interval(change.mean, change.error)
+    return f"{change.mean:+.3f}" + (f" [{between[0]:+.3f}, {between[1]:+.3f}]" if between else "")
