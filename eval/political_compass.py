@@ -18,9 +18,9 @@ from torchtune import training, utils
 
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.config import check_config, check_place, entry_point
-from data.recipe.files import write_json, write_whole
+from data.recipe.files import read_log, write_json, write_whole
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
-from eval.asking.respondents import BASE, plan_interview, read_respondents
+from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
 from eval.asking.results import ResultsFile, check_results, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
@@ -34,9 +34,9 @@ from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_sources
-from eval.statements.instruments import load_instrument
+from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
-from finetune.adapters.folders import read_adapters
+from finetune.adapters.folders import ADAPTER_FILE, read_adapters
 from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
 from finetune.models import complete_model
 
@@ -55,6 +55,7 @@ OPTIONAL: dict[str, Any] = {
     "training_data": None,
     "primary": {"contrast": None, "exposure": "unseen"},
     "dry_run": False,
+    "rows": None,
     "modes": ["choice", "pairs"],
     "templates": None,
     "n_templates": 3,
@@ -92,6 +93,10 @@ class PoliticalCompassRecipe:
 
     def __init__(self, cfg: DictConfig, places: dict[str, Place] | None = None) -> None:
         require_matplotlib()
+        named = set(cfg.adapters or {})
+        if cfg.rows is not None:
+            cfg = _without_models(cfg)
+        self._absent = sorted(map(str, named - set(cfg.adapters or {})))
         complete_model(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
@@ -120,7 +125,9 @@ class PoliticalCompassRecipe:
         if given and "model" not in given:
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
         entries: Any = OmegaConf.to_container(cfg.respondents, resolve=True) if cfg.respondents else None
-        self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)
+        self._respondents: list[Respondent] = []
+        if cfg.rows is None:
+            self._respondents = read_respondents(entries, bool(given), self._adapters.names, cfg.modes, cfg.labels)
         trained_on: Any = cfg.training_data
         trained_on = OmegaConf.to_container(trained_on, resolve=True) if OmegaConf.is_config(trained_on) else trained_on
         self._training_data = trained_on if isinstance(trained_on, list | None) else [trained_on]
@@ -136,12 +143,18 @@ class PoliticalCompassRecipe:
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
         runs = [place.run for place in self._places.values() if place.seed is not None]
-        names = [*dict.fromkeys([r.name for r in self._respondents if "pairs" in r.modes] + runs)]
+        self._rows = None if cfg.rows is None else read_rows(cfg.rows, self._instrument)
+        asked = [r.name for r in self._respondents if "pairs" in r.modes]
+        if self._rows is not None:
+            asked = [row["model"] for row in self._rows if row["mode"] == "pairs"]
+            self._places |= {name: place for name, place in read_places(asked).items() if name not in self._places}
+        names = [*dict.fromkeys(asked + runs)]
         self._contrast, self._exposure = read_primary(cfg.primary or {}, names)
-        if "pairs" in cfg.modes:
+        if names:
             for line in self.power_lines():
                 log.info(line)
-        check_results(self._output_dir, self._settings)
+        if cfg.rows is None:
+            check_results(self._output_dir, self._settings)
         check_place(cfg)
 
     def power_lines(self) -> list[str]:
@@ -151,7 +164,7 @@ class PoliticalCompassRecipe:
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
         self._training_files: list[dict[str, Any]] = []
-        self._unchecked: list[str] = []
+        self._unchecked = [f"adapters.{name}: its folder is not here" for name in self._absent]
         self._matches: list[Match] = []
         self._background = Background()
         if self._training_data is None:
@@ -176,8 +189,11 @@ class PoliticalCompassRecipe:
                     sentences += of_file
                     self._training_files.append(about)
                     sources.append(known)
-            if not unknown and (read := recorded_answers(folder)):
-                answers[name] = read
+            try:
+                if not unknown and (read := recorded_answers(folder)):
+                    answers[name] = read
+            except (OSError, ValueError, TypeError) as error:  # read otherwise than the training did
+                log.warning(f"adapters.{name}: no prediction by its vocabulary: {error}")
             self._unchecked += [f"adapters.{name}: {reason}" for reason in unknown]
         for line in self._unchecked:
             log.warning(f"statements are not looked up in what an adapter was trained on: {line}")
@@ -220,14 +236,27 @@ class PoliticalCompassRecipe:
             if respondent.server is not None and (same := respondent.server.get("same_as")):
                 log.info(compare_with_resident(self._results.rows, respondent.name, same))
         self._results.close()
-        self._judged = judge_answers(self._results.rows, self._judges, self._instrument)
-        summary = self._summarize(cfg)
+        self.score(cfg, self._results.rows)
+
+    def rescore(self, cfg: DictConfig) -> None:
+        """Score the rows of ``rows`` anew, with the settings that lie beside them; nothing is loaded or asked."""
+        beside = Path(cfg.rows).with_name("settings.json")
+        if beside.is_file():
+            self._settings |= {**json.loads(beside.read_text()), "rows": cfg.rows}
+        if self._places:
+            self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
+        self.score(cfg, self._rows or [])
+
+    def score(self, cfg: DictConfig, rows: list[dict[str, Any]]) -> None:
+        """Score answers and write summary, report and pictures."""
+        self._judged = judge_answers(rows, self._judges, self._instrument)
+        summary = self._summarize(cfg, rows)
         folder = self._output_dir
         if self._judges:
             write_whole(folder / "judged.jsonl", "".join(json.dumps(row) + "\n" for row in self._judged))
         write_json(folder / "summary.json", summary)
         self._draw(summary)
-        log.info(f"wrote {len(self._results.rows)} answers to {folder}\n{score_table(summary)}")
+        log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")
         log.info(f"open {folder / 'report.html'}")
 
     def _draw(self, summary: dict[str, Any]) -> None:
@@ -236,9 +265,9 @@ class PoliticalCompassRecipe:
             write_whole(self._output_dir / f"compass.{name}", content)
         write_whole(self._output_dir / "report.html", render_report(summary, self._instrument))
 
-    def _summarize(self, cfg: DictConfig) -> dict[str, Any]:
+    def _summarize(self, cfg: DictConfig, answered: list[dict[str, Any]]) -> dict[str, Any]:
         instrument = self._instrument
-        rows = [*self._results.rows, *option_rows(self._judged, self._judges, instrument)]
+        rows = [*answered, *option_rows(self._judged, self._judges, instrument)]
         flagged = {match.item for match in self._matches}
         # a twin without the other would bring agreement with everything back into the score
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
@@ -272,12 +301,51 @@ class PoliticalCompassRecipe:
         return add_people(summary, self._judged, read_people(self._output_dir), instrument)
 
 
+def _without_models(cfg: DictConfig) -> DictConfig:
+    """Return a config that loads nothing; an adapter that is not here is only not looked up in its training data."""
+    cfg = cfg.copy()
+    there = {}
+    for name, given in (cfg.adapters or {}).items():
+        if given is None or not isinstance(given, str) or Path(given, ADAPTER_FILE).is_file():
+            there[name] = given
+        else:
+            log.warning(f"adapters.{name}: {given} is not here, so nothing is known of what it was trained on")
+    blended = any(not isinstance(given, str | None) for given in there.values())
+    cfg.adapters = None if blended else there
+    for key in (*RESIDENT, "respondents", "dial"):
+        cfg[key] = None
+    return cfg
+
+
+def read_rows(path: str, instrument: Instrument) -> list[dict[str, Any]]:
+    """Return the rows of a run, to be scored anew.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or it has no row.
+        ValueError: If they answer another instrument, or another version of it.
+    """
+    rows = read_log(path)
+    if not rows:
+        raise FileNotFoundError(f"rows={path}: no rows there; name the results.jsonl of a run")
+    asked = {(row["instrument"], row["instrument_version"], row["instrument_sha256"]) for row in rows}
+    if others := sorted(asked - {(instrument.name, instrument.version, instrument.sha256)}):
+        said = ", ".join(f"{name} {version} ({sha256[:8]})" for name, version, sha256 in others)
+        raise ValueError(
+            f"rows={path} answer {said}, but instrument is {instrument.name} {instrument.version} "
+            f"({instrument.sha256[:8]}); set instrument to the file that was asked"
+        )
+    return rows
+
+
 @entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/political_compass.yaml for the keys."""
     cfg = check_config(cfg, required=REQUIRED, optional=OPTIONAL)
     recipe = PoliticalCompassRecipe(cfg)
     if cfg.dry_run:
+        return
+    if cfg.rows is not None:
+        recipe.rescore(cfg)
         return
     recipe.setup(cfg)
     recipe.evaluate(cfg)

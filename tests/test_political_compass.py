@@ -402,3 +402,26 @@ def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     flat += [f"adapters.{name}={folder}" for name, folder in adapters.items()]
     assert tune_run("eval/political_compass.py", "--config", "configs/political_compass.yaml", *flat) == 0
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3 * (16 + 12)
+
+
+def test_scores_rows_anew_without_a_model(whole_run, tmp_path):
+    """The same scores from the rows alone; the folder that they came from stays as it was."""
+    rows = whole_run.folder / "results.jsonl"
+    before = {file.name: file.read_bytes() for file in whole_run.folder.iterdir() if file.is_file()}
+    bank = str(whole_run.folder.parent / "bank.yaml")
+    overrides = {"instrument": bank, "n_bootstrap": 200, "rows": str(rows), "output_dir": str(tmp_path / "anew")}
+    cfg = check_config(OmegaConf.merge(OmegaConf.load(CONFIG), overrides), REQUIRED, OPTIONAL)
+    PoliticalCompassRecipe(cfg).rescore(cfg)
+    summary = json.loads((tmp_path / "anew" / "summary.json").read_text())
+    for key in ("models", "comparisons", "diagnostics", "primary"):
+        assert summary[key] == whole_run.summary[key], key
+    assert {"report.html", "compass.png", "summary.json"} <= {file.name for file in (tmp_path / "anew").iterdir()}
+    assert not (tmp_path / "anew" / "results.jsonl").exists()
+    assert {file.name: file.read_bytes() for file in whole_run.folder.iterdir() if file.is_file()} == before
+    assert summary["versions"]["commit"] == results.commit()
+    cfg.instrument = "compass60"
+    with pytest.raises(ValueError, match=r"answer tiny 2 .*but instrument is compass60"):
+        PoliticalCompassRecipe(cfg)
+    cfg.rows = str(tmp_path / "none.jsonl")
+    with pytest.raises(FileNotFoundError, match="no rows there"):
+        PoliticalCompassRecipe(cfg)

@@ -7,8 +7,10 @@ on, and ``places``: at which step of a training, weight of a dial, or seed and d
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ Row = dict[str, Any]
 PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
 KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
 # Settings that change no row: a run with others is scored anew from the answers that are there.
-SCORING = ("n_bootstrap", "training_data", "judges", "places", "primary", "dry_run")
+SCORING = ("n_bootstrap", "training_data", "judges", "places", "primary", "dry_run", "rows")
 # Of a respondent behind an address: how it is called, which changes no answer either.
 CALLING = ("api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s", "stop_after")
 
@@ -182,9 +184,22 @@ def describe_command(settings: Mapping[str, Any], *packages: str) -> dict[str, A
     path = recipe if "/" in recipe else f"{recipe.replace('.', '/')}.py"  # torchtune makes a module's name of it
     return {
         "command": shlex.join(["tune", "run", path, *sys.argv[1:]]),
-        "versions": {name: _version(name) for name in (*PACKAGES, *packages)} | {"python": sys.version.split()[0]},
+        "versions": {name: _version(name) for name in (*PACKAGES, *packages)}
+        | {"python": sys.version.split()[0], "commit": commit()},
         "settings": dict(settings),
     }
+
+
+@cache
+def commit() -> str:
+    """Return the git commit of the code that runs, and whether tracked files were changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+    return found.stdout.strip() + (" and changes since" if changed.stdout.strip() else "")
 
 
 def _version(package: str) -> str:

@@ -147,12 +147,12 @@ def add_rates(family: Sequence[dict[str, Any]], models: Mapping[str, Any]) -> No
     """Set q, and say of a placebo whether it moved.
 
     Placebos are a family of their own, and so are the axes of pairs, which the lean counts already. A test of a void
-    score has no q: ``void`` of the test names its own flags.
+    score has no q and is not counted. One that a flag of its contrast voids (its own ``void``) has none either.
     """
 
     def is_void(test: Mapping[str, Any]) -> bool:
         scores = [models.get(test[side], {}).get(test["mode"], {}).get(test["axis"], {}) for side in "ab"]
-        return bool(test.get("void")) or any(score.get("void") for score in scores)
+        return any(score.get("void") for score in scores)
 
     def is_part(test: Mapping[str, Any]) -> bool:
         return test["mode"] == PAIRS and test["axis"] != "lean"
@@ -166,7 +166,7 @@ def add_rates(family: Sequence[dict[str, Any]], models: Mapping[str, Any]) -> No
     ):
         add_false_discovery_rates(tests)
     for test in political:
-        if is_void(test):
+        if is_void(test) or test.get("void"):  # a rival that the same data show makes the family no smaller
             test["q"] = None
     for test in placebo:
         test["moved"] = test["q"] is not None and test["q"] < MOVED
