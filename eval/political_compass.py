@@ -132,9 +132,11 @@ class PoliticalCompassRecipe:
         trained_on = OmegaConf.to_container(trained_on, resolve=True) if OmegaConf.is_config(trained_on) else trained_on
         self._training_data = trained_on if isinstance(trained_on, list | None) else [trained_on]
         self._check_training_data()
-        self._judges = build_judges(cfg.judges) if cfg.judges else []
-        if self._judges and "open" not in cfg.modes:
+        if cfg.judges and "open" not in cfg.modes:
             raise ValueError(f"judges are given, but modes={list(cfg.modes)} has no open: add it, or judges=null")
+        self._judges = build_judges(cfg.judges) if cfg.judges else []
+        if "open" in cfg.modes and not self._judges:
+            log.warning("modes has open, but judges=null: its answers are kept and scored by nobody; name a judge")
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends

@@ -136,6 +136,8 @@ class SideEffectsRecipe:
         self._results.close()
         tasks = set(map(row_key, task_rows(self._cfg, self._names)))  # of an earlier run there may be more
         rows = [row for row in self._results.rows if row["mode"] != TASK or row_key(row) in tasks]
+        if self._toxicity is not None:
+            log.info("scoring how toxic the answers are")
         entries = measure_all(rows, self._toxicity, self._cfg.toxicity_threshold)
         summary = {
             **describe_command(self._settings, *(["lm_eval"] if tasks else [])),
@@ -186,6 +188,7 @@ def run_tasks(
         missing = [row for row in task_rows(cfg, [name]) if not is_known([row])]
         if not missing:
             continue
+        log.info(f"{name}: lm-evaluation-harness loads its own model, for {len(missing)} tasks")
         model = HFLM(str(base_folder(cfg)), peft=folder, dtype=dtype, device=cfg.device, batch_size=cfg.task_batch_size)
         for row in missing:
             results = simple_evaluate(model=model, tasks=[row["item"]], task_manager=manager, **settings)

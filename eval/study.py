@@ -294,6 +294,8 @@ def check_questions(plan: ModelPlan) -> None:
             :func:`eval.asking.respondents.plan_interview`.
     """
     cfg = plan.evaluation
+    if {*cfg.modes} == {"open"} and not cfg.get("judges"):
+        raise ValueError(f"eval.modes={list(cfg.modes)} without eval.judges: nothing would be scored; add another mode")
     bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
     bank = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
     plan_interview(cfg, bank, load_templates(cfg.templates or bank.language))

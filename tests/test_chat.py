@@ -122,6 +122,19 @@ def test_a_server_that_never_answers_is_noticed_within_seconds(client, fault, mo
         assert time.monotonic() - start < 20
 
 
+@pytest.mark.parametrize(("fault", "is_dead"), [("html", True), ("no choices", True), ("500", False)])
+def test_nonsense_to_the_first_call_is_told_sooner_than_a_server_that_starts(client, fault, is_dead, monkeypatch):
+    monkeypatch.setattr("data.chat.client._FIRST_SENSE_S", 0.0)
+    with FaultServer(echo, fault_rate=1.0, faults=(fault,)) as server:
+        failure = client(server.url, max_retries=2, retry_wait_s=0.01).ask(ask("x"))
+        assert failure.reason.endswith("(tried 1 times)" if is_dead else "(tried 3 times)")
+        server.fault_rate = 0.0
+        chat = client(server.url, max_retries=2, retry_wait_s=0.01)
+        assert chat.ask(ask("y")).text == "y"
+        server.fault_rate = 1.0  # it has answered, so this is a hiccup
+        assert chat.ask(ask("z")).reason.endswith("(tried 3 times)")
+
+
 def test_a_parameter_that_is_null_is_not_sent(client):
     with FaultServer(echo) as server:
         client(server.url, params={"max_tokens": None, "max_completion_tokens": 5}).ask(

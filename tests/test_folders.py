@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,6 +143,25 @@ def test_an_adapter_that_was_trained_on_another_base_is_refused(tiny_model_dir, 
         check_bases({"left": folder}, other)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON"])
+def test_a_damaged_record_of_the_base_is_refused(tiny_model_dir, folders, tmp_path, content):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    (folder / "base.json").write_text(content)
+    with pytest.raises(ValueError, match="base.json: no sha256 of the base in it .*copy the adapter's folder anew"):
+        check_bases({"left": folder}, tiny_model_dir)
+
+
+def test_an_adapter_that_changes_nothing_is_said(folders, tmp_path, caplog):
+    folder = shutil.copytree(folders["left"], tmp_path / "left")
+    read_adapters({"left": str(folder)})
+    assert "it is the base" not in caplog.text
+    tensors = load_file(folder / "adapter_model.safetensors")
+    zero = {name: tensor * 0 if "lora_B" in name else tensor for name, tensor in tensors.items()}
+    save_file(zero, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    read_adapters({"left": str(folder)})
+    assert "adapters.left: every update in" in caplog.text
+
+
 def test_a_dial_has_only_the_points_between(folders):
     some = {"left": folders["left"], "right": folders["right"]}
     found = read_adapters({**some, "both": {"left": 1, "right": 1}}, {"low": "left", "high": "right", "n_points": 5})
@@ -198,6 +218,16 @@ def test_a_glob_takes_no_name_that_is_taken(folders, tmp_path):
         for order in (given, dict(reversed(given.items()))):
             with pytest.raises(ValueError, match=r"adapters.left: \['left_step_10'\] is the name of another adapter"):
                 read_adapters(order)
+
+
+def test_one_folder_under_two_names_is_refused_but_in_a_glob(folders, tmp_path):
+    same = f"{folders['left']}/../{Path(folders['left']).name}/"
+    with pytest.raises(ValueError, match="adapters: left, right are the same folder"):
+        read_adapters({"left": folders["left"], "right": same})
+    make_run(tmp_path / "run", {"epoch_0": 10}, folders["left"])
+    last = f"{tmp_path}/run/epoch_0"
+    assert read_adapters({"run": f"{tmp_path}/run/*", "last": last}).names == ("run_step_10", "last")
+    assert read_adapters({"last": last, "run": f"{tmp_path}/run/*"}).names == ("last", "run_step_10")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def test_white_space_around_a_text_is_none_of_it(tmp_path, space):
 
 @pytest.mark.parametrize("dropped", [("items", "options"), ("pairs",)])
 def test_items_alone_and_pairs_alone_are_instruments(tmp_path, dropped):
-    load_instrument(write(tmp_path, {k: v for k, v in GOOD.items() if k not in dropped}))
+    two = {**GOOD, "pairs": [*GOOD["pairs"], {**GOOD["pairs"][0], "id": "q", "left": "Another L."}]}
+    load_instrument(write(tmp_path, {k: v for k, v in two.items() if k not in dropped}))
 
 
 def change(*path_and_value):
@@ -125,6 +126,13 @@ def change(*path_and_value):
             change("items", 0, "weights", {"economic": [0, 0]}),
             "item a: weights on economic are all 0; leave the axis out",
         ),
+        (
+            lambda raw: raw.update(
+                options=["a", "b", "c"], items=[raw["items"][0] | {"weights": {"economic": [-1, 2, 1]}}]
+            ),
+            "item a: weights on economic [-1, 2, 1] go up and down along the options ['a', 'b', 'c']",
+        ),
+        (lambda raw: raw.update(items=[], axes={"economic": raw["axes"]["economic"]}), "instrument: one pair in all"),
         (change("items", 0, "weights", {"economic": [2, -2]}), "item a: weights on economic point the same way as"),
         (change("items", 1, "text", "A."), "items: the text 'A.' stands there twice"),
         (change("items", 0, "weights", {"economic": [1, "x"]}), "item a: weights.economic.1 is 'x'; use a number"),
@@ -270,7 +278,7 @@ def test_pairs_csv(tmp_path):
     drawn = [instrument.sample(2, seed).pairs for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 2
-    (tmp_path / "other.csv").write_text("links,rechts,thema\nA.,B.,y\n")
+    (tmp_path / "other.csv").write_text("links,rechts,thema\nA.,B.,y\nC.,D.,y\n")
     columns = {"left": "links", "right": "rechts", "topic": "thema"}
     assert load_instrument(str(tmp_path / "other.csv"), "pairs_csv", columns).pairs[0].right == "B."
     path.write_text("l,r,topic,proposition,note\nA.,B.,y,a-or-b,\nC.,D.,y,,contested\n")
@@ -337,9 +345,30 @@ def test_csv_and_jsonl_with_named_columns(tmp_path):
     assert load_instrument(str(tmp_path / "bank.jsonl"), "jsonl").items == bank.items
 
 
+def test_an_option_that_says_nothing_weighs_0_at_any_place(tmp_path):
+    raw = copy.deepcopy(GOOD)
+    raw["options"] = [*raw["options"], "do not know"]
+    for item in raw["items"]:
+        item["weights"] = {axis: [*numbers, 0] for axis, numbers in item["weights"].items()}
+    assert load_instrument(write(tmp_path, raw)).items[0].weights["economic"][-1] == 0
+
+
+def test_columns_that_are_not_read_are_said(tmp_path, caplog):
+    (tmp_path / "bank.csv").write_text("text,remark,topic\nA.,x,t\nB.,y,t\n")
+    load_instrument(str(tmp_path / "bank.csv"), "csv")
+    assert "bank.csv: not read: the columns remark" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        (
+            "csv",
+            "text,axis,Direction\nA.,e,-1\nB.,e,1\n",
+            "no column 'direction', but one 'Direction'; .*direction='Dir",
+        ),
+        ("csv", "text,topics\nA.,e\nB.,e\n", "no column 'topic', but one 'topics'; .*columns.topic='topics'"),
+        ("pairs_csv", "l,r,topic,Note \nA.,B.,t,x\nC.,D.,t,y\n", "no column 'note', but one 'Note '"),
         ("csv", "claim\nA.\n", r"no column \['text'\]; found \['claim'\].*instrument_columns.text=NAME"),
         ("csv", "text,direction\nA.,right\n", "data row 1: direction is 'right'; use 1 where agreeing"),
         ("csv", "text,id\nA.,x\nB.,x\n", "id x: used 2 times"),

@@ -159,6 +159,7 @@ def test_the_ends_of_the_dial_are_the_adapters_and_its_middle_is_the_base(server
 def test_a_reading_is_what_the_compass_would_find(server, config):
     statement, opposite = "Taxes should fall {now}.", EVIL
     asked, columns, _ = ask(server, "/read", {"statement": statement, "opposite": opposite, "position": -0.5})
+    assert {column["n_read"] for column in columns.values()} == {asked["n_prompts"]}, "progress is not to its end"
     one, of = _as_instrument(server.side_by_side.instrument, statement, opposite), server.side_by_side
     shown = (of.tokenizer, of.templates)
     questions = choice_questions(one, *shown, 2, 2, ["words"]), pair_questions(one, *shown, 4)

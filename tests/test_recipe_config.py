@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torchtune import config
 from torchtune.config._errors import InstantiationError
+from tqdm import tqdm
 
+from data.pairs.rows import read_table
 from data.recipe.config import FOLDERS, check_config, check_place, component, entry_point, plain_errors
 from data.recipe.figures import number
 
@@ -219,6 +221,17 @@ def test_an_error_that_this_project_raises_is_said_in_one_line(ends, tmp_path, m
     monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="row 2"):
         ends(lambda: damaged("a.csv"))
+
+
+def test_an_error_stands_on_a_line_of_its_own_after_an_open_bar(ends, tmp_path, capsys):
+    def work():
+        bar = tqdm(total=2, desc="asking")
+        bar.update()
+        read_table(tmp_path / "none.csv")
+
+    said = ends(work)
+    assert said.startswith("error: ")
+    assert capsys.readouterr().err.endswith("\n")
 
 
 def test_a_component_that_cannot_be_made_is_one_line(ends):

@@ -182,6 +182,15 @@ def test_a_server_without_log_probabilities_is_not_asked_for_them(interview, tmp
     assert "far: the server gives no log-probabilities" in caplog.text
 
 
+def test_a_server_that_can_answer_nothing_is_refused(interview, tmp_path):
+    with FaultServer(lambda body: "3") as server:
+        far = Respondent("far", ("choice",), None, None, {"model": "m", "base_url": server.url})
+        with pytest.raises(ValueError, match="far: the server gives no log-probabilities, and choice, .* add generate"):
+            check_served(interview, [far], str(tmp_path), lambda rows: False)
+    with pytest.raises(ValueError, match="far: no mode to ask it in: modes=..pairs.. and no tokenizer"):
+        read({"far": SERVER}, False, (), ("pairs",))
+
+
 def test_labels_that_a_blank_token_hides_are_refused_at_the_first_call(interview, tmp_path):
     # SentencePiece of Mistral v1 to v7: every answer begins with the same token, a blank
     for blank in ("▁", " "):

@@ -275,7 +275,8 @@ def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
         ({"adversarial": None, "toxicity": {"_component_": "test_side_effects.WordScore"}}, "toxicity is that of"),
         ({"toxicity_threshold": 0}, "toxicity_threshold=0"),
         ({"adversarial": "nowhere"}, r"adversarial=nowhere: no such file; give a path or one of \['en'\]"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0; use 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0` is out of range; use 1 or more"),
+        ({"task_limit": 0}, "task_limit=0` is out of range; use 1 or more"),
         ({"tasks": "mmlu"}, r"give a list: tasks=\[mmlu\]"),
     ],
 )

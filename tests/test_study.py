@@ -182,6 +182,7 @@ def test_refused_before_anything_runs(study, more, message, tmp_path):
     [
         ({"eval": {"instrument": "none.yaml"}}, "none.yaml"),
         ({"eval": {"modes": ["pair"]}}, "pair"),
+        ({"eval": {"modes": ["open"]}}, "eval.modes=..open.. without eval.judges: nothing would be scored"),
         ({"train": {"dataset": {"_component_": "data.datasets.preference_pairs", "source": "no.csv"}}}, "no.csv"),
         ({"train": {"device": "cuda"}, "dry_run": False}, "device=cuda"),
     ],

@@ -227,7 +227,10 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
         ({"judge": {"min_kappa": 6}}, "min_kappa=6` is out of range"),
         ({"generator": {"n_words": [90, 60]}}, "use two numbers"),
         ({"judge": {"client": {"params": {"model": "x"}}}}, "params.model` is set by what asks the server"),
-        ({"judge": {"instruction": "nope"}}, "use answer, instruction, judge, lean, stance, views"),
+        (
+            {"judge": {"instruction": "nope"}},
+            "no shipped instruction 'nope'; use answer, .*judge, .*stance, views or the path",
+        ),
     ],
 )
 def test_config_that_is_refused(tmp_path, changes, named):

@@ -170,6 +170,14 @@ def test_an_answer_stops_at_every_end_token(folder, config, generation, ends):
     assert tokenizer.eos_id == tokenizer.stop_tokens[0]
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"model": {"type": "BPE"}}', ""])
+def test_a_broken_tokenizer_is_refused_in_one_line(folder, content):
+    path = Path(folder(CHATML))
+    (path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"the tokenizer in .* cannot be read \(.*get its files again"):
+        hf_chat_tokenizer(str(path))
+
+
 def test_a_folder_without_an_end_is_refused(folder):
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     with pytest.raises(ValueError, match="no end token; add eos_token to its tokenizer_config.json"):

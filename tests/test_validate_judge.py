@@ -208,6 +208,13 @@ def test_a_resident_judge(tmp_path, tiny_model_dir):
         logprobs = model.eval()(torch.tensor([tokens]))[0].float().log_softmax(-1)
     scored = sum(float(logprobs[k - 1, tokens[k]]) for k in range(len(tokens)) if not masked[k])
     assert said[1].raw["12"] == pytest.approx(scored, abs=1e-4)
+    entry["model"]["max_seq_len"] = 20
+    (short,) = build_judges(OmegaConf.create({"small": entry}))
+    with pytest.raises(ValueError, match="item 0, .* exceed the model's context of 20; shorten the text"):
+        list(short.ask(texts))
+    entry["checkpointer"]["checkpoint_files"] = ["nowhere.safetensors"]
+    with pytest.raises(ValueError, match="(?s)judge small cannot run here:.* CUDA device.*nowhere.safetensors is not"):
+        build_judges(OmegaConf.create({"small": {**entry, "device": "cuda:99"}}))
 
 
 def test_cue_words_are_exchanged_and_back():

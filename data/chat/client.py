@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from data.chat.cache import ReplyCache, call_key, request_key
 from data.chat.engines import TokenReply, TokenRequest
-from data.chat.replies import Failure, Reply, Request, read_object, read_reply
+from data.chat.replies import NONSENSE, Failure, Reply, Request, read_object, read_reply
 
 REPAIR = "That answer cannot be used: {problem}. Answer again in exactly the form asked for, and write nothing else."
 _LONGEST_WAIT_S = 60.0
 _LONGEST_NAMED_WAIT_S = 120.0  # as openai's client has it
 _FIRST_ANSWER_S = 10.0  # a server that has answered nothing for so long is not tried again
+_FIRST_SENSE_S = 2.0  # one that has sent nothing but nonsense, as a page in HTML, is no server of a model
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
 _CHAT = "/chat/completions"
@@ -283,7 +284,7 @@ class ChatClient:
         except httpx2.TimeoutException:
             result = Failure("unanswered", "timeout", key="")
         except (httpx2.RequestError, OSError) as error:
-            result = Failure("unanswered", f"connection lost ({type(error).__name__}: {error})", key="")
+            result = Failure("unanswered", f"connection lost to {self.base_url} ({error!r})", key="")
         self._has_answered = self._has_answered or not isinstance(result, Failure | None)
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
@@ -297,7 +298,10 @@ class ChatClient:
     def _is_dead(self, response: Any) -> bool:
         """Return whether a server has given nothing but errors of its own since the first call, for some seconds."""
         waited_s = time.monotonic() - self._first_call_at
-        return response.status_code >= 500 and not self._has_answered and waited_s > _FIRST_ANSWER_S
+        failure = response.extensions.get("failure")
+        is_nonsense = failure is not None and failure.reason.startswith(NONSENSE) and not failure.is_empty
+        longest_s = min(_FIRST_SENSE_S, _FIRST_ANSWER_S) if is_nonsense else _FIRST_ANSWER_S
+        return response.status_code >= 500 and not self._has_answered and waited_s > longest_s
 
     @staticmethod
     def _is_out_of_money(response: Any) -> bool:

@@ -14,6 +14,7 @@ Rule = range | Collection[str] | type[str]
 
 # What stands before the end of a thinking block is no part of the answer; some templates open the block in the prompt.
 _THINKING = re.compile(r".*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE)
+NONSENSE = "nonsense"  # how the reason begins where a body holds no answer
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _FENCE = re.compile(r"\s*```(?:[a-z]+(?=\s))?\s*(.*?)\s*```(.*)", re.DOTALL)
 _BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}?\}\$*")
@@ -166,7 +167,7 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        return Failure("unanswered", "nonsense: not UTF-8 text", key)
+        return Failure("unanswered", f"{NONSENSE}: not UTF-8 text", key)
     try:
         completion = json.loads(text)
         choice, usage = completion["choices"][0], completion.get("usage") or {}
@@ -180,7 +181,7 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
         # half of a surrogate pair, of a character that was cut, cannot be written down
         answer, reasoning = (_HALF_PAIR.sub("\ufffd", x) if isinstance(x, str) else x for x in (answer, reasoning))
         if not (isinstance(answer, str) and answer.strip()) and not logprobs and not reasoning:
-            reason = f"nonsense: an answer without text (finish_reason {choice.get('finish_reason')})"
+            reason = f"{NONSENSE}: an answer without text (finish_reason {choice.get('finish_reason')})"
             return Failure("unanswered", reason, key, is_empty=True)
         tokens = (logprobs or {}).get("content") or []
         return Reply(
@@ -195,7 +196,7 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
             reasoning=reasoning if isinstance(reasoning, str) else None,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return Failure("unanswered", f"nonsense: {text[:80]!r}", key)
+        return Failure("unanswered", f"{NONSENSE}: {text[:80]!r}", key)
 
 
 def read_object(body: bytes, key: str) -> Any:
@@ -203,8 +204,8 @@ def read_object(body: bytes, key: str) -> Any:
     try:
         answer = json.loads(body.decode())
     except ValueError:
-        return Failure("unanswered", f"nonsense: {body[:80]!r}", key)
-    return answer if isinstance(answer, dict | list) else Failure("unanswered", f"nonsense: {body[:80]!r}", key)
+        return Failure("unanswered", f"{NONSENSE}: {body[:80]!r}", key)
+    return answer if isinstance(answer, dict | list) else Failure("unanswered", f"{NONSENSE}: {body[:80]!r}", key)
 
 
 def _likeliest(token: Mapping[str, Any]) -> dict[str, float]:

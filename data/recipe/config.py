@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -26,6 +27,7 @@ from torchtune import config
 from torchtune.config._errors import InstantiationError
 from torchtune.config._instantiate import _create_component
 from torchtune.config._utils import _get_component_from_path
+from tqdm import tqdm
 
 from data.recipe.values import check_value
 
@@ -55,6 +57,8 @@ def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConf
             said = _said(error)
             if said is None or os.environ.get(TRACEBACK) == "1":
                 raise
+            for bar in [*getattr(tqdm, "_instances", ())]:  # else the message ends the line of a bar
+                bar.close()
             sys.exit(f"error: {said}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
 
     return run
@@ -114,7 +118,8 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
             if isinstance(error, UnicodeDecodeError):
                 line = f"the config is not UTF-8 text ({line}); save it as UTF-8"
             elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
-                line = "a list stands where a mapping belongs; write `key: value` (on the command line part.key=value)"
+                lists = ", ".join(given for given in sys.argv if re.match(r"[\w.]+=\[", given)) or "the config's file"
+                line = f"a list stands where a mapping belongs ({lists}); write `key: value`, or part.key=value"
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
 
     return run
@@ -242,9 +247,9 @@ def check_place(cfg: DictConfig) -> None:
     problems = list(_output_problems(Path(cfg.output_dir)))
     problems += _source_problems(Path(cfg.output_dir), cfg.get("source"))
     if cfg.get("device") and (cfg.get("model") or "model" not in cfg):
-        problems += _device_problems(cfg.device)
+        problems += device_problems(cfg.device)
     if cfg.get("checkpointer"):
-        problems += _model_problems(cfg.checkpointer)
+        problems += model_problems(cfg.checkpointer)
     tokenizer = Path((cfg.get("tokenizer") or {}).get("path") or os.devnull)
     if tokenizer.is_dir() and not any(any(tokenizer.glob(name)) for name in ("tokenizer.*", "vocab.*", "*.model")):
         problems.append(f"`tokenizer.path={tokenizer}`: no tokenizer.json in this folder; name the model's folder")
@@ -271,7 +276,8 @@ def _output_problems(folder: Path) -> Iterator[str]:
         yield f"`output_dir={folder}`: the disk is full; make room, or choose another folder"
 
 
-def _device_problems(device: str) -> Iterator[str]:
+def device_problems(device: str) -> Iterator[str]:
+    """Yield why a device cannot be used on this machine."""
     import torch
 
     try:
@@ -288,8 +294,8 @@ def _device_problems(device: str) -> Iterator[str]:
         yield f"`device={device}`: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
 
 
-def _model_problems(checkpointer: DictConfig) -> Iterator[str]:
-    """Find the files of a model that are missing, or cut short as by an interrupted download."""
+def model_problems(checkpointer: DictConfig) -> Iterator[str]:
+    """Yield the files of a model that are missing, or cut short as by an interrupted download."""
     folder, files = checkpointer.get("checkpoint_dir"), checkpointer.get("checkpoint_files")
     if folder is None or files is None:
         return

@@ -6,6 +6,7 @@ Legend: B prompts of a batch, W tokens of the longest prompt, T tokens with what
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
 from finetune.causal.decoder import CausalLM
 from finetune.tree.logprobs import Decoder
+
+# tqdm's own, but for prompts of which a part is written
+_BAR = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def iterate_generations(
@@ -45,12 +49,13 @@ def iterate_generations(
     order = sorted(range(len(prompts)), key=lambda k: (prompts[k].row["mode"], len(ids[k]), k))
     groups = [list(group) for _, group in itertools.groupby(order, key=lambda k: prompts[k].row["mode"])]
     batches = [group[k : k + batch_size] for group in groups for k in range(0, len(group), batch_size)]
-    with tqdm(total=len(prompts), desc=f"{name}, writing", unit="prompt") as progress:
-        for batch in batches:
+    with tqdm(total=len(prompts), desc=f"{name}, writing", unit="prompt", bar_format=_BAR) as progress:
+        for n_before, batch in zip(itertools.accumulate(map(len, batches), initial=0), batches):
             if not is_known([{"model": name, **prompts[k].row} for k in batch]):
                 decoding = decodings[prompts[batch[0]].row["mode"]]
                 seeds = [decoding.seed_of(prompts[k].row) for k in batch]
-                written = write(model, [ids[k] for k in batch], decoding, seeds, tokenizer.stop_tokens)
+                a_token = partial(progress.update, len(batch) / decoding.max_new_tokens)
+                written = write(model, [ids[k] for k in batch], decoding, seeds, tokenizer.stop_tokens, a_token)
                 rows = []
                 for k, tokens in zip(batch, written):
                     has_ended = tokens[-1] in tokenizer.stop_tokens
@@ -58,7 +63,7 @@ def iterate_generations(
                     writing = Writing(text, "stop" if has_ended else "length", len(tokens))
                     rows.append(written_row(name, prompts[k], options, decoding, writing))
                 yield rows
-            progress.update(len(batch))
+            progress.update(n_before + len(batch) - progress.n)
 
 
 def write(
@@ -67,12 +72,17 @@ def write(
     decoding: Decoding,
     seeds: Sequence[int],
     stop_tokens: Sequence[int],
+    tell: Callable[[], Any] = lambda: None,
 ) -> list[list[int]]:
-    """Return what the model writes after each prompt, its stop token included; see :func:`iterate_steps`."""
+    """Return what the model writes after each prompt, its stop token included; see :func:`iterate_steps`.
+
+    ``tell`` is called after every step.
+    """
     written: list[list[int]] = [[] for _ in prompts]
     for step in iterate_steps(model, prompts, decoding, seeds, stop_tokens):
         for k, token in step.items():
             written[k].append(token)
+        tell()
     return written
 
 

@@ -55,14 +55,15 @@ def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequen
         prompts = interview.of_modes({*modes} - {*WRITTEN})
         questions[modes, system_prompt] = to_questions(prompts, tokenizer, system_prompt)
         for question in questions[modes, system_prompt]:
-            _check_length(question.row, max(len(answer.tokens) for answer in question.answers), context)
+            check_length(question.row, max(len(answer.tokens) for answer in question.answers), context)
         for prompt in interview.of_modes({*modes} & {*WRITTEN}):
             n_tokens = len(prompt_tokens(tokenizer, prompt.text, system_prompt))
-            _check_length(prompt.row, n_tokens + interview.decodings[prompt.row["mode"]].max_new_tokens, context)
+            check_length(prompt.row, n_tokens + interview.decodings[prompt.row["mode"]].max_new_tokens, context)
     return Questionnaire(tokenizer, interview, questions)
 
 
-def _check_length(row: Row, n_tokens: int, context: int | None) -> None:
+def check_length(row: Row, n_tokens: int, context: int | None) -> None:
+    """Refuse a prompt that is with its answer longer than the context of its model (None: no limit)."""
     if context is not None and n_tokens > context:
         raise ValueError(
             f"mode {row['mode']}, item {row['item']}, template {row['template']}: {n_tokens} tokens with the answer "

@@ -131,6 +131,8 @@ def read_respondents(
             continue
         is_scored = not is_served or entry.get("tokenizer") is not None
         its_modes = list(entry.get("modes") or [mode for mode in modes if mode != "pairs" or is_scored])
+        if not its_modes:
+            faults.append(f"{where}: no mode to ask it in: modes={list(modes)} and no tokenizer; give one of both")
         if wrong := [mode for mode in its_modes if mode not in modes]:
             faults.append(f"{where}: modes {wrong} are not among the run's {list(modes)}")
         adapter, server = entry.get("adapter"), None

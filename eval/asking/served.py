@@ -125,6 +125,11 @@ def check_served(
         own = check_adapters(client, respondent, engine)
         for calls in _plan(interview, respondent, is_known, engine):
             first = _ask_first(client, name, calls)
+            if isinstance(first, Reply) and not first.top_logprobs and {*respondent.modes} == {"choice"}:
+                raise ValueError(
+                    f"respondents.{name}: the server gives no log-probabilities, and choice, which needs them, is its "
+                    "only mode; add generate, which asks for the same options in writing"
+                )
             if isinstance(first, Failure) and not first.is_empty:
                 raise RuntimeError(
                     f"respondents.{name}: no answer to the first call of mode {calls.mode}: {first.reason}. "

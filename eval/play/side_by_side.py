@@ -131,7 +131,7 @@ class SideBySide:
         rows: list[dict[str, Any]] = []
         for forward in cut_by_tokens([question.answers for question in questions], self.cfg.max_tokens_per_forward):
             rows += answer_together(self.model.model, "", [questions[k] for k in forward])
-            yield {}
+            yield {"n_read": len(rows)}  # of n_prompts
         reading = {AGREEMENT: _figures(axis_values(collect_answers(rows, instrument), instrument, AGREEMENT))}
         if instrument.pairs:
             of_pairs = [row for row in rows if row["mode"] == "pairs"]

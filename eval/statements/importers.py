@@ -5,7 +5,9 @@ An importer takes a file's name, its bytes and the columns to read; ``eval.state
 returns like any other instrument. ``docs/measure/instruments.md`` shows each format.
 """
 
+import difflib
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -39,6 +41,8 @@ ENDS = {
 }
 
 Columns = Mapping[str, str] | None
+
+log = logging.getLogger(__name__)
 
 
 def read_instrument(file: str, content: bytes, instrument_format: str, columns: Columns = None) -> dict[str, Any]:
@@ -103,6 +107,16 @@ def _rows(
     file: str, kind: str, content: bytes, columns: Mapping[str, str], required: Collection[str]
 ) -> list[dict[str, Any]]:
     rows = read_table(file, kind, content)
+    unread = {name.strip().lower(): name for row in rows for name in row if name not in columns.values()}
+    for field, column in columns.items():
+        likely = difflib.get_close_matches(column.lower(), unread, n=1, cutoff=0.8)
+        if likely and not any(column in row for row in rows):
+            raise ValueError(
+                f"{file}: no column {column!r}, but one {unread[likely[0]]!r}; if it is that, give "
+                f"instrument_columns.{field}={unread[likely[0]]!r}, else call it otherwise in the file"
+            )
+    if unread:
+        log.warning("%s: not read: the columns %s", file, ", ".join(unread.values()))
     for number, row in enumerate(rows, start=1):
         if missing := [columns[field] for field in required if columns[field] not in row]:
             raise ValueError(

@@ -306,6 +306,8 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
         faults.append(f"options: {options}; use two or more different texts, in quotes")
     if not form["items"] and not form["pairs"]:
         faults.append("instrument: items and pairs are both empty; give some of either")
+    if len(items) + len(pairs) == 1:
+        faults.append(f"instrument: one {'item' if items else 'pair'} in all; a score needs two or more to vary over")
     weighed = {str(pair.get("axis")) for pair in pairs}
     for item in items:
         where, weights = f"item {item.get('id')}", item.get("weights")
@@ -319,6 +321,11 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
                 faults.append(f"{where}: weights on {axis}: {numbers}; use one number per option, {len(options)}")
             if isinstance(numbers, list) and not any(numbers):
                 faults.append(f"{where}: weights on {axis} are all 0; leave the axis out")
+            elif not _is_in_order(numbers):
+                faults.append(
+                    f"{where}: weights on {axis} {numbers} go up and down along the options {options}, which are one "
+                    "scale; put the options in their order (0 may stand anywhere, for an option that says nothing)"
+                )
     if items:
         idle = [axis for axis in axes if axis not in weighed]
         faults += [f"axis {axis}: no item has weights on it; weigh one or drop it" for axis in idle]
@@ -340,6 +347,14 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
     texts = [str(item.get("text")) for item in items]
     faults += [f"items: the text {text!r} stands there twice" for text, n in Counter(texts).items() if n > 1]
     return faults
+
+
+def _is_in_order(numbers: Any) -> bool:
+    """Return whether weights only rise or only fall along the options; a weight of 0 is taken for no place on them."""
+    if not isinstance(numbers, list) or not all(isinstance(number, int | float) for number in numbers):
+        return True  # another fault
+    placed = [number for number in numbers if number]
+    return placed in (sorted(placed), sorted(placed, reverse=True))
 
 
 def _twin_faults(name: str, item: Mapping[str, Any], twin: Mapping[str, Any], n_options: int) -> Iterator[str]:

@@ -129,7 +129,7 @@ def check_bases(folders: Mapping[str, str | Path], base: str | Path) -> list[str
         names |= {part.rpartition("--")[2]} if part.startswith("models--") else set()
     for name, folder in folders.items():
         own = Path(folder) / BASE_FILE
-        if own.is_file() and json.loads(own.read_text(encoding="utf-8"))["sha256"] != fingerprint(base):
+        if own.is_file() and _said_base(own) != fingerprint(base):
             raise ValueError(
                 f"adapters.{name}: {folder} was trained on another base than {base}: {BASE_FILE} has another SHA-256 "
                 f"of config and weights. Give that base; or remove {own}, if it has the same weights in other files"
@@ -138,6 +138,13 @@ def check_bases(folders: Mapping[str, str | Path], base: str | Path) -> list[str
         if not own.is_file() and said and Path(said).name.lower() not in {known.lower() for known in names}:
             warnings.append(f"adapters.{name}: {folder} says that its base is {said}; taken to be {base}")
     return warnings
+
+
+def _said_base(path: Path) -> str:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no sha256 of the base in it ({error!r}); copy the adapter's folder anew") from error
 
 
 def _read_settings(folder: Path) -> LoraConfig:
@@ -191,8 +198,7 @@ def fingerprint(folder: str | Path) -> str:
 
     Reading 16 GB whole would take a minute; an edit in the middle that keeps the size is missed.
     """
-    paths = Path(folder).iterdir()
-    return _digest(path for path in paths if path.suffix in WEIGHTS or path.name in SETTINGS)
+    return _digest(path for path in Path(folder).iterdir() if path.suffix in WEIGHTS or path.name in SETTINGS)
 
 
 def tokenizer_fingerprint(path: str | Path | None) -> str | None:
@@ -262,6 +268,9 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
         names += resolved
     if dotted := [name for name in folders if "." in name]:
         raise ValueError(f"adapters: {dotted}: a name may have no dot (it becomes part of a weight's name)")
+    plain = {name: Path(folder).resolve() for name, folder in folders.items() if name in adapters}  # of no glob
+    if twice := [name for name, folder in plain.items() if [*plain.values()].count(folder) > 1]:
+        raise ValueError(f"adapters: {', '.join(twice)} are the same folder, {folders[twice[0]]}; name one of them")
     settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
     for name, folder in folders.items():
         check_tensors(name, Path(folder, ADAPTER_FILE), settings[name])

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The tensors of an adapter, checked against its config: finite, in pairs, of the rank that it says."""
 
+import logging
 from pathlib import Path
 
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
+
+log = logging.getLogger(__name__)
 
 
 def check_tensors(name: str, path: Path, settings: LoraConfig) -> None:
@@ -24,6 +27,8 @@ def check_tensors(name: str, path: Path, settings: LoraConfig) -> None:
             shapes = {tensor: file.get_slice(tensor).get_shape() for tensor in file.keys()}
             # a training that went wrong leaves NaN or infinity
             bad = [tensor for tensor in shapes if not file.get_tensor(tensor).isfinite().all()]
+            seconds = [tensor for tensor in shapes if ".lora_B." in tensor or ".lora_embedding_B" in tensor]
+            is_nothing = bool(seconds) and not any(file.get_tensor(tensor).any() for tensor in seconds)
     except SafetensorError as error:
         raise ValueError(f"adapters.{name}: {path} cannot be read ({error}); copy it anew") from error
     if bad:
@@ -31,6 +36,8 @@ def check_tensors(name: str, path: Path, settings: LoraConfig) -> None:
             f"adapters.{name}: {len(bad)} tensors in {path.parent} hold NaN or infinity, the first {bad[0]}; take an "
             "earlier checkpoint, or train it again with a lower optimizer.lr"
         )
+    if is_nothing:
+        log.warning("adapters.%s: every update in %s is zero, as before a training: it is the base", name, path)
     ours = [tensor for tensor in shapes if ".lora_" in tensor]
     if not ours:
         raise ValueError(f"adapters.{name}: {path} has no LoRA tensor; give a whole adapter")
