@@ -22,7 +22,8 @@ from torchtune import training, utils
 
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
-from data.recipe.pages import LocalServer, Reply
+from data.recipe.pages import LocalServer, Reply, listen
+from eval.asking.questions import choice_questions, pair_questions
 from eval.asking.respond import check_adapter_bases, load_adapted, load_tokenizer
 from eval.asking.respondents import BASE
 from eval.asking.results import describe_run, read_settings
@@ -31,7 +32,7 @@ from eval.play.turns import Event, Request, Turns
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
-from finetune.models import BROUGHT, complete_model
+from finetune.models import BROUGHT, complete_model, context_length
 
 # Finished answers that can still be saved; they lie in memory alone.
 N_KEPT = 64
@@ -169,6 +170,14 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
         raise ValueError(f"instrument={cfg.instrument} has no items, so no options to answer with; use another one")
     templates = load_templates(cfg.templates or instrument.language)
     tokenizer = load_tokenizer(cfg)
+    # that these settings can be used is found before a minute of loading
+    listen(cfg.port).close()
+    shown = (instrument.sample(min(2, len(instrument.items)), cfg.seed), tokenizer, templates)
+    choice_questions(*shown, cfg.n_templates, cfg.n_orders, cfg.labels)
+    pair_questions(*shown, cfg.n_pair_templates)
+    context = context_length(cfg.model)
+    if context is not None and not 0 < cfg.max_new_tokens < context:
+        raise ValueError(f"max_new_tokens={cfg.max_new_tokens}; use 1 to {context - 1}, since the context is {context}")
     device = utils.get_device(device=cfg.device)
     model = load_adapted(cfg, adapters, device, training.get_dtype(cfg.dtype, device=device))
     side_by_side = SideBySide(cfg, model, adapters, tokenizer, instrument, templates)

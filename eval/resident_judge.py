@@ -49,10 +49,10 @@ def resident_judge(
     judge_scale = load_scale(scale, instruction)
     parts = OmegaConf.create({"model": model, "tokenizer": tokenizer, "checkpointer": checkpointer})
     parts = complete_model(check_config(parts, set(parts), {}, nullable=BROUGHT))
-    weights = str(base_folder(parts))
     faults = [*device_problems(device), *(model_problems(parts.checkpointer) if parts.checkpointer else [])]
     if faults:
         raise ValueError("\n  - ".join([f"judge {name} cannot run here:", *faults]))
+    weights = str(base_folder(parts))
 
     @cache
     def load() -> Decoder:

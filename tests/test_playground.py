@@ -371,6 +371,10 @@ def test_what_is_wrong_is_found_before_the_weights_load(config, monkeypatch):
     for change, message in (
         ({"max_requests": 0}, "max_requests=0; use 1 or more"),
         ({"top_k": 0}, "top_k=0; use 1 or more"),
+        ({"n_templates": 50}, "n_templates=50; use 1 to"),
+        ({"labels": ["numbers"]}, "labels=.'numbers'.; use any of"),
+        ({"n_pair_templates": 0}, "n_pair_templates=0; use"),
+        ({"max_new_tokens": 512}, "max_new_tokens=512; use 1 to 511, since the context is 512"),
         ({"dial": {"low": "left", "high": "none", "n_points": 9}}, "dial: no adapter"),
         ({"adapters": {"dial": config.adapters.left}}, "adapters.dial: the page calls a column of its own so"),
     ):

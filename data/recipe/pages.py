@@ -39,6 +39,17 @@ class Reply(NamedTuple):
     close: Callable[[], None] | None = None  # called when the reply is sent, or its reader has gone
 
 
+def listen(port: int) -> socket.socket:
+    """Open a port of this machine, 0 for any free one; an OSError says why it cannot be had."""
+    try:
+        return socket.create_server((ADDRESS, port))
+    except OSError as error:
+        problem = "is in use; end what uses it, or give port=0 for any free one"
+        if error.errno != errno.EADDRINUSE:
+            problem = f"cannot be had: {error.strerror}"
+        raise OSError(error.errno, f"port={port} {problem}") from error
+
+
 class LocalServer(ABC):
     """Serves a page to this machine; a subclass says what it shows and takes, in threads. Port 0 takes any free one."""
 
@@ -55,14 +66,7 @@ class LocalServer(ABC):
             log_config=None, access_log=False, proxy_headers=False, server_header=False,
         )  # fmt: skip
         self._server = uvicorn.Server(settings)
-        try:
-            # open before it is served: whoever comes in between waits
-            self._socket = socket.create_server((ADDRESS, port))
-        except OSError as error:
-            problem = "is in use; end what uses it, or give port=0 for any free one"
-            if error.errno != errno.EADDRINUSE:
-                problem = f"cannot be had: {error.strerror}"
-            raise OSError(error.errno, f"port={port} {problem}") from error
+        self._socket = listen(port)  # open before it is served: whoever comes in between waits
         self.address, self.port = self._socket.getsockname()
         self.url = f"http://{self.address}:{self.port}/"
 

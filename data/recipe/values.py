@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 # Types of keys of recipes that have no default, or null for it.
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(("output_dir", "device", "base", "licence"), str),
+    **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument"), str),
     "dtype": Literal["fp32", "bf16", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
@@ -34,7 +34,10 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("save_every_n_steps", "validate_every_n_steps", "keep_last_n_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("max_tokens", "max_tokens_per_forward", "max_concurrency", "prompts_per_batch"), (1, _ANY)),
     **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples"), (1, _ANY)),
-    **dict.fromkeys(("lr", "weight_decay", "num_warmup_steps", "seed", "max_unanswered", "temperature"), (0, _ANY)),
+    **dict.fromkeys(
+        ("lr", "weight_decay", "num_warmup_steps", "seed", "max_unanswered", "temperature", "n_items", "n_pairs"),
+        (0, _ANY),
+    ),
     **dict.fromkeys(("lora_dropout", "max_toxicity", "toxicity_threshold", "related", "max_side_difference"), (0, 1)),
     "label_smoothing": (0, 0.5),  # from one half on it would prefer the rejected answer
     **dict.fromkeys(("min_distance", "min_relevance"), (0, 10)),
