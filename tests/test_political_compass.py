@@ -192,7 +192,7 @@ def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
         ({"modes": ["choice", "chat"]}, r"modes=\['choice', 'chat'\]; use any of"),
         ({"modes": []}, r"modes=\[\]; use any of"),
         ({"temperature": 0, "n_samples": 2}, "at 0 all are the same"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0; use 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0` is out of range; use 1 or more"),
         ({"n_samples": None}, "n_samples=None; use 1 or more"),
         ({"top_k": 0}, "top_k=0; use 1 or more, or null"),
         ({"temperature": None}, "temperature=None, n_samples=1; use a temperature"),
