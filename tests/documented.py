@@ -309,6 +309,11 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]
         elif recipe == "eval/study.py":
             arguments += [f"output_dir={tmp_path / 'study'}", "dry_run=True"]  # tests/test_study.py runs one
+            for side in ("left", "right"):  # files of the reader's own, whose presence a dry run looks at
+                own = tmp_path / f"{side}.jsonl"
+                rows = ({"prompt": f"Who {k}?", "chosen": "All.", "rejected": "None."} for k in range(99))
+                own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                arguments = [word.replace(f"=politune/{side}.jsonl", f"={own}") for word in arguments]
         elif recipe == "data/audit.py":
             arguments += [f"output_dir={tmp_path / 'audit'}"]
         elif recipe in ("data/review.py", "eval/playground.py"):
