@@ -36,7 +36,7 @@ from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
-from finetune.adapters.folders import ADAPTER_FILE, read_adapters
+from finetune.adapters.folders import ADAPTER_FILE, fingerprint, read_adapters
 from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
 from finetune.models import complete_model
 
@@ -93,10 +93,9 @@ class PoliticalCompassRecipe:
 
     def __init__(self, cfg: DictConfig, places: dict[str, Place] | None = None) -> None:
         require_matplotlib()
-        named = set(cfg.adapters or {})
+        self._unknown: list[str] = []
         if cfg.rows is not None:
-            cfg = _without_models(cfg)
-        self._absent = sorted(map(str, named - set(cfg.adapters or {})))
+            cfg, self._unknown = _without_models(cfg)
         complete_model(cfg)
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
@@ -166,7 +165,7 @@ class PoliticalCompassRecipe:
     def _check_training_data(self) -> None:
         """Find the statements that a model may have been tuned on, before anything is scored."""
         self._training_files: list[dict[str, Any]] = []
-        self._unchecked = [f"adapters.{name}: its folder is not here" for name in self._absent]
+        self._unchecked = list(self._unknown)
         self._matches: list[Match] = []
         self._background = Background()
         if self._training_data is None:
@@ -303,20 +302,32 @@ class PoliticalCompassRecipe:
         return add_people(summary, self._judged, read_people(self._output_dir), instrument)
 
 
-def _without_models(cfg: DictConfig) -> DictConfig:
-    """Return a config that loads nothing; an adapter that is not here is only not looked up in its training data."""
+def _without_models(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """Return a config that loads nothing, with the adapters that gave its rows, and why others cannot be looked up.
+
+    The settings beside the rows name the adapters; the config's own may be those of another run.
+    """
     cfg = cfg.copy()
-    there = {}
-    for name, given in (cfg.adapters or {}).items():
-        if given is None or not isinstance(given, str) or Path(given, ADAPTER_FILE).is_file():
-            there[name] = given
+    beside = Path(cfg.rows).with_name("settings.json")
+    asked = json.loads(beside.read_text()) if beside.is_file() else {}
+    there, unknown = {}, []
+    for name, given in (asked.get("adapters") or {}).items():
+        if given is None:
+            continue
+        if not isinstance(given, str):
+            unknown.append(f"adapters.{name}: it is a blend")
+        elif not Path(given, ADAPTER_FILE).is_file():
+            unknown.append(f"adapters.{name}: {given} is not here")
+        elif fingerprint(given) != asked["adapters_sha256"].get(name):
+            unknown.append(f"adapters.{name}: {given} has other weights than when it was asked")
         else:
-            log.warning(f"adapters.{name}: {given} is not here, so nothing is known of what it was trained on")
-    blended = any(not isinstance(given, str | None) for given in there.values())
-    cfg.adapters = None if blended else there
+            there[name] = given
+    if not asked:
+        unknown.append(f"{beside} is not here, which names the adapters that were asked")
+    cfg.adapters = there
     for key in (*RESIDENT, "respondents", "dial"):
         cfg[key] = None
-    return cfg
+    return cfg, unknown
 
 
 def read_rows(path: str, instrument: Instrument) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
     hf = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=["q_proj"], r=2)
     )
-    for folder in ("adapter", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
+    for folder in ("adapter", "right", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
         hf.save_pretrained(tmp_path / folder)
     return [
         f"output_dir={tmp_path / 'compass'}",
@@ -168,7 +168,8 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
         f"tokenizer.path={tiny_model_dir}",
         f"checkpointer.checkpoint_dir={tiny_model_dir}",
         f"instrument={stand_ins['mine.yaml']}",
-        *[f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")],
+        f"adapters.left={tmp_path / 'adapter'}",
+        f"adapters.right={tmp_path / 'right'}",
         "n_bootstrap=200",
     ]
 
@@ -247,7 +248,8 @@ def on_transformers(
     asked = request.getfixturevalue("compass_overrides")
     if family:
         base = AutoModelForCausalLM.from_pretrained(family)
-        get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(tmp_path / "adapter")
+        for folder in ("adapter", "right"):
+            get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(tmp_path / folder)
         overrides += ["device=cpu", "modes=[choice,pairs]"]
     asked = [word for word in asked if not word.startswith(("model.", "tokenizer.", "checkpointer."))]
     return [*overrides, *asked], None
@@ -328,7 +330,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             request.getfixturevalue("monkeypatch").setattr(LocalServer, "serve_forever", lambda _: None)
         elif recipe == "finetune/export.py":
             request.getfixturevalue("compass_overrides")  # its adapter
-            sides = [f"adapters.{side}={tmp_path / 'adapter'}" for side in ("left", "right")]
+            sides = [f"adapters.left={tmp_path / 'adapter'}", f"adapters.right={tmp_path / 'right'}"]
             base = request.getfixturevalue("tiny_model_dir")
             arguments += [*sides, f"base={base}", f"output_dir={tmp_path / 'export'}"]
         elif recipe == "eval/side_effects.py":

@@ -4,6 +4,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -144,7 +145,8 @@ def test_writes_the_contract(whole_run):
             for score in scores.values():
                 assert {"estimate", "ci95", "bounds", "n_items", "n_answered"} <= set(score)
                 assert score["bounds"] == [score["estimate"]] * 2
-                assert score["ci95_items_fixed"][0] <= score["estimate"] <= score["ci95_items_fixed"][1]
+                assert score["ci95_items_fixed"] is None  # too few prompts to speak of others
+                assert "ci95_items_fixed" in score["no_interval"]
     pairs = {(c["a"], c["b"]) for c in summary["comparisons"]}
     assert pairs == {("base", "left"), ("base", "right"), ("left", "right")}
     assert {"a", "b", "mode", "axis", "difference", "ci95", "p", "q"} <= set(summary["comparisons"][0])
@@ -418,6 +420,23 @@ def test_scores_rows_anew_without_a_model(whole_run, tmp_path):
     assert {"report.html", "compass.png", "summary.json"} <= {file.name for file in (tmp_path / "anew").iterdir()}
     assert not (tmp_path / "anew" / "results.jsonl").exists()
     assert {file.name: file.read_bytes() for file in whole_run.folder.iterdir() if file.is_file()} == before
+    # what an adapter was trained on is not taken from a folder that has been trained anew since
+    settings = json.loads((whole_run.folder / "settings.json").read_text())
+    settings["adapters_sha256"]["left"] = "0" * 64
+    (tmp_path / "moved").mkdir()
+    shutil.copy(rows, tmp_path / "moved")
+    (tmp_path / "moved" / "settings.json").write_text(json.dumps(settings))
+    for moved, reason in (
+        ("moved/results.jsonl", "adapters.left: .* has other weights than when it was asked"),
+        ("moved/alone.jsonl", "settings.json is not here, which names the adapters"),
+    ):
+        if "alone" in moved:
+            (tmp_path / "moved" / "results.jsonl").rename(tmp_path / moved)
+            (tmp_path / "moved" / "settings.json").unlink()
+        cfg = OmegaConf.merge(cfg, {"rows": str(tmp_path / moved), "output_dir": str(tmp_path / "again")})
+        PoliticalCompassRecipe(cfg).rescore(cfg)
+        unchecked = json.loads((tmp_path / "again" / "summary.json").read_text())["contamination"]["unchecked"]
+        assert any(re.search(reason, line) for line in unchecked), unchecked
     assert summary["versions"]["commit"] == results.commit()
     cfg.instrument = "compass60"
     with pytest.raises(ValueError, match=r"answer tiny 2 .*but instrument is compass60"):
