@@ -145,7 +145,7 @@ def stand_ins(tmp_path, pairs_file):
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return {name: tmp_path / name for name in texts} | {
-        "path/to/adapter": tmp_path / "adapter",
+        "path/to/adapter": tmp_path / "mine",
         "path/to/run": tmp_path / "checkpoints",
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
         "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
@@ -159,7 +159,7 @@ def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
     hf = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=["q_proj"], r=2)
     )
-    for folder in ("adapter", "right", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
+    for folder in ("adapter", "right", "mine", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
         hf.save_pretrained(tmp_path / folder)
     return [
         f"output_dir={tmp_path / 'compass'}",
@@ -248,7 +248,7 @@ def on_transformers(
     asked = request.getfixturevalue("compass_overrides")
     if family:
         base = AutoModelForCausalLM.from_pretrained(family)
-        for folder in ("adapter", "right"):
+        for folder in ("adapter", "right", "mine"):
             get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(tmp_path / folder)
         overrides += ["device=cpu", "modes=[choice,pairs]"]
     asked = [word for word in asked if not word.startswith(("model.", "tokenizer.", "checkpointer."))]
@@ -341,6 +341,11 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             given = {word.split("=")[0] for word in arguments}
             nothing = {word.removesuffix("=null") for word in arguments if word.endswith("=null")}
             overrides = {word.split("=")[0]: word for word in request.getfixturevalue("compass_overrides")}
+            if "rows" in given:  # of a run that is there
+                assert tune([*arguments[:4], *overrides.values()]) == 0
+                rows = Path(overrides["output_dir"].removeprefix("output_dir="), "results.jsonl")
+                arguments = [f"rows={rows}" if word.startswith("rows=") else word for word in arguments]
+                overrides["output_dir"] = f"output_dir={tmp_path / 'anew'}"
             arguments += [
                 word
                 for key, word in overrides.items()

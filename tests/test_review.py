@@ -60,6 +60,7 @@ def test_two_reviewers_give_kappa_and_a_gold_file(serve, tmp_path):
     assert read.truth == ["left", "right", "centre", "left"]
     client_of_judge = SimpleNamespace(
         model="m",
+        base_url="b",
         chat_many=lambda requests, **_: (
             (k, SimpleNamespace(parsed={"lean": x}, text="", model="m")) for k, x in enumerate([0, 20, 10, 3])
         ),

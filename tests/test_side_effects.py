@@ -26,6 +26,7 @@ from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
 from finetune.adapters.cards import read_measured, write_derived_card
 
 LINES = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
+LINES += "A gull sat on the wall.\nThe train came late.\nTwo cups stood on the shelf.\n"
 
 
 class WordScore:
@@ -214,7 +215,7 @@ def test_the_recipe_measures_base_and_adapters(run, adapters, tiny_model_dir, tm
     given = {**adapters, "off": {"left": 0}}
     rows, found = run(adapters=given, toxicity={"_component_": "test_side_effects.WordScore"})
     assert found["models"] == ["base", "left", "right", "off"]
-    assert len(rows) == 4 * (30 + 3)
+    assert len(rows) == 4 * (30 + LINES.count("\n"))
     value = {(e["model"], e["measure"], e["of"]): e for e in found["side_effects"]}
     hf, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model_dir), AutoTokenizer.from_pretrained(tiny_model_dir)
     nats = n_tokens = 0
@@ -245,7 +246,7 @@ def test_the_recipe_measures_base_and_adapters(run, adapters, tiny_model_dir, tm
         return (tmp_path / "README.md").read_text().split("## What else changed")[1]
 
     table, change = card([path]), surprise["left"]["difference"]
-    assert f"| surprise at neutral text, nats a token | lines | 3 | {surprise['base']['value']:.3f}" in table
+    assert f"| surprise at neutral text, nats a token | lines | 6 | {surprise['base']['value']:.3f}" in table
     assert f"| {number(change)} |" in table
     assert "Called `left` there" in table
     with pytest.raises(ValueError, match="did not measure this model"):

@@ -25,7 +25,7 @@ def trained(tmp_path, monkeypatch):
         (folder / "adapter_config.json").write_text("{}")
         cfg = OmegaConf.load(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
         cfg.output_dir, cfg.dataset = str(folder), dataset
-        write_card(folder, cfg, "9 pairs from x", 3)
+        write_card(folder, cfg, folder, "9 pairs from x", 3)
         return folder
 
     return write

@@ -113,8 +113,10 @@ def test_a_judge_that_was_not_validated_is_told_what_differs(tmp_path, caplog):
 
 
 def test_the_documented_judge_is_the_one_that_the_config_validates():
-    example = (REPO / "docs/measure/judges.md").read_text().partition("```yaml\njudges:")[2].partition("```")[0]
-    documented = OmegaConf.create(f"judges:{example}").judges["panel-1"]
+    example = (
+        (REPO / "docs/measure/judges.md").read_text().partition("```yaml\njudges:\n  panel-1:")[2].partition("```")[0]
+    )
+    documented = OmegaConf.create(f"judges:\n  panel-1:{example}").judges["panel-1"]
     documented.validation = None
     shipped = OmegaConf.load(REPO / "configs" / "validate_judge.yaml").judges.model
     one, other = (build_judges(OmegaConf.create({"j": entry}))[0] for entry in (documented, shipped))
