@@ -62,7 +62,8 @@ def test_a_tree_is_read_as_plain_sequences_are(name):
         if plain is None or not plain.any():  # a router's: it is not differentiable where it chooses
             assert on_tree is None or not on_tree.any()
         else:
-            torch.testing.assert_close(on_tree, plain, atol=2e-5 * float(plain.abs().max()) + 1e-4, rtol=0)
+            # sums in another order, on processors that round products otherwise; a leak changes whole per cents
+            torch.testing.assert_close(on_tree, plain, atol=2e-4 * float(plain.abs().max()) + 1e-4, rtol=0)
 
 
 def test_a_mask_that_hides_nothing_from_a_layer_is_found_out():
