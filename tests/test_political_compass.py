@@ -84,6 +84,8 @@ def tiny_settings(tiny_model_dir, folder):
         "tokenizer": {"path": str(tiny_model_dir)},
         "checkpointer": {"checkpoint_dir": str(tiny_model_dir)},
         "instrument": str(folder / "bank.yaml"),
+        "modes": ["choice", "pairs"],
+        "n_pair_templates": 4,
         "n_bootstrap": 200,
         "n_templates": 1,
         "n_orders": 4,
@@ -400,7 +402,10 @@ def test_statements_are_looked_up_in_what_an_adapters_card_names(overrides, adap
 def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     flat = [f"{k}.{n}={v}" for k in ("tokenizer", "checkpointer") for n, v in overrides[k].items()]
     flat += [f"model.{k}={v}" for k, v in overrides["model"].items()]
-    flat += [f"{k}={overrides[k]}" for k in ("output_dir", "instrument", "n_bootstrap", "n_templates", "n_orders")]
+    flat += [
+        f"{k}={overrides[k]}"
+        for k in ("output_dir", "instrument", "modes", "n_bootstrap", "n_templates", "n_orders", "n_pair_templates")
+    ]
     flat += [f"adapters.{name}={folder}" for name, folder in adapters.items()]
     assert tune_run("eval/political_compass.py", "--config", "configs/political_compass.yaml", *flat) == 0
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3 * (16 + 12)
