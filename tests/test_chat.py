@@ -135,6 +135,20 @@ def test_nonsense_to_the_first_call_is_told_sooner_than_a_server_that_starts(cli
         assert chat.ask(ask("z")).reason.endswith("(tried 3 times)")
 
 
+@pytest.mark.parametrize(("is_there", "n_tries"), [(False, "tried 1 times"), (True, "tried 3 times")])
+def test_a_server_that_takes_no_connection_is_told_before_the_wait_that_would_be_too_long(client, is_there, n_tries):
+    """Only one that takes none is given up; one that answers with errors may be starting."""
+    with FaultServer(echo, fault_rate=1.0, faults=("500",)) as server:
+        if not is_there:
+            server.http.server_close()
+        chat = client(server.url, max_retries=2, retry_wait_s=0.01 if is_there else 9.0)
+        start = time.monotonic()
+        reason = chat.ask(ask("x")).reason
+    assert time.monotonic() - start < 1
+    assert n_tries in reason
+    assert reason.startswith("HTTP 500" if is_there else f"no connection to {server.url}")
+
+
 def test_a_parameter_that_is_null_is_not_sent(client):
     with FaultServer(echo) as server:
         client(server.url, params={"max_tokens": None, "max_completion_tokens": 5}).ask(

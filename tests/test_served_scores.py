@@ -179,7 +179,7 @@ def test_a_server_that_does_not_answer(interview, respondent):
     class Gone:
         url = "http://127.0.0.1:1/v1"
 
-    with pytest.raises(RuntimeError, match="respondents.far: no answer to a first statement: connection lost"):
+    with pytest.raises(RuntimeError, match="respondents.far: no answer to a first statement: no connection"):
         check_served(interview, [respondent(Gone, "far")], "unused", nothing)
 
 

@@ -30,7 +30,8 @@ REPAIR = "That answer cannot be used: {problem}. Answer again in exactly the for
 _LONGEST_WAIT_S = 60.0
 _LONGEST_NAMED_WAIT_S = 120.0  # as openai's client has it
 _FIRST_ANSWER_S = 10.0  # a server that has answered nothing for so long is not tried again
-_FIRST_SENSE_S = 2.0  # one that has sent nothing but nonsense, as a page in HTML, is no server of a model
+_FIRST_SENSE_S = 2.0  # nor is one that takes no connection, or sends nothing but nonsense, as a page in HTML
+_NOT_REACHED = "no connection to"
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
 _CHAT = "/chat/completions"
@@ -283,24 +284,29 @@ class ChatClient:
             result = read(response.content, key="") if response.is_success else None
         except httpx2.TimeoutException:
             result = Failure("unanswered", "timeout", key="")
+        except httpx2.ConnectError as error:
+            result = Failure("unanswered", f"{_NOT_REACHED} {self.base_url} ({error!r})", key="")
         except (httpx2.RequestError, OSError) as error:
             result = Failure("unanswered", f"connection lost to {self.base_url} ({error!r})", key="")
         self._has_answered = self._has_answered or not isinstance(result, Failure | None)
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
-        if response.is_error and (self._is_out_of_money(response) or self._is_dead(response)):
+        if not response.is_error:
+            return response
+        wait_s = 0.0
+        if _named_wait_s(response.headers) <= 0:
+            wait_s = min(self.retry_wait_s * 2**n_retries * random.uniform(0.5, 1.0), _LONGEST_WAIT_S)
+            response.headers["retry-after-ms"] = str(1000 * max(0.001, wait_s))
+        if self._is_out_of_money(response) or self._is_dead(response, wait_s):
             response.headers["x-should-retry"] = "false"
-        if response.is_error and _named_wait_s(response.headers) <= 0:
-            wait_s = self.retry_wait_s * 2**n_retries * random.uniform(0.5, 1.0)
-            response.headers["retry-after-ms"] = str(1000 * max(0.001, min(wait_s, _LONGEST_WAIT_S)))
         return response
 
-    def _is_dead(self, response: Any) -> bool:
-        """Return whether a server has given nothing but errors of its own since the first call, for some seconds."""
-        waited_s = time.monotonic() - self._first_call_at
+    def _is_dead(self, response: Any, wait_s: float) -> bool:
+        """Return whether a server will have given nothing but errors of its own for some seconds at the next try."""
+        waited_s = time.monotonic() - self._first_call_at + wait_s
         failure = response.extensions.get("failure")
-        is_nonsense = failure is not None and failure.reason.startswith(NONSENSE) and not failure.is_empty
-        longest_s = min(_FIRST_SENSE_S, _FIRST_ANSWER_S) if is_nonsense else _FIRST_ANSWER_S
+        is_none = failure is not None and failure.reason.startswith((NONSENSE, _NOT_REACHED)) and not failure.is_empty
+        longest_s = min(_FIRST_SENSE_S, _FIRST_ANSWER_S) if is_none else _FIRST_ANSWER_S
         return response.status_code >= 500 and not self._has_answered and waited_s > longest_s
 
     @staticmethod

@@ -9,12 +9,14 @@ included.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 from data.language import lower_words
+
+if TYPE_CHECKING:  # scipy takes half a second, and a refused config needs none of it
+    from scipy.sparse import csr_array
 
 EXACT_ROWS = 20_000  # for more texts the similarities of all pairs are too many
 _BLOCK = 100_000  # pairs that are compared at once
@@ -63,6 +65,8 @@ def near_duplicate_clusters(texts: Sequence[str], threshold: float = 0.5, alike:
 
 def highest_similarities(texts: Sequence[str]) -> list[float]:
     """Give each of at most ``EXACT_ROWS`` texts its highest similarity with another one; less than .01 counts as 0."""
+    from scipy.sparse import coo_array
+
     if not texts:
         return []
     highest, rows = np.zeros(len(texts)), _shingle_rows(texts)
@@ -75,8 +79,10 @@ def highest_similarities(texts: Sequence[str]) -> list[float]:
     return np.where(highest < 0.01, 0.0, highest).tolist()
 
 
-def _shingle_rows(texts: Sequence[str]) -> csr_array:
+def _shingle_rows(texts: Sequence[str]) -> "csr_array":
     """Return a row for each text and a column for each shingle, the rarest first."""
+    from scipy.sparse import csr_array
+
     # a hash of strings differs from process to process; only its equality is used, and with 64 bits none collide
     hashes = [np.fromiter(map(hash, shingles(text, 3)), dtype=np.int64) for text in texts]
     starts = np.cumsum([0, *map(len, hashes)])
@@ -106,6 +112,9 @@ def _couples(shingle: np.ndarray, owners: np.ndarray) -> Iterator[tuple[np.ndarr
 
 def _joined(cluster: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Return the clusters, by their lowest index, after each ``i`` is joined to its ``j``."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     n = len(cluster)
     ends = np.concatenate([np.arange(n), i]), np.concatenate([cluster, j])
     _, label = connected_components(coo_array((np.ones(len(ends[0])), ends), shape=(n, n)), directed=False)
