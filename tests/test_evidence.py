@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Planted truths: a fake that only knows words, one that only learned what it was taught, and what they must show."""
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,8 @@ from eval.scores.evidence import ALL, BALANCED, Background, describe_evidence
 from eval.scores.intervals import MeanError
 from eval.scores.lexical import lexical_shifts
 from eval.scores.places import Groups
-from eval.scores.rivals import Change, change_of
+from eval.scores.rivals import Change, change_of, other_leans
+from eval.scores.scoring import lean_of, pair_cells
 from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_taught
 from eval.statements.instruments import load_instrument
@@ -198,6 +201,31 @@ def test_the_primary_contrast_is_read_or_refused():
     for wrong in ({"contrast": "right - lefty"}, {"contrast": "right"}, {"exposure": "new"}, {"contrasts": "a - b"}):
         with pytest.raises(ValueError, match="primary"):
             read_primary(wrong, models)
+
+
+def test_other_formulas_of_the_lean_by_hand():
+    """-30 nats in 10 shared tokens, then -4 in 2 and -4 in 3: equally likely, and yet +.218 a token."""
+    rows = []
+    for template, text, right in (("a", b"Well?", -34.0), ("bare", b"", -36.5)):
+        place = {"item": BANK.pairs[0].id, "template": template, "prompt_sha256": sha256(text).hexdigest()}
+        rows.append({**place, "option_logprobs": [-34.0, right], "n_tokens": [12, 13], "n_shared": 10})
+    lean = pair_cells(rows, BANK.pairs[:1], lean_of)[0, :, 0]
+    assert lean[0] == pytest.approx(0.218, abs=1e-3)
+    other = {name: cells[0, :, 0] for name, cells in other_leans(rows, BANK.pairs[:1]).items()}
+    assert other["after_shared"].tolist() == [0.0, -2.5 / 2.5]
+    assert other["pmi"][0] == pytest.approx(2.5 / 13)  # only the request makes the right one likelier
+    assert np.isnan(other["pmi"][1])
+    old = [{key: x for key, x in row.items() if key != "n_shared"} for row in rows[:1]]
+    assert other_leans(old, BANK.pairs[:1]) == {}
+
+
+def test_sensitivity_rows_stand_beside_the_change_or_it_is_said_why_not():
+    rows = [row | {"n_shared": 2, "prompt_sha256": "0"} for row in fake(right=0.1)]
+    subsets, found = contrast(rows)
+    assert list(found["no_sensitivity"]) == ["pmi"]
+    assert subsets[ALL]["sensitivity"]["after_shared"]["estimate"] == pytest.approx(0.125, abs=0.03)  # 10 / 8
+    _, found = contrast(fake(right=0.1))
+    assert list(found["no_sensitivity"]) == ["after_shared", "pmi"]
 
 
 def test_a_real_shift_is_found():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import json
+import os
 import re
 from collections import Counter
 
@@ -167,7 +168,7 @@ def test_equals_one_sequence_at_a_time(model, templates):
     rows = respond.answer_questions(model, "base", questions, 800)
     assert [row["item"] for row in rows] == [q.row["item"] for q in questions]
     for row, question in zip(rows, questions):
-        assert set(row) == FIELDS
+        assert set(row) == FIELDS | ({"n_shared"} if row["mode"] == "pairs" else set())
         expected = [alone(model, answer) for answer in question.answers]
         assert row["option_logprobs"] == pytest.approx(expected, abs=1e-4)
         if row["mode"] == "choice":
@@ -176,6 +177,7 @@ def test_equals_one_sequence_at_a_time(model, templates):
         else:
             pair = next(p for p in BANK.pairs if p.id == row["item"])
             assert row["n_tokens"] == [len(pair.left), len(pair.right)]
+            assert row["n_shared"] == len(os.path.commonprefix([pair.left, pair.right]))
             assert row["choice"] is row["order"] is row["option_mass"] is None
 
 

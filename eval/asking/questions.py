@@ -2,6 +2,7 @@
 """Prompts as token ids: what a resident model reads, and the answers that are compared after it."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -81,6 +82,12 @@ def _plain_tokens(tokenizer: Any, text: str, after: str = "") -> list[int]:
 def continuation(prompt: list[int], answer: list[int]) -> Continuation:
     """Return a prompt and its answer, of which the answer alone is scored."""
     return Continuation([*prompt, *answer], [CROSS_ENTROPY_IGNORE_IDX] * len(prompt) + answer)
+
+
+def n_shared(question: Question) -> int:
+    """Return with how many tokens the answers of a question begin alike."""
+    scored = [[x for x in answer.labels if x != CROSS_ENTROPY_IGNORE_IDX] for answer in question.answers]
+    return len(os.path.commonprefix(scored))
 
 
 def answer_tokens(tokenizer: Any, text: str, with_end: bool = False) -> list[int]:

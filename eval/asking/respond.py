@@ -17,7 +17,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from tqdm import tqdm
 
 from eval.asking.generate import iterate_generations
-from eval.asking.questions import Question, prompt_tokens, to_questions
+from eval.asking.questions import Question, n_shared, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
 from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
@@ -149,6 +149,7 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
             "the weights or the dtype overflow: try dtype=fp32, or check the adapter"
         )
     is_choice = question.row["mode"] == "choice"
+    more: dict[str, Any] = {} if is_choice else {"n_shared": n_shared(question)}
     return result_row(
         name,
         question.row,
@@ -156,6 +157,7 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
         n_tokens=[sum(label != CROSS_ENTROPY_IGNORE_IDX for label in a.labels) for a in question.answers],
         option_mass=round(sum(map(math.exp, logprobs)), 6) if is_choice else None,
         choice=max(range(len(logprobs)), key=logprobs.__getitem__) if is_choice else None,
+        **more,
     )
 
 

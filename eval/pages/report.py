@@ -12,6 +12,7 @@ from eval.pages.compass import caption, panel_svgs
 from eval.pages.panels import Summary
 from eval.scores.curves import verdict
 from eval.scores.places import read_groups
+from eval.scores.rivals import OTHER_LEANS
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
 
@@ -32,6 +33,7 @@ def render_report(summary: Summary, instrument: Instrument) -> str:
     texts |= {pair.id: f"{pair.left} ↔ {pair.right}" for pair in instrument.pairs}
     ends = read_groups(summary).ends()
     return page_template("eval.pages", "report.html.jinja", verdict=verdict).render(
+        other_leans=OTHER_LEANS,
         s=summary,
         base=next(iter(summary["models"])),
         ends=ends,

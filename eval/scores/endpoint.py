@@ -10,6 +10,7 @@ from scipy import optimize, special, stats
 from data.recipe.figures import interval, number
 from eval.scores.evidence import ALL
 from eval.scores.intervals import rounded
+from eval.scores.rivals import OTHER_LEANS
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument
 
@@ -119,6 +120,8 @@ def describe_primary(
         said.append("found on unseen topics")
     else:
         said.append("topic learning: found on what was taught alone" if taught else "not found on unseen topics")
+    if told and (others := [k for k, x in row["sensitivity"].items() if not _is_told(x["ci95"], sign)]):
+        said.append(f"not told by {' and '.join(OTHER_LEANS[name] for name in others)}")
     if void:
         said.append(f"void: {'; '.join(void)}")
     if found[0]["n_seeds"] < LEAST_SEEDS:

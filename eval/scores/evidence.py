@@ -16,8 +16,8 @@ from eval.scores.crossed import LEAST_TOPICS, effective_size, item_means
 from eval.scores.intervals import nan_mean, rounded
 from eval.scores.lexical import fit_line, lexical_shifts
 from eval.scores.places import Groups
-from eval.scores.rivals import Change, change_of, flags, less_placebo, pair_levels, scaling
-from eval.scores.scoring import Row, Values, pair_values
+from eval.scores.rivals import NO_SENSITIVITY, Change, change_of, flags, less_placebo, level_of, other_leans, scaling
+from eval.scores.scoring import Row, Values, pair_cells, pair_values
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument
 
@@ -75,8 +75,9 @@ def describe_evidence(
 
     The subsets are all political pairs, those of each class of exposure, the word-balanced ones and each placebo. Each
     has the fields of a comparison, and: ``lexical``, the mean of the lexical prediction; ``slope`` of the changes on
-    it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; and ``up``, the
-    share of the pairs that moved towards the right. ``scaling``, ``less_placebo`` and ``flags`` are those of
+    it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; ``up``, the
+    share of the pairs that moved towards the right; and ``sensitivity``, the change of the lean by the formulas of
+    ``other_leans``. ``scaling``, ``less_placebo`` and ``flags`` are those of
     ``eval/scores/rivals.py``. A contrast without pairs is left out.
     """
     by_model: dict[str, list[Row]] = {}
@@ -85,6 +86,7 @@ def describe_evidence(
             by_model.setdefault(row["model"], []).append(row)
     again = instrument.duplicates()
     values = {name: pair_values(of_model, instrument.pairs, again) for name, of_model in by_model.items()}
+    leans = {name: other_leans(of_model, instrument.pairs) for name, of_model in by_model.items()}
     described = []
     for sides in contrasts(groups):
         if not {*sides.of_a, *sides.of_b} <= set(values):
@@ -97,17 +99,23 @@ def describe_evidence(
         base = values.get(groups.base)
         masks = list(_masks(instrument, background))
         level = [
-            np.stack([pair_levels(by_model[name], instrument.pairs, values[name]) for name in names], axis=-1).mean(-1)
+            np.mean([pair_cells(by_model[name], instrument.pairs, level_of) for name in names], axis=0)
             for names in (sides.of_a, sides.of_b)
         ]
+        others = {
+            key: _stack([leans[n][key] for n in sides.of_b]) - _stack([leans[n][key] for n in sides.of_a])
+            for key in NO_SENSITIVITY
+            if all(key in leans[n] for n in (*sides.of_a, *sides.of_b))
+        }
         described.append(
             {
                 "a": sides.a,
                 "b": sides.b,
                 "n_seeds": len(sides.of_a),
                 "no_lexical": why_not,
+                "no_sensitivity": {key: why for key, why in NO_SENSITIVITY.items() if key not in others},
                 "subsets": [
-                    {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, mask)}
+                    {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, others, mask)}
                     for name, is_placebo, mask in masks
                 ],
                 **_rivals(a, change, level[1] - level[0], base, lexical, masks),
@@ -165,9 +173,11 @@ def _rivals(
 
 def _together(values: Sequence[Values]) -> Values:
     """Return replicates with seeds as one more factor, ``[I, T, O, S]``; one model as it is."""
-    if len(values) == 1:
-        return values[0]
-    return values[0]._replace(cells=np.stack([v.cells for v in values], axis=-1))
+    return values[0]._replace(cells=_stack([v.cells for v in values]))
+
+
+def _stack(cells: Sequence[np.ndarray]) -> np.ndarray:
+    return cells[0] if len(cells) == 1 else np.stack(cells, axis=-1)
 
 
 def _masks(instrument: Instrument, background: Background) -> list[Subset]:
@@ -205,7 +215,13 @@ def _prediction(
     return lexical_shifts(instrument.pairs, before[0], after[0]), None
 
 
-def _subset(like: Values, change: np.ndarray, lexical: np.ndarray | None, mask: np.ndarray) -> dict[str, Any]:
+def _subset(
+    like: Values,
+    change: np.ndarray,
+    lexical: np.ndarray | None,
+    others: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+) -> dict[str, Any]:
     """Return what one subset of the pairs says of a contrast."""
     some = take(like, mask)
     cells = change[mask]
@@ -218,6 +234,9 @@ def _subset(like: Values, change: np.ndarray, lexical: np.ndarray | None, mask: 
         "dz": rounded(float(means[known].mean()) / deviation) if deviation > 1e-9 else None,
         "up": _share(int((means[known] > 0).sum()), n),
         **dict.fromkeys(("lexical", "slope", "beyond")),
+        "sensitivity": {
+            name: change_of(other[mask], some.unit, some.topic).describe() for name, other in others.items()
+        },
     }
     if lexical is None:
         return described

@@ -5,8 +5,9 @@
 and the burden lies with the score. The limits are ours, stated with each figure.
 """
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +16,20 @@ from scipy import special
 from eval.scores.crossed import item_means, mean_errors
 from eval.scores.intervals import MeanError, rounded, rounded_ends, t_interval, t_p
 from eval.scores.lexical import fit_line
-from eval.scores.scoring import Row, Values
+from eval.scores.scoring import Row, lean_of, pair_cells
 from eval.statements.instruments import Pair
 
 # A change of a placebo is none if it is shown to lie within this share of the lean's.
 MARGIN = 1 / 3
 # Void: everything that the model says became likelier, or less likely, by more than so many times the lean's change.
 DRIFT = 10.0
+# Other formulas of the lean, and why rows may not allow them.
+OTHER_LEANS = {"after_shared": "what follows a pair's shared beginning", "pmi": "what the request adds (PMI)"}
+NO_SENSITIVITY = {
+    "after_shared": "rows of an earlier version do not say how many tokens two statements share",
+    "pmi": "the pairs were not asked both with a request and without one (n_pair_templates=6)",
+}
+_NOTHING = hashlib.sha256(b"").hexdigest()  # of the prompt where a statement follows no request
 
 
 class Change(NamedTuple):
@@ -64,17 +72,33 @@ def change_of(cells: np.ndarray, unit: np.ndarray, topic: np.ndarray) -> Change:
     return Change(float(means[known].mean()) if known.any() else math.nan, errors.sampled)
 
 
-def pair_levels(rows: Iterable[Row], pairs: Sequence[Pair], like: Values) -> np.ndarray:
-    """Return the mean log-probability a token of both statements of each pair, in the cells of ``like``."""
-    rows = list(rows)
-    templates = {name: k for k, name in enumerate(sorted({row["template"] for row in rows}))}
-    index = {pair.id: k for k, pair in enumerate(pairs)}
-    levels = np.full(like.cells.shape[:3], np.nan)
-    for row in rows:
-        if row["item"] in index:
-            both = [logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"])]
-            levels[index[row["item"]], templates[row["template"]]] = sum(both) / 2
-    return levels
+def level_of(row: Row) -> float:
+    """Return the mean log-probability a token of both statements of a row of ``pairs``."""
+    return sum(logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"])) / 2
+
+
+def other_leans(rows: Sequence[Row], pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
+    """Return the lean of each pair by other formulas, ``[P, T, 1]`` in nats a token, those that the rows allow.
+
+    ``after_shared``: what two statements begin with divides out of the lean a token unless both are of one length. So
+    this is ``log p(right) - log p(left)`` over the mean number of tokens after it. ``pmi``: the lean less that without
+    a request, which is what the request adds (domain-conditional pointwise mutual information: Holtzman et al. 2021,
+    arXiv 2104.08315), a token.
+    """
+    bare = {row["template"] for row in rows if row.get("prompt_sha256") == _NOTHING}
+    columns = np.array([name in bare for name in sorted({row["template"] for row in rows})])
+    lean = pair_cells(rows, pairs, lean_of)
+    found = {}
+    if all("n_shared" in row for row in rows):
+        found["after_shared"] = pair_cells(rows, pairs, _after_shared)
+    if columns.any() and not columns.all():
+        found["pmi"] = np.where(columns[:, None], np.nan, lean - lean[:, columns])
+    return found
+
+
+def _after_shared(row: Row) -> float:
+    left, right = row["option_logprobs"]
+    return (right - left) / (sum(row["n_tokens"]) / 2 - row["n_shared"])
 
 
 def less_placebo(political: Change, placebo: Change) -> dict[str, Any]:

@@ -204,18 +204,29 @@ def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], again: Mapping[str, 
     is not the less likely one by its length alone (length-normalized log-likelihood as in
     lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``again`` names what says the same as an earlier pair.
     """
+    cells = pair_cells(rows, pairs, lean_of)
+    means, ids = item_means(cells), tuple(pair.id for pair in pairs)
+    unit = np.array([again.get(name, name) for name in ids])
+    topic = np.array([pair.topic for pair in pairs])
+    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=unit, topic=topic)
+
+
+def lean_of(row: Row) -> float:
+    """Return the lean that a row of ``pairs`` shows."""
+    left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
+    return right - left
+
+
+def pair_cells(rows: Iterable[Row], pairs: Sequence[Pair], figure: Callable[[Row], float]) -> np.ndarray:
+    """Arrange a figure of each row of ``pairs`` by its pair and template, ``[P, T, 1]``; nan where none was asked."""
     rows = list(rows)
     templates = {name: k for k, name in enumerate(_levels(row["template"] for row in rows))}
     index = {pair.id: k for k, pair in enumerate(pairs)}
     cells = np.full((len(pairs), len(templates), 1), np.nan)
     for row in rows:
         if row["item"] in index:
-            left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
-            cells[index[row["item"]], templates[row["template"]]] = right - left
-    means, ids = item_means(cells), tuple(index)
-    unit = np.array([again.get(name, name) for name in ids])
-    topic = np.array([pair.topic for pair in pairs])
-    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=unit, topic=topic)
+            cells[index[row["item"]], templates[row["template"]]] = figure(row)
+    return cells
 
 
 def describe(values: Values) -> dict[str, Any]:
