@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
 from data.judging.judges import Text, read_labelled
@@ -24,10 +24,13 @@ from data.judging.scales import SCALES, load_scale
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
+from eval.asking.respondents import plan_interview
+from eval.asking.results import day_of
 from eval.pages.report import render_report
 from eval.scores.judged import add_people
 from eval.scores.labelled import answer_key, draw_answers, read_people
 from eval.statements.instruments import Instrument, load_instrument
+from eval.statements.prompts import Prompt, load_templates
 
 log = utils.get_logger("INFO")
 
@@ -68,6 +71,13 @@ class Run:
         if settings["instrument_limit"] is not None:
             instrument = instrument.sample(settings["instrument_limit"], settings["seed"])
         return instrument
+
+    def asked(self, instrument: Instrument) -> tuple[list[dict[str, Any]], list[Prompt], str | None]:
+        """Return the answers of the run, its prompts, and the day of the answers."""
+        settings = OmegaConf.create(self.summary["settings"])
+        templates = load_templates(settings.templates or instrument.language)
+        path = self.folder / "results.jsonl"
+        return read_log(path), plan_interview(settings, instrument, templates).of_modes(settings.modes), day_of(path)
 
 
 def draw(cfg: DictConfig, run: Run) -> Path:
@@ -157,7 +167,7 @@ def recipe_main(cfg: DictConfig) -> None:
     instrument = run.instrument()
     add_people(run.summary, run.judged, read_people(run.folder), instrument)
     write_json(run.folder / "summary.json", run.summary)
-    write_whole(run.folder / "report.html", render_report(run.summary, instrument))
+    write_whole(run.folder / "report.html", render_report(run.summary, instrument, *run.asked(instrument)))
     log.info(f"{len(people)} answers with people's labels\n{correction_table(run.summary)}")
 
 

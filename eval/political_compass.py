@@ -8,6 +8,7 @@ come), ``summary.json``, ``report.html``, ``compass.png`` and ``compass.svg`` in
 again goes on where a killed run stopped.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import read_log, write_json, write_whole
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
-from eval.asking.results import ResultsFile, check_results, describe_run, read_settings
+from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
@@ -100,6 +101,7 @@ class PoliticalCompassRecipe:
         self._device = utils.get_device(device=cfg.device)
         self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._output_dir = Path(cfg.output_dir)
+        self._answers = Path(cfg.rows or self._output_dir / "results.jsonl")
         if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
         self._adapters = read_adapters(cfg.adapters, cfg.dial)
@@ -256,15 +258,17 @@ class PoliticalCompassRecipe:
         if self._judges:
             write_whole(folder / "judged.jsonl", "".join(json.dumps(row) + "\n" for row in self._judged))
         write_json(folder / "summary.json", summary)
-        self._draw(summary)
+        self._draw(summary, rows)
         log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")
         log.info(f"open {folder / 'report.html'}")
 
-    def _draw(self, summary: dict[str, Any]) -> None:
+    def _draw(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         placed = any(summary["models"].values())  # free text alone has no coordinate
         for name, content in draw_compass(summary).items() if placed else ():
             write_whole(self._output_dir / f"compass.{name}", content)
-        write_whole(self._output_dir / "report.html", render_report(summary, self._instrument))
+        prompts = itertools.chain(*self._interview.prompts.values())
+        page = render_report(summary, self._instrument, rows, prompts, day_of(self._answers))
+        write_whole(self._output_dir / "report.html", page)
 
     def _summarize(self, cfg: DictConfig, answered: list[dict[str, Any]]) -> dict[str, Any]:
         instrument = self._instrument

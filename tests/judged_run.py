@@ -7,6 +7,7 @@ from data.judging.judges import Judge, Judgement
 from data.judging.scales import STANCE
 from data.recipe.files import to_jsonl, write_json
 from eval.asking.results import describe_run
+from eval.political_compass import OPTIONAL
 from eval.scores.judged import add_judges, add_people, judge_answers, option_rows
 from eval.scores.labelled import answer_key
 from eval.scores.summary import summarize
@@ -65,8 +66,7 @@ def write_run(folder):
     judged = judge_answers(rows, [judge], BANK)
     scores = summarize([*rows, *option_rows(judged, [judge], BANK)], BANK, 50, 0)
     summary = add_judges(scores, judged, [judge], [], BANK, 50, 0)
-    settings = {"instrument": "compass60", "instrument_format": "yaml", "instrument_columns": None}
-    settings |= {"instrument_limit": None, "seed": 0}
+    settings = {**OPTIONAL, "instrument": "compass60", "modes": ["open"], "n_open_templates": 0}
     guard = {"training_data": [], "matches": [], "left_out": [], "without": None}
     summary = {**describe_run(BANK, settings), **summary, "contamination": guard}
     write_json(folder / "summary.json", add_people(summary, judged, {}, BANK))

@@ -126,7 +126,7 @@ def run(overrides, draw=False, **more):
     cfg = check_config(make_config(overrides, **more), REQUIRED, OPTIONAL)
     recipe = PoliticalCompassRecipe(cfg)
     if not draw:  # what takes longest
-        recipe._draw = lambda summary: None
+        recipe._draw = lambda *_: None
     recipe.setup(cfg)
     recipe.evaluate(cfg)
     folder = recipe._output_dir

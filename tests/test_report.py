@@ -57,7 +57,7 @@ def test_nothing_that_is_shown_can_run(hostile):
     assert [a for a in page.attributes if a[1].startswith("on")] == []
     assert "alert(1)" in page.text  # shown as what it is
     assert "{{ 7 * 7 }}" in page.text
-    assert page.tags.count("svg") == len(list_panels(summary))
+    assert page.tags.count("svg") == sum(map(len, list_panels(summary)))
 
 
 def test_nothing_is_loaded(hostile):
@@ -87,7 +87,7 @@ def test_what_a_reader_needs_is_there(hostile):
         "acquiescence",
         "95 %, items fixed",
         "95 %, items too",
-        "Placebo: what must not move",
+        "must not move",
         "not told from 0",
         "Statements that moved most",
         "statements change side",

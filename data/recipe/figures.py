@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 MISSING = "–"
 
@@ -36,7 +36,17 @@ def p_value(x: float | None) -> str:
 
 
 def page_template(package: str, name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template that lies beside the code of a package; the printers of this module are among its filters."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Return a template that lies beside the code of a package, or, what all pages share, beside this module.
+
+    The printers of this module are among its filters.
+    """
+
+    def read(name: str) -> str | None:
+        places = (files(place).joinpath(name) for place in (package, "data.recipe"))
+        return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
+
+    environment = Environment(
+        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(number=number, interval=interval, percent=percent, p=p_value, **filters)
-    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)

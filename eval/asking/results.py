@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -87,6 +88,11 @@ class ResultsFile:
     def close(self) -> None:
         """Close the file; the rows stay readable."""
         self._log.close()
+
+
+def day_of(path: Path) -> str | None:
+    """Return the day of the last answer of a ``results.jsonl``, in words; None where there is none."""
+    return f"{date.fromtimestamp(path.stat().st_mtime):%-d %B %Y}" if path.is_file() else None
 
 
 def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -5,12 +5,13 @@ import io
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from eval.pages import panels
+from eval.pages.finding import describe_finding, model_name
 from eval.pages.panels import Panel, Summary
 from eval.scores.places import read_groups
 from eval.scores.summary import iterate_scores
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 CROWDED = 0.4
 # From the 95 % interval of each of two independent coordinates to the 95 % region of both: sqrt(chi2_2) / z.
 REGION = math.sqrt(5.991465) / 1.959964
+STANCE = "Stance under this instrument and these prompts: {name} {version}."
+# What stands in a page for the ink, the greys and the paper of a picture: they follow its light or dark.
+OF_PAGE = {
+    "#000000": "currentColor",
+    "#333333": "currentColor",
+    "#ffffff": "var(--paper)",
+    "#777777": "var(--soft)",
+    "#555555": "var(--soft)",
+    "#999999": "var(--edge)",
+    "#eeeeee": "var(--wash)",
+}
 
 
 def require_matplotlib() -> None:
@@ -32,27 +44,38 @@ def require_matplotlib() -> None:
 
 
 def draw_compass(summary: Summary) -> dict[str, bytes]:
-    """Draw all panels of a ``summary.json`` into one picture; return it as ``png`` and ``svg``."""
-    drawn = list_panels(summary)
+    """Draw what a run found into one picture, under its headline; return it as ``png`` and ``svg``.
+
+    Where a contrast of pairs was declared, its plane and its rows; else all panels.
+    """
+    drawn, more = list_panels(summary)
+    finding, words = describe_finding(summary), caption(summary)
+    if "primary" in summary and finding.rows:
+        drawn = [*drawn, partial(panels.draw_finding, summary=summary, rows=finding.rows)]
+        words = f"{STANCE.format(**summary['instrument'])} {finding.lead}"
+    else:
+        drawn = [*drawn, *more]
     n_columns = min(len(drawn), 3 if len(drawn) > 4 else 2)
     n_rows = -(-len(drawn) // n_columns)
-    size = (5.4 * n_columns, 5.2 * n_rows + 1)
+    size = (5.4 * n_columns, 5.2 * n_rows + 1.4)
     figure, grid = _pyplot().subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
     for panel, ax in zip(drawn, grid.flat):
         panel(ax)
     for ax in grid.flat[len(drawn) :]:
         ax.set_axis_off()
     handles = _legend(grid.flat[0], summary)
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3 * n_columns), frameon=False)
-    text = textwrap.fill(caption(summary), width=88 * n_columns)
-    figure.supxlabel(text, fontsize=8, ha="left", x=0.01, color="#333333")
+    headline = textwrap.fill(f"{model_name(summary['settings'])}: {finding.headline}", width=45 * n_columns)
+    n_handles = min(len(handles), 3 * n_columns)
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=n_handles, frameon=False, title=headline)
+    legend.get_title().set(fontsize=13, fontweight="bold", multialignment="center")
+    figure.supxlabel(textwrap.fill(words, width=88 * n_columns), fontsize=8, ha="left", x=0.01, color="#333333")
     return _save(figure, "png", "svg")
 
 
-def panel_svgs(summary: Summary) -> list[str]:
-    """Return each panel as an SVG of its own, for a page that puts them beside or below each other."""
+def panel_svgs(summary: Summary, drawn: Sequence[Panel]) -> list[str]:
+    """Return each panel as an SVG of its own, in the colors of the page that it stands in, light or dark."""
     svgs = []
-    for panel in list_panels(summary):
+    for panel in drawn:
         figure, ax = _pyplot().subplots(figsize=(4.4, 4.6), layout="constrained")
         panel(ax)
         if ax.get_legend() is None:
@@ -60,20 +83,26 @@ def panel_svgs(summary: Summary) -> list[str]:
             n_columns = min(len(handles), 60 // (8 + max(len(handle.get_label()) for handle in handles)))
             figure.legend(handles=handles, loc="outside upper center", ncols=n_columns, frameon=False, fontsize=8)
         # the XML declaration before it has no place inside a page
-        svgs.append("<svg" + _save(figure, "svg")["svg"].decode().partition("<svg")[2])
+        svg = "<svg" + _save(figure, "svg")["svg"].decode().partition("<svg")[2]
+        for color, of_page in OF_PAGE.items():
+            svg = svg.replace(color, of_page)
+        svgs.append(svg)
     return svgs
 
 
-def list_panels(summary: Summary) -> list[Panel]:
-    """Return the panels of a summary; a mode that was not run has none."""
+def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
+    """Return the panels of a summary, those that show what it found apart; a mode that was not run has none."""
     drawn: list[Panel] = []
     scored: dict[str, set[str]] = {}
     for score in iterate_scores(summary["models"]):
         scored.setdefault(score.mode, set()).add(score.axis)
     about = summary["instrument"]["axes"]
+    planes: list[Panel] = []
     for mode, of_mode in scored.items():
         axes = [axis for axis in about if axis in of_mode and not about[axis]["placebo"]][:2]
-        if mode != "pairs" and len(axes) == 2:
+        if len(axes) == 2 and mode == "pairs" and not summary["replicates"]["runs"]:
+            planes.append(partial(draw_changes, summary=summary, axes=axes))
+        elif len(axes) == 2 and mode != "pairs":
             drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes))
             ranges, spans = [about[axis]["range"] for axis in axes], _spans(_points(summary, mode, axes))
             if all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(spans, ranges)):
@@ -84,14 +113,20 @@ def list_panels(summary: Summary) -> list[Panel]:
         drawn.append(partial(panels.draw_scores, summary=summary, mode=mode))
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
             drawn.append(partial(panels.draw_differences, summary=summary, mode=mode))
-    return drawn + panels.curve_panels(summary)
+    curves = panels.curve_panels(summary)
+    planes = planes if len(summary["models"]) > 1 else []
+    if summary["replicates"]["runs"]:
+        return curves[:1] or drawn[:1], [*drawn[not curves :], *curves[1:]]
+    if curves:
+        return curves[:1], [*planes, *drawn, *curves[1:]]
+    return (planes, drawn) if planes else (drawn[:1], drawn[1:])
 
 
 def caption(summary: Summary) -> str:
     """Return in words what the picture shows, and what it cannot show."""
     instrument = summary["instrument"]
     text = [
-        f"Stance under this instrument and these prompts: {instrument['name']} {instrument['version']}.",
+        STANCE.format(**instrument),
         "Thick lines: 95 % interval over templates and orders, these statements fixed. Thin lines and regions: "
         "statements sampled too (twins together). All models answer the same prompts: judge a change by its paired "
         "difference, not by the overlap of intervals.",
@@ -106,6 +141,39 @@ def caption(summary: Summary) -> str:
     if void := [name for name, value in scores if value.get("void") and value["estimate"] is not None]:
         text.append(f"Void (hollow marker; see the report): {', '.join(void)}.")
     return " ".join(text)
+
+
+def draw_changes(ax: "Axes", summary: Summary, axes: list[str]) -> None:
+    """Draw the paired change of each model from the first one on two axes of pairs, with its 95 % region."""
+    from matplotlib.patches import Ellipse
+
+    base, *others = read_groups(summary).ends()
+    styles = panels.style_of_each(summary)
+    changes = {(c["b"], c["axis"]): c for c in summary["comparisons"] if (c["a"], c["mode"]) == (base, "pairs")}
+    reach = [0.0]
+    for name in others:
+        x, y = (changes.get((name, axis)) for axis in axes)
+        if not x or not y or x["difference"] is None or y["difference"] is None:
+            continue
+        style, center = styles[name], (x["difference"], y["difference"])
+        reach += map(abs, center)
+        if x["ci95"] and y["ci95"]:
+            width, height = (REGION * (v["ci95"][1] - v["ci95"][0]) for v in (x, y))
+            ax.add_patch(Ellipse(center, width, height, fc=style.color, alpha=0.12, zorder=1))
+            ax.add_patch(Ellipse(center, width, height, fill=False, ec=style.color, ls=style.line, lw=1.5, zorder=2))
+            reach += [abs(center[0]) + width / 2, abs(center[1]) + height / 2]
+        arrow = {"arrowstyle": "-|>", "color": style.color, "lw": 2, "shrinkA": 0, "shrinkB": 5}
+        ax.annotate("", center, (0, 0), arrowprops=arrow, zorder=3)
+        face, edge = panels.marker_colors(style, bool(x.get("void") or y.get("void")))
+        ax.plot(*center, style.marker, mfc=face, mec=edge, color=style.color, ms=10, zorder=4)
+    ax.plot(0, 0, styles[base].marker, color=styles[base].color, ms=8, zorder=4)
+    ax.axhline(0, color="#999999", lw=0.8, zorder=0)
+    ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+    half = 1.08 * max(reach) or 1.0
+    ax.set(xlim=(-half, half), ylim=(-half, half), title=f"pairs: change from {panels.short(base)}, 95 % regions")
+    about = [summary["instrument"]["axes"][axis] for axis in axes]
+    x_label, y_label = (f"{a['low']}  ←  {axis}, nats a token  →  {a['high']}" for axis, a in zip(axes, about))
+    ax.set(xlabel=x_label, ylabel=y_label)
 
 
 def draw_plane(ax: "Axes", summary: Summary, mode: str, axes: list[str], zoomed: bool = False) -> None:

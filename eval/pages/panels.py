@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Panels of points with their two intervals: scores, paired differences, and scores along a dial, training or study."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,6 +94,22 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
     ax.set(xlabel=MOVED, title=f"{mode}: paired differences")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+
+
+def draw_finding(ax: "Axes", summary: Summary, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the rows of a finding: each kind of pair, what vocabulary alone would show of it, and what must not move."""
+    colors = {"main": "#0072B2", "weak": "#777777"}
+    for y, row in enumerate(rows):
+        color = colors.get(row["kind"], "#000000")
+        if row["ci95"]:
+            ax.plot(row["ci95"], [y, y], color=color, lw=2.5, solid_capstyle="butt")
+        if row["estimate"] is not None:
+            ax.plot([row["estimate"]], [y], "o", color=color, mec="white", ms=9)
+    ax.axvline(0, color="#999999", lw=0.8, zorder=0)
+    names = [textwrap.fill(row["name"].strip(), 24) for row in rows]
+    ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.5, -0.5))
+    primary = summary["primary"]
+    ax.set(xlabel="left  ←  nats a token  →  right", title=f"{short(primary['b'])} − {short(primary['a'])}")
 
 
 def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:

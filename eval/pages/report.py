@@ -4,52 +4,79 @@
 No script, no font and no address is loaded; every text of a model, an instrument or a config is escaped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from data.recipe.figures import interval, number, p_value, page_template
-from eval.pages.compass import caption, panel_svgs
+from eval.pages.compass import caption, list_panels, panel_svgs
+from eval.pages.finding import describe_finding, model_name
 from eval.pages.panels import Summary
-from eval.scores.curves import verdict
+from eval.pages.statements import describe_statements, statement_texts
+from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups
 from eval.scores.rivals import OTHER_LEANS
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
+from eval.statements.prompts import Prompt
 
 # Rows of the table of items that moved most, for each model and mode.
 MOST_MOVED = 10
-# With more models, the headlines say only their way from the first.
-MANY_MODELS = 4
 
 
-def render_report(summary: Summary, instrument: Instrument) -> str:
+def render_report(
+    summary: Summary,
+    instrument: Instrument,
+    rows: Sequence[Mapping[str, Any]] = (),
+    prompts: Iterable[Prompt] = (),
+    date: str | None = None,
+) -> str:
     """Return the page.
 
     Args:
         summary: What ``summary.json`` holds.
         instrument: Gives the texts of the items that it names.
+        rows: The answers, each shown with its statement.
+        prompts: Give the texts of the prompts of these rows.
+        date: The day of the answers.
     """
-    texts = {item.id: item.text for item in instrument.items}
-    texts |= {pair.id: f"{pair.left} ↔ {pair.right}" for pair in instrument.pairs}
     ends = read_groups(summary).ends()
-    return page_template("eval.pages", "report.html.jinja", verdict=verdict).render(
+    main, more = list_panels(summary)
+    statements = describe_statements(rows, instrument, prompts, ends)
+    return page_template("eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary)).render(
         other_leans=OTHER_LEANS,
         s=summary,
+        finding=describe_finding(summary),
+        model=model_name(summary["settings"]),
+        date=date,
         base=next(iter(summary["models"])),
         ends=ends,
-        headlines=_headlines(summary, ends),
-        panels=panel_svgs(summary),
+        panels=panel_svgs(summary, main),
+        more_panels=panel_svgs(summary, more),
         caption=caption(summary),
-        texts=texts,
+        texts=statement_texts(instrument),
+        statements=statements,
+        asked_models=ends,
+        opened={one.id for of_topic in statements.values() for one in of_topic},
         shown=_shown_comparisons(summary),
         moved=[moved for name in ends[1:] for moved in _most_moved(summary, name)],
         between_modes=[flip for flip in summary["flips"] if flip["a"] == flip["b"]],
         between_models=[flip for flip in summary["flips"] if flip["a"] != flip["b"]],
         placebo=[name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]],
         flags=_flags(summary),
+        doubts=_doubts(summary),
+        missing=[],
+        beside={},
         without=_changed_without(summary),
         reasons=_missing_intervals(summary),
     )
+
+
+def _said(summary: Summary, c: Mapping[str, Any]) -> str:
+    """Return what is concluded from a comparison."""
+    if c.get("void") or any(summary["models"][c[side]][c["mode"]][c["axis"]]["void"] for side in "ab"):
+        return "void, nothing is concluded"
+    return "told from 0" if c["q"] is not None and c["q"] < TOLD_APART else "not told from 0"
 
 
 def score_table(summary: Summary) -> str:
@@ -125,20 +152,11 @@ def _flags(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _headlines(summary: Summary, ends: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what a reader is told first: each score with its differences, or the models for which it is void."""
-    models = summary["models"]
-    headlines: dict[tuple[str, str], dict[str, Any]] = {}
-    for c in summary["comparisons"]:
-        is_part = c["mode"] == "pairs" and c["axis"] != "lean"
-        is_shown = {c["a"], c["b"]} <= set(ends) and (len(ends) <= MANY_MODELS or c["a"] == ends[0])
-        if c["placebo"] or is_part or not is_shown:
-            continue
-        headline = headlines.setdefault((c["mode"], c["axis"]), {"comparisons": [], "void": []})
-        headline["comparisons"].append(c)
-        void = [name for name in (c["a"], c["b"]) if models[name][c["mode"]][c["axis"]]["void"]]
-        headline["void"] += [name for name in void if name not in headline["void"]]
-    return [{"mode": mode, "axis": axis, **headline} for (mode, axis), headline in headlines.items()]
+def _doubts(summary: Summary) -> list[Mapping[str, Any]]:
+    """Return what the same pairs show beside the declared contrast that is against it, or undetermined."""
+    declared = (summary["primary"]["a"], summary["primary"]["b"]) if "primary" in summary else None
+    flags = [flag for e in summary.get("evidence", []) if (e["a"], e["b"]) == declared for flag in e["flags"]]
+    return [flag for flag in flags if flag["state"] != "pass"]
 
 
 def _missing_intervals(summary: Summary) -> list[dict[str, Any]]:

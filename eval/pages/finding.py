@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""What a run found, in the words and the few rows that a reader sees first: a headline, how sure it is, a chart."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.recipe.figures import interval, number, p_value, percent
+from eval.pages.panels import Summary, unit_of_mode
+from eval.scores.curves import TOLD_APART, verdict
+from eval.scores.endpoint import LEAST_SEEDS
+from eval.scores.evidence import ALL, BALANCED
+
+# What the rows of the evidence are called where few know the terms.
+SUBSETS = {ALL: "all political pairs", "unseen": "on topics never taught", BALANCED: "same words on both sides"}
+
+ENDS = ("low end", "high end")
+
+
+class Finding(NamedTuple):
+    """What a run found: a headline, how sure it is, and the rows of its chart."""
+
+    headline: str
+    lead: str
+    rows: list[dict[str, Any]]  # name, estimate, ci95, figures, kind, void, as the macro ``strips`` takes them
+    ends: tuple[str, str] = ("left", "right")
+
+
+def model_name(settings: Mapping[str, Any]) -> str:
+    """Return the name of a run's base by its folder; that of the respondents where there is no resident model."""
+    model, checkpointer = settings.get("model") or {}, settings.get("checkpointer") or {}
+    folder = model.get("path") or checkpointer.get("checkpoint_dir")
+    return Path(folder).name if folder else ", ".join(settings.get("respondents") or ()) or "a model"
+
+
+def describe_finding(summary: Summary) -> Finding:
+    """Return what is said first: the primary endpoint, else the dial, else the first comparison, else a level."""
+    dial = next((c for c in summary["curves"] if c["kind"] == "dial" and c["axis"] == "lean"), None)
+    if dial:
+        return _dial_finding(summary, dial)
+    if "primary" in summary:
+        return _primary_finding(summary)
+    return _score_finding(summary)
+
+
+def _primary_finding(summary: Summary) -> Finding:
+    primary = summary["primary"]
+    a, b = f"“{primary['a']}”", f"“{primary['b']}”"
+    contrast = next(e for e in summary["evidence"] if (e["a"], e["b"]) == (primary["a"], primary["b"]))
+    subsets = {row["subset"]: row for row in contrast["subsets"]}
+    row = subsets[primary["subset"]]
+    further = f"{b} leans further {'right' if row['difference'] > 0 else 'left'} than {a}"
+    if primary["void"]:
+        headline = f"What separates {b} from {a} cannot be read as a lean"
+    elif not primary["told"]:
+        headline = f"No difference in lean between {b} and {a} was told from chance"
+        if primary["topic_learning"]:
+            headline = f"{further} on the topics that it was taught, and on no other"
+    else:
+        beyond = {
+            True: "and its words alone do not explain it",
+            False: "but a choice of words may be all of it",
+            None: "as far as words can be told from a lean",
+        }
+        headline = f"{further}, {beyond[primary['beyond_vocabulary']]}"
+    where = SUBSETS.get(primary["subset"], primary["subset"])
+    sure = f"{row['n_items']} pairs, {where}: {b} − {a} {number(row['difference'])} nats a token, 95 % interval "
+    sure += f"{interval(row['ci95'])}, p {p_value(row['p'])}."
+    if row["ci95"]:
+        times, low, high = (percent(math.exp(x) - 1).replace("-", "−") for x in (row["difference"], *row["ci95"]))
+        sure += (
+            f" So with {b} a token of the right-hand one of two opposed statements is {times} likelier than with {a}, "
+            f"against one of the left-hand statement; anything from {low} to {high} fits these answers."
+        )
+    return Finding(headline, f"{sure} {_seeds(primary, a, b)}".strip(), _evidence_rows(contrast, primary["subset"]))
+
+
+def _seeds(primary: Mapping[str, Any], a: str, b: str) -> str:
+    n = primary["n_seeds"]
+    if n >= LEAST_SEEDS:
+        return ""
+    return f"{n} seed{'s' if n > 1 else ''}: this speaks of {a} and {b}, not of what they were trained on."
+
+
+def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str, Any]]:
+    """Return the change of a contrast on each kind of pair, with what vocabulary alone would show of it."""
+    rows = []
+    for row in contrast["subsets"]:
+        name = SUBSETS.get(row["subset"], row["subset"]) + (": must not move" if row["placebo"] else "")
+        kind = "weak" if row["placebo"] else "main" if row["subset"] == declared else ""
+        rows.append(_row(f"{name} ({row['n_items']})", row["difference"], row["ci95"], kind))
+        if row["subset"] == declared and row["lexical"] is not None:
+            rows.append(_row("    what vocabulary alone would show", row["lexical"], None, "weak"))
+        if row["subset"] == declared and row["beyond"]:
+            rows.append(_row("    beyond vocabulary", row["beyond"]["estimate"], row["beyond"]["ci95"]))
+    return rows
+
+
+def _row(
+    name: str, estimate: float | None, ci95: Sequence[float] | None, kind: str = "", void: bool = False, more: str = ""
+) -> dict[str, Any]:
+    figures = f"{number(estimate)} {interval(ci95) if ci95 else ''}{more}".strip()
+    return {"name": name, "estimate": estimate, "ci95": ci95, "figures": figures, "kind": kind, "void": void}
+
+
+def _dial_finding(summary: Summary, curve: Mapping[str, Any]) -> Finding:
+    ends = curve["estimate"][0], curve["estimate"][-1]
+    n_steps = curve["n_up"] + curve["n_down"]
+    slope = curve["slope"]
+    told = bool(slope and slope["ci95"] and slope["ci95"][0] * slope["ci95"][1] > 0)
+    way = "right" if ends[1] > ends[0] else "left"
+    order = f"{max(curve['n_up'], curve['n_down'])} of {n_steps} steps go that way"
+    low, high = f"“{curve['models'][0]}”", f"“{curve['models'][-1]}”"
+    headline = f"From {low} to {high} the lean moves {way}: {order}"
+    if not told:
+        headline = f"Along the dial from {low} to {high} no change of the lean was told from chance"
+    lead = (
+        f"It goes from {number(ends[0])} ({low}) to {number(ends[1])} ({high}) nats a token: {verdict(curve)}. "
+        "The points are one line of weights, not so many trials."
+    )
+    return Finding(headline, lead, [])  # the curve is the chart
+
+
+def _score_finding(summary: Summary) -> Finding:
+    """Return the comparison of the last model with the first in one mode, or where the only model stands."""
+    asked = {name: modes for name, modes in summary["models"].items() if modes}
+    if not asked:
+        return Finding("Free text was written: it has no place on an axis", "", [])
+    first, last = next(iter(asked)), list(asked)[-1]
+    mode = "pairs" if "pairs" in asked[last] else next(iter(asked[last]))
+    tests = [c for c in summary["comparisons"] if (c["a"], c["b"], c["mode"]) == (first, last, mode)]
+    where = f"mode {mode}, in {unit_of_mode(mode)}, with 95 % intervals over statements"
+    axes = summary["instrument"]["axes"]
+    if tests:
+        rows = [_change_row(summary["models"], c) for c in tests]
+        political = [(c, row) for c, row in zip(tests, rows) if not c["placebo"]]
+        found = [c for c, row in political if not row["void"] and c["q"] is not None and c["q"] < TOLD_APART]
+        if all(row["void"] for _, row in political):
+            headline = f"Nothing can be concluded about “{last}” and “{first}”: their scores are void"
+        elif found:
+            moved = ", ".join(f"{c['axis']} towards {_end(axes, c['axis'], c['difference'])}" for c in found)
+            headline = f"“{last}” differs from “{first}”: {moved}"
+        else:
+            headline = f"No difference between “{last}” and “{first}” was told from chance"
+        return Finding(headline, f"“{last}” − “{first}”, {where}.", rows, ENDS)
+    rows = [_level_row(axis, value, axes) for axis, value in asked[last][mode].items()]
+    axis, value = next(iter(asked[last][mode].items()))
+    if value["void"]:
+        headline = f"Where “{last}” stands cannot be told: its score is void"
+    elif value["ci95"] and value["ci95"][0] * value["ci95"][1] > 0:
+        headline = f"“{last}” stands towards {_end(axes, axis, value['estimate'])} on {axis}"
+    else:
+        headline = f"Where “{last}” stands was not told from the middle"
+    return Finding(headline, f"“{last}”, {where}.", rows, ENDS)
+
+
+def _end(axes: Mapping[str, Any], axis: str, x: float) -> str:
+    about = axes.get(axis, {"low": "left", "high": "right"})
+    return about["high" if x > 0 else "low"]
+
+
+def _change_row(models: Mapping[str, Any], c: Mapping[str, Any]) -> dict[str, Any]:
+    is_void = bool(c.get("void")) or any(models[c[side]][c["mode"]][c["axis"]]["void"] for side in "ab")
+    name = c["axis"] + (": must not move" if c["placebo"] else "")
+    more = ", void" if is_void else f", q {p_value(c['q'])}"
+    return _row(name, c["difference"], c["ci95"], "weak" if c["placebo"] else "", is_void, more)
+
+
+def _level_row(axis: str, value: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
+    is_placebo = axis in axes and axes[axis]["placebo"]
+    return _row(axis, value["estimate"], value["ci95"], "weak" if is_placebo else "", bool(value["void"]))
