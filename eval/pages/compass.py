@@ -81,7 +81,7 @@ def panel_svgs(summary: Summary, drawn: Sequence[Panel]) -> list[str]:
         if ax.get_legend() is None:
             handles = _legend(ax, summary)
             n_columns = min(len(handles), 60 // (8 + max(len(handle.get_label()) for handle in handles)))
-            figure.legend(handles=handles, loc="outside upper center", ncols=n_columns, frameon=False, fontsize=8)
+            figure.legend(handles=handles, loc="outside upper center", ncols=n_columns, frameon=False, fontsize=9)
         # the XML declaration before it has no place inside a page
         svg = "<svg" + _save(figure, "svg")["svg"].decode().partition("<svg")[2]
         for color, of_page in OF_PAGE.items():

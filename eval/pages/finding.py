@@ -13,7 +13,13 @@ from eval.scores.endpoint import LEAST_SEEDS
 from eval.scores.evidence import ALL, BALANCED
 
 # What the rows of the evidence are called where few know the terms.
-SUBSETS = {ALL: "all political pairs", "unseen": "on topics never taught", BALANCED: "same words on both sides"}
+SUBSETS = {
+    ALL: "all political pairs",
+    "unseen": "pairs on topics never taught",
+    "seen topic": "pairs on topics taught",
+    "seen proposition": "pairs on what was argued in training",
+    BALANCED: "pairs of the same words on both sides",
+}
 
 ENDS = ("low end", "high end")
 
@@ -64,16 +70,16 @@ def _primary_finding(summary: Summary) -> Finding:
             None: "as far as words can be told from a lean",
         }
         headline = f"{further}, {beyond[primary['beyond_vocabulary']]}"
-    where = SUBSETS.get(primary["subset"], primary["subset"])
-    sure = f"{row['n_items']} pairs, {where}: {b} − {a} {number(row['difference'])} nats a token, 95 % interval "
-    sure += f"{interval(row['ci95'])}, p {p_value(row['p'])}."
+    change, ci95 = number(row["difference"]), interval(row["ci95"])
+    where = f"{SUBSETS.get(primary['subset'], primary['subset'])} ({row['n_items']})"
+    lead = f"{where[0].upper()}{where[1:]}: {change} nats a token {ci95}, p {p_value(row['p'])}."
     if row["ci95"]:
         times, low, high = (percent(math.exp(x) - 1).replace("-", "−") for x in (row["difference"], *row["ci95"]))
-        sure += (
-            f" So with {b} a token of the right-hand one of two opposed statements is {times} likelier than with {a}, "
-            f"against one of the left-hand statement; anything from {low} to {high} fits these answers."
+        lead = (
+            f"With {b} a token of the right-hand one of two opposed statements is {times} likelier than with {a}, "
+            f"against one of the left-hand statement; 95 % interval from {low} to {high}. {lead}"
         )
-    return Finding(headline, f"{sure} {_seeds(primary, a, b)}".strip(), _evidence_rows(contrast, primary["subset"]))
+    return Finding(headline, f"{lead} {_seeds(primary, a, b)}".strip(), _evidence_rows(contrast, primary["subset"]))
 
 
 def _seeds(primary: Mapping[str, Any], a: str, b: str) -> str:
@@ -86,7 +92,7 @@ def _seeds(primary: Mapping[str, Any], a: str, b: str) -> str:
 def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str, Any]]:
     """Return the change of a contrast on each kind of pair, with what vocabulary alone would show of it."""
     rows = []
-    for row in contrast["subsets"]:
+    for row in sorted(contrast["subsets"], key=lambda row: row["subset"] != declared):
         name = SUBSETS.get(row["subset"], row["subset"]) + (": must not move" if row["placebo"] else "")
         kind = "weak" if row["placebo"] else "main" if row["subset"] == declared else ""
         rows.append(_row(f"{name} ({row['n_items']})", row["difference"], row["ci95"], kind))
