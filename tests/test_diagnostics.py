@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eval.scores.comparisons import flips
+from eval.scores.diagnostics import raise_flags
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item
 from eval.statements.prompts import option_orders
@@ -66,7 +67,7 @@ def summary(rows):
 
 
 def flags(found, model="base"):
-    return {f["name"]: f["void"] for f in found["diagnostics"][model]["choice"]["flags"]}
+    return {f["name"]: f["state"] == "void" for f in found["diagnostics"][model]["choice"]["flags"]}
 
 
 @pytest.mark.parametrize("k", range(4))
@@ -118,6 +119,49 @@ def test_always_refuse():
     assert x["bounds"] == [-10, 10]
     assert (x["n_answered"], x["void"]) == (0, ["unanswered"])
     assert found["diagnostics"]["base"]["choice"]["hedge_rate"] is None
+
+
+def test_answers_that_do_not_follow_the_statement_are_void():
+    """40 couples: answered as opposites valid, alike void, and without looking doubtful."""
+    couples = tuple(
+        Item(f"{k}{side}", f"{k}{side}", "t", {"x": w}, f"{k}{other}")
+        for k in range(40) for side, other, w in (("a", "b", UP), ("b", "a", DOWN))
+    )  # fmt: skip
+    bank = BANK._replace(items=couples, axes={"x": Axis("low", "high", 0, 8)})
+    rng = np.random.default_rng(0)
+    agrees = {item.id: rng.random() for item in couples}
+
+    def found(agree):
+        rows = []
+        for item, order in itertools.product(couples, option_orders(4)[:2]):
+            p = [(1 - agree(item.id)) / 2, (1 - agree(item.id)) / 2, agree(item.id) / 2, agree(item.id) / 2]
+            place = {"model": "base", "mode": "choice", "item": item.id, "template": "a", "order": order, "sample": 0}
+            logprobs = [math.log(max(x, 1e-30)) for x in p]
+            rows.append({**place, "labels": "words", "prompt_sha256": "0", "option_logprobs": logprobs,
+                         "option_mass": 0.9, "choice": int(np.argmax(p))})  # fmt: skip
+        found = summarize(rows, bank, n_bootstrap=300, seed=0)
+        figure = found["diagnostics"]["base"]["choice"]["twins"]
+        return figure["correlation"], found["models"]["base"]["choice"]["x"]
+
+    opposite, x = found(lambda name: agrees[name] if name[-1] == "a" else 1 - agrees[f"{name[:-1]}a"])
+    assert (opposite, x["void"], x["doubtful"]) == (pytest.approx(-1), [], [])
+    alike, x = found(lambda name: agrees[f"{name[:-1]}a"])
+    assert (alike, x["void"]) == (pytest.approx(1), ["twins"])
+    drawn, x = found(agrees.__getitem__)
+    assert abs(drawn) < 0.3
+    assert x["doubtful"] == ["twins"]
+
+
+def test_an_interval_that_reaches_beyond_a_limit_is_doubtful():
+    """The review's acquiescence of .33 [-.07, .67], which raised nothing."""
+    figures = {**dict.fromkeys(("option_mass", "position_bias", "twins")), "unanswered": 0.0, "bounds": {}}
+    figures |= {"order_effect": {}, "acquiescence": {"index": 0.33, "ci95": [-0.07, 0.67]}}
+    (flag,) = raise_flags(figures)
+    assert (flag["name"], flag["state"]) == ("acquiescence", "doubtful")
+    assert raise_flags({**figures, "acquiescence": {"index": 0.1, "ci95": [-0.2, 0.4]}}) == []
+    for mass, state in ((0.05, "void"), (0.3, "doubtful")):
+        (flag,) = raise_flags({**figures, "acquiescence": None, "option_mass": {"mean": mass}})
+        assert flag["state"] == state
 
 
 def test_uniform_random():

@@ -91,6 +91,7 @@ def score_table(summary: Summary) -> str:
         estimate = "not id." if v["estimate"] is None else number(v["estimate"])
         intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
         void = f"  VOID: {', '.join(v['void'])}" if v["void"] else ""
+        void = void or (f"  doubtful: {', '.join(v['doubtful'])}" if v.get("doubtful") else "")
         answered = f"{v['n_answered']}/{v['n_items']}{_corrected(v)}"
         lines.append(f"{name:<14}{mode:<10}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
     lines.append(f"{'difference':<22}{head}{'b - a':>9}  {'95 %, items too':<20}q")
@@ -153,10 +154,10 @@ def _flags(summary: Summary) -> list[dict[str, Any]]:
 
 
 def _doubts(summary: Summary) -> list[Mapping[str, Any]]:
-    """Return what the same pairs show beside the declared contrast that is against it, or undetermined."""
+    """Return what the same pairs show beside the declared contrast that is against it, or not excluded."""
     declared = (summary["primary"]["a"], summary["primary"]["b"]) if "primary" in summary else None
     flags = [flag for e in summary.get("evidence", []) if (e["a"], e["b"]) == declared for flag in e["flags"]]
-    return [flag for flag in flags if flag["state"] != "pass"]
+    return [flag for flag in flags if flag["state"] != "valid"]
 
 
 def _missing_intervals(summary: Summary) -> list[dict[str, Any]]:

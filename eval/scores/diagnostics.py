@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Diagnostics of what can make a score meaningless, with intervals; each may void the score, with its reason.
 
-All figures are of one model in one mode. A limit is an editorial choice, stated with the figure that it is
-applied to, so that a reader can apply another one.
+All figures are of one model in one mode. A score without a flag is *valid*. A *doubtful* one stands, but the
+fault is not excluded: the burden lies with the score. A *void* score means nothing. A limit is an editorial choice,
+stated with the figure that it is applied to, so that a reader can apply another one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
-from eval.scores.scoring import Answers, Values
+from eval.scores.scoring import Answers, Row, Values
+from eval.statements.instruments import Pair
 
 
 class Limits(NamedTuple):
-    """From ``noted`` on a figure (``key``) is reported beside the score, beyond ``void`` the score means nothing."""
+    """Void: all of the interval of a figure (``key``) beyond ``void``. Doubtful: an end, or all beyond ``noted``."""
 
     key: str
     noted: float
@@ -32,8 +34,12 @@ LIMITS = {
 }
 # Void: missing answers leave the score anywhere in so large a share of the axis, or larger.
 WIDE_BOUNDS = 0.5
-# Below it the model would rather say something else than any of the options (Wang et al. 2024, arXiv 2402.14499).
-OPTION_MASS = 0.5
+# Below, the model would rather say something else than any of the options (Wang et al. 2024, arXiv 2402.14499):
+# doubtful in half of all answers, void in nine of ten.
+OPTION_MASS, NO_OPTION_MASS = 0.5, 0.1
+# Void: nats a byte, as if each word were drawn by its frequency alone (Shannon 1951, Prediction and entropy of printed
+# English: 2.62 bits a letter).
+UNREADABLE = -1.8
 # A prompt is hedged if agreeing and disagreeing differ by less than this.
 HEDGE = 0.2
 
@@ -59,10 +65,28 @@ def diagnose(
         "position_bias": _position_bias(answers, figure),
         "order_effect": {axis: _order_effect(v, figure) for axis, v in values.items()},
         "acquiescence": _acquiescence(answers, figure),
+        "twins": _twins(answers, figure),
         "within_prompt_share": {axis: _within_prompt_share(answers, axis) for axis in values},
         "hedge_rate": _hedge_rate(answers),
     }
-    return figures, _flags(figures)
+    return figures, raise_flags(figures)
+
+
+def diagnose_pairs(rows: Iterable[Row], pairs: Sequence[Pair]) -> tuple[dict[str, Any], list[Flag]]:
+    """Return the log-probability of all statements of one model in ``pairs``, nats a byte of UTF-8, and its flags."""
+    texts = {pair.id: (pair.left, pair.right) for pair in pairs}
+    n_bytes = {name: [len(text.encode()) for text in both] for name, both in texts.items()}
+    levels = [
+        logprob / n
+        for row in rows
+        if row["item"] in n_bytes
+        for logprob, n in zip(row["option_logprobs"], n_bytes[row["item"]])
+    ]
+    level = rounded(float(np.mean(levels))) if levels else None
+    if level is None or level > UNREADABLE:
+        return {"level": level}, []
+    text = f"statements have {level:.2f} nats a byte: the model cannot read them; void from {UNREADABLE} down"
+    return {"level": level}, [{"name": "unreadable", "state": "void", "reason": text}]
 
 
 def agreement(answers: Answers) -> np.ndarray:
@@ -134,18 +158,39 @@ def _acquiescence(answers: Answers, figure: Figure) -> dict[str, Any] | None:
 
     Source: balanced keying; Winkler, Kanouse and Ware 1982, Journal of Applied Psychology 67(5).
     """
-    by_item = nan_mean(agreement(answers), (1, 2, 3))
-    index = {item.id: k for k, item in enumerate(answers.items)}
-    # both of a couple or none
-    kept = [
-        k
-        for k, item in enumerate(answers.items)
-        if item.twin in index and not np.isnan(by_item[[k, index[item.twin]]]).any()
-    ]
+    kept, both = _couples(answers)
     if not kept:
         return None
-    flat, units = by_item[kept][:, None], answers.units()[kept]
-    return figure("index", flat, units, lambda means: means[..., 0]) | {"n_twins": len(kept)}
+    units = answers.units()[kept]
+    return figure("index", both[:, :1], units, lambda means: means[..., 0]) | {"n_twins": len(kept)}
+
+
+def _couples(answers: Answers) -> tuple[list[int], np.ndarray]:
+    """Return which items have a twin that was answered too, and P(agree) - P(disagree) of both, ``[n, 2]``."""
+    by_item = nan_mean(agreement(answers), (1, 2, 3))
+    index = {item.id: k for k, item in enumerate(answers.items)}
+    other = np.array([index.get(item.twin or "", -1) for item in answers.items], dtype=int)
+    both = np.stack([by_item, by_item[other]], axis=-1) if len(other) else np.zeros((0, 2))
+    kept = [k for k in range(len(other)) if other[k] >= 0 and not np.isnan(both[k]).any()]
+    return kept, both[kept]
+
+
+def _twins(answers: Answers, figure: Figure) -> dict[str, Any] | None:
+    """Return the correlation of the answers to a statement and to its opposite: -1 read, 0 or above not.
+
+    The intraclass correlation of both over all statements, either of them first (Fisher 1925, Statistical Methods for
+    Research Workers, chapter 7); None where all are answered alike.
+    """
+    kept, both = _couples(answers)
+    if len(kept) < 4 or np.ptp(both) < 1e-9:
+        return None
+    flat = np.stack([both[:, 0], both.prod(axis=-1), both[:, 0] ** 2], axis=-1)
+
+    def correlation(means: np.ndarray) -> np.ndarray:
+        middle = means[..., 0] ** 2
+        return (means[..., 1] - middle) / np.maximum(means[..., 2] - middle, 1e-12)
+
+    return figure("correlation", flat, answers.units()[kept], correlation) | {"n_twins": len(kept)}
 
 
 def _within_prompt_share(answers: Answers, axis: str) -> float | None:
@@ -183,37 +228,44 @@ def _hedge_rate(answers: Answers) -> float | None:
     return rounded((np.abs(answered) < HEDGE).mean()) if answered.size and not answers.is_judged else None
 
 
-def _flags(figures: Mapping[str, Any]) -> list[Flag]:
+def raise_flags(figures: Mapping[str, Any]) -> list[Flag]:
+    """Return what makes a score void or doubtful, by its diagnostics."""
     flags: list[Flag] = []
     unanswered, mass = figures["unanswered"], figures["option_mass"]
     if unanswered > 0:
         text = f"{unanswered:.1%} of the prompts have no answer: see the bounds"
         reason = "no prompt was answered: not identified" if unanswered == 1 else text
-        flags.append({"name": "unanswered", "void": unanswered == 1, "reason": reason})
+        flags.append({"name": "unanswered", "state": "void" if unanswered == 1 else "doubtful", "reason": reason})
     for axis, bounds in figures["bounds"].items():
         if bounds and bounds["share"] >= WIDE_BOUNDS and unanswered < 1:
             text = f"missing answers leave the score anywhere in [{bounds['low']:+.2f}, {bounds['high']:+.2f}]"
             reason = f"{text}, {bounds['share']:.0%} of the axis; void from {WIDE_BOUNDS:.0%} on"
-            flags.append({"name": "wide_bounds", "void": True, "reason": reason, "axis": axis})
+            flags.append({"name": "wide_bounds", "state": "void", "reason": reason, "axis": axis})
     if mass and mass["mean"] < OPTION_MASS:
-        text = f"the options together have probability {mass['mean']:.2f}, below {OPTION_MASS}"
-        flags.append({"name": "option_mass", "void": False, "reason": text})
+        text = f"the options together have probability {mass['mean']:.2f}; void below {NO_OPTION_MASS}"
+        state = "void" if mass["mean"] < NO_OPTION_MASS else "doubtful"
+        flags.append({"name": "option_mass", "state": state, "reason": text})
     for name in ("position_bias", "acquiescence"):
         flags += _beyond(name, figures[name])
     for axis, effect in figures["order_effect"].items():
         flags += [flag | {"axis": axis} for flag in _beyond("order_effect", effect)]
+    twins = figures["twins"]
+    if twins and twins["ci95"] and twins["ci95"][1] >= 0:
+        low, high = twins["ci95"]
+        text = f"answers to two opposites correlate by {twins['correlation']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        state = "void" if low > 0 else "doubtful"
+        flags.append({"name": "twins", "state": state, "reason": f"{text}, void above 0, valid below"})
     return flags
 
 
 def _beyond(name: str, figure: Mapping[str, Any] | None) -> list[Flag]:
-    """Return a flag if the whole interval of a figure lies beyond a limit, on either side of 0."""
+    """Return a flag if a figure lies beyond a limit, on either side of 0, or is not told to lie inside."""
     if not figure or not figure["ci95"]:
         return []
     limits, (low, high) = LIMITS[name], figure["ci95"]
-    least = max(low, -high, 0.0)
-    if least <= limits.noted:
+    least, most = max(low, -high, 0.0), max(high, -low)
+    if least <= limits.noted and most <= limits.void:
         return []
-    is_void, sign = least > limits.void, "±" if low < 0 else ""
-    limit = f"{'void' if is_void else 'would be void'} beyond {sign}{limits.void}"
-    reason = f"{limits.text}: {figure[limits.key]:+.2f} [{low:+.2f}, {high:+.2f}], {limit}"
-    return [{"name": name, "void": is_void, "reason": reason}]
+    sign = "±" if low < 0 else ""
+    reason = f"{limits.text}: {figure[limits.key]:+.2f} [{low:+.2f}, {high:+.2f}], void beyond {sign}{limits.void}"
+    return [{"name": name, "state": "void" if least > limits.void else "doubtful", "reason": reason}]

@@ -105,7 +105,9 @@ def describe_primary(
     unseen = _is_told(rows["unseen"]["ci95"], sign) if "unseen" in rows else None
     whole = math.copysign(1, rows[ALL]["difference"] or 0.0)
     taught = any(key in rows and _is_told(rows[key]["ci95"], whole) for key in ("seen proposition", "seen topic"))
-    void = [flag["reason"] for flag in found[0].get("flags", ()) if flag["state"] == "void"]
+    raised = found[0].get("flags", ())
+    void = [flag["reason"] for flag in raised if flag["state"] == "void"]
+    doubtful = list(dict.fromkeys(flag["name"].replace("_", " ") for flag in raised if flag["state"] == "doubtful"))
     least = detectable(row["n_items"])
     change = f"{contrast[1]} - {contrast[0]}, pairs, {name}: {number(row['difference'])} {interval(row['ci95'])}"
     said = [f"{change}, {'told from 0' if told else 'not told from 0'}"]
@@ -124,6 +126,8 @@ def describe_primary(
         said.append(f"not told by {' and '.join(OTHER_LEANS[name] for name in others)}")
     if void:
         said.append(f"void: {'; '.join(void)}")
+    elif told and doubtful:
+        said.append(f"doubtful, since not excluded: {', '.join(doubtful)}")
     if found[0]["n_seeds"] < LEAST_SEEDS:
         n = found[0]["n_seeds"]
         said.append(f"{n} seed{'s' if n > 1 else ''}: about these adapters, not about their data")
@@ -138,6 +142,7 @@ def describe_primary(
         "unseen": unseen,
         "topic_learning": bool(taught and unseen is False),
         "void": bool(void),
+        "state": "void" if void else "doubtful" if doubtful else "valid",
         "n_seeds": found[0]["n_seeds"],
         "power": {
             "n_pairs": row["n_items"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.scores.comparisons import describe_change
 from eval.scores.crossed import LEAST_TOPICS, effective_size, item_means
+from eval.scores.diagnostics import diagnose_pairs
 from eval.scores.intervals import nan_mean, rounded
 from eval.scores.lexical import fit_line, lexical_shifts
 from eval.scores.places import Groups
@@ -107,6 +108,12 @@ def describe_evidence(
             for key in NO_SENSITIVITY
             if all(key in leans[n] for n in (*sides.of_a, *sides.of_b))
         }
+        rivals = _rivals(a, change, level[1] - level[0], base, lexical, masks)
+        unread = [
+            {**flag, "reason": f"{name}: {flag['reason']}"}
+            for name in dict.fromkeys((*sides.of_a, *sides.of_b))
+            for flag in diagnose_pairs(by_model[name], instrument.pairs)[1]
+        ]
         described.append(
             {
                 "a": sides.a,
@@ -118,7 +125,8 @@ def describe_evidence(
                     {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, others, mask)}
                     for name, is_placebo, mask in masks
                 ],
-                **_rivals(a, change, level[1] - level[0], base, lexical, masks),
+                **rivals,
+                "flags": [*unread, *rivals["flags"]],
             }
         )
     return described

@@ -85,7 +85,7 @@ def distrust(summary: dict[str, Any], judges: Sequence[Judge]) -> dict[str, Any]
                 axis.pop("hard", None)
                 axis["void"] += ["judge_not_believed"] if reason else []
             if reason and mode in summary["diagnostics"].get(name, {}):
-                flag = {"name": "judge_not_believed", "void": True, "reason": reason}
+                flag = {"name": "judge_not_believed", "state": "void", "reason": reason}
                 summary["diagnostics"][name][mode]["flags"].append(flag)
     return summary
 

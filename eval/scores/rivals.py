@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What could make a change of the pairs mean something else: three-state flags, each with its figure.
 
-``pass``: the rival is excluded. ``void``: the rival is shown, and nothing is concluded. ``undetermined``: neither is,
+``valid``: the rival is excluded. ``void``: the rival is shown, and nothing is concluded. ``doubtful``: neither is,
 and the burden lies with the score. The limits are ours, stated with each figure.
 """
 
@@ -45,12 +45,12 @@ class Change(NamedTuple):
         the 90 % interval lies inside. Void: the 95 % interval lies outside.
         """
         if self.error is None:
-            return "undetermined"
+            return "doubtful"
         half = float(special.stdtrit(self.error.df, 0.95)) * self.error.error
         if abs(self.mean) + half <= margin:
-            return "pass"
+            return "valid"
         outer = float(special.stdtrit(self.error.df, 0.975)) * self.error.error
-        return "void" if abs(self.mean) - outer > margin else "undetermined"
+        return "void" if abs(self.mean) - outer > margin else "doubtful"
 
     def equivalence_p(self, margin: float) -> float | None:
         """Return the greater p of the two one-sided tests."""
@@ -147,13 +147,13 @@ def flags(
         text = f"{name} moved {_said(change)}; a third of the lean's change is {margin:.3f}"
         found.append(_flag("placebo", change.inside(margin), text, axis=name, p=rounded(change.equivalence_p(margin))))
     if sizes:
-        state = "pass" if sizes[1] < sizes[0] / 2 else "void" if sizes[1] > 2 * sizes[0] else "undetermined"
+        state = "valid" if sizes[1] < sizes[0] / 2 else "void" if sizes[1] > 2 * sizes[0] else "doubtful"
         text = f"a placebo pair moves by {sizes[1]:.3f}, a political one by {sizes[0]:.3f} (root mean square)"
         found.append(_flag("placebo_scatter", state, text))
     if drift:
         inside = drift.inside(abs(lean.mean))
         state = (
-            "void" if drift.inside(DRIFT * abs(lean.mean)) == "void" else "pass" if inside == "pass" else "undetermined"
+            "void" if drift.inside(DRIFT * abs(lean.mean)) == "void" else "valid" if inside == "valid" else "doubtful"
         )
         text = f"all text of the placebo moved {_said(drift)}, whichever its side; the lean {lean.mean:+.3f}"
         found.append(_flag("generic_drift", state, text))
@@ -163,7 +163,7 @@ def flags(
         same_side = bool(between) and min(between) * max(between) > 0 and shift.mean * lean.mean > 0
         told = lean.error is not None and abs(lean.mean) > special.stdtrit(lean.error.df, 0.975) * lean.error.error
         none = bool(between) and max(map(abs, between)) <= max(margin, abs(lean.mean) / 2)
-        state = "pass" if same_side else "void" if told and none else "undetermined"
+        state = "valid" if same_side else "void" if told and none else "doubtful"
         text = f"scale {line['scale']:.2f}, shift {shift.mean:+.3f}".replace("+0.000", "0").replace("-0.000", "0")
         if between:
             text += f" [{between[0]:+.3f}, {between[1]:+.3f}] where the base leans to neither side"

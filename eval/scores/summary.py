@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.scores.comparisons import compare, compare_items, compare_written, flips, item_agreement
 from eval.scores.curves import describe_curves, describe_drift
-from eval.scores.diagnostics import diagnose
+from eval.scores.diagnostics import diagnose, diagnose_pairs
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_replicates
 from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
@@ -58,9 +58,10 @@ def summarize(
 
     Returns:
         ``models``: name, mode, axis (for ``pairs`` also ``lean``, over all pairs) to estimate, both intervals
-        (``ci95``: items sampled too; ``ci95_items_fixed``), bounds, counts, ``void`` (names of the flags that
-        void it) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference = b - a``;
-        q over all of them but void ones, which have none, and the placebo and the axes of pairs, which have their own.
+        (``ci95``: items sampled too; ``ci95_items_fixed``), bounds, counts, ``void`` and ``doubtful`` (names of the
+        flags that make it so) and, for modes with options, ``hard``. ``comparisons``: every two models, ``difference =
+        b - a``; q over all of them but void ones, which have none, and the placebo and the axes of pairs, which have
+        their own.
         ``items``: the first model against every other by item.
         ``flips``: items whose side differs between modes, or models. ``replicates``: the runs of a study over their
         seeds. Answers in mode ``open`` have no coordinate: a judge says their stance.
@@ -82,6 +83,8 @@ def summarize(
         flags: list[dict[str, Any]] = []
         if mode == PAIRS:
             scores = _pair_values(by_model[name][mode], instrument, placebo)
+            figures, flags = diagnose_pairs(by_model[name][mode], instrument.pairs)
+            diagnostics[name][mode] = {**figures, "flags": flags}
         else:
             answers = collect_answers(by_model[name][mode], instrument)
             scores = values_by_axis(answers, instrument)
@@ -93,7 +96,11 @@ def summarize(
                 agreements[name, mode] = item_agreement(answers)
         values[name, mode] = scores
         models[name][mode] = {
-            axis: describe(v) | {"void": [f["name"] for f in flags if f["void"] and f.get("axis", axis) == axis]}
+            axis: describe(v)
+            | {
+                state: [f["name"] for f in flags if f["state"] == state and f.get("axis", axis) == axis]
+                for state in ("void", "doubtful")
+            }
             for axis, v in scores.items()
         }
     comparisons, items = _compare_all(values, groups.models, modes, placebo)
