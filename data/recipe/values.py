@@ -21,6 +21,8 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
     **dict.fromkeys(("templates", "reference_cache_dir", "push_to_hub"), str | None),
     **dict.fromkeys(("sources", "topics", "models", "runs", "blend"), Mapping),
+    **dict.fromkeys(("factors", "readings"), Mapping | None),
+    **dict.fromkeys(("n_write_templates", "factor_cells"), int | None),
     "adapters": Mapping | None,
     "framed_prompts": Literal["drop", "keep"],
     "tasks": str | list | None,

@@ -10,15 +10,17 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchtune.generation import get_causal_mask_from_padding_mask, get_position_ids_from_padding_mask, sample
-from torchtune.modules import KVCache, TransformerDecoder
+from torchtune.modules import KVCache, MultiHeadAttention, TransformerDecoder
 from tqdm import tqdm
 
 from eval.asking.questions import prompt_tokens
 from eval.asking.results import Row
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
+from eval.statements.requests import WRITE
 from finetune.causal.decoder import CausalLM
 from finetune.tree.logprobs import Decoder
 
@@ -44,9 +46,14 @@ def iterate_generations(
     left out. Batches are cut the same way whatever is known, so that every row is the same.
     """
     prompts = [with_system(prompt, system_prompt) for prompt in prompts]
-    ids = [prompt_tokens(tokenizer, prompt.text, system_prompt) for prompt in prompts]
-    # alike in length, so that little is padded
-    order = sorted(range(len(prompts)), key=lambda k: (prompts[k].row["mode"], len(ids[k]), k))
+    ids = [prompt_tokens(tokenizer, prompt.text, prompt.system) for prompt in prompts]
+
+    def beside(k: int) -> tuple[Any, ...]:
+        """Put prompts together that begin alike, or are alike in length: little is read twice, or padded."""
+        mode = prompts[k].row["mode"]
+        return mode, ids[k] if mode == WRITE else len(ids[k]), k
+
+    order = sorted(range(len(prompts)), key=beside)
     groups = [list(group) for _, group in itertools.groupby(order, key=lambda k: prompts[k].row["mode"])]
     batches = [group[k : k + batch_size] for group in groups for k in range(0, len(group), batch_size)]
     with tqdm(total=len(prompts), desc=f"{name}, writing", unit="prompt", bar_format=_BAR) as progress:
@@ -116,29 +123,73 @@ def iterate_steps(
             f"a prompt of {width} tokens and an answer of {decoding.max_new_tokens} exceed the model's context of "
             f"{model.max_seq_len}: lower max_new_tokens or open_max_new_tokens, or raise model.max_seq_len"
         )
-    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)  # [B, W]
-    is_token = torch.tensor([[False] * (width - len(p)) + [True] * (total - width + len(p)) for p in prompts])
-    is_token = is_token.to(device)  # [B, T]
+    shared = _shared(prompts)
+    pads = [width - len(p) for p in prompts]
+    tokens = torch.tensor([[*p[:shared], *[0] * pad, *p[shared:]] for p, pad in zip(prompts, pads)], device=device)
+    is_token = torch.ones(n, total, dtype=torch.bool)  # [B, T]
+    for row, pad in zip(is_token, pads):
+        row[shared : shared + pad] = False
+    is_token = is_token.to(device)
     reader: _TorchtuneReader | _TransformersReader
     if isinstance(model, CausalLM):
         reader = _TransformersReader(model, is_token)
     else:
         reader = _TorchtuneReader(model, is_token, width)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    under_way = set(range(n))
-    done, most = 0, max_tokens_per_forward or width
-    while width - done > most:
-        reader.next_logits(tokens[:, done : done + most], done)
-        done += most
+    rows, under_way = list(range(n)), set(range(n))
+    # what all prompts begin with is read once, as one row; the last piece gives the logits
+    cuts = [0, *_pieces(0, shared, max_tokens_per_forward), *_pieces(shared, width, max_tokens_per_forward)]
+    for start, end in itertools.pairwise(cuts[:-1]):
+        reader.next_logits(tokens[: 1 if end <= shared else n, start:end], start)
         yield {}
-    tokens = tokens[:, done:]
+    tokens, done = tokens[:, cuts[-2] :], cuts[-2]
     for end in range(width, total):
-        tokens, done = _draw(reader.next_logits(tokens, done), decoding, generators, under_way), end
-        written = {k: int(tokens[k]) for k in sorted(under_way)}
+        tokens, done = _draw(reader.next_logits(tokens, done), decoding, generators), end
+        written = {k: int(token) for k, token in zip(rows, tokens) if k in under_way}
         under_way -= {k for k, token in written.items() if token in stop_tokens}
         yield written
         if not under_way:
             return
+        # rows that have ended are computed on until they are many: to take them out copies all keys and values
+        if len(under_way) <= len(rows) / 2:
+            going = [row for row, k in enumerate(rows) if k in under_way]
+            reader.keep(going)
+            tokens, generators, rows = tokens[going], [generators[i] for i in going], [rows[i] for i in going]
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with; each keeps one of its own, which is read to go on from."""
+    if len(prompts) == 1:
+        return 0
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # of all in their order, these share least
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last))
+    return min(sum(1 for _ in same), min(map(len, prompts)) - 1)
+
+
+def _pieces(start: int, end: int, most: int | None) -> list[int]:
+    """Return where to cut tokens ``[start, end)`` so that no piece is longer, the end included."""
+    return [*range(start, end, most or max(end - start, 1))][1:] + ([end] if end > start else [])
+
+
+class _Cache(KVCache):
+    """Keys and values of one layer; what one row reads is there for all rows."""
+
+    def __init__(self, *sizes: Any) -> None:
+        super().__init__(*sizes)
+        self.n_read = 0
+
+    def update(self, k_val: Tensor, v_val: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values ``[B or 1, K, n, H]`` and return all so far."""
+        n_rows, start, end = len(k_val), self.n_read, self.n_read + k_val.shape[2]
+        for store, new in ((self.k_cache, k_val), (self.v_cache, v_val)):
+            store[:, :, start:end] = new
+        self.n_read = end
+        return self.k_cache[:n_rows, :, :end], self.v_cache[:n_rows, :, :end]
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave out all other rows."""
+        self.k_cache: Tensor = self.k_cache[rows]
+        self.v_cache: Tensor = self.v_cache[rows]
 
 
 class _TorchtuneReader:
@@ -148,30 +199,61 @@ class _TorchtuneReader:
         weight, (n, total) = next(model.tok_embeddings.parameters()), is_token.shape
         self._model, self._is_token = model, is_token
         self._positions = get_position_ids_from_padding_mask(is_token)
-        self._prompt_mask = get_causal_mask_from_padding_mask(is_token[:, :width], target_seq_len=total)  # [B, W, T]
+        self._prompt_mask = get_causal_mask_from_padding_mask(is_token[:, :width])  # [B, W, W]
         with weight.device:
             self._caches = [
-                KVCache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
+                _Cache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
             ]
 
     def next_logits(self, tokens: Tensor, start: int) -> Tensor:
-        """Return the logits after ``tokens [B, n]``, which follow ``start`` others: float32 ``[B, V]``."""
-        model, end = self._model, start + tokens.shape[1]
+        """Return the logits after ``tokens [B, n]``, which follow ``start`` others: float32 ``[B, V]``.
+
+        A single row is read for all of them.
+        """
+        model, n_rows, end = self._model, len(tokens), start + tokens.shape[1]
         if end <= self._prompt_mask.shape[1]:
-            mask = self._prompt_mask[:, start:end]
+            mask = self._prompt_mask[:n_rows, start:end, :end]
         else:
-            mask = self._is_token[:, None, :].clone()
-            mask[:, :, end:] = False
+            mask = self._is_token[:, None, :end]
+        positions = self._positions[:n_rows, start:end]
+        one_by_one = tokens.shape[1] == 1
         for layer, cache in zip(model.layers, self._caches):
             layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
+            if one_by_one and type(layer.attn) is MultiHeadAttention:
+                layer.attn.forward = partial(_attend_once, layer.attn)
         try:
             hidden = model.tok_embeddings(tokens)
             for layer in model.layers:
-                hidden = layer(hidden, mask=mask, input_pos=self._positions[:, start:end])
+                hidden = layer(hidden, mask=mask, input_pos=positions)
         finally:
             for layer in model.layers:
                 layer.attn.kv_cache, layer.attn.cache_enabled = None, False
+                layer.attn.__dict__.pop("forward", None)
         return model.output(model.norm(hidden[:, -1:]))[:, 0].float()
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave out all other rows."""
+        self._is_token, self._positions = self._is_token[rows], self._positions[rows]
+        for cache in self._caches:
+            cache.keep(rows)
+
+
+def _attend_once(attn: MultiHeadAttention, x: Tensor, y: Tensor, *, mask: Tensor, input_pos: Tensor) -> Tensor:
+    """Return what torchtune's attention does for one more token of each row, ``[B, 1, D]``.
+
+    The query heads of a key-value head are its queries, so that keys and values need not be copied for each of them.
+    """
+    n, group = len(x), attn.num_heads // attn.num_kv_heads
+    q, k, v = (linear(x).view(n, 1, -1, attn.head_dim) for linear in (attn.q_proj, attn.k_proj, attn.v_proj))
+    if attn.pos_embeddings is not None:
+        q, k = (attn.pos_embeddings(part, input_pos=input_pos) for part in (q, k))
+    q, k = q.transpose(1, 2), k.transpose(1, 2)
+    if attn.q_norm is not None:
+        q, k = attn.q_norm(q), attn.k_norm(k)
+    keys, values = attn.kv_cache.update(k, v.transpose(1, 2))
+    q = q.reshape(n, attn.num_kv_heads, group, attn.head_dim)
+    out = F.scaled_dot_product_attention(q, keys, values, mask[:, None])
+    return attn.output_proj(out.reshape(n, 1, -1))
 
 
 class _TransformersReader:
@@ -181,18 +263,28 @@ class _TransformersReader:
         self._model, self._is_token = model, is_token
         self._positions = get_position_ids_from_padding_mask(is_token)
         self._cache = model.new_cache()
+        self._n_rows = 0
 
     def next_logits(self, tokens: Tensor, start: int) -> Tensor:
-        end = start + tokens.shape[1]
-        return self._model.next_logits(self._cache, tokens, self._is_token[:, :end], self._positions[:, start:end])
+        n_rows, end = len(tokens), start + tokens.shape[1]
+        if 0 < self._n_rows < n_rows:  # one was read for all
+            self._cache.batch_repeat_interleave(n_rows)
+        self._n_rows = n_rows
+        at = slice(n_rows), slice(end)
+        positions = self._positions[:n_rows, start:end]
+        return self._model.next_logits(self._cache, tokens, self._is_token[at], positions)
+
+    def keep(self, rows: list[int]) -> None:
+        self._is_token, self._positions, self._n_rows = self._is_token[rows], self._positions[rows], len(rows)
+        self._cache.batch_select_indices(torch.tensor(rows, device=self._is_token.device))
 
 
-def _draw(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator], under_way: set[int]) -> Tensor:
-    """Return the next token of each prompt, ``[B, 1]``; those that have ended get any."""
+def _draw(logits: Tensor, decoding: Decoding, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return the next token of each prompt, ``[B, 1]``."""
     if decoding.temperature == 0:
         return logits.argmax(-1, keepdim=True)
     # an exponential race, with numbers of each prompt's own, made on the CPU: the same on every device
     q = torch.ones(logits.shape)
-    for k in under_way:
-        q[k].exponential_(1, generator=generators[k])
+    for row, generator in zip(q, generators):
+        row.exponential_(1, generator=generator)
     return sample(logits, temperature=decoding.temperature, top_k=decoding.top_k, q=q.to(logits.device)).long()

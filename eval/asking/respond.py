@@ -20,6 +20,7 @@ from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, n_shared, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
+from eval.statements.prompts import with_system
 from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
 from finetune.adapters.resident import AdaptedModel
 from finetune.causal.agreement import choose_layout
@@ -57,7 +58,8 @@ def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequen
         for question in questions[modes, system_prompt]:
             check_length(question.row, max(len(answer.tokens) for answer in question.answers), context)
         for prompt in interview.of_modes({*modes} & {*WRITTEN}):
-            n_tokens = len(prompt_tokens(tokenizer, prompt.text, system_prompt))
+            told = with_system(prompt, system_prompt)
+            n_tokens = len(prompt_tokens(tokenizer, told.text, told.system))
             check_length(prompt.row, n_tokens + interview.decodings[prompt.row["mode"]].max_new_tokens, context)
     return Questionnaire(tokenizer, interview, questions)
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from data.chat.cache import find_confusions
 from data.chat.engines import ENGINES
@@ -26,9 +26,10 @@ from eval.asking.written_answers import Decoding
 from eval.statements import prompts
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import LABELS, Prompt, Templates
+from eval.statements.requests import WRITE, write_prompts
 
-MODES = ("choice", "pairs", "generate", "open")
-WRITTEN = ("generate", "open")
+MODES = ("choice", "pairs", "generate", "open", WRITE)
+WRITTEN = ("generate", "open", WRITE)
 BASE = "base"
 _RESIDENT = ("adapter", "system_prompt", "modes")
 _CLIENT = ("base_url", "cache_dir", "api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s")
@@ -67,9 +68,11 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
     """
     if not cfg.modes or not {*cfg.modes} <= {*MODES}:
         raise ValueError(f"modes={list(cfg.modes)}; use any of {list(MODES)}")
-    for mode, kind in (("choice", "items"), ("pairs", "pairs"), ("generate", "items")):
+    needs = {"choice": "items", "pairs": "pairs", "generate": "items", WRITE: "bank"}
+    for mode, kind in needs.items():
         if mode in cfg.modes and not getattr(instrument, kind):
-            others = [m for m in cfg.modes if m != mode]
+            known = [m for m in MODES if m not in needs or getattr(instrument, needs[m])]
+            others = [m for m in cfg.modes if m in known] or [m for m in known if m != "open"]
             raise ValueError(f"modes={list(cfg.modes)}, but {cfg.instrument} has no {kind}; use modes={others}")
     counts = ["n_samples", "max_new_tokens", "open_max_new_tokens", "prompts_per_batch", "max_tokens_per_forward"]
     for key in counts if cfg.top_k is None else [*counts, "top_k"]:
@@ -93,7 +96,18 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
         )
     if "open" in cfg.modes:
         by_mode["open"] = prompts.open_prompts(*bank, cfg.n_open_templates, cfg.n_samples)
-    lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens}
+    if WRITE in cfg.modes:
+        factors: Any = OmegaConf.to_container(cfg.factors) if cfg.factors else {}
+        for name, text in factors.items():
+            if not re.fullmatch(r"\w+", str(name)) or not isinstance(text, str) or not text.strip():
+                raise ValueError(
+                    f"factors.{name}={text!r}; name it with letters, digits and _, and give the text that it adds to a "
+                    "request, in quotes"
+                )
+        by_mode[WRITE] = write_prompts(
+            instrument, cfg.n_write_templates, cfg.n_samples, factors, cfg.factor_cells, cfg.seed
+        )
+    lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens, WRITE: cfg.open_max_new_tokens}
     decodings = {mode: Decoding(cfg.temperature, cfg.top_k, n, cfg.seed) for mode, n in lengths.items()}
     return Interview(by_mode, instrument.options, decodings)
 

@@ -195,9 +195,6 @@ def _plan(
         by_logprob["max_completion_tokens"] = 1
     by_logprob["top_logprobs"] = server.get("n_top_logprobs", N_TOP_LOGPROBS)
     by_logprob |= _thinking(respondent, None if server.get("thinking") is None else False, engine)
-    system: list[dict[str, Any]] = (
-        [] if respondent.system_prompt is None else [{"role": "system", "content": respondent.system_prompt}]
-    )
     for mode, prompts in _not_scored(interview, respondent, is_known).items():
         decoding = None if mode == "choice" else _decoding(interview.decodings[mode], params, engine)
         requests = []
@@ -211,6 +208,7 @@ def _plan(
                 sent |= _thinking(respondent, server.get("thinking"), engine)
                 if isinstance(server.get("thinking"), Mapping) and sent.get("max_tokens") is not None:
                     sent["max_tokens"] += server["thinking"]["max_tokens"]
+            system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
             requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
         if requests:
             yield Calls(mode, prompts, decoding, requests)

@@ -16,7 +16,9 @@ from eval.scores.places import Groups, Place, describe_replicates
 from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument
 
-PAIRS, OPEN = "pairs", "open"
+PAIRS = "pairs"
+# A judge, or many readings, say what these are.
+FREE = {"open", "write"}
 # Modes of answers in writing, and what an answer that counts is called.
 DONE = {"generate": "read", "open": "judged"}
 # Level of the false discovery rate at which a placebo is said to have moved.
@@ -70,7 +72,7 @@ def summarize(
     for row in rows:
         by_model[row["model"]][row["mode"]].append(row)
     groups = Groups(list(by_model), places)
-    modes = sorted({mode for of_model in by_model.values() for mode in of_model} - {OPEN})
+    modes = sorted({mode for of_model in by_model.values() for mode in of_model} - FREE)
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     political = [axis for axis in instrument.axes if axis not in placebo]
     values: dict[tuple[str, str], dict[str, Values]] = {}

@@ -21,6 +21,11 @@ from data.pairs.rows import read_table
 # as TwinViews (Fulay et al. 2024, arXiv 2409.05283), and what a file may have besides
 PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic", "proposition": "proposition", "note": "note"}
 OPTIONAL = ("proposition", "note")
+# Requests of a bank: two a row, or one a row with what they share in ``pair``.
+REQUEST_COLUMNS = {
+    name: name for name in ("left", "right", "pro", "con", "neutral", "prompt", "pair", "side", "topic", "target")
+}
+_SIDES = ("neutral", "left", "right", "pro", "con")
 ITEM_COLUMNS = {name: name for name in ("id", "text", "topic", "axis", "direction", "twin", "proposition", "note")}
 # Points of the options for a statement whose direction is 1.
 POINTS = {"strongly disagree": -2, "disagree": -1, "agree": 1, "strongly agree": 2}
@@ -94,6 +99,42 @@ def _read_text(file: str, content: bytes, columns: Mapping[str, str]) -> dict[st
     """Read one statement a line; blank lines do not count. PoliTune's form."""
     lines = [line.strip() for line in _decode(file, content).split("\n")]
     return _weigh(file, [{"text": line} for line in lines if line], ITEM_COLUMNS)
+
+
+def _read_requests(file: str, content: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Read mirrored requests as they stand: a bank of one template, an issue for every two of them."""
+    rows = _rows(file, "csv", content, columns, ())
+    found = [{field: str(row[c]).strip() for field, c in columns.items() if row.get(c)} for row in rows]
+    if all({"prompt", "pair"} <= {*row} for row in found):
+        found = _paired(file, found)
+    issues = []
+    for number, row in enumerate(found, start=1):
+        sides = [sides for sides in (("left", "right"), ("pro", "con")) if {*sides} <= {*row}]
+        if len(sides) != 1:
+            raise ValueError(
+                f"{file} row {number}: it has {list(row)}; say which columns hold two mirrored requests, as "
+                "instrument_columns.left=A instrument_columns.right=B (or pro and con, where no side is the left's), "
+                "or instrument_columns.prompt=A instrument_columns.pair=B"
+            )
+        issue = {"id": row.get("pair", f"row-{number}"), "pro": row[sides[0][0]], "con": row[sides[0][1]]}
+        issue |= {field: row[field] for field in ("neutral", "topic", "target") if field in row}
+        issues.append(issue | ({"left": "pro"} if sides[0] == ("left", "right") else {}))
+    return {**_header(file), "bank": {"issues": issues, "templates": [{"id": "as-it-stands", "text": "X"}]}}
+
+
+def _paired(file: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return requests that share a pair as one row; without ``side`` the first is pro, the second con."""
+    pairs: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(rows, start=1):
+        pair = pairs.setdefault(row["pair"], {})
+        side = row.get("side") or ("con" if "pro" in pair else "pro")
+        if side not in _SIDES or side in pair:
+            raise ValueError(
+                f"{file} row {number}: pair {row['pair']} has side {side!r}{' twice' if side in pair else ''}; "
+                "use left and right, or pro and con, once each, and neutral"
+            )
+        pair |= {**row, side: row["prompt"]}
+    return [{field: text for field, text in pair.items() if field not in ("prompt", "side")} for pair in pairs.values()]
 
 
 def _decode(file: str, content: bytes) -> str:
@@ -224,6 +265,7 @@ def _header(file: str) -> dict[str, str]:
 FORMATS: dict[str, tuple[Callable[[str, bytes, Mapping[str, str]], Any], Mapping[str, str]]] = {
     "yaml": (_read_yaml, {}),
     "pairs_csv": (_read_pairs_csv, PAIR_COLUMNS),
+    "requests_csv": (_read_requests, REQUEST_COLUMNS),
     "csv": (partial(_read_items, "csv"), ITEM_COLUMNS),
     "jsonl": (partial(_read_items, "json"), ITEM_COLUMNS),
     "text": (_read_text, {}),

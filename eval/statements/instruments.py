@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import (
     BeforeValidator,
     Field,
+    SkipValidation,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -29,6 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from data.language import lower_words
+from eval.statements.banks import Bank, bank_files, load_bank
 from eval.statements.importers import read_instrument
 
 
@@ -103,6 +105,7 @@ class Instrument(NamedTuple):
     items: tuple[Annotated[Item, _Mapping], ...]
     pairs: tuple[Annotated[Pair, _Mapping], ...]
     sha256: str
+    bank: Annotated[Bank | None, SkipValidation] = None  # requests for mode ``write``
 
     def axis_range(self, axis: str) -> tuple[float, float]:
         """Return the two coordinates on ``axis`` that no answers can pass, lower first."""
@@ -148,15 +151,17 @@ class Instrument(NamedTuple):
         return self._replace(axes=axes, items=items, pairs=pairs)
 
     def sample(self, limit: int, seed: int) -> "Instrument":
-        """Return the instrument with at most ``limit`` items and as many pairs, twins together.
+        """Return the instrument with at most ``limit`` items, as many pairs and as many issues, twins together.
 
         Raises:
-            ValueError: If there are fewer of both.
+            ValueError: If there are fewer of all.
         """
-        most = max(len(self.items), len(self.pairs))
+        n_issues = len(self.bank.issues) if self.bank else 0
+        most = max(len(self.items), len(self.pairs), n_issues)
         if not 1 <= limit <= most:
             raise ValueError(f"{self.name}: instrument_limit={limit}; use 1 to {most}, or null")
-        return self.keep({*draw(self.items, limit, seed), *draw(self.pairs, limit, seed)})
+        kept = self.keep({*draw(self.items, limit, seed), *draw(self.pairs, limit, seed)})
+        return kept._replace(bank=self.bank and self.bank.draw_issues(min(limit, n_issues), seed))
 
 
 _FORM = TypeAdapter(Instrument)
@@ -182,7 +187,7 @@ def load_instrument(
     mapping from their ids, for an instrument whose own file must stay as it is.
 
     Args:
-        instrument: Name of a shipped instrument (``compass60``) or path of a file.
+        instrument: Name of a shipped instrument (``compass60``) or bank (``issues40``), or path of a file.
         instrument_format: ``yaml``, or one of ``eval.statements.importers.FORMATS``.
         columns: For formats with columns: which column holds what; see ``eval.statements.importers``.
 
@@ -190,14 +195,18 @@ def load_instrument(
         FileNotFoundError: If there is neither a shipped instrument nor a file of that name.
         ValueError: If the file breaks a rule; one message lists every fault with item and field.
     """
-    file = find_file("instrument", instrument, "instruments")
+    is_bank = (resources.files("eval") / "banks" / f"{instrument}.yaml").is_file()
+    file = find_file("instrument", instrument, "banks" if is_bank else "instruments")
     content = file.read_bytes()
     raw = read_instrument(str(file), content, instrument_format, columns)
     if not isinstance(raw, Mapping):
         raise ValueError(f"{file}: a {type(raw).__name__} where a mapping is needed")
     given = {name: value for name, value in raw.items() if value is not None}
     empty: dict[str, Any] = {"axes": {}, "options": [], "items": [], "pairs": []}
-    form = {**empty, **_strip(given), "sha256": hashlib.sha256(content).hexdigest()}
+    form = {**empty, **_strip(given)}
+    form["sha256"] = hashlib.sha256(content + bank_files(form.get("bank"))).hexdigest()
+    if "bank" in form:
+        form["bank"] = load_bank(str(file), form["bank"])
     _add_propositions(form, Path(str(file)).with_suffix(".propositions.json"))
     faults = _relation_faults(form)
     try:
@@ -304,8 +313,8 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
     options = list(map(str, form["options"])) if isinstance(form["options"], list) else []
     if len(options) == 1 or len(set(options)) < len(options):
         faults.append(f"options: {options}; use two or more different texts, in quotes")
-    if not form["items"] and not form["pairs"]:
-        faults.append("instrument: items and pairs are both empty; give some of either")
+    if not form["items"] and not form["pairs"] and not form.get("bank"):
+        faults.append("instrument: items and pairs are both empty; give some of either, or a bank")
     if len(items) + len(pairs) == 1:
         faults.append(f"instrument: one {'item' if items else 'pair'} in all; a score needs two or more to vary over")
     weighed = {str(pair.get("axis")) for pair in pairs}

@@ -59,6 +59,7 @@ class Prompt(NamedTuple):
     text: str | None  # the user's turn; None: no request, and no chat template
     # the options as they are to be said, in the instrument's order; left and right; nothing where any text is an answer
     answers: tuple[str, ...] = ()
+    system: str | None = None  # the system prompt
 
 
 def load_templates(templates: str) -> Templates:
@@ -199,10 +200,15 @@ def open_prompts(instrument: Instrument, templates: Templates, n_templates: int,
 
 
 def with_system(prompt: Prompt, system_prompt: str | None) -> Prompt:
-    """Return the prompt as one who carries a system prompt is asked it: its hash covers that text too."""
-    if system_prompt is None:
+    """Return the prompt as one who carries a system prompt is asked it, before a prompt's own.
+
+    Its hash covers that text too.
+    """
+    system = "\n\n".join(text for text in (system_prompt, prompt.system) if text is not None)
+    if system_prompt is None and prompt.system is None:
         return prompt
-    return prompt._replace(row=prompt.row | {"prompt_sha256": _sha256(f"{system_prompt}\n\n{prompt.text or ''}")})
+    sha256 = _sha256(f"{system}\n\n{prompt.text or ''}")
+    return prompt._replace(system=system, row=prompt.row | {"prompt_sha256": sha256})
 
 
 def prompt_row(
