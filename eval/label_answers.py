@@ -20,13 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
 from data.judging.judges import Text, read_labelled
-from data.judging.scales import SCALES, load_scale
+from data.judging.scales import PAIR, SCALES, load_scale
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
 from eval.asking.respondents import plan_interview
 from eval.asking.results import day_of
 from eval.pages.report import render_report
+from eval.pages.write import side_lines
+from eval.readings.sides import correct_writing
 from eval.scores.judged import add_people
 from eval.scores.labelled import answer_key, draw_answers, read_people
 from eval.statements.instruments import Instrument, load_instrument
@@ -58,7 +60,10 @@ class Run:
             )
         self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         self.judged = read_log(self.folder / "judged.jsonl")
-        self.judges = {name: judge["scale"] for name, judge in self.summary["judging"]["judges"].items()}
+        of_open, of_write = self.summary["judging"] or {"judges": {}}, self.summary.get("write") or {"readings": {}}
+        judges = {**of_open["judges"], **of_write["readings"]}.items()
+        # people label single answers, not which of two is better
+        self.judges = {name: judge["scale"] for name, judge in judges if judge["scale"] != PAIR.name}
 
     def instrument(self) -> Instrument:
         """Return the instrument that the run asked; another one of its name is refused."""
@@ -90,7 +95,12 @@ def draw(cfg: DictConfig, run: Run) -> Path:
     targets = {item.id: item.text for item in run.instrument().items}
     keys = ("model", "item", "template", "sample")
     drawn = [
-        {"text": row["text"], "target": targets.get(row["item"]), **{key: row[key] for key in keys}} for row in rows
+        {
+            "text": row["text"],
+            "target": row.get("target") or targets.get(row["item"]),
+            **{key: row[key] for key in keys},
+        }
+        for row in rows
     ]
     path = run.folder / f"label_sample_{cfg.scale}.jsonl"
     if lost := {answer_key(row) for row in read_log(path)} - set(map(answer_key, drawn)):
@@ -133,7 +143,7 @@ def correction_table(summary: Mapping[str, Any]) -> str:
     """Return each judge's figures, a line each: uncorrected, prediction-powered, by the confusion matrix."""
     head = f"{'figure':18}{'uncorrected':>28}{'corrected':>28}{'by confusion matrix':>28}"
     lines = []
-    for judge, about in summary["judging"]["judges"].items():
+    for judge, about in summary["judging"]["judges"].items() if summary["judging"] else ():
         found = about["corrected"]
         lines += [f"{judge} ({about['scale']}): {found['note'] or 'corrected'}", f"  {'model':22}{head}"]
         for name, figures in (("figures", found["figures"]), ("differences", found["differences"])):
@@ -141,7 +151,7 @@ def correction_table(summary: Mapping[str, Any]) -> str:
                 who = row["model"] if name == "figures" else f"{row['b']} - {row['a']}"
                 cells = [_cell(row[key]) for key in ("uncorrected", "corrected", "confusion_matrix")]
                 lines.append(f"  {who[:21]:22}{row['figure']:18}" + "".join(f"{cell:>28}" for cell in cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, side_lines(summary["write"])] if summary.get("write") else lines)
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:
@@ -165,7 +175,11 @@ def recipe_main(cfg: DictConfig) -> None:
         return
     people = take_labels(cfg, run)
     instrument = run.instrument()
-    add_people(run.summary, run.judged, read_people(run.folder), instrument)
+    labels = read_people(run.folder)
+    if run.summary["judging"]:
+        add_people(run.summary, run.judged, labels, instrument)
+    if run.summary.get("write"):
+        correct_writing(run.summary["write"], run.judged, labels, instrument)
     write_json(run.folder / "summary.json", run.summary)
     write_whole(run.folder / "report.html", render_report(run.summary, instrument, *run.asked(instrument)))
     log.info(f"{len(people)} answers with people's labels\n{correction_table(run.summary)}")

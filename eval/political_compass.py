@@ -28,6 +28,9 @@ from eval.asking.served_scores import compare_with_resident
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
+from eval.pages.write import render_transcripts, side_lines
+from eval.readings.readers import check_readings, read_answers, read_readings
+from eval.readings.sides import correct_writing, describe_writing
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
@@ -113,10 +116,7 @@ class PoliticalCompassRecipe:
         bank = load_instrument(cfg.instrument, cfg.instrument_format, cfg.instrument_columns)
         self._instrument = bank if cfg.instrument_limit is None else bank.sample(cfg.instrument_limit, cfg.seed)
         if cfg.instrument_limit is not None:
-            log.info(
-                f"{cfg.instrument}: {len(self._instrument.items)} of {len(bank.items)} items and "
-                f"{len(self._instrument.pairs)} of {len(bank.pairs)} pairs taken (seed {cfg.seed})"
-            )
+            log.info(f"{cfg.instrument}: {self._instrument.part_of(bank)} taken (seed {cfg.seed})")
         if again := self._instrument.duplicates():
             said = ", ".join(f"{name} as {first}" for name, first in list(again.items())[:5])
             self._warnings.append(f"{cfg.instrument}: {len(again)} say the same, and count as one statement: {said}")
@@ -140,6 +140,11 @@ class PoliticalCompassRecipe:
         if cfg.judges and "open" not in cfg.modes:
             raise ValueError(f"judges are given, but modes={list(cfg.modes)} has no open: add it, or judges=null")
         self._judges = build_judges(cfg.judges) if cfg.judges else []
+        readings = read_readings(cfg.readings)
+        if (readings or cfg.factors) and "write" not in cfg.modes:
+            raise ValueError(f"readings or factors are given, but modes={list(cfg.modes)} has no write: add it")
+        self._readings = build_judges(OmegaConf.create(readings)) if readings else []
+        check_readings(self._readings)
         if "open" in cfg.modes and not self._judges:
             log.warning("modes has open, but judges=null: its answers are kept and scored by nobody; name a judge")
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
@@ -257,10 +262,15 @@ class PoliticalCompassRecipe:
     def score(self, cfg: DictConfig, rows: list[dict[str, Any]]) -> None:
         """Score answers and write summary, report and pictures."""
         self._judged = judge_answers(rows, self._judges, self._instrument)
+        requests, bank = self._interview.prompts.get("write", []), self._instrument.bank
+        self._read = read_answers(rows, self._readings, bank, requests) if bank else []
         summary = self._summarize(cfg, rows)
         folder = self._output_dir
-        if self._judges:
-            write_whole(folder / "judged.jsonl", "".join(json.dumps(row) + "\n" for row in self._judged))
+        if judged := [*self._judged, *self._read]:
+            write_whole(folder / "judged.jsonl", "".join(json.dumps(row) + "\n" for row in judged))
+        if summary.get("write"):
+            write_whole(folder / "transcripts.html", render_transcripts(summary, rows, self._read, requests))
+            log.info(side_lines(summary["write"]))
         write_json(folder / "summary.json", summary)
         self._draw(summary, rows)
         log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")
@@ -291,12 +301,17 @@ class PoliticalCompassRecipe:
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         add_voids(scores, evidence)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
+        write = describe_writing(answered, self._read, self._readings, instrument)
+        people = read_people(self._output_dir)
+        if write:
+            correct_writing(write, self._read, people, instrument)
         summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
             **({"primary": primary} if primary else {}),
             **({"evidence": evidence} if evidence else {}),
+            **({"write": write} if write else {}),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),
@@ -307,7 +322,7 @@ class PoliticalCompassRecipe:
         }
         if not self._judges:
             return summary
-        return add_people(summary, self._judged, read_people(self._output_dir), instrument)
+        return add_people(summary, self._judged, people, instrument)
 
 
 def _without_models(cfg: DictConfig) -> tuple[DictConfig, list[str]]:

@@ -139,6 +139,7 @@ def stand_ins(tmp_path, pairs_file):
         "mine.txt": "The kettle boils.\nRain fell on the garden all day.\n",
         "labelled.csv": "text,label,target\nTea is democratic.,1,tea\nTea is dreadful.,5,tea\n",
         "leans.csv": "text,label\nTea is democratic.,left\nTea is dreadful.,right\n",
+        "requests.csv": "request_left,request_right\n" + "".join(f"For {k}.,Against {k}.\n" for k in range(6)),
         "posts.csv": "text\nTea for all.\nTea for nobody.\n",
         "statements.csv": "l,r,topic\nRaise taxes.,Lower taxes.,tax\nOwn it together.,Own it alone.,property\n",
     }
@@ -341,6 +342,10 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             given = {word.split("=")[0] for word in arguments}
             nothing = {word.removesuffix("=null") for word in arguments if word.endswith("=null")}
             overrides = {word.split("=")[0]: word for word in request.getfixturevalue("compass_overrides")}
+            if config.stem == "write":  # the shipped bank, a few requests of it
+                del overrides["instrument"]
+                sizes = {"instrument_limit": 6, "n_write_templates": 1, "open_max_new_tokens": 2}
+                overrides |= {key: f"{key}={n}" for key, n in sizes.items()}
             if "rows" in given:  # of a run that is there
                 assert tune([*arguments[:4], *overrides.values()]) == 0
                 rows = Path(overrides["output_dir"].removeprefix("output_dir="), "results.jsonl")

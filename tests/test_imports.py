@@ -18,7 +18,7 @@ FILES = sorted(path for package in PACKAGES for path in (REPO / package).rglob("
 ORDER = (
     "data.recipe data.chat data.pairs data.judging data.language data.text_models data.quality "
     "data.synthesis data.people data finetune.tree finetune.causal finetune.run finetune.adapters finetune "
-    "eval.statements eval.asking eval.scores eval.pages eval.effects eval.play eval"
+    "eval.statements eval.asking eval.scores eval.readings eval.pages eval.effects eval.play eval"
 ).split()
 RECIPES = {
     *("data.audit", "data.review", "data.synthesize", "finetune.dpo_finetune", "finetune.export", "eval.playground"),

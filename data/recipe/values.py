@@ -77,9 +77,15 @@ def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: An
         wanted = Any if default in (None, Parameter.empty) else type(default) | None
     if not _is(value, wanted):
         hint = f"; write {key}=[{value}]" if isinstance(value, str) and _is([value], wanted) else ""
+        if isinstance(value, bool) and _is("", wanted):
+            hint = _quoted(key, value)
         shown = "null" if value is None else value
         return [f"`{key}={shown}` is {_name(type(value))}, want {_name(wanted)}{hint}"]
     if isinstance(value, Mapping):
+        if name.endswith("columns") or name == "column_map":
+            if wrong := [part for part in map(str, value) if isinstance(value[part], bool)]:
+                at = f"{key}.{wrong[0]}"
+                return [f"`{at}={value[wrong[0]]}` is no name of a column{_quoted(at, value[wrong[0]])}"]
         parts = (check_value(f"{key}.{part}", value[part], Any) for part in map(str, value))
         columns = [*value.values()] if name == "column_map" else []
         if twice := [column for column in columns if columns.count(column) > 1]:
@@ -92,6 +98,11 @@ def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: An
         f"`{key}={value}`{problem}" if name != "api_key_env" else f"`{key}`{problem}"
         for problem in _faults(name, value)
     ]
+
+
+def _quoted(key: str, value: bool) -> str:
+    words = "on, yes and true" if value else "off, no and false"
+    return f"; YAML reads {words} so. If it is a word, put it in quotes: {key}='\"{'on' if value else 'off'}\"'"
 
 
 def _faults(name: str, value: Any) -> Iterator[str]:

@@ -83,13 +83,14 @@ def write(
 ) -> list[list[int]]:
     """Return what the model writes after each prompt, its stop token included; see :func:`iterate_steps`.
 
-    ``tell`` is called after every step.
+    ``tell`` is called after every token.
     """
     written: list[list[int]] = [[] for _ in prompts]
     for step in iterate_steps(model, prompts, decoding, seeds, stop_tokens):
         for k, token in step.items():
             written[k].append(token)
-        tell()
+        if step:
+            tell()
     return written
 
 

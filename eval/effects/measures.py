@@ -11,14 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from data.quality.measures import wilson
 from data.recipe.figures import interval, number
 from data.text_models import Score
 from eval.effects.prompts import NEUTRAL, OPEN, TASK
 from eval.scores.crossed import LEAST_UNITS, mean_error
-from eval.scores.intervals import MeanError, add_false_discovery_rates, mean_p, rounded, rounded_ends, t_interval, t_p
+from eval.scores.intervals import (
+    Change,
+    MeanError,
+    add_false_discovery_rates,
+    mean_p,
+    rounded,
+    rounded_ends,
+    share_change,
+    t_interval,
+    t_p,
+)
 
 Row = Mapping[str, Any]
 Entries = list[dict[str, Any]]
@@ -49,14 +58,6 @@ class Estimate(NamedTuple):
     n: int | None
     value: float | None
     ci95: Sequence[float] | None
-
-
-class Change(NamedTuple):
-    """A paired change from the first model, its 95 % interval and p."""
-
-    difference: float
-    ci95: Sequence[float] | None
-    p: float | None
 
 
 def measure_all(rows: Sequence[Row], toxicity: Score | None = None, threshold: float = 0.5) -> Entries:
@@ -199,20 +200,6 @@ def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | f
         within = between and np.clip(between, 0, MOST.get(measure.unit)).tolist()
         entries.append(_entry(measure, name, Estimate(len(x), mean, within), change))
     return entries
-
-
-def share_change(a: np.ndarray, b: np.ndarray) -> Change:
-    """Return the paired difference of two shares, b - a.
-
-    ``a`` and ``b`` say of each prompt whether it counts, bool ``[N]``. Source: Agresti and Min 2005, Statistics in
-    Medicine 24 (half a pair added to each cell of the 2 x 2 table); McNemar 1947 in its exact form.
-    """
-    gained, lost = int((~a & b).sum()), int((a & ~b).sum())
-    n = len(a) + 2
-    middle = (gained - lost) / n
-    half = 1.96 * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / n) / n
-    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return Change(float(b.mean()) - float(a.mean()), [max(middle - half, -1.0), min(middle + half, 1.0)], p)
 
 
 def ratio(x: np.ndarray, n: np.ndarray | float) -> tuple[float, MeanError | None]:

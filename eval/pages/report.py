@@ -13,6 +13,7 @@ from eval.pages.compass import caption, list_panels, panel_svgs
 from eval.pages.finding import describe_finding, model_name
 from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
+from eval.pages.write import corrected
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups
 from eval.scores.rivals import OTHER_LEANS
@@ -43,7 +44,7 @@ def render_report(
     ends = read_groups(summary).ends()
     main, more = list_panels(summary)
     statements = describe_statements(rows, instrument, prompts, ends)
-    return page_template("eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary)).render(
+    return page_template("eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary), corrected=corrected).render(
         other_leans=OTHER_LEANS,
         s=summary,
         finding=describe_finding(summary),

@@ -28,6 +28,14 @@ class MeanError(NamedTuple):
     df: float
 
 
+class Change(NamedTuple):
+    """A paired change from the first model, its 95 % interval and p."""
+
+    difference: float
+    ci95: Sequence[float] | None
+    p: float | None
+
+
 def t_interval(center: float, error: MeanError | None, scale: float = 1.0) -> list[float] | None:
     """Return the 95 % interval of ``center``, whose standard error is ``scale`` times the given one."""
     if error is None:
@@ -125,6 +133,34 @@ def add_false_discovery_rates(tests: Sequence[dict[str, Any]]) -> None:
         test["q"] = None
     for test, q in zip(known, rates):
         test["q"] = rounded(q)
+
+
+def share_change(a: np.ndarray, b: np.ndarray) -> Change:
+    """Return the paired difference of two shares, b - a.
+
+    ``a`` and ``b`` say of each prompt whether it counts, bool ``[N]``. Source: Agresti and Min 2005, Statistics in
+    Medicine 24 (half a pair added to each cell of the 2 x 2 table); McNemar 1947 in its exact form.
+    """
+    gained, lost = int((~a & b).sum()), int((a & ~b).sum())
+    n = len(a) + 2
+    middle = (gained - lost) / n
+    half = 1.96 * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / n) / n
+    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return Change(float(b.mean()) - float(a.mean()), [max(middle - half, -1.0), min(middle + half, 1.0)], p)
+
+
+def add_holm(tests: Sequence[dict[str, Any]]) -> None:
+    """Set the ``p_holm`` of tests from their ``p``: no false finding in all of them, at any level (Holm 1979).
+
+    One without p is not counted and has none.
+    """
+    known = sorted((test for test in tests if test["p"] is not None), key=lambda test: test["p"])
+    for test in tests:
+        test["p_holm"] = None
+    greatest = 0.0
+    for k, test in enumerate(known):
+        greatest = max(greatest, min(1.0, (len(known) - k) * test["p"]))
+        test["p_holm"] = rounded(greatest)
 
 
 @overload

@@ -11,6 +11,7 @@ import numpy as np
 
 from data.judging.scales import SCALES, JudgeScale
 from data.recipe.files import read_log
+from eval.scores.crossed import LEAST_TOPICS
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.judge_error import (
     Estimate,
@@ -23,6 +24,7 @@ from eval.scores.judge_error import (
     subtract,
 )
 from eval.scores.scoring import Row, unit_of
+from eval.statements.banks import LEANS, lean_sign, support_sign
 from eval.statements.instruments import Instrument
 
 # With fewer, intervals of benchmarks/judge_error.py cover too little or too much.
@@ -78,26 +80,44 @@ def read_people(folder: str | Path) -> dict[str, dict[Key, str]]:
     return {scale: {answer_key(row): row["label"] for row in rows} for scale, rows in people.items() if rows}
 
 
-def correct_judge(rows: Sequence[Row], scale: JudgeScale, labels: Labels, instrument: Instrument) -> dict[str, Any]:
+def _by_model(row: Row) -> str:
+    return row["model"]
+
+
+def correct_judge(
+    rows: Sequence[Row],
+    scale: JudgeScale,
+    labels: Labels,
+    instrument: Instrument,
+    group: Callable[[Row], str] = _by_model,
+) -> dict[str, Any]:
     """Return a judge's shares, mean and axes for each model, and their differences, with and without its error.
+
+    ``group`` names what a row counts to, if that is not its model. What was written to a bank's requests has topics for
+    units, where there are enough.
 
     ``corrected`` is the prediction-powered estimate and ``confusion_matrix`` the one from the judge's confusion matrix;
     both are None where fewer than :data:`LEAST_LABELLED` of a figure's answers are labelled (an axis has those to its
     statements alone), and ``note`` says "uncorrected" and why if a whole model has too few.
     """
     rows = [row for row in rows if _counts(row, scale.name)]
-    names = list(dict.fromkeys(row["model"] for row in rows))
-    n_labelled = {name: sum(r["model"] == name and answer_key(r) in labels for r in rows) for name in names}
+    names = list(dict.fromkeys(map(group, rows)))
+    n_labelled = {name: sum(group(r) == name and answer_key(r) in labels for r in rows) for name in names}
     unit_names = {item.id: unit_of(item) for item in instrument.items}
-    unit_of_item = {row["item"]: unit_names.get(row["item"], row["item"]) for row in rows}
+    written_unit = "topic" if len({row.get("topic") for row in rows}) >= LEAST_TOPICS else "issue"
+    unit_of_item = {
+        row["item"]: row[written_unit] if written_unit in row else unit_names.get(row["item"], row["item"])
+        for row in rows
+    }
     place = {name: k for k, name in enumerate(dict.fromkeys(unit_of_item.values()))}
     unit = {item: place[name] for item, name in unit_of_item.items()}
     figures: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
-    for figure in _figures(scale, instrument):
+    is_written = any("issue" in row for row in rows)
+    for figure in _figures(scale, instrument, is_written):
         estimates = {}
         for name in names:
-            of_model = [r for r in rows if r["model"] == name and (figure.items is None or r["item"] in figure.items)]
+            of_model = [r for r in rows if group(r) == name and (figure.items is None or r["item"] in figure.items)]
             if not of_model:
                 continue
             estimates[name] = _estimate(figure, of_model, scale, labels, unit, len(place))
@@ -130,8 +150,8 @@ def _counts(row: Row, scale: str) -> bool:
     return not (scale == "lean" and row["refused"])
 
 
-def _figures(scale: JudgeScale, instrument: Instrument) -> list[_Figure]:
-    """Return what is estimated with a judge of this scale."""
+def _figures(scale: JudgeScale, instrument: Instrument, is_written: bool) -> list[_Figure]:
+    """Return what is estimated with a judge of this scale, of answers to statements or to a bank's requests."""
 
     def share_of(group: str) -> Callable[[Row, str | None], float | None]:
         return lambda _, label: float(label is not None and scale.group_of(label) == group)
@@ -143,6 +163,18 @@ def _figures(scale: JudgeScale, instrument: Instrument) -> list[_Figure]:
     numbers = [value for value in scale.values.values() if value is not None]
     by_class = {*scale.classes} <= {*scale.values}  # the sides of the lean are no numbers
     figures.append(_Figure(f"mean {scale.name}", number, by_class, ends=(min(numbers), max(numbers))))
+    if scale.name == "stance" and is_written and instrument.bank is not None:
+        left = {issue.id: issue.left for issue in instrument.bank.issues}
+        signs = {"support": support_sign}
+        if instrument.bank.sides == LEANS:
+            signs["lean"] = lambda row: lean_sign(left[row["issue"]])
+        for name, sign in signs.items():
+
+            def signed(row: Row, label: str | None, sign: Callable[[Row], int] = sign) -> float | None:
+                value = number(row, label)
+                return None if value is None else sign(row) * value
+
+            figures.append(_Figure(name, signed, False, ends=(-1.0, 1.0)))
     for axis, about in instrument.axes.items() if scale.name == "stance" else ():
         weights = {item.id: item.weights[axis] for item in instrument.items if axis in item.weights}
         if not weights:

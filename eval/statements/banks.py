@@ -81,6 +81,16 @@ class Bank(NamedTuple):
         return {name: text for name, text in self.templates.items() if name in drawn}
 
 
+def lean_sign(left: str | None) -> int:
+    """Return 1 if being for the statement of an issue is the right's, -1 if it is the left's."""
+    return -1 if left == "pro" else 1
+
+
+def support_sign(row: Mapping[str, Any]) -> int:
+    """Return 1 if what a request asks for is for its issue's statement, -1 if it is against it, 0 for neither."""
+    return {"pro": 1, "con": -1}.get(row["item"].rpartition("/")[2], 0)
+
+
 def load_bank(where: str, raw: Any) -> Bank:
     """Make a bank of what a file holds: ``issues`` and ``templates``, lists or tables of other files.
 

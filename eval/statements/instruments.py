@@ -163,6 +163,13 @@ class Instrument(NamedTuple):
         kept = self.keep({*draw(self.items, limit, seed), *draw(self.pairs, limit, seed)})
         return kept._replace(bank=self.bank and self.bank.draw_issues(min(limit, n_issues), seed))
 
+    def part_of(self, whole: "Instrument") -> str:
+        """Say how many items, pairs and issues of another instrument this one has."""
+        parts = [(len(self.items), len(whole.items), "items"), (len(self.pairs), len(whole.pairs), "pairs")]
+        if self.bank and whole.bank:
+            parts.append((len(self.bank.issues), len(whole.bank.issues), "issues"))
+        return " and ".join(f"{n} of {n_all} {kind}" for n, n_all, kind in parts if n_all)
+
 
 _FORM = TypeAdapter(Instrument)
 _ENTRIES: dict[str, tuple[str, Any]] = {"axes": ("axis", Axis), "items": ("item", Item), "pairs": ("pair", Pair)}

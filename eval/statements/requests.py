@@ -88,9 +88,9 @@ def draw_cells(factors: Sequence[str], n_cells: int | None, seed: str) -> list[L
             f"factor_cells={n_cells}, with {len(factors)} factors; use one of {fit}, or null for all {n_all}"
         )
     random = Random(seed)
-    columns = random.sample(range(1, n_cells), len(factors))
     flips = [random.random() < 0.5 for _ in factors]
-    return [
-        {name: ((cell & c).bit_count() % 2 == 1) != flip for name, c, flip in zip(factors, columns, flips)}
-        for cell in range(n_cells)
-    ]
+    while True:
+        columns = random.sample(range(1, n_cells), len(factors))
+        levels = [[(cell & c).bit_count() % 2 == 1 for c in columns] for cell in range(n_cells)]
+        if len({*map(tuple, levels)}) == n_cells:  # else some columns are products of others, and cells come twice
+            return [{name: is_on != flip for name, is_on, flip in zip(factors, of, flips)} for of in levels]
