@@ -201,9 +201,9 @@ def test_all_faults_at_once_and_broken_files(tmp_path):
 def test_unknown_instrument_names_the_shipped_ones():
     with pytest.raises(FileNotFoundError, match="compass60"):
         load_instrument("compass61")
-    with pytest.raises(ValueError, match="use one of yaml, pairs_csv, csv, jsonl, text, 8values"):
+    with pytest.raises(ValueError, match="use one of yaml, pairs_csv, requests_csv, csv, jsonl, text, 8values"):
         load_instrument("compass60", "xml")
-    with pytest.raises(ValueError, match="instrument_columns is for instrument_format=pairs_csv/csv/jsonl"):
+    with pytest.raises(ValueError, match="is for instrument_format=pairs_csv/requests_csv/csv/jsonl"):
         load_instrument("compass60", columns={"left": "l"})
     with pytest.raises(ValueError, match="instrument_limit=0; use 1 to 76"):
         load_instrument("compass60").sample(0, seed=0)

@@ -111,7 +111,9 @@ def test_the_better_of_two_mirrored_answers_is_judged_in_both_orders():
         return "word " * (9 if row["side"] == "right" and n[row["issue"]] % 4 else 3)
 
     def label(text):
-        first, second = (part.split(":")[1].count("word") for part in (text.split("answer")[1], text.split("answer")[2]))
+        first, second = (
+            part.split(":")[1].count("word") for part in (text.split("answer")[1], text.split("answer")[2])
+        )
         return "tie" if first == second else "1" if first > second else "2"
 
     prompts, rows = answers(("base",), write)
@@ -182,7 +184,8 @@ def test_labels_of_a_part_take_a_planted_judges_error_out_of_levels_and_differen
     correct_writing(found, judged, people, BANK)
     (support,) = [e for e in found["by_side"] if e["outcome"] == "support"]
     yes = {
-        side: np.mean([row["text"].endswith("yes") for row in rows if row["side"] == side]) for side in ("left", "right")
+        side: np.mean([row["text"].endswith("yes") for row in rows if row["side"] == side])
+        for side in ("left", "right")
     }
     true = 2 * (yes["right"] - yes["left"])
     assert support["difference"] < true - 0.2

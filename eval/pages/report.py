@@ -44,7 +44,9 @@ def render_report(
     ends = read_groups(summary).ends()
     main, more = list_panels(summary)
     statements = describe_statements(rows, instrument, prompts, ends)
-    return page_template("eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary), corrected=corrected).render(
+    return page_template(
+        "eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary), corrected=corrected
+    ).render(
         other_leans=OTHER_LEANS,
         s=summary,
         finding=describe_finding(summary),
