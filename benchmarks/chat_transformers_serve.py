@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.transformers_server import serve
+from benchmarks.servers import serve
 from data.chat import ChatClient, Reply, Request
 from data.judging.scales import LEAN_SCALE
 

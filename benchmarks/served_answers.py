@@ -26,7 +26,7 @@ from torchtune.data import Message
 from torchtune.training import FullModelHFCheckpointer
 
 from benchmarks.child_process import REPO
-from benchmarks.transformers_server import serve
+from benchmarks.servers import serve
 from data.chat import ChatClient, Reply, Request
 from eval.asking.generate import write
 from eval.asking.written_answers import Decoding

@@ -1,424 +1,340 @@
 # SPDX-License-Identifier: MIT
-"""Does the lean survive serving? Base, left and right through transformers, vLLM and llama.cpp, against the resident.
+"""Does the lean survive serving? Base, adapters and a blend through every engine, against the resident model.
 
     python -m benchmarks.served_lean --vllm VENV/bin/vllm --llama-python VENV/bin/python --converters FOLDER
 
-Every engine serves what ``finetune/export.py`` wrote. The same pairs of statements are scored (``eval/asking``), the
-same prompts answered greedily, and each model's lean is compared with that of the resident model, pair by pair. One
-server runs at a time. Replies are kept: the same command goes on where it stopped. Results:
-``outputs/benchmarks/served_lean.json`` and ``.md``.
+Every engine serves what ``finetune/export.py`` wrote, and the commands that an export prints are run as they are. All
+are asked the same in all four modes (``eval/asking``), written answers without chance. One server runs at a time, and
+answers are kept: the same command goes on where it stopped. Results: ``outputs/benchmarks/served_lean.json``, ``.md``.
 """
 
 import argparse
 import os
 import shlex
-import signal
-import socket
+import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torchtune.data import Message
-from torchtune.training import FullModelHFCheckpointer
+from omegaconf import OmegaConf
 
 from benchmarks.child_process import REPO
-from benchmarks.served_answers import read_prompts
-from data.chat import ChatClient, Reply, Request
+from benchmarks.servers import running
 from data.recipe.figures import MISSING, interval, number
-from data.recipe.files import AppendLog, write_json, write_whole
-from eval.asking.generate import write
-from eval.asking.questions import Question, pair_questions
-from eval.asking.respond import answer_questions, answer_row
-from eval.asking.respondents import Interview, Respondent
+from data.recipe.files import write_json, write_whole
+from eval.asking.questions import prompt_tokens, to_questions
+from eval.asking.respond import answer_row, ask_resident, load_adapted, prepare_questions
+from eval.asking.respondents import MODES, WRITTEN, Interview, Respondent
+from eval.asking.results import ResultsFile, Row, row_key
 from eval.asking.served import ask_served, check_served
-from eval.asking.served_scores import compare_with_resident
 from eval.asking.written_answers import Decoding
 from eval.scores.comparisons import compare
 from eval.scores.scoring import describe, pair_values
-from eval.statements.instruments import load_instrument
-from eval.statements.prompts import load_templates, pair_prompts
-from finetune.adapters.resident import AdaptedModel
-from finetune.models import smollm2_135m
+from eval.statements.instruments import Instrument, load_instrument
+from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts, pair_prompts
+from finetune.adapters.folders import fingerprint, read_adapters
 from finetune.tokenizers import hf_chat_tokenizer
 
 BASE = REPO / "outputs/models/SmolLM2-135M-Instruct"
-MODELS = ("base", "left", "right")
-RESIDENT = "resident"
-FIRST_ANSWER_S = 600
-N_PRINTED = 8
+SIDES = ("left", "right")
+MODELS: dict[str, dict[str, float]] = {
+    "base": {}, "left": {"left": 1.0}, "right": {"right": 1.0}, "blend": {"left": 0.5, "right": 0.5},
+}  # fmt: skip
+RESIDENT, TRANSFORMERS = "resident", "transformers"
+N_ITEMS, MAX_TOKENS = 4, 32  # asked by choice and in writing, and the length of such an answer
+EXPORTS = {"left": "merged,gguf", "right": "merged,gguf", "blend": "adapter,gguf"}
+EXACT, ROUNDED = ("F32", "F16"), ("Q8_0", "Q4_K_M", "Q4_1")
 VLLM_PORT, LLAMA_PORT = 8001, 8081  # the printed commands take 8000 and 8080
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
 
 
-class Engine(NamedTuple):
-    """One way to serve: its command, and the model name and the parameters by which base, left and right are asked."""
+class Server(NamedTuple):
+    """A server of an engine, and by model that it has, the keys of a config's ``respondents`` that choose it there."""
 
-    name: str
-    commands: dict[str, list[str]]  # by the models that one server has: "all", or one each
+    engine: str
+    command: str
     port: int
-    names: Mapping[str, str]
-    params: Mapping[str, Mapping[str, Any]]
+    models: dict[str, dict[str, Any]]
 
 
-def plan(args: argparse.Namespace, folder: Path) -> list[Engine]:
-    """Return the engines that are asked; ``folder`` holds the exported files."""
-    gguf, engines = folder / "gguf", []
-    adapters = [f"{side}={getattr(args, side)}" for side in ("left", "right")]
-    lora = {side: {"lora": [{"id": 0, "scale": float(side == "left")}, {"id": 1, "scale": float(side == "right")}]}
-            for side in MODELS}  # fmt: skip
-    for dtype in ("float32", "bfloat16"):
-        command = [
-            args.vllm,
-            "serve",
-            str(BASE),
-            "--served-model-name",
-            "base",
-            "--dtype",
-            dtype,
-            "--port",
-            str(VLLM_PORT),
-        ]
-        command += ["--enable-lora", "--max-lora-rank", "16", "--lora-modules", *adapters]
-        command += ["--max-model-len", "1024", "--max-num-seqs", "1", "--enforce-eager"]
-        engines.append(Engine(f"vLLM {dtype}, LoRA", {"all": command}, VLLM_PORT, {m: m for m in MODELS}, {}))
-    server = [args.llama_python, str(REPO / "benchmarks/llama_cpp_server.py"), "--port", str(LLAMA_PORT), "-m"]
-    scaled = ["--lora-scaled", f"{gguf / 'left-lora.gguf'}:0,{gguf / 'right-lora.gguf'}:0"]
-    any_name = dict.fromkeys(MODELS, "llama.cpp")
-    for kind in ("F32", "F16", "Q8_0", "Q4_K_M", "Q4_1"):
-        if (gguf / f"base-{kind}.gguf").exists():
-            command = [*server, str(gguf / f"base-{kind}.gguf"), *scaled]
-            engines.append(Engine(f"llama.cpp {kind}, LoRA", {"all": command}, LLAMA_PORT, any_name, lora))
-    for kind in ("F16", "Q8_0", "Q4_K_M", "Q4_1"):
-        files = {side: gguf / f"{side}-{kind}.gguf" for side in MODELS}
-        if all(file.exists() for file in files.values()):
-            each = {side: [*server, str(files[side])] for side in ("left", "right", "base")}
-            engines.append(Engine(f"llama.cpp {kind}, merged", each, LLAMA_PORT, any_name, {}))
-    if args.only:
-        engines = [engine for only in args.only for engine in engines if only in engine.name]
-    return engines
-
-
-@contextmanager
-def running(command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Run a server until the block ends; yield its address.
-
-    Raises:
-        RuntimeError: If the port is taken, or it ends or answers nothing; shows the end of its output.
-    """
-    with socket.socket() as other:
-        if other.connect_ex(("127.0.0.1", port)) == 0:
-            raise RuntimeError(f"port {port} is taken by another server, which would be asked instead; end it first")
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True
-        )
-        try:
-            for _ in range(FIRST_ANSWER_S):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).read()
-                    break
-                except OSError:
-                    time.sleep(1)
-                if process.poll() is not None:
-                    break
-            else:
-                process.kill()
-            if process.poll() is not None:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-                raise RuntimeError(f"{shlex.join(command)} ended with {process.returncode}:\n{tail}")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
-
-
-class Run:
-    """The questions, and the answers so far."""
+class Files:
+    """What the engines serve, made on demand: exports, and GGUF files in one type each."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.folder = args, args.output
-        self.folder.mkdir(parents=True, exist_ok=True)
-        bank, templates = load_instrument("compass60"), load_templates("en")
-        placebo = {name for name, axis in bank.axes.items() if axis.placebo}
-        self.instrument = bank.keep({pair.id for pair in bank.pairs if pair.axis not in placebo})
-        self.tokenizer = hf_chat_tokenizer(str(BASE))
-        self.questions: list[Question] = pair_questions(self.instrument, self.tokenizer, templates, 1)
-        prompts = {"pairs": pair_prompts(self.instrument, templates, 1)}
-        self.interview = Interview(prompts, self.instrument.options, {})
-        self.prompts = read_prompts(args.prompts)
-        self.rows, self.texts = AppendLog(self.folder / "rows.jsonl"), AppendLog(self.folder / "texts.jsonl")
+        self._args, self._folder = args, args.output
+        self._environment = {**os.environ, "PYTHONPATH": str(Path(args.converters) / "gguf-py")}
 
-    def has(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Return whether these rows are there."""
-        there = {(row["model"], row["item"]) for row in self.rows.rows}
-        return all((row["model"], row["item"]) in there for row in rows)
+    def export(self, name: str) -> Path:
+        """Return the folder of an export; what it printed lies beside it."""
+        target = self._folder / "exports" / name
+        if not target.with_suffix(".txt").is_file():
+            shutil.rmtree(target, ignore_errors=True)
+            overrides = [f"adapters.{side}={getattr(self._args, side)}" for side in SIDES]
+            overrides += [f"blend.{side}={MODELS[name].get(side, 0)}" for side in SIDES]
+            overrides += [f"base={BASE}", f"formats=[{EXPORTS[name]}]", f"llama_cpp={self._args.converters}"]
+            tune = Path(sys.executable).with_name("tune")
+            command = [tune, "run", "finetune/export.py", "--config", "configs/export.yaml", *overrides]
+            command += ["gguf_type=f32", f"output_dir={target}"]
+            done = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
+            write_whole(target.with_suffix(".txt"), done.stdout + done.stderr)
+        return target
 
-    def lacks_texts(self, name: str) -> bool:
-        """Return whether a model has still to answer in writing."""
-        return all(row["model"] != name for row in self.texts.rows)
+    def printed(self, name: str) -> list[str]:
+        """Return the commands for vLLM and llama.cpp that an export printed."""
+        lines = self.export(name).with_suffix(".txt").read_text().splitlines()
+        return [line for line in lines if line.split()[:1] in (["vllm"], ["llama-server"])]
 
-    def add_texts(self, name: str, texts: Sequence[str]) -> None:
-        """Write greedy answers down."""
-        self.texts.append([{"model": name, "prompt": p, "text": t} for p, t in zip(self.prompts, texts)])
+    def lora(self, side: str) -> Path:
+        """Return an adapter for llama.cpp."""
+        adapter = ["--base", str(BASE), str(getattr(self._args, side))]
+        return self._make(f"{side}-lora.gguf", self._converter("convert_lora_to_gguf.py", *adapter, "--outtype", "f32"))
 
-    def ask_resident(self) -> None:
-        """Ask torchtune's model."""
-        if not self.lacks_texts(f"{RESIDENT}/right"):
-            return
-        model = smollm2_135m()
-        checkpointer = FullModelHFCheckpointer(str(BASE), ["model.safetensors"], "LLAMA3", str(self.folder / "unused"))
-        model.load_state_dict(checkpointer.load_checkpoint()["model"])
-        sides = {side: getattr(self.args, side) for side in ("left", "right")}
-        resident = AdaptedModel(model.eval(), sides, BASE)
-        greedy = Decoding(temperature=0, top_k=None, max_new_tokens=self.args.max_tokens, seed=0)
-        ids = [self.tokenizer.prompt_tokens([Message(role="user", content=prompt)]) for prompt in self.prompts]
-        for side in MODELS:
-            with resident.using(None if side == "base" else side) as decoder:
-                name = f"{RESIDENT}/{side}"
-                self.rows.append(answer_questions(decoder, name, self.questions, 800))
-                with torch.no_grad():
-                    written = write(decoder, ids, greedy, [0] * len(ids), self.tokenizer.stop_tokens)
-                self.add_texts(name, [self.tokenizer.decode(tokens) for tokens in written])
+    def model(self, name: str, kind: str) -> Path:
+        """Return the base or a merged model for llama.cpp in a type."""
+        gguf = self.export("blend") / "gguf/base.gguf" if name == "base" else self.export(name) / "gguf/merged.gguf"
+        if kind == "F32":
+            return gguf
+        if kind in ("F16", "Q8_0"):
+            source = BASE if name == "base" else self.export(name) / "merged"
+            command = self._converter("convert_hf_to_gguf.py", str(source), "--outtype", kind.lower())
+        else:
+            command = [*shlex.split(self._args.quantize), str(gguf), "{}", kind]
+        return self._make(f"{name}-{kind}.gguf", command)
 
-    @torch.no_grad()
-    def ask_transformers(self) -> None:
-        """Ask transformers' model with peft's adapters, one sequence at a time."""
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
+    def _converter(self, script: str, *arguments: str) -> list[str]:
+        return [sys.executable, str(Path(self._args.converters) / script), *arguments, "--outfile", "{}"]
 
-        if not self.lacks_texts("transformers/right"):
-            return
-        base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-        model = PeftModel.from_pretrained(base, self.args.left, "left")
-        model.load_adapter(self.args.right, "right")
-        for side in MODELS:
-            if side != "base":
-                model.set_adapter(side)
-            with model.disable_adapter() if side == "base" else torch.no_grad():
-                rows = []
-                for question in self.questions:
-                    sums = []
-                    for answer in question.answers:
-                        ids, labels = torch.tensor([answer.tokens]), torch.tensor(answer.labels)[1:]
-                        logprobs = model(ids).logits[0, :-1].log_softmax(-1)
-                        scored = labels != -100
-                        sums.append(float(logprobs[scored, labels[scored]].sum()))
-                    rows.append(answer_row(f"transformers/{side}", question, sums))
-                self.rows.append(rows)
-                texts = []
-                for prompt in self.prompts:
-                    ids = torch.tensor([self.tokenizer.prompt_tokens([Message(role="user", content=prompt)])])
-                    out = model.generate(input_ids=ids, do_sample=False, max_new_tokens=self.args.max_tokens)
-                    texts.append(self.tokenizer.decode(out[0, ids.shape[1] :].tolist()))
-                self.add_texts(f"transformers/{side}", texts)
-
-    def ask_engine(self, engine: Engine) -> None:
-        """Serve, ask, end; models that are answered already are left out."""
-        for of, command in engine.commands.items():
-            models = [m for m in (MODELS if of == "all" else (of,))
-                      if not self.has([{"model": f"{engine.name}/{m}", **q.row} for q in self.questions])
-                      or self.lacks_texts(f"{engine.name}/{m}")]  # fmt: skip
-            if not models:
-                continue
-            with running(command, engine.port, self.folder / "server.log", ENVIRONMENT) as url:
-                respondents = []
-                for model in models:
-                    server = {"model": engine.names[model], "base_url": url, "tokenizer": str(BASE),
-                              "params": dict(engine.params.get(model, {})), "max_concurrency": 1, "timeout_s": 600,
-                              "cache_dir": str(self.folder / "replies" / engine.name / model)}  # fmt: skip
-                    respondents.append(Respondent(f"{engine.name}/{model}", ("pairs",), None, None, server))
-                for line in check_served(self.interview, respondents, "", self.has):
-                    sys.stdout.write(line + "\n")
-                for model, respondent in zip(models, respondents):
-                    for rows in ask_served(self.interview, respondent, "", self.has):
-                        self.rows.append(rows)
-                    if self.lacks_texts(respondent.name):
-                        self.add_texts(respondent.name, self._chat(engine, model, url))
-
-    def _chat(self, engine: Engine, model: str, url: str) -> list[str]:
-        params = {"temperature": 0, "max_tokens": self.args.max_tokens, "cache_prompt": False}
-        params |= {"repeat_penalty": 1} | engine.params.get(model, {})
-        cache = str(self.folder / "replies" / engine.name / f"{model}-chat")
-        client = ChatClient(engine.names[model], url, cache, params, max_concurrency=1, timeout_s=600)
-        requests = [Request([{"role": "user", "content": prompt}]) for prompt in self.prompts]
-        replies = [reply for _, reply in client.chat_many(requests, len(requests), f"{engine.name}/{model}, greedy")]
-        if failed := [reply for reply in replies if not isinstance(reply, Reply)]:
-            raise RuntimeError(f"{engine.name}/{model}: {len(failed)} calls have no answer, the first: {failed[0]}")
-        return [reply.text for reply in replies]
+    def _make(self, name: str, command: Sequence[str]) -> Path:
+        target, partial = self._folder / "gguf" / name, self._folder / "gguf" / f"partial-{name}"
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            named = [str(partial) if word == "{}" else word for word in command]
+            subprocess.run(named, env=self._environment, check=True, capture_output=True)
+            partial.rename(target)
+        return target
 
 
-def check_printed(run: Run, args: argparse.Namespace) -> list[str]:
-    """Run the commands that an export prints, as they are, ask each server a few pairs, and return a line for each.
+def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
+    """Yield the servers that are asked, those of ``--only``; their files are made when their turn comes."""
 
-    ``vllm`` and ``llama-server`` are those of the arguments, put on the PATH.
+    def wanted(engine: str) -> bool:
+        return not args.only or any(part in engine for part in args.only)
+
+    for dtype in ("float32", "bfloat16"):
+        if wanted(engine := f"vLLM {dtype}, LoRA"):
+            adapters = [f"{side}={getattr(args, side)}" for side in SIDES]
+            adapters.append(f"blend={files.export('blend') / 'adapter'}")
+            command = ["vllm", "serve", str(BASE), "--served-model-name", "base", "--dtype", dtype]
+            command += ["--enable-lora", "--max-lora-rank", "32", "--lora-modules", *adapters, "--max-num-seqs", "1"]
+            command += ["--port", str(VLLM_PORT), "--max-model-len", "1024", "--enforce-eager"]
+            yield Server(engine, shlex.join(command), VLLM_PORT, {name: {"model": name} for name in MODELS})
+    llama = ["llama-server", "--port", str(LLAMA_PORT), "-m"]
+    for kind in (*EXACT, *ROUNDED):
+        if wanted(engine := f"llama.cpp {kind}, LoRA") and (args.quantize or not kind.startswith("Q4")):
+            loras = ",".join(f"{files.lora(side)}:0" for side in SIDES)
+            command = [*llama, str(files.model("base", kind)), "--lora-scaled", loras]
+            scales = {name: [{"id": k, "scale": weights.get(side, 0.0)} for k, side in enumerate(SIDES)]
+                      for name, weights in MODELS.items() if kind in EXACT or name != "blend"}  # fmt: skip
+            models = {name: {"model": "any", "params": {"lora": lora}} for name, lora in scales.items()}
+            yield Server(engine, shlex.join(command), LLAMA_PORT, models)
+    for kind in ROUNDED:
+        if wanted(engine := f"llama.cpp {kind}, merged") and (args.quantize or not kind.startswith("Q4")):
+            for name in (*SIDES, "base"):
+                command = [*llama, str(files.model(name, kind))]
+                yield Server(engine, shlex.join(command), LLAMA_PORT, {name: {"model": "any"}})
+    for name, form in (("blend", "LoRA"), ("left", "merged")):
+        for kind, port in (("vllm", 8000), ("llama-server", 8080)):
+            if wanted(engine := f"printed {kind}, {form}"):
+                (command_line,) = (line for line in files.printed(name) if line.startswith(kind))
+                yield Server(engine, command_line, port, {name: {"model": files.export(name).name}})
+
+
+def make_interview() -> tuple[Instrument, Interview]:
+    """Return the pairs that are scored, and all prompts: every pair, and a few items in the other modes."""
+    bank, templates = load_instrument("compass60"), load_templates("en")
+    instrument = bank.keep({pair.id for pair in bank.pairs if not bank.axes[pair.axis].placebo})
+    few = bank.keep({item.id for item in bank.items[:N_ITEMS]})
+    prompts = {
+        "choice": choice_prompts(few, templates, 1, 1, ["words"]),
+        "pairs": pair_prompts(instrument, templates, 1),
+        "generate": generate_prompts(few, templates, 0, 1, ["digits"], 1),
+        "open": open_prompts(few, templates, 1, 1)[:N_ITEMS],
+    }
+    likeliest = Decoding(temperature=0, top_k=None, max_new_tokens=MAX_TOKENS, seed=0)
+    return instrument, Interview(prompts, bank.options, {mode: likeliest for mode in WRITTEN})
+
+
+def ask_ours(args: argparse.Namespace, interview: Interview, results: ResultsFile) -> None:
+    """Ask the resident model, with the settings of ``configs/political_compass.yaml``."""
+    cfg = OmegaConf.load(REPO / "configs/political_compass.yaml")
+    weights = {name: w for name, w in MODELS.items() if name not in ("base", *SIDES)}
+    adapters = read_adapters({**{side: str(getattr(args, side)) for side in SIDES}, **weights})
+    respondents = [Respondent(f"{RESIDENT}/{name}", MODES, None if name == "base" else name) for name in MODELS]
+    questionnaire = prepare_questions(cfg, interview, respondents)
+    if all(results.has({"model": r.name, **p.row} for p in interview.of_modes(MODES)) for r in respondents):
+        return
+    model = load_adapted(cfg, adapters, torch.device("cpu"), torch.float32)
+    for respondent in respondents:
+        for rows in ask_resident(cfg, model, questionnaire, respondent, results.has):
+            results.append(rows)
+
+
+@torch.no_grad()
+def ask_transformers(args: argparse.Namespace, interview: Interview, results: ResultsFile) -> None:
+    """Ask transformers' model with peft's adapters, one sequence at a time."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = hf_chat_tokenizer(str(BASE))
+    if results.has({"model": f"{TRANSFORMERS}/blend", **p.row} for p in interview.of_modes(MODES)):
+        return
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, args.left, "left")
+    model.load_adapter(args.right, "right")
+    for name, weights in MODELS.items():
+        if len(weights) > 1:
+            model.add_weighted_adapter([*weights], [*weights.values()], name, combination_type="cat")
+        model.set_adapter(name if weights else "left")
+        with torch.no_grad() if weights else model.disable_adapter():
+            for question in to_questions(interview.of_modes({"choice", "pairs"}), tokenizer):
+                sums = []
+                for answer in question.answers:
+                    logprobs = model(torch.tensor([answer.tokens])).logits[0, :-1].log_softmax(-1)
+                    labels = torch.tensor(answer.labels)[1:]
+                    scored = labels != -100
+                    sums.append(float(logprobs[scored, labels[scored]].sum()))
+                results.append([answer_row(f"{TRANSFORMERS}/{name}", question, sums)])
+            for prompt in interview.of_modes(WRITTEN):
+                ids = torch.tensor([prompt_tokens(tokenizer, prompt.text)])
+                written = model.generate(input_ids=ids, do_sample=False, max_new_tokens=MAX_TOKENS)
+                text = tokenizer.decode(written[0, ids.shape[1] :].tolist())
+                results.append([{"model": f"{TRANSFORMERS}/{name}", **prompt.row, "text": text}])
+
+
+def ask_server(server: Server, folder: Path, interview: Interview, results: ResultsFile) -> None:
+    """Start a server, ask its models, end it; one whose models are answered already is not started."""
+    asked = {f"{server.engine}/{name}": name for name in server.models}
+    left = [name for name in asked if not results.has({"model": name, **p.row} for p in interview.of_modes(MODES))]
+    if not left:
+        return
+    with running(server.command, server.port, folder / "server.log") as url:
+        common = {"base_url": url, "tokenizer": str(BASE), "max_concurrency": 1, "timeout_s": 600}
+        respondents = []
+        for name in left:
+            cache_dir = str(folder / "replies" / name)
+            settings = {**common, "cache_dir": cache_dir, **server.models[asked[name]]}
+            respondents.append(Respondent(name, MODES, None, None, settings))
+        for line in check_served(interview, respondents, "", results.has):
+            sys.stdout.write(f"{line}\n")
+        for respondent in respondents:
+            for rows in ask_served(interview, respondent, "", results.has):
+                results.append(rows)
+
+
+def compare_all(rows: Sequence[Row], instrument: Instrument, n_prompts: int) -> list[dict[str, Any]]:
+    """Return, for each engine, its differences from the resident: log-probabilities, leans, texts.
+
+    A model that has not answered all ``n_prompts`` is left out.
     """
-    target, printed, tools = args.output / "left-served", args.output / "printed.txt", args.output / "bin"
-    if not target.is_dir():
-        overrides = [f"base={BASE}", f"adapters.left={args.left}", f"adapters.right={args.right}", "blend.right=0"]
-        overrides += ["formats=[adapter,merged,gguf]", f"llama_cpp={args.converters}", "gguf_type=f32"]
-        export = ["run", "finetune/export.py", "--config", "configs/export.yaml", f"output_dir={target}", *overrides]
-        done = subprocess.run(
-            [Path(sys.executable).with_name("tune"), *export], cwd=REPO, check=True, capture_output=True, text=True
-        )
-        printed.write_text(done.stdout + done.stderr)
-    tools.mkdir(exist_ok=True)
-    scripts = {"vllm": args.vllm, "llama-server": f"{args.llama_python} {REPO / 'benchmarks/llama_cpp_server.py'}"}
-    for name, command in scripts.items():
-        (tools / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (tools / name).chmod(0o755)
-    environment = {**ENVIRONMENT, "PATH": f"{tools}:{os.environ['PATH']}"}
-    interview = run.interview._replace(prompts={"pairs": run.interview.prompts["pairs"][:N_PRINTED]})
-    resident = [row | {"model": RESIDENT} for row in run.rows.rows if row["model"] == f"{RESIDENT}/left"]
-    lines = []
-    for command in printed.read_text().splitlines():
-        words = command.split()
-        if words[:1] not in (["vllm"], ["llama-server"]):
-            continue
-        port = 8000 if words[0] == "vllm" else 8080
-        with running(["sh", "-c", f"exec {command}"], port, args.output / "server.log", environment) as url:
-            server = {"model": target.name, "base_url": url, "tokenizer": str(BASE), "max_concurrency": 1,
-                      "timeout_s": 600, "cache_dir": str(args.output / "replies" / f"printed {words[0]}")}  # fmt: skip
-            respondent = Respondent(words[0], ("pairs",), None, None, server)
-            lines += [command, *check_served(interview, [respondent], "", lambda rows: False)]
-            rows = [row for rows in ask_served(interview, respondent, "", lambda rows: False) for row in rows]
-            lines.append(compare_with_resident([*resident, *rows], words[0], RESIDENT))
-    return lines
-
-
-def compare_all(run: Run) -> list[dict[str, Any]]:
-    """Return a row for each engine: log-probabilities, leans and greedy texts against the resident's."""
-    by_name: dict[str, dict[str, Any]] = {}
-    asked = {pair.id for pair in run.instrument.pairs}
-    for row in (row for row in run.rows.rows if row["item"] in asked):
-        by_name.setdefault(row["model"], {})[row["item"]] = row
-    texts: dict[str, list[str]] = {}
-    for row in run.texts.rows:
-        texts.setdefault(row["model"], []).append(row["text"])
-    engines = dict.fromkeys(name.rpartition("/")[0] for name in by_name)
-    values = {name: pair_values(list(rows.values()), run.instrument.pairs) for name, rows in by_name.items()}
+    by_name: dict[str, dict[Any, Row]] = {}
+    for row in rows:
+        by_name.setdefault(row["model"], {})[row_key(row)[1:]] = row
+    by_name = {name: answers for name, answers in by_name.items() if len(answers) == n_prompts}
+    again = instrument.duplicates()
+    values = {name: pair_values([row for row in of.values() if row["mode"] == "pairs"], instrument.pairs, again)
+              for name, of in by_name.items()}  # fmt: skip
     results = []
-    for engine in engines:
-        there = [model for model in MODELS if f"{engine}/{model}" in texts]
-        if not {"left", "right"} <= {*there}:
-            continue
-        differences, flips, equal = [], 0, 0
-        leans = {}
-        for model in there:
-            name, resident = f"{engine}/{model}", f"{RESIDENT}/{model}"
-            for item, theirs in by_name[name].items():
-                ours = by_name[resident][item]
-                per_token = [
-                    (x - y) / n for x, y, n in zip(theirs["option_logprobs"], ours["option_logprobs"], ours["n_tokens"])
-                ]
-                differences += map(abs, per_token)
-                lean = [row["option_logprobs"][1] / row["n_tokens"][1] - row["option_logprobs"][0] / row["n_tokens"][0]
-                        for row in (theirs, ours)]  # fmt: skip
-                flips += lean[0] * lean[1] < 0
-            leans[model] = {**describe(values[name]), "against_resident": compare(values[resident], values[name])}
-            equal += sum(a == b for a, b in zip(texts[name], texts[resident]))
+    for engine in dict.fromkeys(name.rpartition("/")[0] for name in by_name):
+        there = [name for name in MODELS if f"{engine}/{name}" in by_name]
+        apart: dict[str, list[float]] = {"pairs": [], "choice": []}
+        equal, leans, n_turned = [], {}, 0
+        for name in there:
+            ours, theirs = f"{RESIDENT}/{name}", f"{engine}/{name}"
+            for key, row in by_name[theirs].items():
+                known = by_name[ours][key]
+                if row["mode"] in WRITTEN:
+                    equal.append(row["text"] == known["text"])
+                    continue
+                options = zip(row["option_logprobs"], known["option_logprobs"], known["n_tokens"])
+                apart[row["mode"]] += [abs(x - y) / n for x, y, n in options]
+            n_turned += int((values[theirs].low * values[ours].low < 0).sum())
+            leans[name] = {**describe(values[theirs]), "against_resident": compare(values[ours], values[theirs])}
+        both = [f"{engine}/{side}" for side in SIDES]
         results.append({
-            "engine": engine, "largest": max(differences), "mean": sum(differences) / len(differences),
-            "right_minus_left": compare(values[f"{engine}/left"], values[f"{engine}/right"]), "leans": leans,
-            "sign_changes": flips, "n_pairs": len(there) * len(run.questions), "equal_texts": equal,
-            "n_texts": len(there) * len(run.prompts),
+            "engine": engine, "leans": leans, "sign_changes": n_turned, "n_pairs": len(there) * len(instrument.pairs),
+            "apart": {mode: {"mean": float(np.mean(x)), "largest": max(x)} for mode, x in apart.items()},
+            "equal_texts": sum(equal), "n_texts": len(equal),
+            "right_minus_left": compare(*(values[name] for name in both)) if {*both} <= {*values} else None,
         })  # fmt: skip
     return results
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the results as tables in Markdown."""
-    head = "| engine, weights | right − left | mean difference a token | largest | sign changes | equal texts |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    head = ["engine, weights", "right − left", "pairs: mean, largest", "choice: mean, largest", "sign changes"]
+    lines = ["| " + " | ".join([*head, "equal texts"]) + " |", "|---" * (len(head) + 1) + "|"]
     for r in results:
         change = r["right_minus_left"]
-        lines.append(
-            f"| {r['engine']} | {number(change['difference'], 4)} {interval(change['ci95'])} | {r['mean']:.1e} | "
-            f"{r['largest']:.1e} | {r['sign_changes']} of {r['n_pairs']} | {r['equal_texts']} of {r['n_texts']} |"
-        )
-    lines += ["", "| engine, weights | " + " | ".join(f"{m}: lean, minus the resident's" for m in MODELS) + " |",
-              "|---|---|---|---|"]  # fmt: skip
+        cells = [r["engine"], f"{number(change['difference'], 4)} {interval(change['ci95'])}" if change else MISSING]
+        cells += [f"{r['apart'][mode]['mean']:.1e}, {r['apart'][mode]['largest']:.1e}" for mode in ("pairs", "choice")]
+        cells += [f"{r['sign_changes']} of {r['n_pairs']}", f"{r['equal_texts']} of {r['n_texts']}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| engine, weights | " + " | ".join(f"{name}: lean, minus the resident's" for name in MODELS) + " |",
+              "|---" * (len(MODELS) + 1) + "|"]  # fmt: skip
     for r in results:
-        cells = []
-        for model in MODELS:
-            if model not in r["leans"]:
+        cells = [r["engine"]]
+        for name in MODELS:
+            if (lean := r["leans"].get(name)) is None:
                 cells.append(MISSING)
                 continue
-            lean = r["leans"][model]
             against = lean["against_resident"]
-            cells.append(f"{number(lean['estimate'], 4)}, {number(against['difference'], 4)} "
-                         f"{interval(against['ci95'], 4)}")  # fmt: skip
-        lines.append(f"| {r['engine']} | {' | '.join(cells)} |")
+            change = f"{number(against['difference'], 4)} {interval(against['ci95'], 4)}"
+            cells.append(f"{number(lean['estimate'], 4)} {interval(lean['ci95'])}, {change}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def make_files(args: argparse.Namespace, folder: Path) -> None:
-    """Convert the base, both adapters and both merged models to GGUF, in the types that the tools at hand can write."""
-    gguf = folder / "gguf"
-    gguf.mkdir(parents=True, exist_ok=True)
-    converters = Path(args.converters)
-    environment = {**os.environ, "PYTHONPATH": str(converters / "gguf-py")}
-
-    def convert(script: str, target: Path, *arguments: str | Path) -> None:
-        if not target.exists():
-            command = [sys.executable, converters / script, *arguments, "--outfile", target.with_suffix(".partial")]
-            subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
-            target.with_suffix(".partial").rename(target)
-
-    sources = {"base": BASE}
-    for side in ("left", "right"):
-        adapter = getattr(args, side)
-        convert("convert_lora_to_gguf.py", gguf / f"{side}-lora.gguf", "--base", BASE, adapter, "--outtype", "f32")
-        sources[side] = folder / side / "merged"
-        if not sources[side].is_dir():
-            overrides = [f"base={BASE}", f"adapters.left={args.left}", f"adapters.right={args.right}"]
-            overrides += ["blend.left=0", "blend.right=0", f"blend.{side}=1", "formats=[merged]"]
-            command = ["run", "finetune/export.py", "--config", "configs/export.yaml", *overrides]
-            command += [f"output_dir={folder / side}"]
-            subprocess.run([Path(sys.executable).with_name("tune"), *command], cwd=REPO, check=True)
-    for side, source in sources.items():
-        for kind in ("F32", "F16", "Q8_0"):
-            convert("convert_hf_to_gguf.py", gguf / f"{side}-{kind}.gguf", source, "--outtype", kind.lower())
-        for kind in ("Q4_K_M", "Q4_1") if args.quantize else ():
-            if not (target := gguf / f"{side}-{kind}.gguf").exists():
-                command = [*shlex.split(args.quantize), str(gguf / f"{side}-F32.gguf"), str(target), kind]
-                subprocess.run(command, check=True, capture_output=True)
+def put_on_path(args: argparse.Namespace) -> None:
+    """Let the printed commands find ``vllm`` and ``llama-server``: those of the arguments."""
+    tools = args.output / "bin"
+    tools.mkdir(parents=True, exist_ok=True)
+    scripts = {"vllm": args.vllm, "llama-server": f"{args.llama_python} {REPO / 'benchmarks/llama_cpp_server.py'}"}
+    for name, command in scripts.items():
+        (tools / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (tools / name).chmod(0o755)
+    os.environ.update(ENVIRONMENT, PATH=f"{tools}:{os.environ['PATH']}")
 
 
 def main() -> int:
-    """Make the files, serve, ask, compare, print."""
+    """Ask the resident model, serve and ask, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     quickstart = REPO / "outputs/quickstart"
-    for side in ("left", "right"):
+    for side in SIDES:
         parser.add_argument(f"--{side}", type=Path, default=quickstart / side / "epoch_0", help="(%(default)s)")
     parser.add_argument("--vllm", default="vllm", help="vLLM's command, of an environment of its own (%(default)s)")
     parser.add_argument("--llama-python", default=sys.executable, help="a Python that has xllamacpp (%(default)s)")
     parser.add_argument("--converters", default="llama.cpp", help="folder of llama.cpp's source (%(default)s)")
     parser.add_argument("--quantize", default="llama-quantize", help="its command; empty: no Q4 types (%(default)s)")
-    parser.add_argument("--prompts", type=int, default=6, help="answered greedily (%(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=32, help="of such an answer (%(default)s)")
-    parser.add_argument(
-        "--only", nargs="*", help="engines whose name holds one of these; printed: the commands that an export prints"
-    )
+    parser.add_argument("--only", nargs="*", help="engines whose name holds one of these, such as Q8_0 or printed")
     parser.add_argument("--output", type=Path, default=REPO / "outputs/benchmarks/served_lean")
     args = parser.parse_args()
-    run = Run(args)
-    make_files(args, args.output)
-    run.ask_resident()
-    run.ask_transformers()
-    for engine in plan(args, args.output):
-        run.ask_engine(engine)
-        results = compare_all(run)
-        write_json(args.output.with_suffix(".json"), results)
-        write_whole(args.output.with_suffix(".md"), table(results))
-    if args.only is None or "printed" in args.only:
-        sys.stdout.write("\n".join(check_printed(run, args)) + "\n")
-    sys.stdout.write(table(compare_all(run)))
+    os.chdir(REPO)
+    put_on_path(args)
+    instrument, interview = make_interview()
+    adapters = {side: fingerprint(getattr(args, side)) for side in SIDES}
+    results = ResultsFile(args.output, {"base": fingerprint(BASE), **adapters, "instrument": instrument.sha256})
+    ask_ours(args, interview, results)
+    ask_transformers(args, interview, results)
+    for server in plan(args, Files(args)):
+        ask_server(server, args.output, interview, results)
+    compared = compare_all(results.rows, instrument, len(interview.of_modes(MODES)))
+    write_json(args.output.with_suffix(".json"), compared)
+    write_whole(args.output.with_suffix(".md"), table(compared))
+    sys.stdout.write(table(compared))
     return 0
 
 

@@ -230,12 +230,22 @@ def test_a_refused_statement_ends_the_run_and_one_that_is_lost_is_asked_again(
             rows_of(interview, asked)
 
 
+# Every parameter that vLLM 0.32 takes from generation_config.json (config/model.py, get_diff_sampling_param), and
+# that llama.cpp takes from general.sampling.* and its command line, with the value that does nothing.
+FROM_A_FOLDER = {"top_p": 1, "min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0}
+FROM_A_GGUF_OR_COMMAND = {
+    "top_p": 1, "min_p": 0, "repeat_penalty": 1, "frequency_penalty": 0, "typical_p": 1, "top_n_sigma": -1,
+    "xtc_probability": 0, "dry_multiplier": 0, "dynatemp_range": 0, "mirostat": 0,
+    "samplers": ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
-        ("vllm", {"top_k": 200, "top_p": 1, "min_p": 0, "repetition_penalty": 1}),
-        ("llama.cpp", {"top_k": 200, "top_p": 1, "min_p": 0, "repeat_penalty": 1, "cache_prompt": False}),
-        ("sglang", {"top_k": 200, "top_p": 1, "min_p": 0, "repetition_penalty": 1}),
+        ("vllm", {"top_k": 200, **FROM_A_FOLDER}),
+        ("llama.cpp", {"top_k": 200, "cache_prompt": False, **FROM_A_GGUF_OR_COMMAND}),
+        ("sglang", {"top_k": 200, **FROM_A_FOLDER}),
         ("chat", {"top_p": 1}),
     ],
 )

@@ -11,6 +11,14 @@ from typing import Any, NamedTuple
 
 # What an engine reads in a request to choose or scale an adapter; vLLM chooses by the model's name.
 ADAPTER_PARAMS = ("lora", "lora_path")
+# What leaves the distribution alone, where vLLM and SGLang else take the model's generation_config.json,
+_PLAIN = {"top_p": 1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+# and llama.cpp the GGUF file's general.sampling.*, its command line or its own cuts.
+_PLAIN_LLAMA_CPP = {
+    "top_p": 1, "min_p": 0, "repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0, "typical_p": 1,
+    "top_n_sigma": -1, "xtc_probability": 0, "dry_multiplier": 0, "dynatemp_range": 0, "mirostat": 0,
+    "samplers": ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],
+}  # fmt: skip
 
 
 class TokenRequest(NamedTuple):
@@ -167,7 +175,7 @@ _VLLM = Engine(
     path="/v1/completions",
     ask=_ask_vllm,
     read=_read_vllm,
-    plain={"top_p": 1, "min_p": 0, "repetition_penalty": 1},
+    plain=_PLAIN,
     every_token=0,
     budget="thinking_token_budget",
 )
@@ -177,7 +185,7 @@ _LLAMA_CPP = Engine(
     path="/completion",
     ask=_ask_llama_cpp,
     read=_read_llama_cpp,
-    plain={"top_p": 1, "min_p": 0, "repeat_penalty": 1, "cache_prompt": False},
+    plain={**_PLAIN_LLAMA_CPP, "cache_prompt": False},
     every_token=0,
     budget="reasoning_budget_tokens",
 )
@@ -187,7 +195,7 @@ _SGLANG = Engine(
     path="/generate",
     ask=_ask_sglang,
     read=_read_sglang,
-    plain={"top_p": 1, "min_p": 0, "repetition_penalty": 1},
+    plain=_PLAIN,
     every_token=-1,
     budget=None,
 )

@@ -135,7 +135,7 @@ class SideBySide:
         reading = {AGREEMENT: _figures(axis_values(collect_answers(rows, instrument), instrument, AGREEMENT))}
         if instrument.pairs:
             of_pairs = [row for row in rows if row["mode"] == "pairs"]
-            reading["likelier"] = _figures(pair_values(of_pairs, instrument.pairs))
+            reading["likelier"] = _figures(pair_values(of_pairs, instrument.pairs, instrument.duplicates()))
         yield reading
 
 

@@ -197,12 +197,13 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     )
 
 
-def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], again: Mapping[str, str] = MappingProxyType({})) -> Values:
+def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], again: Mapping[str, str]) -> Values:
     """Return the lean of each pair in each template in nats a token, positive towards the right statement.
 
     ``log p(right) / n_tokens(right) - log p(left) / n_tokens(left)``. Per token, so that the longer statement
     is not the less likely one by its length alone (length-normalized log-likelihood as in
-    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``again`` names what says the same as an earlier pair.
+    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``again`` is the instrument's ``duplicates()``: pairs
+    that say the same are one statement, so that intervals count it once.
     """
     cells = pair_cells(rows, pairs, lean_of)
     means, ids = item_means(cells), tuple(pair.id for pair in pairs)
