@@ -149,6 +149,22 @@ def test_a_server_that_takes_no_connection_is_told_before_the_wait_that_would_be
     assert reason.startswith("HTTP 500" if is_there else f"no connection to {server.url}")
 
 
+def test_a_server_that_goes_away_ends_the_run_though_one_call_is_made_at_a_time(client, monkeypatch):
+    """It was tried for twenty calls, each with all its waits: a quarter of an hour."""
+    monkeypatch.setattr("data.chat.client._GONE_S", 0.2)
+    with FaultServer(echo) as server:
+        chat = client(server.url, max_retries=6, retry_wait_s=0.15, max_concurrency=1, stop_after=3)
+        assert chat.ask(ask("0")).text
+        server.http.shutdown()
+        server.http.server_close()
+        chat._server.close()  # as a process that ends closes what is open
+        chat._server = chat._connect()
+        start = time.monotonic()
+        with pytest.raises(RuntimeError, match="3 calls in a row were not answered, the last: no connection to"):
+            list(chat.chat_many([ask(str(k)) for k in range(9)]))
+    assert time.monotonic() - start < 2
+
+
 def test_a_parameter_that_is_null_is_not_sent(client):
     with FaultServer(echo) as server:
         client(server.url, params={"max_tokens": None, "max_completion_tokens": 5}).ask(

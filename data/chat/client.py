@@ -31,6 +31,7 @@ _LONGEST_WAIT_S = 60.0
 _LONGEST_NAMED_WAIT_S = 120.0  # as openai's client has it
 _FIRST_ANSWER_S = 10.0  # a server that has answered nothing for so long is not tried again
 _FIRST_SENSE_S = 2.0  # nor is one that takes no connection, or sends nothing but nonsense, as a page in HTML
+_GONE_S = 60.0  # one that answered before and takes no connection for so long has ended
 _NOT_REACHED = "no connection to"
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
@@ -86,7 +87,7 @@ class ChatClient:
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
         self._n_unanswered_in_a_row = 0
-        self._has_answered, self._first_call_at = False, 0.0
+        self._has_answered, self._first_call_at, self._gone_since = False, 0.0, 0.0
         address = urlsplit(self.base_url or "http://none")
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"base_url={self.base_url}: no address; write it as http://127.0.0.1:8000/v1")
@@ -289,6 +290,8 @@ class ChatClient:
         except (httpx2.RequestError, OSError) as error:
             result = Failure("unanswered", f"connection lost to {self.base_url} ({error!r})", key="")
         self._has_answered = self._has_answered or not isinstance(result, Failure | None)
+        is_gone = isinstance(result, Failure) and result.reason.startswith(_NOT_REACHED)
+        self._gone_since = (self._gone_since or time.monotonic()) if is_gone else 0.0
         if isinstance(result, Failure):
             response = httpx2.Response(502, request=request, extensions={"failure": result})
         if not response.is_error:
@@ -303,11 +306,13 @@ class ChatClient:
 
     def _is_dead(self, response: Any, wait_s: float) -> bool:
         """Return whether a server will have given nothing but errors of its own for some seconds at the next try."""
+        if self._has_answered:
+            return self._gone_since > 0 and time.monotonic() - self._gone_since + wait_s > _GONE_S
         waited_s = time.monotonic() - self._first_call_at + wait_s
         failure = response.extensions.get("failure")
         is_none = failure is not None and failure.reason.startswith((NONSENSE, _NOT_REACHED)) and not failure.is_empty
         longest_s = min(_FIRST_SENSE_S, _FIRST_ANSWER_S) if is_none else _FIRST_ANSWER_S
-        return response.status_code >= 500 and not self._has_answered and waited_s > longest_s
+        return response.status_code >= 500 and waited_s > longest_s
 
     @staticmethod
     def _is_out_of_money(response: Any) -> bool:
