@@ -5,7 +5,7 @@ Builders take the tokenizer first, as torchtune's recipes give it. Those that en
 answers alone to ``lora_finetune_single_device``; all others give pairs to a DPO recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -13,7 +13,16 @@ from typing import Any
 from torchtune import utils
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
-from data.pairs.records import OTHER_SIDE, Pair, draw_subset, keep_where, mirror_pairs, mix_pairs, read_pairs
+from data.pairs.records import (
+    OTHER_SIDE,
+    Pair,
+    draw_subset,
+    keep_where,
+    mirror_pairs,
+    mix_pairs,
+    read_answers,
+    read_pairs,
+)
 from data.pairs.rows import load_rows, read_table
 from data.pairs.tokens import AlpacaInstructTemplate as AlpacaInstructTemplate  # YAML names it from here
 from data.pairs.tokens import ChosenAnswers, PreferencePairs, Template
@@ -39,6 +48,7 @@ def preference_pairs(
     subset: int | None = None,
     seed: int = 0,
     build: type[PreferencePairs] = PreferencePairs,
+    read: Callable[..., list[Pair]] = read_pairs,
 ) -> PreferencePairs:
     """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``, in file order.
 
@@ -62,18 +72,23 @@ def preference_pairs(
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
         seed: Of the subset.
         build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
+        read: How rows become pairs; not for YAML, which names :data:`unpaired_answers`.
 
     Example:
         >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision, name)
-    pairs = _select(read_pairs(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed)
+    pairs = _select(read(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed)
     return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
 # The chosen answers alone; arguments as those of :func:`preference_pairs`.
 chosen_answers = partial(preference_pairs, build=ChosenAnswers)
+
+# Single answers, for ``finetune.losses.KTOLoss``, from any set with the columns ``prompt``, ``completion``, ``label``,
+# true of desirable ones; arguments as those of :func:`preference_pairs`, ``column_map`` from these three names.
+unpaired_answers = partial(preference_pairs, read=read_answers)
 
 # PoliTune's published sets (Agiza, Mostagir and Reda 2024); arguments as those of the builder that is named.
 politune_left = partial(preference_pairs, source="scale-lab/politune-left")

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
@@ -81,7 +82,7 @@ class DPORecipe(FTRecipeInterface):
         loss_fn = config.instantiate(cfg.loss)
         check_loss(loss_fn)
         # Data first: a wrong file is found before gigabytes of weights are read.
-        self._setup_data(cfg, per_token=getattr(loss_fn, "length_normalized", False))
+        self._setup_data(cfg, loss_fn)
         if cfg.checkpointer is None:
             base: Base = CausalBase(cfg, self._dtype, self.seed, self._processes)
         else:
@@ -123,18 +124,20 @@ class DPORecipe(FTRecipeInterface):
             self._metric_logger = config.instantiate(cfg.metric_logger)
             self._metric_logger.log_config(cfg)
 
-    def _setup_data(self, cfg: DictConfig, per_token: bool) -> None:
+    def _setup_data(self, cfg: DictConfig, loss_fn: nn.Module) -> None:
         tokenizer = config.instantiate(cfg.tokenizer)
         pairs, validation = load_pairs(cfg.dataset, tokenizer), None
         if cfg.validation_share is not None:
             pairs, validation = split_by_prompt(pairs, cfg.validation_share)
         elif cfg.validation_dataset is not None:
             validation = load_pairs(cfg.validation_dataset, tokenizer)
-        context = context_length(cfg.model)
+        if getattr(loss_fn, "unpaired", False):
+            pairs, validation = pairs.with_mismatched(), validation and validation.with_mismatched()
         for part in (pairs, validation):
             if part is not None:
-                part.check_lengths(context)
-        if per_token:
+                part.check_answers(loss_fn)
+                part.check_lengths(context_length(cfg.model))
+        if getattr(loss_fn, "length_normalized", False):
             # a mean over tokens must not count a turn's header; in a sum it cancels
             pairs = pairs.without_headers(tokenizer)
             validation = validation and validation.without_headers(tokenizer)
@@ -238,7 +241,8 @@ class DPORecipe(FTRecipeInterface):
         """
         started = time.perf_counter()
         rows = self._batches.rows(epoch, step)
-        metrics = self._losses.accumulate([self._batches.set.pairs[row] for row in rows])
+        pairs = self._batches.set.take(rows)
+        metrics = self._losses.accumulate(pairs.pairs, pairs.mismatched)
         parts, signals = zip(*self._processes.gather((metrics, signal)))
         values = mean_metrics(parts)
         norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._cfg.clip_grad_norm or math.inf)
@@ -272,8 +276,10 @@ class DPORecipe(FTRecipeInterface):
 
     def _validate(self, validation: PairSet) -> dict[str, float]:
         """Measure the held-out pairs; training is the same with and without it."""
-        values = mean_metrics(self._processes.gather(self._losses.accumulate(validation.pairs, train=False)))
-        return {f"validation/{name}": values[name] for name in ("loss", "rewards/accuracies", "rewards/margins")}
+        metrics = self._losses.accumulate(validation.pairs, validation.mismatched, train=False)
+        values = mean_metrics(self._processes.gather(metrics))
+        names = [name for name in ("loss", "rewards/accuracies", "rewards/margins") if name in values]
+        return {f"validation/{name}": values[name] for name in names}
 
     def _advice(self) -> str:
         return (
@@ -297,7 +303,8 @@ class DPORecipe(FTRecipeInterface):
                 )  # fmt: skip
                 for step in bar:
                     values, signal = self._train_step(epoch, step, stop.signal)
-                    bar.set_postfix(loss=f"{values['loss']:.4f}", margin=f"{values['rewards/margins']:.3f}")
+                    shown = {"loss": "loss", "margin": "rewards/margins"}
+                    bar.set_postfix({k: f"{values[name]:.4f}" for k, name in shown.items() if name in values})
                     every = self._cfg.save_every_n_steps
                     if step + 1 == n_steps or signal or (every and self.global_step % every == 0):
                         folder = self.save_checkpoint(epoch, step + 1)

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Preference losses that torchtune 0.6.1 lacks, with the signature of its ``DPOLoss``.
+"""Losses that torchtune 0.6.1 lacks: of preference pairs, with the signature of its ``DPOLoss``, and of single answers.
 
 torchtune has two: ``torchtune.rlhf.loss.DPOLoss`` (with ``label_smoothing`` it is conservative DPO, Mitchell 2023) and
 ``torchtune.rlhf.loss.RSOLoss`` (hinge). Every loss takes the summed log-probabilities (nats) of the policy's and the
 reference's answers, ``[N]`` each, and returns ``(losses, chosen_rewards, rejected_rewards)``, ``[N]`` each, the rewards
 detached. A loss of your own works alike, by its dotpath.
 
-A loss may declare two attributes that the recipe reads:
+A loss may declare attributes that the recipe reads:
 
 - ``reference_free = True``: it gets None for the reference, whose forward passes are then never run.
 - ``length_normalized = True``: it gets means over the scored tokens instead of sums.
+- ``chosen_only = True``: rejected answers are not read; see :class:`SFTLoss`. A step's loss is a mean over tokens.
+- ``unpaired = True``: answers count one by one; see :class:`KTOLoss`. A step's loss is a mean over answers.
 
-Legend: N pairs; h is (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected).
+Legend: N pairs, M answers; h is (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -105,3 +108,90 @@ class SimPOLoss(nn.Module):
         """Return losses and rewards, ``[N]`` each, from means over tokens; the reference is not looked at."""
         chosen, rejected = self.beta * policy_chosen, self.beta * policy_rejected
         return -F.logsigmoid(chosen - rejected - self.gamma), chosen.detach(), rejected.detach()
+
+
+class ORPOLoss(nn.Module):
+    """Odds ratio preference optimization: learn the chosen answer, and prefer it, without a reference.
+
+    ``-mean_chosen - lam * log sigmoid(log odds(mean_chosen) - log odds(mean_rejected))`` with ``log odds(x) = x -
+    log(1 - exp(x))`` of mean log-probabilities. Source: Hong, Lee and Thorne 2024, arXiv 2403.07691, Eq. 4, 6 and 7.
+    TRL's first term is a mean over the tokens of prompt and answer; ours is the paper's, of the answer's.
+
+    Args:
+        lam: Weight of the odds ratio, > 0; the paper uses 0.1 to 0.25.
+    """
+
+    reference_free = True
+    length_normalized = True
+
+    def __init__(self, lam: float = 0.1) -> None:
+        super().__init__()
+        if lam <= 0:
+            raise ValueError(f"loss.lam={lam}; use a positive number, for example 0.1")
+        self.lam = lam
+
+    def forward(
+        self,
+        policy_chosen: Tensor,
+        policy_rejected: Tensor,
+        reference_chosen: None = None,
+        reference_rejected: None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return losses and rewards, ``[N]`` each, from means over tokens; the reference is not looked at."""
+        log_odds = [x - torch.log(-torch.expm1(x)) for x in (policy_chosen, policy_rejected)]
+        losses = -policy_chosen - self.lam * F.logsigmoid(log_odds[0] - log_odds[1])
+        return losses, self.lam * policy_chosen.detach(), self.lam * policy_rejected.detach()
+
+
+class SFTLoss(nn.Module):
+    """Supervised fine-tuning: the cross-entropy of the chosen answers; the rejected ones are not read.
+
+    A step's loss is the mean over its answers' tokens, as in torchtune's ``lora_finetune_single_device``.
+    """
+
+    reference_free = True
+    chosen_only = True
+
+    def forward(self, policy_chosen: Tensor) -> Tensor:
+        """Return the sums over an answer's tokens, nats ``[N]``."""
+        return -policy_chosen
+
+
+class KTOLoss(nn.Module):
+    """Kahneman-Tversky optimization: each answer by itself is desirable or not.
+
+    With the log-ratio r of policy and reference: ``w (1 - sigmoid(beta (r - kl)))`` of a desirable answer, ``w (1 -
+    sigmoid(beta (kl - r)))`` of another. Source: Ethayarajh et al. 2024, arXiv 2402.01306, Eq. 7 and 8. The chosen and
+    rejected answers of a pair are two answers; ``data.datasets.unpaired_answers`` gives answers without a partner.
+
+    Args:
+        beta: Strength of the pull towards the reference, > 0.
+        desirable_weight: Weight of desirable (chosen) answers, >= 0.
+        undesirable_weight: Weight of the others, >= 0. The paper wants ``n_desirable desirable_weight`` within 1 to 4/3
+            times ``n_undesirable undesirable_weight``.
+    """
+
+    unpaired = True
+
+    def __init__(self, beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"loss.beta={beta}; use a positive number, for example 0.1")
+        if min(desirable_weight, undesirable_weight) < 0 or not desirable_weight + undesirable_weight:
+            weights = f"loss.desirable_weight={desirable_weight}, loss.undesirable_weight={undesirable_weight}"
+            raise ValueError(f"{weights}; use numbers of 0 or more, one of them above 0")
+        self.beta, self.desirable_weight, self.undesirable_weight = beta, desirable_weight, undesirable_weight
+
+    def forward(self, policy: Tensor, reference: Tensor, desirable: Tensor, kl: float) -> tuple[Tensor, Tensor]:
+        """Return losses and rewards of M answers.
+
+        Args:
+            policy: Summed log-probabilities, nats ``[M]``.
+            reference: Those of the reference ``[M]``.
+            desirable: Which answers are desirable, bool ``[M]``.
+            kl: The policy's distance from the reference, nats: the mean log-ratio of answers to other prompts, from 0.
+        """
+        ratio = policy - reference
+        sign = desirable.to(ratio.dtype) * 2 - 1
+        weight = torch.where(desirable, self.desirable_weight, self.undesirable_weight)
+        return weight * (1 - torch.sigmoid(self.beta * sign * (ratio - kl))), self.beta * ratio.detach()

@@ -11,6 +11,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX as IGNORE
 
 from data.pairs.records import Pair
 from data.pairs.tokens import Continuation, PreferencePairs
+from finetune.losses import IPOLoss, KTOLoss, SFTLoss
 from finetune.run.batches import PairSet, split_by_prompt, tokenize_pairs
 
 
@@ -94,3 +95,27 @@ def test_a_mean_over_tokens_counts_the_answer_alone(packaged_model_dir):
     chat = hf_chat_tokenizer(str(packaged_model_dir))
     pairs = tokenize_pairs(PreferencePairs(rows, "f", chat))
     assert pairs.without_headers(chat).fingerprint() == pairs.fingerprint()
+
+
+def test_each_prompt_gets_the_answers_of_the_next_row_of_another():
+    pairs = pair_set([[1, 2], [1, 2], [3], [4, 5, 6]])
+    lacking = Continuation([3], [IGNORE])
+    pairs.pairs[2] = (pairs.pairs[2][0], lacking)  # a row with a desirable answer alone
+    mismatched = pairs.with_mismatched().mismatched
+    assert [[list(answer.tokens) for answer in pair] for pair in mismatched] == [
+        [[1, 2, 902, 7], [1, 2, 902, 7]], [[1, 2, 902, 7], [1, 2, 902, 7]], [[3, 903, 7], [3]],
+        [[4, 5, 6, 900, 7], [4, 5, 6, 800]],
+    ]  # fmt: skip
+    assert list(mismatched[3][0].labels) == [IGNORE] * 3 + [900, 7]
+    with pytest.raises(ValueError, match="a file: a part of 2 pairs has one prompt; this loss compares"):
+        pair_set([[1], [1]]).with_mismatched()
+
+
+def test_a_loss_that_compares_refuses_rows_of_one_answer():
+    pairs = pair_set([[1, 2], [3]])
+    pairs.pairs[1] = (Continuation([3], [IGNORE]), pairs.pairs[1][1])
+    for loss, reads in ((IPOLoss(), "two"), (SFTLoss(), "the chosen one")):
+        with pytest.raises(ValueError, match=rf"1 of 2 rows have one answer \(row row 1\), and .*Loss reads {reads}"):
+            pairs.check_answers(loss)
+    pairs.check_answers(KTOLoss())
+    pair_set([[1]]).check_answers(IPOLoss())

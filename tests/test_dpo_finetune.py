@@ -307,14 +307,69 @@ def test_validation_set_with_prompts_of_the_training_set_is_said(train, pairs_fi
         ["loss=finetune.losses.SimPOLoss", "~loss.label_smoothing", "loss.beta=2", "loss.gamma=1"],
         ["loss=torchtune.rlhf.loss.RSOLoss", "~loss.beta", "~loss.label_smoothing"],
         ["loss.label_smoothing=0.1"],
+        ["loss=finetune.losses.ORPOLoss", "~loss.beta", "~loss.label_smoothing", "loss.lam=1"],
+        ["loss=finetune.losses.KTOLoss", "~loss.label_smoothing", "loss.undesirable_weight=1.1"],
+        ["loss=finetune.losses.SFTLoss", "~loss.beta", "~loss.label_smoothing"],
     ],
-    ids=["ipo", "robust", "simpo", "hinge", "conservative"],
+    ids=["ipo", "robust", "simpo", "hinge", "conservative", "orpo", "kto", "sft"],
 )
-def test_every_loss_trains(train, tmp_path, loss):
-    assert train(tmp_path / "a", *loss, "optimizer.lr=1e-2", f"reference_cache_dir={tmp_path / 'cache'}") == 0
+def test_every_loss_trains(train, pairs_file, tmp_path, loss):
+    held_out = ["validation_dataset._component_=data.datasets.preference_pairs", "validation_dataset.source=json"]
+    held_out.append(f"validation_dataset.data_files={pairs_file}")
+    arguments = [*loss, "optimizer.lr=1e-2", f"reference_cache_dir={tmp_path / 'cache'}", *held_out]
+    assert train(tmp_path / "a", *arguments) == 0
     found = read_steps(tmp_path / "a")
-    assert found[6]["rewards/margins"] > found[1]["rewards/margins"]
-    assert any((tmp_path / "cache").glob("*.bin")) == (loss[0] != "loss=finetune.losses.SimPOLoss")
+    last = max(found)
+    measure = "log_probs/chosen" if "SFT" in loss[0] else "rewards/margins"
+    assert found[last][measure] > found[1][measure]
+    assert math.isfinite(found[last]["validation/loss"])
+    is_free = any(name in loss[0] for name in ("SimPO", "ORPO", "SFT"))
+    assert any((tmp_path / "cache").glob("*.bin")) != is_free
+
+
+def test_kto_of_pairs_is_kto_of_their_answers(train, pairs_file, tmp_path):
+    """The same loss and gradient whether two answers to a prompt stand in one row or in two."""
+    rows = [json.loads(line) for line in pairs_file.read_text().splitlines()]
+    single = tmp_path / "single.jsonl"
+    labels = (("chosen", True), ("rejected", False))
+    answers = [{"prompt": r["prompt"], "completion": r[k], "label": label} for r in rows for k, label in labels]
+    single.write_text("\n".join(map(json.dumps, answers)))
+    kto = ["loss=finetune.losses.KTOLoss", "~loss.label_smoothing", "loss.beta=1", "optimizer.lr=1e-2", "epochs=1"]
+    one_step = [*kto, "shuffle=False", "max_steps_per_epoch=2"]
+    assert train(tmp_path / "pairs", *one_step, "gradient_accumulation_steps=2") == 0
+    data = ["dataset=data.datasets.unpaired_answers", "dataset.source=json", f"dataset.data_files={single}"]
+    assert train(tmp_path / "single", *one_step, *data, "gradient_accumulation_steps=4") == 0
+    first, second = (read_steps(tmp_path / name) for name in ("pairs", "single"))
+    assert first[1]["loss"] == pytest.approx(0.5)  # policy and reference are the same at the start
+    assert first[1]["kl"] == pytest.approx(0, abs=1e-4)
+    for name in ("loss", "rewards/chosen", "log_probs/rejected", "grad_norm"):
+        assert second[1][name] == pytest.approx(first[1][name], abs=1e-5)
+    assert first[2]["kl"] >= 0
+
+
+def test_sft_is_torchtunes_recipe(tune_run, tiny_model_dir, pairs_file, tmp_path, monkeypatch):
+    """The same losses over 16 steps as torchtune's own supervised recipe, tokens weighed alike in a step."""
+
+    def fill(linear):  # the recipes draw the first weights at other times
+        linear.weight.data.copy_(torch.arange(linear.weight.numel()).sin().view_as(linear.weight) / 8)
+
+    monkeypatch.setattr("torchtune.modules.peft.lora._lora_a_init_params", fill)
+    own = [
+        "dataset=data.datasets.chosen_answers", "dataset.source=json", f"dataset.data_files={pairs_file}",
+        "shuffle=False", "seed=3", "batch_size=1", "gradient_accumulation_steps=1", "epochs=4", "optimizer.lr=1e-2",
+        "max_steps_per_epoch=4", "lr_scheduler.num_warmup_steps=1",
+    ]  # fmt: skip
+    ours = [*tiny_overrides(tiny_model_dir, tmp_path / "ours"), "loss=finetune.losses.SFTLoss", "~loss.beta"]
+    assert tune_run(RECIPE, *CONFIG, *ours, "~loss.label_smoothing", *own) == 0
+    theirs = [
+        *tiny_overrides(tiny_model_dir, tmp_path / "theirs"),
+        "loss=torchtune.modules.loss.CEWithChunkedOutputLoss",
+    ]
+    assert tune_run("lora_finetune_single_device", *CONFIG, *theirs, "~loss.beta", "~loss.label_smoothing", *own) == 0
+    found, expected = losses(tmp_path / "ours"), losses(tmp_path / "theirs")
+    assert len(found) == len(expected) == 16
+    assert max(abs(a - b) for a, b in zip(found, expected)) < 1e-4
+    assert max(found) - min(found) > 0.1
 
 
 def test_simpo_trains_on_mean_log_probabilities(train, tiny_model_dir, pairs_file, tmp_path):

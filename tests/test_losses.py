@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchtune.rlhf.loss import DPOLoss, RSOLoss
 
-from finetune.losses import IPOLoss, RobustDPOLoss, SimPOLoss
+from finetune.losses import IPOLoss, KTOLoss, ORPOLoss, RobustDPOLoss, SFTLoss, SimPOLoss
 from finetune.run.settings import check_loss
 
 POLICY = (torch.tensor([-10.0, -20.0]), torch.tensor([-12.0, -16.0]))
@@ -75,6 +75,36 @@ def test_simpo_needs_no_reference():
     assert loss.length_normalized
 
 
+def test_orpo_adds_an_odds_ratio_to_the_cross_entropy():
+    """lam .5; means (log 1/2, log 1/4) have odds 1 and 1/3: log 2 - .5 log sigmoid(log 3) = log 2 + .5 log(4 / 3)."""
+    losses, chosen, rejected = ORPOLoss(lam=0.5)(torch.tensor([0.5]).log(), torch.tensor([0.25]).log())
+    torch.testing.assert_close(losses, torch.tensor([math.log(2) + 0.5 * math.log(4 / 3)]))
+    torch.testing.assert_close(torch.stack([chosen, rejected])[:, 0], 0.5 * torch.tensor([0.5, 0.25]).log())
+    assert ORPOLoss().reference_free
+    assert ORPOLoss().length_normalized
+
+
+def test_orpo_is_finite_where_an_answer_is_all_but_certain_or_impossible():
+    policy = torch.tensor([-1e-6, -40.0], requires_grad=True)
+    losses, *_ = ORPOLoss()(policy, policy.flip(0).detach())
+    losses.sum().backward()
+    assert torch.isfinite(losses).all()
+    assert torch.isfinite(policy.grad).all()
+
+
+def test_kto_weighs_an_answer_against_the_distance_from_the_reference():
+    """beta .5, log-ratios 2 and -3, kl 1: 1 - sigmoid(.5 (2 - 1)), and of the other 2 (1 - sigmoid(.5 (1 + 3)))."""
+    loss = KTOLoss(beta=0.5, undesirable_weight=2.0)
+    reference = torch.tensor([-10.0, -10.0])
+    losses, rewards = loss(torch.tensor([-8.0, -13.0]), reference, torch.tensor([True, False]), 1.0)
+    torch.testing.assert_close(losses, torch.tensor([1 / (1 + math.exp(0.5)), 2 / (1 + math.exp(2))]))
+    torch.testing.assert_close(rewards, torch.tensor([1.0, -1.5]))
+
+
+def test_sft_is_the_cross_entropy_of_the_chosen_answer():
+    torch.testing.assert_close(SFTLoss()(POLICY[0]), torch.tensor([10.0, 20.0]))
+
+
 def test_robust_dpo_is_unbiased_under_flips():
     """With a share eps of the pairs flipped, its expectation is DPO's loss on the unflipped pairs."""
     eps, loss = 0.2, RobustDPOLoss(beta=0.3, flip_rate=0.2)
@@ -84,7 +114,7 @@ def test_robust_dpo_is_unbiased_under_flips():
     torch.testing.assert_close((1 - eps) * straight + eps * flipped, expected)
 
 
-@pytest.mark.parametrize("loss", [IPOLoss(), RobustDPOLoss(), SimPOLoss()])
+@pytest.mark.parametrize("loss", [IPOLoss(), RobustDPOLoss(), SimPOLoss(), ORPOLoss()])
 def test_gradient_prefers_the_chosen_answer_and_rewards_are_detached(loss):
     policy = [x.clone().requires_grad_() for x in POLICY]
     losses, *rewards = loss(*policy, *((None, None) if getattr(loss, "reference_free", False) else REFERENCE))
@@ -101,6 +131,9 @@ def test_gradient_prefers_the_chosen_answer_and_rewards_are_detached(loss):
         (lambda: RobustDPOLoss(flip_rate=0.5), "0 <= flip_rate < 0.5"),
         (lambda: RobustDPOLoss(beta=-1), "loss.beta=-1"),
         (lambda: SimPOLoss(gamma=-1), "gamma >= 0"),
+        (lambda: ORPOLoss(lam=0), "loss.lam=0"),
+        (lambda: KTOLoss(beta=0), "loss.beta=0"),
+        (lambda: KTOLoss(desirable_weight=0, undesirable_weight=0), "one of them above 0"),
     ],
 )
 def test_impossible_settings_are_refused(make, message):
@@ -109,7 +142,7 @@ def test_impossible_settings_are_refused(make, message):
 
 
 def test_what_is_no_preference_loss_is_refused():
-    for loss in (DPOLoss(), IPOLoss(), RobustDPOLoss(), SimPOLoss()):
+    for loss in (DPOLoss(), IPOLoss(), RobustDPOLoss(), SimPOLoss(), ORPOLoss(), SFTLoss(), KTOLoss()):
         check_loss(loss)
     with pytest.raises(ValueError, match=r"CrossEntropyLoss is no preference loss .*it takes the log-probabilities"):
         check_loss(torch.nn.CrossEntropyLoss())

@@ -13,6 +13,7 @@ from data.pairs.records import (
     keep_where,
     mirror_pairs,
     mix_pairs,
+    read_answers,
     read_pairs,
 )
 
@@ -130,3 +131,19 @@ def test_a_pair_that_is_in_both_sets_counts_once():
 
 def test_duplicate_ids_name_both_rows():
     assert duplicate_ids([{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}]) == [(4, 1, "a")]
+
+
+def test_single_answers_are_desirable_or_not():
+    rows = [{"question": "a", "completion": "Yes.", "label": label} for label in (True, "false", 1, "0", "TRUE")]
+    pairs = read_answers(rows, "x.csv", {"prompt": "question"})
+    assert [pair.chosen for pair in pairs] == ["Yes.", "", "Yes.", "", "Yes."]
+    assert [pair.rejected for pair in pairs] == ["", "Yes.", "", "Yes.", ""]
+    rows[2]["label"] = "good"
+    with pytest.raises(ValueError, match=r"x.csv row 3: label is 'good'; use true or false"):
+        read_answers(rows, "x.csv", {"prompt": "question"})
+    with pytest.raises(ValueError, match="column_map names chosen; use prompt, completion and label"):
+        read_answers(rows, "x.csv", {"chosen": "completion"})
+    with pytest.raises(ValueError, match="no column label"):
+        read_answers([{"prompt": "a", "completion": "b"}], "x.csv")
+    with pytest.raises(ValueError, match=r"row 1: label is missing"):
+        read_answers([{"prompt": "a", "completion": "b", "label": None}], "x.csv")

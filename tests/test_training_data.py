@@ -19,12 +19,12 @@ def trained(tmp_path, monkeypatch):
     """Write the card of a run on some dataset, as the recipe does, and return the adapter's folder."""
     monkeypatch.chdir(REPO)
 
-    def write(name, dataset):
+    def write(name, dataset, loss="torchtune.rlhf.loss.DPOLoss"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "adapter_config.json").write_text("{}")
         cfg = OmegaConf.load(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
-        cfg.output_dir, cfg.dataset = str(folder), dataset
+        cfg.output_dir, cfg.dataset, cfg.loss = str(folder), dataset, {"_component_": loss}
         write_card(folder, cfg, folder, "9 pairs from x", 3)
         return folder
 
@@ -38,6 +38,10 @@ CSV = {"source": "csv", "data_files": "mine.csv", "column_map": {"prompt": "ques
     ("dataset", "sources"),
     [
         ({"_component_": "data.datasets.preference_pairs", **CSV, "subset": 5}, [CSV]),
+        (
+            {"_component_": "data.datasets.unpaired_answers", **CSV},
+            [CSV | {"column_map": {"prompt": "question", "chosen": "completion"}}],
+        ),
         ({"_component_": "data.datasets.mirrored", "side": "left", "name": "left", **CSV}, [CSV | {"name": "left"}]),
         (
             {"_component_": "data.datasets.politune_left", "revision": "abc"},
@@ -84,7 +88,7 @@ def my_set(tokenizer, path):
     return json.loads(Path(path).read_text())
 
 
-def test_the_answers_that_were_trained_on(trained):
+def test_the_answers_that_were_trained_on(trained, tmp_path):
     """Side, subset and form as in the training; a set of somebody's own builder is not known."""
     shipped = read_table(SHIPPED_SET)
     right = recorded_answers(trained("right", {"_component_": "data.datasets.mirrored_right"}))
@@ -92,6 +96,14 @@ def test_the_answers_that_were_trained_on(trained):
     where = {"axis": "economic"}
     tuned = recorded_answers(trained("sft", {"_component_": "data.datasets.mirrored_left_sft", "where": where}))
     assert tuned == ([row["left"] for row in shipped if row["axis"] == "economic"], [])
+    own = tmp_path / "own.jsonl"
+    own.write_text(
+        '{"prompt": "a", "completion": "Yes.", "label": true}\n{"prompt": "b", "completion": "No.", "label": 0}'
+    )
+    single = {"_component_": "data.datasets.unpaired_answers", "source": "json", "data_files": str(own)}
+    assert recorded_answers(trained("kto", single)) == (["Yes."], ["No."])
+    chosen = recorded_answers(trained("one", {"_component_": "data.datasets.mirrored_left"}, "finetune.losses.SFTLoss"))
+    assert chosen == ([row["left"] for row in shipped], [])
     few = recorded_answers(trained("few", {"_component_": "data.datasets.mirrored_left", "subset": 5}))
     assert len(few.chosen) == len(few.rejected) == 5
     assert recorded_answers(trained("own", {"_component_": "torchtune.datasets.stack_exchange_paired_dataset"})) is None

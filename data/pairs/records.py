@@ -25,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
-    """One prompt, without any template, with the answer to prefer and the one to disprefer."""
+    """One prompt, without any template, with the answer to prefer and the one to disprefer.
+
+    Rows of :func:`read_answers` have one of them; the other is empty.
+    """
 
     row: int  # of its file, from 1; header and blank lines do not count
     prompt: str
@@ -78,6 +81,32 @@ def read_pairs(
     if invalid:
         numbers = row_list([number for number, _ in invalid])
         _log.warning("%s: left out %d of %d rows as invalid (%s; %s)", origin, len(invalid), n_rows, reasons, numbers)
+    return pairs
+
+
+def read_answers(
+    rows: Iterable[Mapping[str, Any]],
+    origin: str,
+    column_map: Mapping[str, str] | None = None,
+    invalid_rows: str = "error",
+) -> list[Pair]:
+    """Read rows ``prompt, completion, label`` as :func:`read_pairs` does: a true label's completion is the chosen one.
+
+    A label is true or false, 1 or 0, in any case; any other is a ValueError.
+    """
+    column_map = column_map or {}
+    if unknown := sorted(set(column_map) - {"prompt", "completion", "label"}):
+        raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; use prompt, completion and label")
+    prompt, completion, label = (column_map.get(name, name) for name in ("prompt", "completion", "label"))
+    # a label is read where a pair has its second text
+    texts = [{**row, label: str(row[label])} if row.get(label) is not None else row for row in rows]
+    pairs = []
+    for pair in read_pairs(texts, origin, {"prompt": prompt, "chosen": completion, "rejected": label}, invalid_rows):
+        given = pair.rejected.strip().lower()
+        if given not in ("true", "false", "1", "0"):
+            raise ValueError(f"{origin} row {pair.row}: {label} is {pair.rejected!r}; use true or false")
+        good, text = given in ("true", "1"), pair.chosen
+        pairs.append(pair._replace(chosen=text if good else "", rejected="" if good else text))
     return pairs
 
 

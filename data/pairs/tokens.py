@@ -41,6 +41,11 @@ class Continuation(NamedTuple):
     labels: TokenIds
 
 
+def no_answer(answer: Continuation) -> Continuation:
+    """Return what stands for the answer that a row lacks beside ``answer``: its first token, not scored."""
+    return Continuation(answer.tokens[:1], [CROSS_ENTROPY_IGNORE_IDX])
+
+
 class AlpacaInstructTemplate(PromptTemplate):
     """Put the prompt into the Alpaca instruction text, inside the user message (the paper's setting).
 
@@ -95,7 +100,9 @@ class PreferencePairs(Dataset):
         dropped = []
         for pair in tqdm(pairs, desc=f"Tokenizing {origin}", disable=len(pairs) <= 5000):
             turns = pair.turns or (Turn("user", pair.prompt),)
-            item = tuple(_tokenize(turns, getattr(pair, name), tokenizer, template) for name in self.fields)
+            texts = [getattr(pair, name) for name in self.fields]
+            given = {text: _tokenize(turns, text, tokenizer, template) for text in texts if text}
+            item = tuple(given[text] if text else no_answer(next(iter(given.values()))) for text in texts)
             n_tokens = max(len(answer.tokens) for answer in item)
             if limit is not None and n_tokens > limit:
                 long.append((pair.row, n_tokens))
@@ -178,7 +185,7 @@ def _cut(item: tuple[Continuation, ...], limit: int) -> tuple[Continuation, ...]
         else Continuation(*(np.append(part[: limit - 1], part[-1]) for part in answer))
         for answer in item
     )
-    has_room = all((np.asarray(labels[:-1]) != CROSS_ENTROPY_IGNORE_IDX).any() for _, labels in cut)
+    has_room = all((np.asarray(labels[:-1]) != CROSS_ENTROPY_IGNORE_IDX).any() for _, labels in cut if len(labels) > 1)
     # Answers that begin alike, or of which only the assistant's header remains, can end up the same.
     differ = len({np.asarray(tokens).tobytes() for tokens, _ in cut}) == len(cut)
     return cut if has_room and differ else None

@@ -12,6 +12,7 @@ import yaml
 from torchtune.data import Message
 
 from data import datasets
+from data.pairs.records import read_answers
 from data.quality.contamination import SOURCE_KEYS
 from data.recipe.config import component
 
@@ -27,18 +28,19 @@ def recorded_data(folder: str | Path) -> Recorded:
     """Return the sets that an adapter of ours, or each adapter of a blend, was trained on."""
     sources: list[dict[str, Any]] = []
     unknown: list[str] = []
-    for node in (nodes := _datasets(folder)):
+    configs = _configs(folder)
+    for node in (config["dataset"] for config in configs):
         for part in node if isinstance(node, list) else [node]:
             found = list(_sources(part))
             sources += [source for source in found if source not in sources]
             if not found:
                 named = part.get("_component_") if isinstance(part, dict) else part
                 unknown.append(f"{named} is no builder of data.datasets")
-    return Recorded(sources, unknown if nodes else ["its card has no config of a training"])
+    return Recorded(sources, unknown if configs else ["its card has no config of a training"])
 
 
-def _datasets(folder: str | Path) -> list[Any]:
-    """Return the ``dataset`` of every config in an adapter's card."""
+def _configs(folder: str | Path) -> list[dict[str, Any]]:
+    """Return every config in an adapter's card that has a ``dataset``."""
     card = Path(folder) / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     configs = []
@@ -47,7 +49,15 @@ def _datasets(folder: str | Path) -> list[Any]:
             configs.append(yaml.safe_load(block))
         except yaml.YAMLError:
             continue
-    return [config["dataset"] for config in configs if isinstance(config, dict) and config.get("dataset")]
+    return [config for config in configs if isinstance(config, dict) and config.get("dataset")]
+
+
+def _reads_rejected(config: Mapping[str, Any]) -> bool:
+    """Say whether a training's loss reads rejected answers; one that is not to be had here is taken to."""
+    try:
+        return not getattr(component(config["loss"]["_component_"]), "chosen_only", False)
+    except Exception:  # whatever an import of somebody's module raises, or no loss
+        return True
 
 
 def _sources(node: Any) -> Iterator[dict[str, Any]]:
@@ -62,7 +72,13 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
         yield {"source": datasets.SHIPPED_SET if Path(datasets.SHIPPED_SET).is_file() else str(shipped)}
     for spec in (given, given.get("left"), given.get("right")):
         if isinstance(spec, Mapping) and isinstance(spec.get("source"), str):
-            yield {key: spec[key] for key in SOURCE_KEYS if spec.get(key) is not None}
+            source = {key: spec[key] for key in SOURCE_KEYS if spec.get(key) is not None}
+            if given.get("read") is read_answers:
+                columns = spec.get("column_map") or {}
+                source["column_map"] = {
+                    "prompt": columns.get("prompt", "prompt"), "chosen": columns.get("completion", "completion"),
+                }  # fmt: skip
+            yield source
 
 
 class Answers(NamedTuple):
@@ -73,17 +89,17 @@ class Answers(NamedTuple):
 
 
 class _Texts:
-    """Stands in for a tokenizer, and notes the answers that it is given: what a training reads, without its model."""
+    """Stands in for a tokenizer, and notes the texts that it is given: what a training reads, without its model."""
 
     max_seq_len = None
 
     def __init__(self) -> None:
-        self.answers: list[str] = []
+        self.answers = [""]
 
     def tokenize_messages(self, messages: Sequence[Message], add_end_tokens: bool = True) -> tuple[list[int], list]:
-        """Note the last message, and return one token for it after one for all others."""
+        """Note the last message, and return its place after a 0 for all others."""
         self.answers.append(messages[-1].text_content)
-        return [0, 1], [True, False]
+        return [0, len(self.answers) - 1], [True, False]
 
 
 def recorded_answers(folder: str | Path) -> Answers | None:
@@ -95,16 +111,18 @@ def recorded_answers(folder: str | Path) -> Answers | None:
     Raises:
         OSError, ValueError: If a set cannot be read from here.
     """
-    chosen: list[str] = []
-    rejected: list[str] = []
-    for node in (nodes := _datasets(folder)):
+    answers: dict[str, list[str]] = {"chosen": [], "rejected": []}
+    for config in (configs := _configs(folder)):
+        node = config["dataset"]
         for part in node if isinstance(node, list) else [node]:
             if not isinstance(part, dict) or not list(_sources(part)):
                 return None
             given = {k: v for k, v in part.items() if k[0] != "_" and k not in ("max_seq_len", "prompt_template")}
             texts = _Texts()
             built = component(part["_component_"])(texts, **given)
-            n = len(built.fields)
-            chosen += texts.answers[::n]
-            rejected += texts.answers[1::n] if n > 1 else []
-    return Answers(chosen, rejected) if nodes else None
+            for item in (built[k] for k in range(len(built))):
+                for side, (ids, _) in built.fields.items():
+                    # 0 is a row without this answer
+                    if (place := item[ids][-1]) and (side == "chosen" or _reads_rejected(config)):
+                        answers[side].append(texts.answers[place])
+    return Answers(**answers) if configs else None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig
+from torch import nn
 from torchtune import config
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 from torchtune.datasets import ConcatDataset
@@ -16,11 +17,12 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 from tqdm import tqdm
 
 from data.pairs.records import row_list
-from data.pairs.tokens import Continuation
+from data.pairs.tokens import Continuation, no_answer
 from finetune.tree.prefix_tree import count_tokens
 
 Pair = tuple[Continuation, Continuation]  # chosen, rejected
-Item = Mapping[str, Sequence[int]]  # of torchtune's DPO datasets: chosen_input_ids, chosen_labels, and of rejected
+# of torchtune's DPO datasets: chosen_input_ids, chosen_labels, and of rejected; of supervised ones: tokens, labels
+Item = Mapping[str, Sequence[int]]
 
 
 class PairSet(NamedTuple):
@@ -29,23 +31,53 @@ class PairSet(NamedTuple):
     pairs: list[Pair]
     names: list[Any]  # the row of each pair in its file where the dataset knows it, else its index
     origin: str  # the data's source, for messages
+    mismatched: Sequence[Pair] = ()  # each prompt with answers to another, where a loss compares with them
 
     def take(self, indices: Iterable[int]) -> "PairSet":
         """Return some of the pairs."""
         indices = list(indices)
-        return PairSet([self.pairs[k] for k in indices], [self.names[k] for k in indices], self.origin)
+        pairs, names, others = ([part[k] for k in indices] if part else [] for part in (self[0], self[1], self[3]))
+        return PairSet(pairs, names, self.origin, others)
 
     def prompts(self) -> list[bytes]:
         """Return a key for each pair's prompt: the tokens before the first scored one."""
-        keys = []
-        for chosen, _ in self.pairs:
-            n = int(np.argmax(np.asarray(chosen.labels) != CROSS_ENTROPY_IGNORE_IDX))
-            keys.append(np.asarray(chosen.tokens[:n], dtype=np.int64).tobytes())
-        return keys
+        given = [chosen if is_given(chosen) else rejected for chosen, rejected in self.pairs]
+        return [np.asarray(answer.tokens[: first_scored(answer)], dtype=np.int64).tobytes() for answer in given]
+
+    def with_mismatched(self) -> "PairSet":
+        """Put each prompt beside the answers of the next row of another prompt, for the KL term of KTO.
+
+        A row's other answers are the same in every epoch, so that their reference values are computed once.
+        """
+        keys, n = self.prompts(), len(self.pairs)
+        if len(set(keys)) < 2:
+            raise ValueError(
+                f"{self.origin}: a part of {n} pairs has one prompt; this loss compares with answers to other prompts: "
+                "give more of them, or (held out) a larger validation_share"
+            )
+        pairs = []
+        for k, pair in enumerate(self.pairs):
+            other = self.pairs[next(j % n for j in range(k + 1, k + n) if keys[j % n] != keys[k])]
+            spare = next(filter(is_given, other))
+            chosen, rejected = (answer if is_given(answer) else spare for answer in other)
+            pairs.append((_answer(pair[0], chosen), _answer(pair[1], rejected)))
+        return self._replace(mismatched=pairs)
+
+    def check_answers(self, loss_fn: nn.Module) -> None:
+        """Refuse rows without an answer that the loss reads."""
+        n_needed = 1 if getattr(loss_fn, "chosen_only", False) else 2
+        without = [name for name, pair in zip(self.names, self.pairs) if not all(map(is_given, pair[:n_needed]))]
+        if without and not getattr(loss_fn, "unpaired", False):
+            raise ValueError(
+                f"{self.origin}: {len(without)} of {len(self.pairs)} rows have one answer ({row_list(without)}), and "
+                f"{type(loss_fn).__name__} reads {'the chosen one' if n_needed == 1 else 'two'}; use "
+                "loss=finetune.losses.KTOLoss, or pairs"
+            )
 
     def check_lengths(self, context: int | None) -> None:
         """Refuse pairs that are longer than the model's context."""
-        lengths = [max(len(answer.tokens) for answer in pair) for pair in self.pairs]
+        others = self.mismatched or self.pairs
+        lengths = [max(len(answer.tokens) for answer in (*pair, *other)) for pair, other in zip(self.pairs, others)]
         too_long = [name for name, n in zip(self.names, lengths) if context is not None and n > context]
         if too_long:
             raise ValueError(
@@ -74,6 +106,29 @@ class PairSet(NamedTuple):
         return digest.hexdigest()
 
 
+def first_scored(answer: Continuation) -> int:
+    """Return the place of an answer's first scored token."""
+    return int(np.argmax(np.asarray(answer.labels) != CROSS_ENTROPY_IGNORE_IDX))
+
+
+def n_scored(answer: Continuation) -> int:
+    """Return an answer's scored tokens; the first one of a sequence never is."""
+    return int((np.asarray(answer.labels[1:]) != CROSS_ENTROPY_IGNORE_IDX).sum())
+
+
+def is_given(answer: Continuation) -> bool:
+    """Say whether there is an answer: one that a row lacks has no scored token."""
+    return n_scored(answer) > 0
+
+
+def _answer(answer: Continuation, other: Continuation) -> Continuation:
+    """Put another answer in the place of one that is given, behind its prompt."""
+    if not is_given(answer):
+        return answer
+    start, other_start = first_scored(answer), first_scored(other)
+    return Continuation(*(np.append(a[:start], b[other_start:]) for a, b in zip(answer, other)))
+
+
 def _mask(answer: Continuation, n: int) -> Continuation:
     """Take the first scored tokens of an answer out of the scored ones."""
     labels = np.array(answer.labels)
@@ -88,13 +143,19 @@ def tokenize_pairs(dataset: Sequence[Item]) -> PairSet:
     if not n_pairs:
         raise ValueError(f"{origin} has no pairs; check the dataset's source, data_files and split")
 
-    def answer(item: Item, side: str) -> Continuation:
+    def answer(item: Item, *fields: str) -> Continuation:
         # int32 arrays: lists of Python integers would take ten times the memory
-        ids, labels = (np.asarray(item[f"{side}_{part}"], dtype=np.int32) for part in ("input_ids", "labels"))
-        return Continuation(ids, labels)
+        return Continuation(*(np.asarray(item[field], dtype=np.int32) for field in fields))
 
-    items = (dataset[k] for k in tqdm(range(n_pairs), desc="pairs", disable=n_pairs < 5000))
-    pairs = [(answer(item, "chosen"), answer(item, "rejected")) for item in items]
+    def pair(item: Item) -> Pair:
+        if "tokens" in item:  # of a supervised set
+            chosen = answer(item, "tokens", "labels")
+            return chosen, no_answer(chosen)
+        return (
+            answer(item, "chosen_input_ids", "chosen_labels"), answer(item, "rejected_input_ids", "rejected_labels"),
+        )  # fmt: skip
+
+    pairs = [pair(dataset[k]) for k in tqdm(range(n_pairs), desc="pairs", disable=n_pairs < 5000)]
     return PairSet(pairs, list(getattr(dataset, "rows", range(n_pairs))), origin)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Losses of preference pairs: forwards cut by a token budget, the reference from its cache, the metrics of a step.
+"""Losses of a step's pairs: forwards cut by a token budget, the reference from its cache, the metrics of a step.
 
-Legend: N pairs of a step or of a forward.
+Legend: N pairs of a step or of a forward; K answers of each that the loss reads.
 """
 
 import resource
@@ -16,7 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torchtune import training
 from tqdm import tqdm
 
-from finetune.run.batches import Pair
+from data.pairs.tokens import Continuation
+from finetune.run.batches import Pair, is_given, n_scored
 from finetune.run.policy import Policy
 from finetune.run.processes import Processes, reshard
 from finetune.run.reference_cache import ReferenceCache
@@ -24,27 +25,32 @@ from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 
 class StepMetrics:
-    """Metrics of one optimizer step on one process, named as torchtune names them and summed over pairs."""
+    """Metrics of one optimizer step on one process, named as torchtune names them: sums and what they are over."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.n_pairs = 0
+        self.counts: dict[str, int] = {}
         self.n_tokens = 0  # of whole sequences, without padding; a shared prompt counts for each answer
 
-    def add(self, pairs: Sequence[Pair], values: dict[str, Tensor]) -> None:
-        """Add one forward's pairs; every tensor is ``[N]``."""
+    def add(self, pairs: Sequence[Pair], values: dict[str, Tensor], n_losses: int) -> None:
+        """Add one forward's pairs: each tensor's values, and the losses as parts of a mean over ``n_losses``."""
         sums = torch.stack([value.detach().double().sum() for value in values.values()]).tolist()  # one transfer
-        for name, value in zip(values, sums):
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.n_pairs += len(pairs)
+        for (name, value), total in zip(values.items(), sums):
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.counts[name] = self.counts.get(name, 0) + (n_losses if name == "loss" else value.numel())
         self.n_tokens += sum(len(answer.tokens) for pair in pairs for answer in pair)
 
 
 def mean_metrics(parts: Sequence[StepMetrics]) -> dict[str, float]:
-    """Return each metric's mean over all pairs of a step, whichever processes scored them."""
-    n_pairs = sum(part.n_pairs for part in parts)
-    names = next(part.sums for part in parts if part.n_pairs)
-    return {name: sum(part.sums.get(name, 0.0) for part in parts) / n_pairs for name in names}
+    """Return each metric's mean over all of a step, whichever processes scored its pairs."""
+    means = {}
+    for name in dict.fromkeys(name for part in parts for name in part.sums):
+        n = sum(part.counts.get(name, 0) for part in parts)
+        if n:
+            means[name] = sum(part.sums.get(name, 0.0) for part in parts) / n
+    if "rewards/margins" not in means and {"rewards/chosen", "rewards/rejected"} <= means.keys():  # single answers
+        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    return means
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
@@ -56,10 +62,10 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 class Scores(NamedTuple):
-    """Answers of N pairs, chosen and rejected in turn."""
+    """The answers of N pairs that a loss reads: chosen, or chosen and rejected."""
 
-    log_probs: Tensor  # [2N], nats
-    lengths: Tensor  # [2N], scored tokens
+    log_probs: Tensor  # [N, K], nats
+    lengths: Tensor  # [N, K], scored tokens; 0 where a row has no such answer
 
 
 class PairLosses:
@@ -81,57 +87,96 @@ class PairLosses:
         self._max_tokens, self._processes, self._activations = max_tokens, processes, activations
         self._reference_free = getattr(loss_fn, "reference_free", False)
         self._length_normalized = getattr(loss_fn, "length_normalized", False)
+        self._unpaired = getattr(loss_fn, "unpaired", False)
+        self._chosen_only = getattr(loss_fn, "chosen_only", False)
 
-    def accumulate(self, pairs: Sequence[Pair], train: bool = True) -> StepMetrics:
+    def accumulate(self, pairs: Sequence[Pair], mismatched: Sequence[Pair] = (), train: bool = True) -> StepMetrics:
         """Score N pairs, the same on every process and of the same weight each; return this process's part.
 
-        ``train`` adds the gradient of the mean loss to the adapter's; False only measures, with dropout off.
+        ``mismatched`` are their prompts with answers to others, for an unpaired loss. ``train`` adds the gradient of
+        the mean loss to the adapter's; False only measures, with dropout off.
         """
-        reference = None if self._reference_free else self._reference_values(pairs)
+        reference = None if self._reference_free else torch.tensor(self._reference_values(pairs))
+        kl = self._kl(mismatched) if self._unpaired else 0.0
+        n_losses = self._count(pairs)
         metrics = StepMetrics()
         self._policy.train(train)
         with torch.set_grad_enabled(train):
-            for turn in self._processes.turns(cut_by_tokens(pairs, self._max_tokens)):
+            for turn in self._processes.turns(cut_by_tokens(list(map(self._read, pairs)), self._max_tokens)):
                 part = [pairs[k] for k in turn.piece]
-                scores = self._score(part)
-                known: tuple[Tensor | None, Tensor | None] = (None, None)
-                if reference is not None:
-                    values = torch.tensor([reference[k] for k in turn.piece], device=self._processes.device)
-                    known = self._split(values.flatten(), scores.lengths)
-                losses, chosen, rejected = self._loss_fn(*self._split(*scores), *known)
+                known = None if reference is None else reference[turn.piece].to(self._processes.device)
+                losses, values = self._losses(self._score(part), known, kl)
                 if train:
-                    # FSDP takes the mean over processes; the loss is a mean over all pairs of the step.
-                    share = self._processes.n / len(pairs) if turn.counts else 0.0
+                    # FSDP takes the mean over processes; the loss is a mean over all of the step.
+                    share = self._processes.n / n_losses if turn.counts else 0.0
                     if isinstance(self._policy, FSDPModule):
                         self._policy.set_requires_gradient_sync(turn.last)
                     (losses.sum() * share).backward()
                 if turn.counts:
-                    metrics.add(
-                        part,
-                        {
-                            "loss": losses,
-                            "rewards/chosen": chosen,
-                            "rewards/rejected": rejected,
-                            "rewards/accuracies": (chosen > rejected).float(),
-                            "rewards/margins": chosen - rejected,
-                            "log_probs/chosen": scores.log_probs[0::2],
-                            "log_probs/rejected": scores.log_probs[1::2],
-                        },
-                    )
+                    metrics.add(part, {"loss": losses, **values}, self._count(part))
         self._policy.train()
         reshard(self._policy)
         return metrics
 
+    def _read(self, pair: Pair) -> Sequence[Continuation]:
+        """Return the answers of a pair that the loss reads."""
+        return pair[:1] if self._chosen_only else pair
+
+    def _count(self, pairs: Sequence[Pair]) -> int:
+        """Return what a mean loss is over: pairs, answers of an unpaired loss, tokens of a supervised one."""
+        if self._chosen_only:
+            return sum(n_scored(chosen) for chosen, _ in pairs)
+        return sum(is_given(answer) for pair in pairs for answer in pair) if self._unpaired else len(pairs)
+
+    def _losses(self, scores: Scores, reference: Tensor | None, kl: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses of one forward, and what is logged beside them."""
+        policy = self._per_answer(scores.log_probs, scores.lengths)
+        if self._chosen_only:
+            return self._loss_fn(policy[:, 0]), {"log_probs/chosen": scores.log_probs[:, 0]}
+        known = None if reference is None else self._per_answer(reference, scores.lengths)
+        if self._unpaired:
+            given = scores.lengths > 0
+            good = torch.tensor([True, False], device=given.device).expand_as(given)[given]
+            losses, rewards = self._loss_fn(policy[given], None if known is None else known[given], good, kl)
+            by_side = {"rewards": rewards, "log_probs": policy[given]}
+            sides = {"chosen": good, "rejected": ~good}
+            logged = {f"{name}/{side}": by_side[name][these] for name in by_side for side, these in sides.items()}
+            return losses, {**logged, "kl": policy.new_tensor([kl])}
+        references = (None, None) if known is None else known.unbind(1)
+        losses, chosen, rejected = self._loss_fn(*policy.unbind(1), *references)
+        return losses, {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).float(),
+            "rewards/margins": chosen - rejected,
+            "log_probs/chosen": scores.log_probs[:, 0],
+            "log_probs/rejected": scores.log_probs[:, 1],
+        }
+
+    def _per_answer(self, log_probs: Tensor, lengths: Tensor) -> Tensor:
+        """Return values as means over an answer's tokens where the loss asks for them, ``[N, K]``."""
+        return log_probs / lengths if self._length_normalized else log_probs
+
+    @torch.no_grad()
+    def _kl(self, mismatched: Sequence[Pair]) -> float:
+        """Return how far the policy is from its reference on answers to other prompts: their mean log-ratio, from 0."""
+        reference = torch.tensor(self._reference_values(mismatched))
+        total, n = 0.0, 0
+        self._policy.eval()
+        for turn in self._processes.turns(cut_by_tokens(mismatched, self._max_tokens)):
+            scores = self._score([mismatched[k] for k in turn.piece])
+            if turn.counts:  # a missing answer has 0 on both sides
+                total += float((scores.log_probs.cpu().double() - reference[turn.piece]).sum())
+                n += int((scores.lengths > 0).sum())
+        totals, ns = zip(*self._processes.gather((total, n)))
+        return max(0.0, sum(totals) / sum(ns))
+
     def _score(self, pairs: Sequence[Pair]) -> Scores:
-        tree = build_tree([answer for pair in pairs for answer in pair])
+        tree = build_tree([answer for pair in pairs for answer in self._read(pair)])
         lengths = torch.tensor((0, *tree.answer_ends)).diff()
         with self._activations:
-            return Scores(self._policy(tree.to(self._processes.device)), lengths.to(self._processes.device))
-
-    def _split(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values of chosen and rejected answers, as means over tokens where the loss asks for them."""
-        values = log_probs / lengths if self._length_normalized else log_probs
-        return values[0::2], values[1::2]
+            log_probs = self._policy(tree.to(self._processes.device))
+        return Scores(log_probs.view(len(pairs), -1), lengths.to(self._processes.device).view(len(pairs), -1))
 
     @torch.no_grad()
     def _reference_values(self, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
@@ -146,7 +191,7 @@ class PairLosses:
             with self._policy.without_adapters(), bar:
                 # one pair a forward, so that a value never depends on the other pairs of the step
                 for turn in self._processes.turns(missing):
-                    chosen, rejected = self._score([pairs[turn.piece]]).log_probs.tolist()
+                    [[chosen, rejected]] = self._score([pairs[turn.piece]]).log_probs.tolist()
                     scored = {turn.piece: (chosen, rejected)} if turn.counts else {}
                     for k, value in [item for part in self._processes.gather(scored) for item in part.items()]:
                         values[k] = value

@@ -52,18 +52,23 @@ def next_command(cfg: DictConfig, base: str | Path, adapter: Path) -> str:
 
 
 def check_loss(loss_fn: Any) -> None:
-    """Refuse a loss that does not take what torchtune's ``DPOLoss`` does, before a weight is loaded.
+    """Refuse a loss that does not take what its attributes promise (``finetune/losses.py``), before a weight is loaded.
 
     Raises:
         ValueError: Says what it must take.
     """
-    is_free = getattr(loss_fn, "reference_free", False)
+    takes = "the log-probabilities of chosen and rejected answers, of the policy and then of the reference"
+    n = 2 if getattr(loss_fn, "reference_free", False) else 4
+    if getattr(loss_fn, "chosen_only", False):
+        takes, n = "the log-probabilities of chosen answers", 1
+    elif getattr(loss_fn, "unpaired", False):
+        takes, n = "log-probabilities of the policy and of the reference, which are desirable, and the KL term", 4
     try:
-        inspect.signature(loss_fn.forward).bind(*[None] * (2 if is_free else 4))
+        inspect.signature(loss_fn.forward).bind(*[None] * n)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"loss={type(loss_fn).__module__}.{type(loss_fn).__qualname__} is no preference loss ({error}); it takes "
-            "the log-probabilities of chosen and rejected answers, of the policy and then of the reference"
+            f"{takes}"
         ) from error
 
 
