@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.scores.crossed import combine, effective_size, mean_error, mean_errors, mean_squares
+from eval.scores.crossed import (
+    combine,
+    effective_size,
+    item_means,
+    mean_error,
+    mean_errors,
+    mean_squares,
+    topic_correlation,
+    variance_table,
+)
 from eval.scores.intervals import t_interval
 
 
@@ -163,3 +172,30 @@ def test_few_levels_are_given_and_averaged():
     a, b = mean_errors(cells, np.arange(12)), mean_errors(shifted, np.arange(12))
     assert a.prompts == b.prompts == ("templates",)
     assert (a.fixed, a.sampled) == (pytest.approx(b.fixed), pytest.approx(b.sampled))
+
+
+def test_the_variance_table_finds_what_was_planted():
+    """Topics .25, items 1, templates .09, noise .36 of 1.7; pairs of a topic correlate by .25 / (1.25 + .36 / 6)."""
+    rng, shares, alike = np.random.default_rng(0), [], []
+    topic = np.repeat(np.arange(48), 5)
+    for _ in range(40):
+        cells = 0.5 * rng.normal(size=48)[topic][:, None, None] + rng.normal(size=(240, 1, 1))
+        cells = cells + 0.3 * rng.normal(size=(1, 6, 1)) + 0.6 * rng.normal(size=(240, 6, 1))
+        alike.append(topic_correlation(item_means(cells), topic))
+        table = variance_table(cells, topic, alike[-1]["estimate"])
+        shares.append([row["share"] for row in table])
+    assert [(row["source"], row["levels"]) for row in table] == [
+        ("topics", 48), ("items", 240), ("templates", 6), ("rest", 1440),
+    ]  # fmt: skip
+    assert np.mean(shares, axis=0) == pytest.approx(np.array([0.25, 1, 0.09, 0.36]) / 1.7, abs=0.03)
+    assert np.mean([x["estimate"] for x in alike]) == pytest.approx(0.25 / 1.31, abs=0.03)
+    truth = [x["ci95"][0] <= 0.25 / 1.31 <= x["ci95"][1] for x in alike]
+    assert np.mean(truth) >= 0.85
+    assert variance_table(np.zeros((4, 2, 1)), topic[:4], 0.0) == []
+    assert topic_correlation(np.arange(3.0), np.arange(3)) is None
+
+
+def test_topic_correlation_by_hand():
+    """Two topics of two: 0, 2 and 4, 6. Between 16, within 2, n 2: (16 - 2) / (16 + 2)."""
+    found = topic_correlation(np.array([0.0, 2, 4, 6]), np.array(["a", "a", "b", "b"]))
+    assert found["estimate"] == pytest.approx(14 / 18)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eval.pages import panels
 from eval.pages.finding import describe_finding, model_name
 from eval.pages.panels import Panel, Summary
-from eval.scores.places import read_groups
+from eval.scores.places import read_groups, read_seeds_note
 from eval.scores.summary import iterate_scores
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ def caption(summary: Summary) -> str:
         "statements sampled too (twins together). All models answer the same prompts: judge a change by its paired "
         "difference, not by the overlap of intervals.",
     ]
+    if note := read_seeds_note(summary):
+        text.append(f"{note[0].upper()}{note[1:]}.")
     if summary["curves"]:
         text.append("Along a curve: intervals of the change from the base; grey: the base's own.")
     if summary["replicates"]["runs"]:

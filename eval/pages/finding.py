@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value, percent
 from eval.pages.panels import Summary, unit_of_mode
+from eval.scores.crossed import LEAST_LEVELS
 from eval.scores.curves import TOLD_APART, verdict
-from eval.scores.endpoint import LEAST_SEEDS
 from eval.scores.evidence import ALL, BALANCED
 
 # What the rows of the evidence are called where few know the terms.
@@ -84,7 +84,7 @@ def _primary_finding(summary: Summary) -> Finding:
 
 def _seeds(primary: Mapping[str, Any], a: str, b: str) -> str:
     n = primary["n_seeds"]
-    if n >= LEAST_SEEDS:
+    if n >= LEAST_LEVELS["seeds"]:
         return ""
     return f"{n} seed{'s' if n > 1 else ''}: this speaks of {a} and {b}, not of what they were trained on."
 

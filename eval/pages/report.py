@@ -15,7 +15,7 @@ from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
 from eval.pages.write import corrected
 from eval.scores.curves import TOLD_APART, verdict
-from eval.scores.places import read_groups
+from eval.scores.places import read_groups, read_seeds_note, seeds_note
 from eval.scores.rivals import OTHER_LEANS
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
@@ -45,9 +45,15 @@ def render_report(
     main, more = list_panels(summary)
     statements = describe_statements(rows, instrument, prompts, ends)
     return page_template(
-        "eval.pages", "report.html.jinja", verdict=verdict, said=partial(_said, summary), corrected=corrected
+        "eval.pages",
+        "report.html.jinja",
+        verdict=verdict,
+        said=partial(_said, summary),
+        corrected=corrected,
+        seeds_note=seeds_note,
     ).render(
         other_leans=OTHER_LEANS,
+        seeds_note=read_seeds_note(summary),
         s=summary,
         finding=describe_finding(summary),
         model=model_name(summary["settings"]),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data.judging.agreement import cohen_kappa
-from eval.scores.crossed import item_means, mean_error, mean_errors
+from eval.scores.crossed import item_means, mean_error, mean_errors, topic_correlation, variance_table
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval
+from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval, wilson
 from eval.scores.scoring import Answers, Row, Values, describe_intervals, unit_of
 from eval.statements.instruments import Instrument
 
@@ -31,16 +31,32 @@ def compare(a: Values, b: Values) -> dict[str, Any]:
 
 
 def describe_change(like: Values, change: np.ndarray) -> dict[str, Any]:
-    """Return the mean of changes of cells on the scale of the values that they are of, without bounds."""
+    """Return the mean of changes of cells on the scale of the values that they are of, without bounds.
+
+    ``dz`` is the mean over the items' standard deviation, ``up`` the share of the items that moved towards the high
+    end. ``ci95_single_items`` takes items as the sample where ``ci95`` takes topics, and ``topic_correlation`` says how
+    alike those of one topic are. ``variance`` is :func:`~eval.scores.crossed.variance_table`.
+    """
     means = item_means(change)
     used = ~like.incomplete(means)
     errors = mean_errors(change[used], like.unit[used], like.topic[used])
+    single = mean_errors(change[used], like.unit[used]) if errors.units == "topics" else None
+    deviation = float(means[used].std(ddof=1)) if used.sum() > 1 else 0.0
+    units, first = np.unique(like.unit[used], return_index=True)
+    of_units = np.array([means[used][like.unit[used] == unit].mean() for unit in units])
+    alike = topic_correlation(of_units, like.topic[used][first])
+    table = variance_table(change[used] * like.scale, like.topic[used], alike["estimate"] if alike else 0.0)
     mean = scale_mean(means[used], like.scale)
     # two scores of one scale differ by its length at most
     ends = (like.ends[0] - like.ends[1], like.ends[1] - like.ends[0]) if like.ends else None
     return {
         "difference": mean,
         **describe_intervals(errors, mean, like.scale, ends),
+        "ci95_single_items": single and describe_intervals(single, mean, like.scale, ends)["ci95"],
+        "topic_correlation": alike,
+        "variance": table,
+        "dz": rounded(float(means[used].mean()) / deviation) if deviation > 1e-9 else None,
+        "up": wilson(int((means[used] > 0).sum()), int(used.sum())),
         "se": rounded(abs(like.scale) * errors.sampled.error) if errors.sampled else None,
         "df": rounded(errors.sampled.df) if errors.sampled else None,
         "p": rounded(mean_p(errors.parts, errors.sampled)),

@@ -9,11 +9,12 @@ levels alone. ``benchmarks/interval_coverage.py`` counts how often intervals tha
 import itertools
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
-from eval.scores.intervals import MeanError, nan_mean
+from eval.scores.intervals import MeanError, nan_mean, rounded
 
 # The factors of a table, after its items, in the order of its axes. With fewer levels a factor is given, not sampled:
 # with 3 templates between 92 and 98 % would be covered, not 95.
@@ -158,6 +159,19 @@ def mean_squares(residuals: np.ndarray, weights: np.ndarray) -> tuple[dict[Span,
     Source: Henderson 1953, Biometrics 9, and Searle, Casella and McCulloch 1992, Variance Components, chapter 5, on
     moments of unbalanced data; Cornfield and Tukey 1956, Ann. Math. Stat. 27, on expected mean squares.
     """
+    sizes, variance = _variances(residuals, weights)
+    if not variance:
+        return {}, {}
+    spans = list(sizes)
+    squares = {s: sum(sizes[r] * variance[r] for r in spans if set(s) <= set(r)) for s in spans[1:]}
+    levels = {k: int((weights.sum(_others(weights.ndim, (k,))) > 0).sum()) for s in spans for k in s}
+    share = {s: (weights.sum(_others(weights.ndim, s)) > 0).sum() / math.prod(levels[k] for k in s) for s in spans[1:]}
+    df = {s: max(1.0, share[s] * math.prod(levels[k] - 1 for k in s)) for s in spans[1:]}
+    return squares, df
+
+
+def _variances(residuals: np.ndarray, weights: np.ndarray) -> tuple[dict[Span, float], dict[Span, float]]:
+    """Return the sum of squared weights of the levels of each effect, and its variance; empty if effects are mixed."""
     axes = [k for k in range(weights.ndim) if (weights.sum(_others(weights.ndim, (k,))) > 0).sum() > 1]
     spans: list[Span] = [s for size in range(len(axes) + 1) for s in itertools.combinations(axes, size)]
     products, sizes = {}, {}
@@ -173,11 +187,68 @@ def mean_squares(residuals: np.ndarray, weights: np.ndarray) -> tuple[dict[Span,
             return {}, {}
         covariance[s] = sum(sign * products[r] for r, sign in wider) / size
     variance = {s: sum((-1) ** (len(s) - len(r)) * covariance[r] for r in spans if set(r) <= set(s)) for s in spans}
-    squares = {s: sum(sizes[r] * variance[r] for r in spans if set(s) <= set(r)) for s in spans[1:]}
-    levels = {k: int((weights.sum(_others(weights.ndim, (k,))) > 0).sum()) for k in axes}
-    share = {s: (weights.sum(_others(weights.ndim, s)) > 0).sum() / math.prod(levels[k] for k in s) for s in spans[1:]}
-    df = {s: max(1.0, share[s] * math.prod(levels[k] - 1 for k in s)) for s in spans[1:]}
-    return squares, df
+    return sizes, variance
+
+
+def variance_table(cells: np.ndarray, topic: np.ndarray, alike: float) -> list[dict[str, Any]]:
+    """Return where cells ``[I, T, O]`` (and seeds) differ, a row each source.
+
+    The sources are topics, items within a topic, the prompts' factors and seeds, and the ``rest``: how these differ
+    together, and noise. Topics have the part ``alike`` of the variance of items' means (:func:`topic_correlation`).
+    ``share`` is that of the variance of a cell, ``error`` what the source adds to the standard error: with m
+    levels for n it would be sqrt(n / m) times that. Estimates below 0 count as 0. Empty where nothing differs.
+    """
+    known = ~np.isnan(cells)
+    if known.sum() < 2:
+        return []
+    residuals = np.where(known, cells - np.nanmean(cells), 0.0)
+    sizes, found = _variances(residuals, known / known.sum())
+    variance = {s: max(0.0, x) for s, x in found.items() if s}
+    total = sum(variance.values())
+    if total <= TINY:
+        return []
+    items = variance.pop((0,), 0.0)
+    of_topics = min(items, max(0.0, alike) * float(np.nanvar(item_means(cells), ddof=1)))
+    alone = [variance.pop((k,), 0.0) for k in range(1, cells.ndim)]
+    names = ["topics", "items", *list(LEAST_LEVELS)[: cells.ndim - 1]]
+    parts = zip(names, [len(set(topic)), *cells.shape], [of_topics, items - of_topics, *alone])
+    rows = [
+        {"source": name, "levels": int(n), "share": rounded(x / total), "error": rounded(math.sqrt(x / n))}
+        for name, n, x in parts
+        if n > 1
+    ]
+    error = math.sqrt(sum(x * sizes[s] for s, x in variance.items()))
+    rest = {"share": rounded(sum(variance.values()) / total), "error": rounded(error)}
+    return [*rows, {"source": "rest", "levels": int(known.sum()), **rest}]
+
+
+def topic_correlation(means: np.ndarray, topic: np.ndarray) -> dict[str, Any] | None:
+    """Return how alike the items of one topic are: the intraclass correlation of one-way groups, with its interval.
+
+    ``(B - W) / (B + (n - 1) W)`` of the mean squares between and within topics; the interval is by F, with the mean
+    size of the groups for ``n`` where they differ (Fisher 1925; Donner 1979, American Journal of Epidemiology 110).
+    None without two topics of which one has two items.
+    """
+    known = ~np.isnan(means)
+    means, index = means[known], np.unique(topic[known], return_inverse=True)[1]
+    counts = np.bincount(index)
+    n_items, n_topics = len(means), len(counts)
+    if not 1 < n_topics < n_items:
+        return None
+    n = (n_items - (counts**2).sum() / n_items) / (n_topics - 1)
+    centers = np.bincount(index, means) / counts
+    within = ((means - centers[index]) ** 2).sum() / (n_items - n_topics)
+    between = (counts * (centers - means.mean()) ** 2).sum() / (n_topics - 1)
+    if within <= TINY:
+        return None
+    dfs = n_topics - 1, n_items - n_topics
+
+    def correlation(ratio: float) -> float:
+        return float((ratio - 1) / (ratio + n - 1))
+
+    ratio = between / within
+    ends = [ratio / float(special.fdtri(*dfs, p)) for p in (0.975, 0.025)]
+    return {"estimate": rounded(correlation(ratio)), "ci95": [rounded(correlation(end)) for end in ends]}
 
 
 def combine(squares: Squares, df: Squares, first: Span, others: Collection[Span]) -> MeanError | None:

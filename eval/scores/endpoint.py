@@ -10,12 +10,11 @@ from scipy import optimize, special, stats
 from data.recipe.figures import interval, number
 from eval.scores.evidence import ALL
 from eval.scores.intervals import rounded
+from eval.scores.places import seeds_note
 from eval.scores.rivals import OTHER_LEANS
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument
 
-# With fewer seeds the interval speaks of these adapters, not of their data.
-LEAST_SEEDS = 5
 # Mean over standard deviation of the pairs' changes in the project's own runs, whatever the dose.
 TYPICAL_DZ = 0.3
 
@@ -128,9 +127,8 @@ def describe_primary(
         said.append(f"void: {'; '.join(void)}")
     elif told and doubtful:
         said.append(f"doubtful, since not excluded: {', '.join(doubtful)}")
-    if found[0]["n_seeds"] < LEAST_SEEDS:
-        n = found[0]["n_seeds"]
-        said.append(f"{n} seed{'s' if n > 1 else ''}: about these adapters, not about their data")
+    if note := seeds_note(found[0]["n_seeds"]):
+        said.append(note)
     return {
         "a": contrast[0],
         "b": contrast[1],

@@ -235,12 +235,7 @@ def _subset(
     cells = change[mask]
     described = {key: x for key, x in describe_change(some, cells).items() if key != "q"}
     means = item_means(cells)
-    known = ~np.isnan(means)
-    n = int(known.sum())
-    deviation = float(means[known].std(ddof=1)) if n > 1 else 0.0
     described |= {
-        "dz": rounded(float(means[known].mean()) / deviation) if deviation > 1e-9 else None,
-        "up": _share(int((means[known] > 0).sum()), n),
         **dict.fromkeys(("lexical", "slope", "beyond")),
         "sensitivity": {
             name: change_of(other[mask], some.unit, some.topic).describe() for name, other in others.items()
@@ -266,14 +261,3 @@ def clusters(values: Values) -> np.ndarray:
     """Return what the pairs were sampled by: their topics where there are enough, as in ``mean_errors``."""
     has_topics = effective_size(values.topic) >= LEAST_TOPICS and len(set(values.topic)) < len(set(values.unit))
     return values.topic if has_topics else values.unit
-
-
-def _share(n_up: int, n: int) -> dict[str, Any] | None:
-    """Return a share with Wilson's interval (1927, Journal of the American Statistical Association 22)."""
-    if not n:
-        return None
-    z = 1.959964
-    share = n_up / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return {"share": rounded(share), "ci95": [rounded(middle - half), rounded(middle + half)]}

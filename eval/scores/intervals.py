@@ -175,3 +175,14 @@ def rounded(x: float | None) -> float | None:
 def rounded_ends(interval: Sequence[float] | None) -> list[float] | None:
     """Round the ends of an interval to what the files hold."""
     return None if interval is None else [rounded(x) for x in interval]
+
+
+def wilson(n_up: int, n: int) -> dict[str, Any] | None:
+    """Return a share with Wilson's interval (1927, Journal of the American Statistical Association 22)."""
+    if not n:
+        return None
+    z = 1.959964
+    share = n_up / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return {"share": rounded(share), "ci95": [rounded(middle - half), rounded(middle + half)]}

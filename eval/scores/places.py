@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.scores.comparisons import compare
+from eval.scores.crossed import LEAST_LEVELS
 from eval.scores.intervals import rounded
 from eval.scores.scoring import Values
 
@@ -178,6 +179,20 @@ class Groups:
                 return {a, b} == {doses[min(doses)], doses[max(doses)]}
         first, second = self._place_of_run(a), self._place_of_run(b)
         return (first.unit, first.dose) == (second.unit, second.dose)
+
+
+def seeds_note(n_seeds: int) -> str:
+    """Return what few trainings do not tell; nothing where there are enough."""
+    if n_seeds >= LEAST_LEVELS["seeds"]:
+        return ""
+    return f"{n_seeds} seed{'s' if n_seeds > 1 else ''}: about these adapters, not about their data"
+
+
+def read_seeds_note(summary: Mapping[str, Any]) -> str:
+    """Return :func:`seeds_note` of the figures of a ``summary.json``; nothing where no adapter was asked."""
+    if not summary["settings"].get("adapters"):
+        return ""
+    return seeds_note(min((len(names) for names in read_groups(summary).seeds.values()), default=1))
 
 
 def read_groups(summary: Mapping[str, Any]) -> Groups:
