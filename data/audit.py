@@ -13,6 +13,7 @@ The exit status is 0 if every gate passes (with ``repair``: the repaired set's),
 import json
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from data.quality.defects import Checks, set_defects
 from data.quality.measures import require_sklearn
 from data.quality.repair import Repaired, repair, repaired_card
 from data.quality.sets import GATES, PreferenceSet, judge, load_sets, measure
+from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import to_jsonl, to_parquet, write_files
@@ -113,10 +115,11 @@ class AuditRecipe:
         report["passed"] = all(gate["passed"] is not False for gate in report["gates"])
         files = {
             "report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-            "report.html": render_report(report),
             "defects.jsonl": to_jsonl({"set": name, **d._asdict()} for name, of_set in defects.items() for d in of_set),
         }
         write_files(folder, files, {"inputs": _inputs(sets), "settings": settings})
+        # not among the files of the manifest: the links in it follow what lies beside it
+        write_page(folder / "report.html", render_report(report, f"{date.today():%-d %B %Y}"))
         remedy = "" if report["passed"] or settings["repair"] else "; repair=True makes a set of the rows that pass"
         log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else f'FAILED{remedy}'}\n{_table(report)}")
         return report
@@ -149,15 +152,15 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def render_report(report: dict[str, Any]) -> str:
-    """Return the report as one page that needs no other file."""
+def render_report(report: dict[str, Any], day: str | None = None) -> str:
+    """Return the report, made on this day, as one page that needs no other file."""
 
     def short(text: str) -> str:
         return text if len(text) <= 600 else f"{text[:600]} …"
 
-    set_columns = [column for name in report["sets"] for column in (name, "rows")]
+    set_columns = [f"#{column}" for name in report["sets"] for column in (name, "rows")]
     template = page_template("data.quality", "audit.html.jinja", short=short)
-    return template.render(report=report, set_columns=set_columns)
+    return template.render(report=report, set_columns=set_columns, date=day)
 
 
 def _inputs(sets: list[PreferenceSet]) -> list[dict[str, Any]]:

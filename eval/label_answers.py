@@ -21,6 +21,7 @@ from torchtune import config, utils
 
 from data.judging.judges import Text, read_labelled
 from data.judging.scales import PAIR, SCALES, load_scale
+from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
@@ -181,7 +182,7 @@ def recipe_main(cfg: DictConfig) -> None:
     if run.summary.get("write"):
         correct_writing(run.summary["write"], run.judged, labels, instrument)
     write_json(run.folder / "summary.json", run.summary)
-    write_whole(run.folder / "report.html", render_report(run.summary, instrument, *run.asked(instrument)))
+    write_page(run.folder / "report.html", render_report(run.summary, instrument, *run.asked(instrument)))
     log.info(f"{len(people)} answers with people's labels\n{correction_table(run.summary)}")
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune import training, utils
 
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
+from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import read_log, write_json, write_whole
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
@@ -282,7 +283,7 @@ class PoliticalCompassRecipe:
             write_whole(self._output_dir / f"compass.{name}", content)
         prompts = itertools.chain(*self._interview.prompts.values())
         page = render_report(summary, self._instrument, rows, prompts, day_of(self._answers))
-        write_whole(self._output_dir / "report.html", page)
+        write_page(self._output_dir / "report.html", page)
 
     def _summarize(self, cfg: DictConfig, answered: list[dict[str, Any]]) -> dict[str, Any]:
         instrument = self._instrument

@@ -20,14 +20,23 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, training, utils
 
+from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import page_template
-from data.recipe.files import write_json, write_whole
+from data.recipe.files import write_json
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Interview, Respondent
-from eval.asking.results import ResultsFile, check_results, describe_command, read_weights, row_key
+from eval.asking.results import (
+    ResultsFile,
+    check_results,
+    day_of,
+    describe_command,
+    model_name,
+    read_weights,
+    row_key,
+)
 from eval.asking.written_answers import Decoding
-from eval.effects.measures import Entries, change_lines, describe_answers, measure_all
+from eval.effects.measures import Entries, change_charts, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
 from finetune.adapters.folders import read_adapters
 from finetune.models import BROUGHT, base_folder, complete_model
@@ -152,8 +161,15 @@ class SideEffectsRecipe:
         for entry in entries:
             measures.setdefault(entry["measure"], []).append(entry)
         page = page_template("eval.effects", "side_effects.html.jinja")
-        html = page.render(s=summary, measures=measures, requests=self._side_by_side(rows))
-        write_whole(self._output_dir / "report.html", html)
+        html = page.render(
+            s=summary,
+            model=model_name(self._settings),
+            date=day_of(self._output_dir / "results.jsonl"),
+            charts=change_charts(entries),
+            measures=measures,
+            requests=self._side_by_side(rows),
+        )
+        write_page(self._output_dir / "report.html", html)
         log.info(f"wrote {len(rows)} rows to {self._output_dir}\n{change_lines(entries)}")
 
     def _side_by_side(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

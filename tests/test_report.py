@@ -8,6 +8,7 @@ from test_diagnostics import BANK, ask, leaning, one_hot, place
 
 from eval.asking.results import describe_run
 from eval.pages.compass import caption, draw_compass, list_panels
+from eval.pages.finding import describe_finding
 from eval.pages.report import render_report, score_table
 from eval.scores.summary import summarize
 
@@ -81,6 +82,9 @@ def test_the_pictures_are_whole_and_the_same_each_time():
 
 def test_what_a_reader_needs_is_there(hostile):
     text = Page(hostile[1]).text
+    headline = describe_finding(hostile[0]).headline
+    assert HOSTILE in headline
+    assert text.index(headline) < text.index("Before you rely on this") < text.index("Where the models stand")
     for part in (
         "Void: base, choice: the place of an option matters: +1.00",
         "so nothing is concluded",

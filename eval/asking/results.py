@@ -95,6 +95,13 @@ def day_of(path: Path) -> str | None:
     return f"{date.fromtimestamp(path.stat().st_mtime):%-d %B %Y}" if path.is_file() else None
 
 
+def model_name(settings: Mapping[str, Any]) -> str:
+    """Return the name of a run's base by its folder; that of the respondents where there is no resident model."""
+    model, checkpointer = settings.get("model") or {}, settings.get("checkpointer") or {}
+    folder = model.get("path") or checkpointer.get("checkpoint_dir")
+    return Path(folder).name if folder else ", ".join(settings.get("respondents") or ()) or "a model"
+
+
 def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells a row from all others of a run."""
     return tuple(tuple(row[k]) if isinstance(row[k], list) else row[k] for k in KEY)

@@ -17,6 +17,7 @@ from data.recipe.figures import interval, number
 from data.text_models import Score
 from eval.effects.prompts import NEUTRAL, OPEN, TASK
 from eval.scores.crossed import LEAST_UNITS, mean_error
+from eval.scores.curves import TOLD_APART
 from eval.scores.intervals import (
     Change,
     MeanError,
@@ -106,6 +107,28 @@ def change_lines(entries: Entries) -> str:
         between = f"{interval(e['difference_ci95']):<20}{number(e['q'], signed=False)}"
         lines.append(f"{e['model']:<14}{e['measure']:<34}{e['of']:<31}{figures}  {between}")
     return "\n".join(lines)
+
+
+def change_charts(entries: Entries) -> dict[str, list[dict[str, Any]]]:
+    """Return measure to the rows of its chart: every change from the first model, for the macro ``strips``."""
+    charts: dict[str, list[dict[str, Any]]] = {}
+    for e in entries:
+        if e["difference"] is None:
+            continue
+        is_share = e["unit"] == "share"
+        factor, digits, unit = (100, 0, " pp") if is_share else (1, 3, "")
+        change, ci95 = factor * e["difference"], e["difference_ci95"] and [factor * x for x in e["difference_ci95"]]
+        row = {
+            "name": f"{e['of']}: {e['model']}",
+            "estimate": change,
+            "ci95": ci95,
+            "figures": f"{number(change, digits)}{unit} {interval(ci95, digits) if ci95 else ''}",
+            "kind": "main" if e["q"] is not None and e["q"] < TOLD_APART else "",
+            "void": False,
+        }
+        name = e["measure"] if is_share or e["unit"] == "score" else f"{e['measure']}, {e['unit']}"
+        charts.setdefault(name, []).append(row)
+    return charts
 
 
 def _measure_answers(rows: Sequence[Row], toxicity: Score | None, threshold: float) -> Entries:

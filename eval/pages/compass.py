@@ -10,8 +10,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from eval.asking.results import model_name
 from eval.pages import panels
-from eval.pages.finding import describe_finding, model_name
+from eval.pages.finding import describe_finding
 from eval.pages.panels import Panel, Summary
 from eval.scores.places import read_groups, read_seeds_note
 from eval.scores.summary import iterate_scores

@@ -3,7 +3,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value, percent
@@ -33,13 +32,6 @@ class Finding(NamedTuple):
     ends: tuple[str, str] = ("left", "right")
 
 
-def model_name(settings: Mapping[str, Any]) -> str:
-    """Return the name of a run's base by its folder; that of the respondents where there is no resident model."""
-    model, checkpointer = settings.get("model") or {}, settings.get("checkpointer") or {}
-    folder = model.get("path") or checkpointer.get("checkpoint_dir")
-    return Path(folder).name if folder else ", ".join(settings.get("respondents") or ()) or "a model"
-
-
 def describe_finding(summary: Summary) -> Finding:
     """Return what is said first: the primary endpoint, else the dial, else the first comparison, else a level."""
     dial = next((c for c in summary["curves"] if c["kind"] == "dial" and c["axis"] == "lean"), None)
@@ -56,13 +48,15 @@ def _primary_finding(summary: Summary) -> Finding:
     contrast = next(e for e in summary["evidence"] if (e["a"], e["b"]) == (primary["a"], primary["b"]))
     subsets = {row["subset"]: row for row in contrast["subsets"]}
     row = subsets[primary["subset"]]
-    further = f"{b} leans further {'right' if row['difference'] > 0 else 'left'} than {a}"
+    # what was taught alone moves the whole; on the rest, where nothing was told from 0, the sign is chance
+    way = subsets[ALL] if primary["topic_learning"] else row
+    further = f"{b} leans further {'right' if way['difference'] > 0 else 'left'} than {a}"
     if primary["void"]:
         headline = f"What separates {b} from {a} cannot be read as a lean"
     elif not primary["told"]:
         headline = f"No difference in lean between {b} and {a} was told from chance"
         if primary["topic_learning"]:
-            headline = f"{further} on the topics that it was taught, and on no other"
+            headline = f"{further} on what was taught, and on nothing else"
     else:
         beyond = {
             True: "and its words alone do not explain it",

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from data.recipe.figures import interval, number, p_value, page_template
+from eval.asking.results import model_name
 from eval.pages.compass import caption, list_panels, panel_svgs
-from eval.pages.finding import describe_finding, model_name
+from eval.pages.finding import describe_finding
 from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
 from eval.pages.write import corrected
@@ -75,7 +76,6 @@ def render_report(
         flags=_flags(summary),
         doubts=_doubts(summary),
         missing=[],
-        beside={},
         without=_changed_without(summary),
         reasons=_missing_intervals(summary),
     )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The headline of a run says what was planted, and never more than the declared contrast does."""
+
+import pytest
+from test_diagnostics import ask, leaning, place
+from test_evidence import BACKGROUND, BANK, CLASSES, IS_PLACEBO, WORDS, fake
+from test_report import make_summary
+
+from eval.pages.compass import draw_compass
+from eval.pages.finding import describe_finding
+from eval.scores.endpoint import describe_primary
+from eval.scores.evidence import ALL, describe_evidence
+from eval.scores.places import Groups
+from eval.scores.summary import add_voids
+
+
+def summarized(rows, contrast=("left", "right"), wanted="unseen"):
+    summary = make_summary(rows, BANK)
+    evidence = describe_evidence(rows, BANK, Groups(list(summary["models"])), BACKGROUND)
+    add_voids(summary, evidence)
+    primary = describe_primary(evidence, contrast, wanted, BANK.name)
+    return {**summary, "evidence": evidence, "primary": primary}
+
+
+@pytest.fixture(scope="module")
+def leans():
+    return summarized(fake(right=0.1 * ~IS_PLACEBO, noise=0.05, templates=1))
+
+
+FURTHER = "“right” leans further right than “left”"
+
+
+@pytest.mark.parametrize(
+    ("planted", "contrast", "wanted", "headline"),
+    [
+        ({"right": WORDS, "noise": 0.03}, ("left", "right"), ALL, f"{FURTHER}, but a choice of words may be all of it"),
+        (
+            {"right": 0.3 * (CLASSES == "seen proposition")},
+            ("left", "right"),
+            "unseen",
+            f"{FURTHER} on what was taught, and on nothing else",
+        ),
+        (
+            {"noise": 0.3},
+            ("left", "right"),
+            "unseen",
+            "No difference in lean between “right” and “left” was told from chance",
+        ),
+        (
+            {"left": lambda base: 0.3 * base, "noise": 0.02},
+            ("base", "left"),
+            ALL,
+            "What separates “left” from “base” cannot be read as a lean",
+        ),
+    ],
+)
+def test_what_was_planted_is_the_headline(planted, contrast, wanted, headline):
+    summary = summarized(fake(**planted, templates=1), contrast, wanted)
+    assert describe_finding(summary).headline == headline
+
+
+def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
+    """exp(0.1) - 1 is 11 %."""
+    finding = describe_finding(leans)
+    assert finding.headline == "“right” leans further right than “left”, and its words alone do not explain it"
+    row = next(row for row in leans["evidence"][-1]["subsets"] if row["subset"] == "unseen")
+    assert f"is {100 * (2.718281828 ** row['difference'] - 1):.0f} % likelier than with “left”" in finding.lead
+    assert "1 seed: this speaks of “left” and “right”" in finding.lead
+    first, words, beyond, *others = finding.rows
+    assert first["name"] == "pairs on topics never taught (132)"
+    assert first["kind"] == "main"
+    assert [row["name"].strip() for row in (words, beyond)] == ["what vocabulary alone would show", "beyond vocabulary"]
+    assert [row["kind"] for row in others if "must not move" in row["name"]] == ["weak", "weak"]
+
+
+def test_the_picture_has_it_as_its_title(leans):
+    svg = draw_compass(leans)["svg"].decode()
+    assert "its words alone" in svg
+    assert "what vocabulary alone" in svg
+
+
+def test_void_scores_and_single_models_have_words_too():
+    void = make_summary(ask(place(1), templates="ab") + ask(place(1), model="right", templates="ab"))
+    assert describe_finding(void).headline.endswith("“right” and “base”: their scores are void")
+    rows = ask(lambda item, *prompt: leaning(1 + (item.id < "x4"))(item, *prompt), templates="ab")
+    alone = describe_finding(make_summary(rows))
+    assert alone.headline == "“base” stands towards high on x"
+    assert alone.ends == ("low end", "high end")
+    refused = describe_finding(make_summary(ask(lambda *_: None)))
+    assert refused.headline == "Where “base” stands cannot be told: its score is void"
