@@ -6,52 +6,25 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from data.datasets import SHIPPED_SET
-from data.pairs.rows import read_table
-from eval.scores.endpoint import count_pairs, describe_primary, detectable, power, power_line, read_primary
-from eval.scores.evidence import ALL, BALANCED, Background, describe_evidence
+from benchmarks.planted_truths import (
+    BACKGROUND,
+    BANK,
+    CLASSES,
+    IS_PLACEBO,
+    TEXTS,
+    TRUTHS,
+    WORDS,
+    contrast,
+    fake,
+    share_found,
+    verdict,
+)
+from eval.scores.endpoint import count_pairs, detectable, power, power_line, read_primary
+from eval.scores.evidence import ALL, BALANCED, Background
 from eval.scores.intervals import MeanError
-from eval.scores.lexical import lexical_shifts
-from eval.scores.places import Groups
-from eval.scores.rivals import Change, change_of, other_leans
+from eval.scores.rivals import Change, other_leans
 from eval.scores.scoring import lean_of, pair_cells
 from eval.scores.summary import add_voids, summarize
-from eval.statements.exposure import exposures, read_taught
-from eval.statements.instruments import load_instrument
-
-BANK = load_instrument("compass300")
-TEXTS = {side: [row[side] for row in read_table(SHIPPED_SET)] for side in ("left", "right")}
-BACKGROUND = Background(
-    {"left": (TEXTS["left"], TEXTS["right"]), "right": (TEXTS["right"], TEXTS["left"])},
-    exposures(BANK, read_taught(SHIPPED_SET)),
-)
-IS_PLACEBO = np.array([BANK.axes[pair.axis].placebo for pair in BANK.pairs])
-CLASSES = np.array([BACKGROUND.exposure[pair.id] for pair in BANK.pairs])
-WORDS = lexical_shifts(BANK.pairs, TEXTS["left"], TEXTS["right"])
-
-
-def fake(seed=0, left=0.0, right=0.0, noise=0.1, models=("base", "left", "right"), templates=2):
-    """Rows of models whose pairs have the base's lean, what is planted and noise, in nats a token; 10 tokens each."""
-    rng = np.random.default_rng(seed)
-    base = rng.normal(-0.3, 0.5, len(BANK.pairs))
-    rows = []
-    for model in models:
-        planted = {"base": 0.0, "left": left, "right": right}[model.partition("_")[0]]
-        planted = planted(base) if callable(planted) else planted
-        lean = base + planted + (rng.normal(0, noise, len(base)) if model != "base" else 0.0)
-        for template in "ab"[:templates]:
-            for pair, x in zip(BANK.pairs, lean):
-                place = {"model": model, "mode": "pairs", "item": pair.id, "template": template}
-                logprobs = [-30.0, -30.0 + 10 * x]
-                rows.append({**place, "option_logprobs": logprobs, "n_tokens": [10, 10], "choice": None})
-    return rows
-
-
-def contrast(rows, a="left", b="right", background=BACKGROUND):
-    groups = Groups(list(dict.fromkeys(row["model"] for row in rows)))
-    described = describe_evidence(rows, BANK, groups, background)
-    (found,) = [e for e in described if (e["a"], e["b"]) == (a, b)]
-    return {row["subset"]: row for row in found["subsets"]}, found
 
 
 def test_a_model_of_words_alone_is_not_beyond_vocabulary():
@@ -106,10 +79,6 @@ def test_seeds_of_a_run_are_one_contrast():
 
 def states(found):
     return {flag["name"]: flag["state"] for flag in found["flags"]}
-
-
-def verdict(found, wanted="unseen"):
-    return describe_primary([found], (found["a"], found["b"]), wanted, "compass300")
 
 
 def test_the_verdict_on_a_model_of_words_alone():
@@ -253,12 +222,10 @@ def test_sensitivity_rows_stand_beside_the_change_or_it_is_said_why_not():
 
 def test_a_real_shift_is_found():
     """.05 nats on 240 pairs whose changes scatter by .15: in 90 % of 200 runs or more; without it in about 5 %."""
-    rng, n_found = np.random.default_rng(1), {0.0: 0, 0.05: 0}
-    topic = np.repeat(np.arange(48), 5)
-    for shift in n_found:
-        for _ in range(200):
-            cells = (shift + rng.normal(0, 0.15, 240))[:, None, None]
-            moved = change_of(cells, np.arange(240), topic).describe()
-            n_found[shift] += moved["p"] < 0.05
-    assert n_found[0.05] >= 180
-    assert n_found[0.0] <= 20
+    assert share_found(0.05, 0.15, 240, 0.0, 200, seed=1) >= 0.9
+    assert share_found(0.0, 0.15, 240, 0.3, 200, seed=2) <= 0.1
+
+
+@pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.is_said.__name__)
+def test_the_benchmark_finds_each_planted_truth(truth):
+    assert truth.is_said(0)

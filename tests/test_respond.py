@@ -88,7 +88,8 @@ def test_orders_show_every_option_equally_often():
 
 def test_ten_templates_and_their_texts(templates):
     assert len(templates.choice) == len(set(templates.choice.values())) == 10
-    assert len(templates.pairs) >= 6
+    assert len(templates.pairs) == len(set(templates.pairs.values())) == 10
+    assert list(templates.pairs).index("none") == 5  # eval/scores/rivals.py says so
     questions = choice_questions(BANK, Letters(), templates, 10, 8, LABEL_SETS)
     assert len(questions) == 2 * 10 * 8 * 3
     assert len({q.row["prompt_sha256"] for q in questions}) == len(questions)
