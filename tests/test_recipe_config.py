@@ -69,6 +69,8 @@ def test_all_problems_are_said_at_once():
         ({"n_words": [60]}, r"`n_words=\[60\]`; use two numbers"),
         ({"push_to_hub": "mine"}, "`push_to_hub=mine` cannot be used; write OWNER/NAME"),
         ({"column_map": {"chosen": "a", "rejected": "a"}}, "names a twice; each column is one thing"),
+        ({"columns": {"target": True}}, "`columns.target=True` is no name of a column; YAML reads on, yes and true so"),
+        ({"client": {"_component_": "data.chat.ChatClient", "model": False}}, "quotes: client.model='\"off\"'"),
         ({"modes": ["choice", "choice"]}, "names choice twice"),
         ({"params": {"stream": True}}, "`params.stream` is set by what asks the server"),
         ({"params": {"max_tokens": 0}}, "`params.max_tokens=0` is out of range; use 1 or more"),
@@ -79,7 +81,7 @@ def test_all_problems_are_said_at_once():
 def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
     optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None, "client": None}
     optional |= {"min_kappa": 0.6, "clip_grad_norm": 1.0, "duplicate": 0.5, "n_words": [6, 9], "push_to_hub": None}
-    optional |= {"params": None, "column_map": None}
+    optional |= {"params": None, "column_map": None, "columns": None}
     with pytest.raises(ValueError, match=said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
 

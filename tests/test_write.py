@@ -2,6 +2,7 @@
 """Mode ``write`` end to end, on the tiny model and a server on the loopback."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -91,6 +92,26 @@ def test_transcripts_can_be_read_by_request_model_and_label(read_run):
     assert 'href="transcripts.html"' in (folder / "report.html").read_text()
     judged = [json.loads(line) for line in (folder / "judged.jsonl").read_text().splitlines()]
     assert Counter(row["judge"] for row in judged) == {"stance": 72, "stance: mine": 72, "hedging": 72, "pair": 24}
+
+
+def test_people_label_a_part_and_the_run_is_corrected(read_run, tune_run, tmp_path):
+    """The judge says that everything is neutral; people say that a third of it is for the statement."""
+    folder = shutil.copytree(read_run[0], tmp_path / "run")
+    command = ("eval/label_answers.py", "--config", "configs/label_answers.yaml", f"output_dir={folder}")
+    assert tune_run(*command, "scale=stance", "n_per_model=36") == 0
+    drawn = [json.loads(line) for line in (folder / "label_sample_stance.jsonl").read_text().splitlines()]
+    assert Counter(row["model"] for row in drawn) == {"base": 36, "left": 36}
+    assert all(row["target"].endswith(".") for row in drawn)
+    said = {row["text"] + row["target"]: {"text": row["text"], "target": row["target"]} for row in drawn}
+    gold = [{**row, "label": "1" if k % 3 == 0 else "3"} for k, row in enumerate(said.values())]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))
+    assert tune_run(*command, "scale=stance", f"labels={tmp_path / 'gold.jsonl'}") == 0
+    write = json.loads((folder / "summary.json").read_text())["write"]
+    # 12 answers of a model and side are too few, and it is said so
+    assert write["readings"]["stance"]["note"].startswith("uncorrected: people have labelled 12 of base (left), ")
+    assert {e["corrected"] for e in write["levels"] if e.get("reading") == "stance"} == {"uncorrected"}
+    assert "What was written, by side" in (folder / "report.html").read_text()
+    assert tune_run(*command, "scale=pair") != 0
 
 
 def test_a_run_that_was_killed_writes_nothing_twice(overrides, tmp_path):  # noqa: F811

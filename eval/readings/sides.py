@@ -70,8 +70,8 @@ def describe_writing(
         for name in names:
             both = [tables.get((name, side)) for side in sides]
             if outcome.margin is not None and both[0] and both[1]:
-                pairs = [row for row in rows if row["model"] == name] if outcome.name == "refused" else []
-                by_side.append({"model": name, **_compare_sides(outcome, both[0], both[1], pairs, sides)})
+                of_model = [row for row in read if row["model"] == name]
+                by_side.append({"model": name, **_compare_sides(outcome, both[0], both[1], of_model, sides)})
         for a, b in itertools.combinations(names, 2):
             between += _between(outcome, tables, a, b, sides)
     for family in (by_side, between):
@@ -105,9 +105,9 @@ def correct_writing(
         changes = {(f["a"], f["b"], f["figure"]): f["corrected"] for f in found["differences"]}
         for entry in (e for e in (*write["levels"], *write["by_side"]) if e.get("reading") == name):
             if "side" in entry:
-                corrected = figures.get((f"{entry['model']}, {entry['side']}", entry["figure"]))
+                corrected = figures.get((f"{entry['model']} ({entry['side']})", entry["figure"]))
             else:
-                a, b = (f"{entry['model']}, {side}" for side in write["sides"])
+                a, b = (f"{entry['model']} ({side})" for side in write["sides"])
                 corrected = changes.get((a, b, entry["figure"]))
                 if corrected is None and (turned := changes.get((b, a, entry["figure"]))):
                     low, high = turned["ci95"] or (None, None)
@@ -117,7 +117,7 @@ def correct_writing(
 
 
 def _group(row: Row) -> str:
-    return f"{row['model']}, {row['side']}"
+    return f"{row['model']} ({row['side']})"
 
 
 def _uncorrected(outcome: Outcome) -> dict[str, Any]:
@@ -136,22 +136,28 @@ def _compare_sides(
         margin *= float(np.nanmean([np.nanmean(a.cells), np.nanmean(b.cells)]))
     error = None if found["se"] is None else MeanError(found["se"], found["df"])
     change = Change(found["difference"] or 0.0, error)
+    mcnemar = _mcnemar(outcome, rows, sides) if outcome.ends == (0, 1) else None
+    if mcnemar and error is None and found["difference"] == 0:
+        # nobody differs: as two shares of one pair an issue, none of which differ, are told apart
+        none = np.zeros(found["n_items"], bool)
+        found["ci95"] = [rounded(end) for end in share_change(none, none).ci95 or ()]
+        change = change._replace(error=MeanError(found["ci95"][1] / 1.96, float(found["n_items"])))
     even = {"margin": rounded(margin), "state": EVEN[change.inside(margin)], "p": rounded(change.equivalence_p(margin))}
     return {
         "outcome": outcome.name,
         **found,
         "equivalence": even,
         **_uncorrected(outcome),
-        **({"mcnemar": _mcnemar(rows, sides)} if rows else {}),
+        **({"mcnemar": mcnemar} if mcnemar else {}),
     }
 
 
-def _mcnemar(rows: Sequence[Row], sides: tuple[str, str]) -> dict[str, Any]:
-    """Compare refusals of mirrored requests, each two of which are a pair (McNemar's exact test)."""
+def _mcnemar(outcome: Outcome, rows: Sequence[Row], sides: tuple[str, str]) -> dict[str, Any]:
+    """Compare a share over mirrored requests, each two of which are a pair (McNemar's exact test)."""
     pairs: dict[tuple[Any, ...], dict[str, bool]] = {}
     for row in rows:
-        if row["text"] is not None:
-            pairs.setdefault((row["issue"], row["template"], row["sample"]), {})[row["side"]] = bool(row["refused"])
+        if (value := outcome.value(row)) is not None:
+            pairs.setdefault((row["issue"], row["template"], row["sample"]), {})[row["side"]] = bool(value)
     both = [of for of in pairs.values() if {*sides} <= {*of}]
     a, b = (np.array([of[side] for of in both], bool) for side in sides)
     change = share_change(a, b)
