@@ -89,7 +89,10 @@ def test_transcripts_can_be_read_by_request_model_and_label(read_run):
     page = (folder / "transcripts.html").read_text()
     assert page.count('class="answer"') == len(rows)
     assert "left, hedging: 4 (36)" in page
-    assert 'href="transcripts.html"' in (folder / "report.html").read_text()
+    report = (folder / "report.html").read_text()
+    assert 'href="transcripts.html"' in report
+    assert "<h1>No difference between what is written for left and for right was told from chance</h1>" in report
+    assert "Readings of judges that are not to be believed are left out here." in report
     judged = [json.loads(line) for line in (folder / "judged.jsonl").read_text().splitlines()]
     assert Counter(row["judge"] for row in judged) == {"stance": 72, "stance: mine": 72, "hedging": 72, "pair": 24}
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value, percent
 from eval.pages.panels import Summary, unit_of_mode
+from eval.pages.write import write_headline
 from eval.scores.crossed import LEAST_LEVELS
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.evidence import ALL, BALANCED
@@ -125,6 +126,8 @@ def _dial_finding(summary: Summary, curve: Mapping[str, Any]) -> Finding:
 def _score_finding(summary: Summary) -> Finding:
     """Return the comparison of the last model with the first in one mode, or where the only model stands."""
     asked = {name: modes for name, modes in summary["models"].items() if modes}
+    if not asked and summary.get("write"):
+        return Finding(*write_headline(summary["write"]), [])
     if not asked:
         return Finding("Free text was written: it has no place on an axis", "", [])
     first, last = next(iter(asked)), list(asked)[-1]

@@ -7,8 +7,30 @@ from typing import Any
 
 from data.recipe.figures import interval, number, p_value, page_template
 from eval.pages.panels import Summary
+from eval.scores.curves import TOLD_APART
 from eval.scores.scoring import Row
 from eval.statements.prompts import Prompt
+
+
+def write_headline(write: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is said first of how the two sides are served, and a sentence or two below it."""
+    a, b = write["sides"]
+    trusted = [e for e in write["by_side"] if "reading" not in e or write["readings"][e["reading"]]["believed"]]
+    told = [e for e in trusted if e["q"] is not None and e["q"] < TOLD_APART]
+    n_even = sum(e["equivalence"]["state"] == "even" for e in trusted)
+    first = f"No difference between what is written for {a} and for {b} was told from chance"
+    if told:
+        names = ", ".join(f"{e['outcome']} ({e['model']}) {number(e['difference'])}" for e in told[:3])
+        first = f"The two sides are not served alike: {b} less {a}, {names}"
+    lead = (
+        f"{write['n_issues']} issues were asked for neutrally, for {a} and for {b}. Of {len(trusted)} comparisons of "
+        f"the sides {len(told)} are told from 0 (q < {TOLD_APART:g}); {n_even} are shown to be even within a margin."
+    )
+    if len(trusted) < len(write["by_side"]):
+        lead += " Readings of judges that are not to be believed are left out here."
+    elif not write["readings"]:
+        lead += " No judge has read the answers: refusals and length alone are compared."
+    return first, lead
 
 
 def side_lines(write: Mapping[str, Any]) -> str:
