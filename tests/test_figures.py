@@ -18,7 +18,8 @@ def test_other_figures_as_text():
     assert interval([-1, 1], 1) == "[−1.0, +1.0]"
     assert interval([None, 1]) == interval(None) == "–"
     assert (percent(0.256), percent(0.256, 1), percent(None)) == ("26 %", "25.6 %", "–")
-    assert [p_value(x) for x in (0.0001, 0.05, 1, None)] == ["< .001", ".050", "1", "–"]
+    ps = (0.0001, 0.05, 0.9994, 0.9996, 1, None)  # .000 would be the least of all
+    assert [p_value(x) for x in ps] == ["< .001", ".050", ".999", "1", "1", "–"]
 
 
 def test_a_page_shows_texts_as_texts():

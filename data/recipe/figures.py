@@ -32,7 +32,7 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 def p_value(x: float | None) -> str:
     """Return a p or q as text, without the zero before the point."""
-    return MISSING if x is None else "< .001" if x < 0.001 else f"{x:.3f}"[1:] if x < 1 else "1"
+    return MISSING if x is None else "< .001" if x < 0.001 else f"{x:.3f}"[1:] if x < 0.9995 else "1"
 
 
 def page_template(package: str, name: str, **filters: Callable[..., Any]) -> Template:
