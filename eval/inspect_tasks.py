@@ -7,8 +7,6 @@
 provider must give log-probabilities. An option that it does not list counts as 0, as with our own endpoints.
 """
 
-from typing import Any
-
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
@@ -18,14 +16,12 @@ from inspect_ai.solver import TaskState, generate
 from data.chat.replies import option_logprobs
 from eval.asking.written_answers import read_option
 from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
-from eval.statements.instruments import load_instrument
 from eval.statements.prompts import Prompt
 
 
-def _dataset(prompts: list[Prompt], **also: Any) -> MemoryDataset:
-    return MemoryDataset(
-        [Sample(input=p.text, metadata={"row": p.row, "answers": list(p.answers), **also}) for p in prompts]
-    )
+def _dataset(prompts: list[Prompt]) -> MemoryDataset:
+    said = [{"row": p.row, "answers": list(p.answers), "options": list(p.options)} for p in prompts]
+    return MemoryDataset([Sample(input=p.text, metadata=metadata) for p, metadata in zip(prompts, said)])
 
 
 @metric
@@ -107,7 +103,7 @@ def politune_generate(
     """
     prompts = harness_prompts("generate", instrument, n_templates, n_orders, [labels], n_samples)
     return Task(
-        dataset=_dataset(prompts, options=list(load_instrument(instrument).options)),
+        dataset=_dataset(prompts),
         solver=generate(),
         scorer=written_option(),
         config=GenerateConfig(max_tokens=300, temperature=0.3),  # PoliTune's

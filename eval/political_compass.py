@@ -38,6 +38,7 @@ from eval.scores.judged import add_judges, add_people, distrust, judge_answers, 
 from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
+from eval.scores.yardstick import describe_populations
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
@@ -301,6 +302,7 @@ class PoliticalCompassRecipe:
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         add_voids(scores, evidence)
+        populations = describe_populations(rows, instrument, scores["diagnostics"], *options)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
         write = describe_writing(answered, self._read, self._readings, instrument)
         people = read_people(self._output_dir)
@@ -313,6 +315,7 @@ class PoliticalCompassRecipe:
             **({"primary": primary} if primary else {}),
             **({"evidence": evidence} if evidence else {}),
             **({"write": write} if write else {}),
+            **({"populations": populations} if populations else {}),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),

@@ -87,7 +87,7 @@ def written_row(
 ) -> dict[str, Any]:
     """Return the row of ``results.jsonl`` about one answer in writing."""
     text = writing.text
-    choice = read_option(text, options, prompt.answers) if text and prompt.answers else None
+    choice = read_option(text, prompt.options or options, prompt.answers) if text and prompt.answers else None
     return result_row(
         name,
         prompt.row,

@@ -32,6 +32,7 @@ from pydantic_core import ErrorDetails
 from data.language import lower_words
 from eval.statements.banks import Bank, bank_files, load_bank
 from eval.statements.importers import read_instrument
+from eval.statements.populations import Population, load_populations
 
 
 def _mapping(value: Any) -> Any:
@@ -62,7 +63,7 @@ class Item(NamedTuple):
     """A statement; ``weights[axis]`` holds one number per option; ``twin`` states the opposite.
 
     ``proposition`` is the key of what is argued: entries, and rows of a training set, that argue the same share it.
-    ``note`` says why the sides of the entry are contested.
+    ``note`` says why the sides of the entry are contested. ``options``: a question's own, as many as the instrument's.
     """
 
     id: Text
@@ -72,6 +73,7 @@ class Item(NamedTuple):
     twin: Text | None = None
     proposition: Text | None = None
     note: Text | None = None
+    options: tuple[Text, ...] | None = None
 
 
 class Pair(NamedTuple):
@@ -106,6 +108,7 @@ class Instrument(NamedTuple):
     pairs: tuple[Annotated[Pair, _Mapping], ...]
     sha256: str
     bank: Annotated[Bank | None, SkipValidation] = None  # requests for mode ``write``
+    populations: Annotated[Mapping[str, Population], SkipValidation] = {}
 
     def axis_range(self, axis: str) -> tuple[float, float]:
         """Return the two coordinates on ``axis`` that no answers can pass, lower first."""
@@ -214,6 +217,7 @@ def load_instrument(
     form["sha256"] = hashlib.sha256(content + bank_files(form.get("bank"))).hexdigest()
     if "bank" in form:
         form["bank"] = load_bank(str(file), form["bank"])
+    populations = form.pop("populations", None)
     _add_propositions(form, Path(str(file)).with_suffix(".propositions.json"))
     faults = _relation_faults(form)
     try:
@@ -222,7 +226,12 @@ def load_instrument(
         faults = [*dict.fromkeys(_fault(breach, form) for breach in error.errors()), *faults]
     if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
-    return loaded
+    issues = loaded.bank.issues if loaded.bank else ()
+    ids = {entry.id for entry in (*loaded.items, *loaded.pairs, *issues)}
+    weights = [numbers for item in loaded.items for numbers in item.weights.values()]
+    is_scale = all(numbers in (sorted(numbers), sorted(numbers, reverse=True)) for numbers in weights)
+    read = load_populations(str(file), populations, ids, len(loaded.options), is_scale)
+    return loaded._replace(populations=read)
 
 
 def _add_propositions(form: Mapping[str, Any], file: Path) -> None:
@@ -327,6 +336,9 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
     weighed = {str(pair.get("axis")) for pair in pairs}
     for item in items:
         where, weights = f"item {item.get('id')}", item.get("weights")
+        own = list(map(str, item.get("options") or options))
+        if len(own) != len(options) or len(set(own)) < len(own):
+            faults.append(f"{where}: options {own}; use different texts, as many as the instrument's, {len(options)}")
         if weights == {}:
             faults.append(f"{where}: no weights; weigh it on one of {axes}")
         for axis, numbers in weights.items() if isinstance(weights, Mapping) else ():

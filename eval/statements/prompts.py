@@ -60,6 +60,7 @@ class Prompt(NamedTuple):
     # the options as they are to be said, in the instrument's order; left and right; nothing where any text is an answer
     answers: tuple[str, ...] = ()
     system: str | None = None  # the system prompt
+    options: tuple[str, ...] = ()  # their wordings, which are what is to be said where no labels are shown
 
 
 def load_templates(templates: str) -> Templates:
@@ -248,18 +249,19 @@ def _option_prompts(
     orders: Sequence[list[int]],
     labels: Sequence[str],
 ) -> Iterator[Prompt]:
-    answers = {kind: _answer_texts(kind, labels, instrument.options) for kind in labels}
     for item in instrument.items:
+        options = item.options or instrument.options
+        answers = {kind: _answer_texts(kind, labels, options) for kind in labels}
         for template, wording in wordings.items():
             for order in orders:
                 for kind, texts in answers.items():
-                    shown = [instrument.options[o] for o in order]
+                    shown = [options[o] for o in order]
                     lines = shown if kind == "words" else [f"{t}. {s}" for t, s in zip(texts, shown)]
                     text = wording.format(statement=item.text, options="\n".join(lines), label=templates.label[kind])
                     # option o answers with the label of the place where it is shown, or with itself
                     to_say = texts if kind == "words" else [texts[order.index(o)] for o in sorted(order)]
                     row = _row(instrument, mode, item.id, template, text, order=order, labels=kind)
-                    yield Prompt(row, text, tuple(to_say))
+                    yield Prompt(row, text, tuple(to_say), options=options)
 
 
 def _first_orders(key: str, n_options: int, n_orders: int) -> list[list[int]]:
