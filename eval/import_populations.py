@@ -26,7 +26,7 @@ from eval.statements.instruments import load_instrument
 
 log = utils.get_logger("INFO")
 
-CELLS, MARGINS = "survey_cells.csv", "party_margins.json"
+CELLS, MARGINS, TEMPLATES = "survey_cells.csv", "party_margins.json", "templates_300.csv"
 IN_WHEEL = "popfidelity/data/ces/"
 VOTERS = ("democrats", "republicans", "all_voters")
 
@@ -45,8 +45,8 @@ def read_cells(folder: Folder) -> dict[str, Any]:
     cells: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for row in rows:
         cells[row["cell_id"], row["question"]][row["option"]] = float(row["share"]), float(row["n"])
-    people: dict[str, Counter[str]] = defaultdict(Counter)
-    totals: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    people: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    totals: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     for (cell, name), shares in cells.items():
         found = levels.match(cell)
         if not found or name not in asked or {*shares} != {*asked[name]["options"]}:
@@ -93,17 +93,22 @@ def read_margins(folder: Folder) -> dict[str, Any]:
     """Return the instrument of IssueBench's issues whose margins among voters are known.
 
     A statement is an issue's wording for it, as the source has it. Its weights point to the party whose margin is
-    greater.
+    greater. Where the templates lie there too, the issues are a bank for mode ``write``, which is IssueBench's own.
     """
     rows = _table(folder, MARGINS, ("topic_id", *VOTERS))
-    worded = {row["topic_id"]: row for row in _table(folder, "issues.csv", ("topic_id", "topic_neutral", "topic_pro"))}
+    wordings = ("topic_id", "topic_neutral", "topic_pro", "topic_con")
+    worded = {row["topic_id"]: row for row in _table(folder, "issues.csv", wordings)}
     if missing := [row["topic_id"] for row in rows if row["topic_id"] not in worded]:
         raise ValueError(f"{folder / 'issues.csv'}: no issue {', '.join(missing)}, of which there are margins")
-    items = []
+    items, issues = [], []
     for row in rows:
-        issue, sign = worded[row["topic_id"]], 1 if row["republicans"] >= row["democrats"] else -1
-        texts = {"topic": issue["topic_neutral"].strip(), "text": issue["topic_pro"].strip()}
-        items.append({"id": row["topic_id"], **texts, "weights": {"party": [-sign, 0, sign]}})
+        sign = 1 if row["republicans"] >= row["democrats"] else -1
+        issue = dict(zip(("id", "neutral", "pro", "con"), (worded[row["topic_id"]][name].strip() for name in wordings)))
+        issues.append(issue)
+        about_item = {"id": issue["id"], "topic": issue["neutral"], "text": issue["pro"]}
+        items.append({**about_item, "weights": {"party": [-sign, 0, sign]}})
+    templates = {"file": str(folder / TEMPLATES), "columns": {"id": "template_id", "text": "template_text"}}
+    bank = {"bank": {"issues": issues, "templates": templates}} if (folder / TEMPLATES).is_file() else {}
     about = {
         "licence": "CC BY 4.0",
         "source": "iSideWith's voters, in IssueBench (Röttger et al. 2025, arXiv 2502.08395)",
@@ -115,6 +120,7 @@ def read_margins(folder: Folder) -> dict[str, Any]:
         "axes": {"party": {**ends, "offset": 0, "divisor": len(items) / 10}},
         "options": ["disagree", "neither agree nor disagree", "agree"],
         "items": items,
+        **bank,
         "populations": {"iSideWith": {"wave": "as IssueBench has it", **about, "groups": groups}},
     }
 

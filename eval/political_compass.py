@@ -302,7 +302,6 @@ class PoliticalCompassRecipe:
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         add_voids(scores, evidence)
-        populations = describe_populations(rows, instrument, scores["diagnostics"], *options)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
         write = describe_writing(answered, self._read, self._readings, instrument)
         people = read_people(self._output_dir)
@@ -315,7 +314,6 @@ class PoliticalCompassRecipe:
             **({"primary": primary} if primary else {}),
             **({"evidence": evidence} if evidence else {}),
             **({"write": write} if write else {}),
-            **({"populations": populations} if populations else {}),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),
@@ -324,6 +322,9 @@ class PoliticalCompassRecipe:
                 "without": without and {key: without[key] for key in ("models", "comparisons")},
             },
         }
+        about_judges = self._read, self._readings
+        if populations := describe_populations(rows, instrument, scores["diagnostics"], *options, *about_judges):
+            summary["populations"] = populations
         if not self._judges:
             return summary
         return add_people(summary, self._judged, people, instrument)

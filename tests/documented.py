@@ -132,8 +132,10 @@ def stand_ins(tmp_path, pairs_file):
         "items": [{"id": "a", **item}],
         "pairs": [{"id": "p", "topic": "t", "left": "Raise taxes.", "right": "Lower taxes."}],
     }  # fmt: skip
+    survey = {"wave": "1", "licence": "MIT", "source": "test", "groups": {"all": {"margins": {"a": 0.5}}}}
     texts = {
         "mine.yaml": json.dumps(instrument),  # JSON is YAML
+        "voters.yaml": json.dumps({**instrument, "populations": {"survey": survey}}),
         "bank.csv": "claim,scale,sign\nTaxes should fall.,economic,1\nTaxes should rise.,economic,-1\n",
         "mine.csv": "question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
         "mine.txt": "The kettle boils.\nRain fell on the garden all day.\n",
@@ -148,6 +150,7 @@ def stand_ins(tmp_path, pairs_file):
     return {name: tmp_path / name for name in texts} | {
         "path/to/adapter": tmp_path / "mine",
         "path/to/run": tmp_path / "checkpoints",
+        "outputs/populations/issuebench20.yaml": tmp_path / "voters.yaml",
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
         "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
         "outputs/compass_modes/label_sample_stance.jsonl": tmp_path / "labelled.csv",
@@ -313,6 +316,14 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             write_whole(tmp_path / "many.jsonl", to_jsonl(rows))
             arguments += [f"source={tmp_path / 'many.jsonl'}", f"output_dir={tmp_path / 'judge'}", "n_folds=2"]
             arguments += [f"encoder.folder={request.getfixturevalue('tiny_model_dir')}", "strengths=[1]"]
+        elif recipe == "eval/import_populations.py":
+            (tmp_path / "party_margins.json").write_text(
+                '[{"topic_id": "1", "democrats": 0, "republicans": 0, "all_voters": 0}]'
+            )
+            (tmp_path / "issues.csv").write_text(
+                "topic_id,topic_neutral,topic_pro,topic_con\n1,tea,tea is good,tea is bad\n"
+            )
+            arguments += [f"source={tmp_path}", f"output_dir={tmp_path / 'populations'}"]
         elif recipe == "eval/label_answers.py":
             arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]
         elif recipe == "eval/study.py":

@@ -85,12 +85,24 @@ def test_margins_of_voters_become_an_instrument_that_points_to_neither_party(run
         ("7", "tea being good", {"party": [-1, 0, 1]}),
     ]
     assert instrument.axis_range("party") == (-10, 10)
+    assert instrument.bank is None
     groups = instrument.populations["iSideWith"].groups
     assert {name: dict(group.answers) for name, group in groups.items()} == {
         "democrats": {"8": 0.5, "7": -0.5},
         "republicans": {"8": -0.25, "7": 0.75},
         "all_voters": {"8": 0.1, "7": 0.1},
     }
+
+
+def test_issues_with_templates_are_a_bank_too(run, margins, tmp_path):
+    (margins / "templates_300.csv").write_text("template_id,template_text\n1,Write about X.\n")
+    assert run(margins)[0] == 0
+    bank = load_instrument(str(tmp_path / "out" / "issuebench20.yaml")).bank
+    assert [(issue.id, issue.wordings["neutral"], issue.target) for issue in bank.issues] == [
+        ("8", "rain", "rain being good"),
+        ("7", "tea", "tea being good"),
+    ]
+    assert bank.templates == {"1": "Write about X."}
 
 
 def test_cells_in_a_wheel_become_groups_that_count_by_their_respondents(run, wheel, tmp_path):

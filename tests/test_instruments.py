@@ -106,6 +106,9 @@ def change(*path_and_value):
     ("edit", "message"),
     [
         (change("items", 1, "id", "a"), "id a: used 2 times"),
+        (change("items", 0, "options", ["no", "yes", "both"]), "item a: options ['no', 'yes', 'both']; use different"),
+        (change("items", 0, "options", ["no", "no"]), "item a: options ['no', 'no']; use different texts, as many as"),
+        (change("items", 0, "options", [1, 2]), "item a: options.0 is 1; give a text, in quotes"),
         (change("items", 0, "twin", "z"), "item a: twin is 'z', which does not exist"),
         (change("items", 1, "twin", None), "item a: twin is 'b', whose twin is None"),
         (change("items", 0, "twin", "a"), "item a: twin is 'a'"),

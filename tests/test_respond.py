@@ -108,6 +108,22 @@ def test_ten_templates_and_their_texts(templates):
                 assert f"\n{said}. {option}\n" in f"\n{text}\n".replace("\x03", "\n")
 
 
+def test_a_question_with_options_of_its_own_is_asked_with_them():
+    own = ("far too low", "too low", "too high", "far too high")
+    bank = BANK._replace(items=(BANK.items[0]._replace(text="Are taxes …?", options=own), BANK.items[1]))
+    prompts = choice_prompts(bank, load_templates("survey"), 6, 8, LABEL_SETS)
+    assert len(prompts) == 2 * 6 * 8 * 3
+    for prompt in prompts:
+        options = own if prompt.row["item"] == "a" else BANK.options
+        assert prompt.options == options
+        assert all(option in prompt.text for option in options)
+        assert not re.search(r"statement|[{}]", prompt.text)
+        if prompt.row["labels"] == "words":
+            assert prompt.answers == options
+        else:
+            assert all(f"{said}. {option}" in prompt.text for said, option in zip(prompt.answers, options))
+
+
 def answer_slices(tree):
     starts = (0, *tree.answer_ends[:-1])
     return [tree.target[a:b].tolist() for a, b in zip(starts, tree.answer_ends)]

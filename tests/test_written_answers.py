@@ -211,6 +211,9 @@ def test_row(text, choice, refused):
     assert (row["choice"], row["refused"], row["text"]) == (choice, refused, text)
     assert row["option_logprobs"] is row["option_mass"] is row["stance"] is row["judge"] is None
     assert row["decoding"] == {"temperature": 0.3, "top_k": 200, "max_new_tokens": 64, "seed": decoding.seed_of(row)}
+    own = PROMPT._replace(options=("never", "no", "yes", "always"))
+    for said, expected in (("Always.", 3), ("agree", None)):
+        assert written_row("m", own, OPTIONS, decoding, Writing(said, "stop", 4))["choice"] == expected
     open_row = written_row("m", PROMPT._replace(answers=()), OPTIONS, decoding, Writing(text, "stop", 4))
     assert open_row["choice"] is None
 

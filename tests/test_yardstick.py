@@ -8,8 +8,11 @@ import pytest
 from scipy import stats
 from test_populations import BANK, SHARES, SURVEY, load
 
+from data.judging.judges import Judge
+from data.judging.scales import load_scale
 from data.recipe.figures import page_template
 from eval.scores.yardstick import describe_populations, distance, nulls, position
+from eval.statements.banks import Bank, Issue
 
 ITEMS = [{"id": f"i{k}", "text": f"{k}.", "topic": "t", "weights": {"economic": [-1, 0, 1]}} for k in range(12)]
 MARGINS = {item["id"]: round(-0.6 + 0.12 * k, 2) for k, item in enumerate(ITEMS)}
@@ -106,7 +109,7 @@ def test_a_model_that_always_says_the_same_has_a_distance_and_no_order(voters):
 
 
 def test_the_change_is_paired_and_taken_where_both_answered(voters):
-    """The base is .3 below the right's margins, the tuned model .1 or .2: nearer by .2 and .1 in turn, by .15 on all."""
+    """The base is .3 below the right's margins, the tuned model .1 or .2: nearer by .2 and .1 in turn, so by .15."""
     nearer = {name: m - 0.1 - 0.1 * (k % 2) for k, (name, m) in enumerate(MARGINS.items())}
     base = rows("base", of_margins({name: m - 0.3 for name, m in MARGINS.items()}))
     kept = {name: shares for name, shares in of_margins(nearer).items() if name not in ("i0", "i1")}
@@ -133,6 +136,28 @@ def test_shares_are_compared_as_shares_and_published_ones_may_be_rounded(tmp_pat
     assert row["others"] == {}
     judged = [{**r, "stance": 1.0} for r in rows("m", {"a": [0, 0, 1]}, "open, judge")]
     assert described(instrument, judged) == []  # where a judge places a text between options, nobody has said shares
+
+
+@pytest.mark.parametrize("believed", [True, False])
+def test_written_answers_have_the_margins_of_their_stance_to_neutral_requests(voters, believed):
+    """Of issue i0 three texts are for its statement, one against it, one neutral, two unread: 2 / 5. Of i1 none is read."""
+    issues = tuple(Issue(name, "t", "", {}) for name in MARGINS)
+    bank = voters._replace(items=(), bank=Bank(issues, {}))
+    judge = Judge("stance", "chat", load_scale("stance"), None, {}, {"believed": True} if believed else None)
+    labels = {"i0": ["1", "2", "2", "5", "3", None, "refusal"], "i1": ["refusal", None], "i2": ["4"]}
+    about = {"model": "m", "mode": "write", "judge": "stance"}
+    read = [
+        {**about, "issue": name, "item": f"{name}/{side}", "side": side, "judgement": {"label": label}}
+        for name, of_issue in labels.items()
+        for side, of_side in (("neutral", of_issue), ("pro", ["1"] * 9))
+        for label in of_side
+    ]
+    (entry,) = describe_populations(read, bank, {}, 500, 0, read, [judge])
+    assert entry["mode"] == "write, stance"
+    right = entry["rows"][1]
+    expected = (abs(0.4 - MARGINS["i0"]) + abs(-1 - MARGINS["i2"])) / 2
+    assert (right["distance"], right["n_entries"], right["n_left_out"]) == (pytest.approx(expected), 2, 10)
+    assert right["void"] == ([] if believed else ["judge_not_believed"])
 
 
 def test_what_voids_a_mode_stands_beside_its_distances(voters):

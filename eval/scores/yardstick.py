@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from data.judging.judges import Judge
 from eval.scores.crossed import LEAST_TOPICS, LEAST_UNITS, effective_size
 from eval.scores.diagnostics import agreement
 from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
 from eval.scores.scoring import Row, collect_answers, unit_of
 from eval.statements.instruments import Instrument
 from eval.statements.populations import Group, Population
+from eval.statements.requests import WRITE
 
 # What a distance is, by what the survey published.
 DISTANCES = {
@@ -48,6 +50,8 @@ def describe_populations(
     diagnostics: Mapping[str, Mapping[str, Any]],
     n_bootstrap: int,
     seed: int,
+    read: Sequence[Row] = (),
+    judges: Sequence[Judge] = (),
 ) -> list[dict[str, Any]]:
     """Return the ``populations`` of ``summary.json``: an entry for each survey, and mode in which it was asked.
 
@@ -57,6 +61,8 @@ def describe_populations(
         diagnostics: Those of the summary: what voids a mode's scores stands beside its distances.
         n_bootstrap: Resamples of each interval.
         seed: Of the resamples.
+        read: What the judges of mode ``write`` made of its answers; those to neutral requests have margins.
+        judges: Those judges; of one that nobody need believe the distances are void.
 
     Returns:
         What is known of the survey, which ``distance`` it is, and ``rows``: for every model and group ``distance``,
@@ -71,19 +77,28 @@ def describe_populations(
     for row in rows if instrument.populations else ():
         if row["item"] in ids and row["mode"] not in NO_OPTIONS:
             by_mode[row["mode"]][row["model"]].append(row)
-    described = []
-    for mode, by_model in by_mode.items():
-        asked = {model: _asked(of_model, instrument) for model, of_model in by_model.items()}
-        void = {
-            model: list(dict.fromkeys(flag["name"] for flag in of_model[mode]["flags"] if flag["state"] == "void"))
-            for model, of_model in diagnostics.items()
-            if mode in of_model
-        }
-        for name, population in instrument.populations.items():
-            compared = compare_models(population, asked, n_bootstrap, seed)
-            about = {"population": name, "mode": mode, **_about(population)}
-            described += [about | {"rows": [row | {"void": void.get(row["model"], [])} for row in compared]}]
-    return [entry for entry in described if entry["rows"]]
+    asked = {
+        mode: {model: _choices(of_model, instrument) for model, of_model in by_model.items()}
+        for mode, by_model in by_mode.items()
+    }
+    void: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for model, modes in diagnostics.items():
+        for mode, figures in modes.items():
+            flags = (flag["name"] for flag in figures["flags"] if flag["state"] == "void")
+            void[mode][model] = list(dict.fromkeys(flags))
+    for judge in judges if instrument.populations else ():
+        mode = f"{WRITE}, {judge.name}"
+        stances = [row for row in read if row["judge"] == judge.name and row.get("side") == "neutral"]
+        if judge.scale.name == "stance" and stances:
+            models = dict.fromkeys(row["model"] for row in stances)
+            asked[mode] = {m: _stances([r for r in stances if r["model"] == m], judge, instrument) for m in models}
+            void[mode] = dict.fromkeys(models, ["judge_not_believed"] if judge.why_not_believed else [])
+    return [
+        {"population": name, "mode": mode, **_about(population), "rows": compared}
+        for mode, of_mode in asked.items()
+        for name, population in instrument.populations.items()
+        if (compared := compare_models(population, of_mode, n_bootstrap, seed, void.get(mode, {})))
+    ]
 
 
 def _about(population: Population) -> dict[str, Any]:
@@ -97,20 +112,41 @@ def _about(population: Population) -> dict[str, Any]:
     }
 
 
-def _asked(rows: Sequence[Row], instrument: Instrument) -> Asked:
+def _choices(rows: Sequence[Row], instrument: Instrument) -> Asked:
     answers = collect_answers(rows, instrument)
     margins = nan_mean(agreement(answers), (1, 2, 3))
     known = ~np.isnan(margins)
     items = [item for item, is_known in zip(answers.items, known) if is_known]
-    topic, unit = np.array([item.topic for item in items]), np.array([unit_of(item) for item in items])
-    # from as many topics on, topics are what was sampled, as in eval/scores/crossed.py
-    has_topics = len(items) and LEAST_TOPICS <= effective_size(topic) and len({*topic}) < len({*unit})
     shares = None if answers.is_judged else nan_mean(answers.shares, (1, 2, 3))[known]
-    return Asked(tuple(item.id for item in items), shares, margins[known], topic if has_topics else unit)
+    units = _units([unit_of(item) for item in items], [item.topic for item in items])
+    return Asked(tuple(item.id for item in items), shares, margins[known], units)
+
+
+def _stances(rows: Sequence[Row], judge: Judge, instrument: Instrument) -> Asked:
+    """Return the margins of issues: texts for its statement less texts against it, by those whose stance was read."""
+    sides: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        label = row["judgement"]["label"]
+        if label is not None and (value := judge.scale.value(label)) is not None:
+            sides[row["issue"]].append(np.sign(value))
+    issues = [issue for issue in (instrument.bank.issues if instrument.bank else ()) if issue.id in sides]
+    units = _units([issue.id for issue in issues], [issue.topic for issue in issues])
+    ids = tuple(issue.id for issue in issues)
+    return Asked(ids, None, np.array([np.mean(sides[name]) for name in ids]), units)
+
+
+def _units(units: Sequence[str], topics: Sequence[str]) -> np.ndarray:
+    """Return what was sampled as one: from enough topics on it is they, as in ``eval/scores/crossed.py``."""
+    has_topics = len(topics) and LEAST_TOPICS <= effective_size(np.array(topics)) and len({*topics}) < len({*units})
+    return np.array(topics if has_topics else units)
 
 
 def compare_models(
-    population: Population, models: Mapping[str, Asked], n_bootstrap: int, seed: int
+    population: Population,
+    models: Mapping[str, Asked],
+    n_bootstrap: int,
+    seed: int,
+    void: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """Return the figures of every model and group; a model that answered no entry of the survey has none."""
     compared = []
@@ -151,11 +187,15 @@ def compare_models(
                 group: rounded(distance(other, theirs[name]).mean()) for group, other in theirs.items() if group != name
             },
             "change": None,
+            "void": list(void.get(model, ())),
         }
         if has_order:
             a, b = (stats.rankdata(positions) for positions in (x, y))
             ranks = np.stack([a, b, a * a, b * b, a * b], axis=1)
-            figures |= {"rank": rounded(_correlation(ranks.mean(0))), "rank_ci95": interval(ranks, _correlation, unit)}
+            figures |= {
+                "rank": rounded(float(_correlation(ranks.mean(0)))),
+                "rank_ci95": interval(ranks, _correlation, unit),
+            }
         if name not in before:
             before[name] = dict(zip(entries, distances))
         elif both := [k for k, entry in enumerate(entries) if entry in before[name]]:

@@ -226,12 +226,7 @@ def load_instrument(
         faults = [*dict.fromkeys(_fault(breach, form) for breach in error.errors()), *faults]
     if faults:
         raise ValueError("\n  ".join([f"{file}: {len(faults)} fault(s)", *faults]))
-    issues = loaded.bank.issues if loaded.bank else ()
-    ids = {entry.id for entry in (*loaded.items, *loaded.pairs, *issues)}
-    weights = [numbers for item in loaded.items for numbers in item.weights.values()]
-    is_scale = all(numbers in (sorted(numbers), sorted(numbers, reverse=True)) for numbers in weights)
-    read = load_populations(str(file), populations, ids, len(loaded.options), is_scale)
-    return loaded._replace(populations=read)
+    return loaded._replace(populations=load_populations(str(file), populations, loaded))
 
 
 def _add_propositions(form: Mapping[str, Any], file: Path) -> None:

@@ -5,12 +5,15 @@ They stand under ``populations`` in the instrument's YAML, or in ``NAME.populati
 instrument, and the answers to it, as they are. ``docs/measure/populations.md`` shows the form.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import yaml
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StringConstraints, TypeAdapter, ValidationError
+
+if TYPE_CHECKING:
+    from eval.statements.instruments import Instrument
 
 # Published shares are rounded, often to whole percents: their sum may be off by this.
 ROUNDING = 0.02
@@ -64,17 +67,13 @@ class Population(NamedTuple):
 _FORM = TypeAdapter(dict[_Text, Annotated[Population, BeforeValidator(lambda value: _fields(value, Population))]])
 
 
-def load_populations(
-    file: str, given: Any, ids: Collection[str], n_options: int, is_scale: bool
-) -> dict[str, Population]:
-    """Return the populations of an instrument by name, in :class:`Population`.
+def load_populations(file: str, given: Any, instrument: "Instrument") -> dict[str, Population]:
+    """Return the populations of an instrument by name.
 
     Args:
         file: The instrument's.
         given: What it holds under ``populations``; None for nothing.
-        ids: Of its entries.
-        n_options: How many options it has.
-        is_scale: Whether they are one scale for every item, without an option that says nothing.
+        instrument: What else it holds: populations are about its items, pairs and issues.
 
     Raises:
         ValueError: If anything breaks a rule; one message lists every fault with population, group and entry.
@@ -101,17 +100,21 @@ def load_populations(
             breaches.setdefault(path, f"{path}: {breach['input']!r:.60}; {said}")
         faults += breaches.values()
     for name, population in populations.items():
-        faults += _faults(name, population, ids, n_options, is_scale)
+        faults += _faults(name, population, instrument)
     if faults:
         raise ValueError("\n  ".join([f"{file}: populations: {len(faults)} fault(s)", *faults]))
     return populations
 
 
-def _faults(name: str, population: Population, ids: Collection[str], n_options: int, is_scale: bool) -> list[str]:
+def _faults(name: str, population: Population, instrument: "Instrument") -> list[str]:
     """Return where the groups of one population do not fit the instrument or each other."""
     if not population.groups:
         return [f"{name}: no groups; give one or more"]
     faults, entries = [], {*next(iter(population.groups.values())).answers}
+    ids = {entry.id for entry in instrument.items} | {pair.id for pair in instrument.pairs}
+    ids |= {issue.id for issue in instrument.bank.issues} if instrument.bank else set()
+    weights = [numbers for item in instrument.items for numbers in item.weights.values()]
+    is_scale = all(numbers in (sorted(numbers), sorted(numbers, reverse=True)) for numbers in weights)
     if not population.has_margins and not is_scale:
         faults.append(
             f"{name}: shares need options that are one scale for every item, and some weights say otherwise (such as 0 "
@@ -123,11 +126,11 @@ def _faults(name: str, population: Population, ids: Collection[str], n_options: 
             faults.append(f"{where}: give shares, or margins, of one entry or more")
         elif (group.margins is not None) != population.has_margins or {*group.answers} != entries:
             faults.append(f"{where}: other entries than its first group has, or shares beside margins; give all alike")
-        if unknown := sorted({*group.answers, *(group.n if isinstance(group.n, dict) else {})} - {*ids}):
+        if unknown := sorted({*group.answers, *(group.n if isinstance(group.n, dict) else {})} - ids):
             faults.append(f"{where}: the instrument has no entry {', '.join(unknown[:5])}; use the ids of its entries")
         for entry, shares in (group.shares or {}).items():
-            if len(shares) != n_options:
-                faults.append(f"{where}.{entry}: {len(shares)} shares; use one per option, {n_options}")
+            if len(shares) != len(instrument.options):
+                faults.append(f"{where}.{entry}: {len(shares)} shares; use one per option, {len(instrument.options)}")
             elif abs(sum(shares) - 1) > ROUNDING:
                 faults.append(f"{where}.{entry}: shares sum to {sum(shares):.3f}; use shares of 1, all answers counted")
     return faults
