@@ -317,12 +317,10 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [f"source={tmp_path / 'many.jsonl'}", f"output_dir={tmp_path / 'judge'}", "n_folds=2"]
             arguments += [f"encoder.folder={request.getfixturevalue('tiny_model_dir')}", "strengths=[1]"]
         elif recipe == "eval/import_populations.py":
-            (tmp_path / "party_margins.json").write_text(
-                '[{"topic_id": "1", "democrats": 0, "republicans": 0, "all_voters": 0}]'
-            )
-            (tmp_path / "issues.csv").write_text(
-                "topic_id,topic_neutral,topic_pro,topic_con\n1,tea,tea is good,tea is bad\n"
-            )
+            voters = {"democrats": 0.5, "republicans": 0, "all_voters": 0.25}
+            (tmp_path / "party_margins.json").write_text(json.dumps([{"topic_id": k, **voters} for k in "12"]))
+            issues = "topic_id,topic_neutral,topic_pro,topic_con\n1,tea,good tea,bad tea\n2,milk,good milk,bad milk\n"
+            (tmp_path / "issues.csv").write_text(issues)
             arguments += [f"source={tmp_path}", f"output_dir={tmp_path / 'populations'}"]
         elif recipe == "eval/label_answers.py":
             arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]

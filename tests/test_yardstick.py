@@ -140,7 +140,7 @@ def test_shares_are_compared_as_shares_and_published_ones_may_be_rounded(tmp_pat
 
 @pytest.mark.parametrize("believed", [True, False])
 def test_written_answers_have_the_margins_of_their_stance_to_neutral_requests(voters, believed):
-    """Of issue i0 three texts are for its statement, one against it, one neutral, two unread: 2 / 5. Of i1 none is read."""
+    """Of issue i0 three texts are for it, one is against it, one neutral, two are unread: 2 / 5. Of i1 none is read."""
     issues = tuple(Issue(name, "t", "", {}) for name in MARGINS)
     bank = voters._replace(items=(), bank=Bank(issues, {}))
     judge = Judge("stance", "chat", load_scale("stance"), None, {}, {"believed": True} if believed else None)
