@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from eval.import_populations import CELLS, IN_WHEEL, MARGINS, read_cells, read_margins
-from eval.scores.yardstick import describe_populations, distance
+from eval.readings.yardstick import describe_populations, distance
 from eval.statements.instruments import Instrument, load_instrument
 
 

@@ -32,13 +32,13 @@ from eval.pages.report import render_report, score_table
 from eval.pages.write import render_transcripts, side_lines
 from eval.readings.readers import check_readings, read_answers, read_readings
 from eval.readings.sides import correct_writing, describe_writing
+from eval.readings.yardstick import describe_populations
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
 from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
-from eval.scores.yardstick import describe_populations
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias

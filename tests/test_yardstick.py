@@ -11,7 +11,7 @@ from test_populations import BANK, SHARES, SURVEY, load
 from data.judging.judges import Judge
 from data.judging.scales import load_scale
 from data.recipe.figures import page_template
-from eval.scores.yardstick import describe_populations, distance, nulls, position
+from eval.readings.yardstick import describe_populations, distance, nulls, position
 from eval.statements.banks import Bank, Issue
 
 ITEMS = [{"id": f"i{k}", "text": f"{k}.", "topic": "t", "weights": {"economic": [-1, 0, 1]}} for k in range(12)]

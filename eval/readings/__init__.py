@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What written answers to mirrored requests say: read by judges, and compared by side, model and factor.
+"""What written answers to mirrored requests say, by side, model and factor; and all answers beside those of people.
 
-The front doors are :func:`eval.readings.readers.read_answers` and :func:`eval.readings.sides.describe_writing`.
+The front doors are :func:`eval.readings.readers.read_answers`, :func:`eval.readings.sides.describe_writing` and
+:func:`eval.readings.yardstick.describe_populations`.
 """
