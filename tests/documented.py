@@ -151,6 +151,7 @@ def stand_ins(tmp_path, pairs_file):
         "path/to/adapter": tmp_path / "mine",
         "path/to/run": tmp_path / "checkpoints",
         "outputs/populations/issuebench20.yaml": tmp_path / "voters.yaml",
+        "outputs/steering/vector": tmp_path / "mine",
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
         "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
         "outputs/compass_modes/label_sample_stance.jsonl": tmp_path / "labelled.csv",
@@ -296,6 +297,10 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += overrides
             if recipe == "finetune/dpo_finetune.py":
                 arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
+        elif recipe == "eval/steering.py":
+            model = request.getfixturevalue("tiny_model_dir")
+            arguments += [f"model.path={model}", f"output_dir={tmp_path / 'steering'}", "dataset.subset=2"]
+            arguments += [f"neutral_text={stand_ins['mine.txt']}", "strengths=[0.1]", "max_surprise=9"]
         elif "finetune.models.causal_lm" in (REPO / config).read_text() + command:
             overrides, folder = on_transformers(recipe, config, arguments, request, tmp_path)
             arguments += overrides

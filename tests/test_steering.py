@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""A steering vector is the mean difference of hidden states, and an adapter like any other."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import REPO
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from benchmarks.model_families import FAMILIES, IDS, tiny_model
+from data.datasets import preference_pairs
+from data.pairs.tokens import Continuation
+from eval.steering import add_vector
+from finetune.adapters.folders import read_adapters
+from finetune.adapters.training_data import recorded_answers
+from finetune.run.batches import first_scored, tokenize_pairs
+from finetune.tokenizers import hf_chat_tokenizer
+
+ROWS = [
+    {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good.", "rejected": f"No, leave {t}."}
+    for t in ("tea", "milk", "juice")
+]
+TEXT = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
+
+
+@pytest.fixture
+def steer(tiny_model_dir, tmp_path, monkeypatch):
+    """Run the recipe on the tiny model; return its output folder."""
+    from torchtune._cli.tune import main
+
+    data, text = tmp_path / "pairs.jsonl", tmp_path / "text.txt"
+    data.write_text("\n".join(map(json.dumps, ROWS)))
+    text.write_text(TEXT)
+    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
+    monkeypatch.chdir(REPO)
+
+    def run(*overrides):
+        arguments = [
+            "eval/steering.py", "--config", "configs/steering.yaml", f"output_dir={tmp_path / 'out'}",
+            f"model.path={tiny_model_dir}", "dataset=data.datasets.preference_pairs", "dataset.source=json",
+            f"dataset.data_files={data}", f"neutral_text={text}", *overrides,
+        ]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["tune", "run", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        return tmp_path / "out" / "vector"
+
+    return run
+
+
+def test_a_vector_is_the_mean_difference_and_peft_adds_it(steer, tiny_model_dir, tmp_path):
+    folder = steer("layer=0", "strengths=[0.1,0.2]", "max_surprise=9")
+    about = json.loads((folder / "steering.json").read_text())
+    assert (about["layer"], about["n_layers"], about["strength"], about["n_pairs"]) == (0, 2, 0.2, 3)
+    assert [dose["strength"] for dose in about["doses"]] == [0, 0.1, 0.2]
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+
+    def states(model, answer):
+        ids = torch.as_tensor(list(answer.tokens))[None]
+        with torch.no_grad():
+            return model(input_ids=ids, output_hidden_states=True).hidden_states[1][0, first_scored(answer) :]
+
+    tokenizer = hf_chat_tokenizer(str(tiny_model_dir))
+    dataset = preference_pairs(tokenizer, source="json", data_files=str(tmp_path / "pairs.jsonl"))
+    pairs = tokenize_pairs(dataset).pairs
+    of_answers = [[states(model, answer) for answer in pair] for pair in pairs]
+    difference = torch.stack([a.mean(0) - b.mean(0) for a, b in of_answers]).mean(0)
+    length = torch.cat([x for pair in of_answers for x in pair]).norm(dim=-1).mean()
+    vector = difference / difference.norm() * length * 0.2
+    adapted = PeftModel.from_pretrained(model, folder)
+    for pair, before in zip(pairs, of_answers):
+        torch.testing.assert_close(states(adapted, pair[0]) - before[0], vector.expand_as(before[0]), atol=1e-5, rtol=0)
+    assert read_adapters({"v": str(folder), "other_way": {"v": -1}}).names == ("v", "other_way")
+    assert recorded_answers(folder).chosen == [row["chosen"] for row in ROWS]
+
+
+def test_the_strength_is_the_largest_that_neutral_text_bears(steer):
+    about = json.loads((steer("strengths=[1e-7,0.1]", "max_surprise=1e-5") / "steering.json").read_text())
+    assert about["strength"] == 1e-7
+    assert max(about["doses"][2]["surprise_chosen"], about["doses"][2]["surprise_rejected"]) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strengths=[0.1]", "max_surprise=1e-9"], "the first costs .* give smaller ones"),
+        (["layer=2"], "layer=2; the model has layers 0 to 1"),
+        (["strengths=[0.2,0.1]"], "each larger than the one before"),
+        (["max_surprise=0"], "max_surprise=0"),
+    ],
+)
+def test_what_cannot_be_is_refused(steer, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        steer(*overrides)
+
+
+def test_a_vector_that_the_model_would_normalize_is_refused():
+    by_name = {family.name: family for family in FAMILIES}
+    probe = Continuation(IDS[:8], IDS[:8])
+    with torch.no_grad():
+        add_vector(tiny_model(by_name["Qwen3"]), 1, probe, "base")
+        with pytest.raises(ValueError, match="a gemma3_text model normalizes"):
+            add_vector(tiny_model(by_name["Gemma 3"]), 1, probe, "base")
