@@ -15,9 +15,12 @@ RATIOS = {
     "stock_bf16": ("ours_bf16", "stock_bf16"),
     "trl_default": ("ours", "trl_default"),
     "trl_tuned": ("ours", "trl_tuned"),
+    "ours_transformers": ("ours", "ours_transformers"),
+    "ours_transformers_trl_tuned": ("ours_transformers", "trl_tuned"),
 }
 LABELS = {
     "ours": "this project, fp32",
+    "ours_transformers": "this project, `causal_lm`, fp32",
     "stock": "torchtune 0.6.1, fp32",
     "stock_checkpointing": "torchtune 0.6.1, activation checkpointing, fp32",
     "trl_default": "TRL 1.16.0, default, fp32",
@@ -50,8 +53,10 @@ def figures(run: Mapping[str, Any], inputs: Mapping[str, Any], epochs: int) -> d
     # a cache that is filled during the first epoch shows as what that epoch took longer
     filled = by_epoch[0] - statistics.median(by_epoch[1:]) if len(by_epoch) > 1 else 0.0
     pairs_per_s = epochs * inputs["pairs"] / seconds
+    cpu_seconds = run["cache_cpu_s"] + run["cpu_s"] * epochs / epochs_run
     return {
         "pairs_per_s": pairs_per_s,
+        "pairs_per_cpu_s": epochs * inputs["pairs"] / cpu_seconds,
         "real_tokens_per_s": pairs_per_s * inputs["real_tokens"] / inputs["pairs"],
         "setup_s": run["setup_s"],
         "reference_s": run["cache_s"] or max(filled, 0.0),
@@ -108,7 +113,7 @@ def summarize(
 
     Returns:
         ``systems`` (medians, rounds, differences of the losses from stock's), ``ratios`` (pairs/s, ours over
-        theirs; None if one of the two was not run) and ``peak_rss_ratios`` (ours over theirs).
+        theirs; None if one of the two was not run), ``cpu_ratios`` (pairs a CPU second) and ``peak_rss_ratios``.
     """
     by_round: dict[str, dict[int, dict[str, float]]] = {}
     for name, rounds in runs.items():
@@ -136,6 +141,7 @@ def summarize(
     return {
         "systems": systems,
         "ratios": {name: ratio("pairs_per_s", *pair) for name, pair in RATIOS.items()},
+        "cpu_ratios": {name: ratio("pairs_per_cpu_s", *pair) for name, pair in RATIOS.items()},
         "peak_rss_ratios": {name: ratio("peak_rss_gib", *pair) for name, pair in RATIOS.items()},
     }
 
@@ -144,22 +150,24 @@ def markdown(results: Mapping[str, Any]) -> str:
     """Return the table of medians, with a line that says what was run where."""
     data, machine = results["data"], results["machine"]
     lines = [
-        "| system | pairs/s | ours is | real tokens/s | peak RSS, GiB | set-up, s | reference pass, s "
-        "| loss against stock, max (mean) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| system | pairs/s | ours is | pairs a CPU second | ours is | real tokens/s | peak RSS, GiB | set-up, s "
+        "| reference pass, s | loss against stock, max (mean) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, label in LABELS.items():
         if name not in results["systems"]:
             continue
         system = results["systems"][name]
         m, loss = system["median"], system.get("loss_against_stock")
-        faster = results["ratios"].get(name)
+        faster, cpu_faster = results["ratios"].get(name), results["cpu_ratios"].get(name)
         # with one epoch, what filling a cache took cannot be told from the steps
         without = "in the steps" if SYSTEMS[name].reuses_reference else "each step"
         cells = [
             label,
             f"{m['pairs_per_s']:.3f}",
             f"{faster:.2f}×" if faster else "",
+            f"{m['pairs_per_cpu_s']:.3f}",
+            f"{cpu_faster:.2f}×" if cpu_faster else "",
             f"{m['real_tokens_per_s']:.0f}",
             f"{m['peak_rss_gib']:.2f}",
             f"{m['setup_s']:.1f}",

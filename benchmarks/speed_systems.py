@@ -32,8 +32,18 @@ class System(NamedTuple):
     reuses_reference: bool = False
 
 
+# The packaged model through transformers and peft's LoRA, on the same layers; its first LoRA weights are peft's.
+TRANSFORMERS = {
+    "model._component_": "finetune.models.causal_lm",
+    "model.path": "outputs/models/SmolLM2-135M-Instruct",
+    "model.target_modules": "[q_proj,v_proj,gate_proj,up_proj,down_proj]",
+    **{f"~model.{name}": None for name in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")},
+    "tokenizer": "null",
+    "checkpointer": "null",
+}
 SYSTEMS = {
     "ours": System(OURS, reuses_reference=True),
+    "ours_transformers": System(OURS, "fp32", TRANSFORMERS, reuses_reference=True),
     "stock": System(STOCK),
     "stock_checkpointing": System(STOCK, options={"enable_activation_checkpointing": True}),
     "trl_default": System("trl"),
@@ -67,11 +77,14 @@ def trl_versions(python: Path, create: bool) -> dict[str, str]:
 def _torchtune_command(system: System, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> list[str]:
     ours = system.trainer == OURS
     log_file = folder / "steps.jsonl"
+    seeded = {
+        "model._component_": "benchmarks.speed_components.seeded_lora",
+        "model.builder": "finetune.models.lora_smollm2_135m",
+    }
     overrides = {
         "output_dir": folder / "output",
         "dtype": system.dtype,
-        "model._component_": "benchmarks.speed_components.seeded_lora",
-        "model.builder": "finetune.models.lora_smollm2_135m",
+        **({} if seeded.keys() & system.options.keys() else seeded),
         "dataset": "data.datasets.preference_pairs",
         "dataset.source": "json",
         "dataset.data_files": inputs / "rows.jsonl",
@@ -129,6 +142,8 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
         "setup_s": times.train_start - usage.started - times.cache_s,
         "cache_s": times.cache_s,
         "train_s": times.train_s,
+        "cache_cpu_s": times.cache_cpu_s,
+        "cpu_s": times.cpu_s,
         "peak_rss_bytes": usage.peak_rss_bytes,
         "step_s": times.step_s,
         "losses": times.losses,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One JSON line an optimizer step, written by whichever trainer runs; imports no torch.
 
-Times are ``time.monotonic()``, which all processes of a machine share.
+Times are ``time.monotonic()``, which all processes of a machine share. Beside them stand the process's own CPU seconds:
+what else a machine does counts less there.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 def write_event(log_file: str | Path, **values: Any) -> None:
     """Append ``values`` and the time as one line."""
-    line = json.dumps({"time": time.monotonic(), **values})
+    line = json.dumps({"time": time.monotonic(), "cpu": time.process_time(), **values})
     with open(log_file, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
@@ -53,12 +54,16 @@ class StepTimes(NamedTuple):
         ends: When each step was done, monotonic seconds.
         losses: Loss of each step.
         cache_s: Seconds in a reference pass apart from the steps; 0 if there was none.
+        cpu_s: CPU seconds of the process from the end of set-up to the end of the last step.
+        cache_cpu_s: CPU seconds of that reference pass.
     """
 
     train_start: float
     ends: list[float]
     losses: list[float]
     cache_s: float
+    cpu_s: float
+    cache_cpu_s: float
 
     @property
     def train_s(self) -> float:
@@ -78,12 +83,19 @@ def read_log(log_file: str | Path) -> StepTimes:
         ValueError: If the log has no start, more than one, or steps other than 1, 2, 3 …
     """
     events = [json.loads(line) for line in Path(log_file).read_text(encoding="utf-8").splitlines()]
-    starts = [e["time"] for e in events if e.get("event") == "train_start"]
+    starts = [e for e in events if e.get("event") == "train_start"]
     steps = [e for e in events if "step" in e]
     if len(starts) != 1 or not steps or [e["step"] for e in steps] != list(range(1, len(steps) + 1)):
         raise ValueError(
             f"{log_file}: {len(starts)} starts and steps {[e['step'] for e in steps]}; one start and steps from 1 are "
             "needed: delete the run's folder and start again"
         )
-    cache_s = sum(e["seconds"] for e in events if e.get("event") == "reference_pass")
-    return StepTimes(starts[0], [e["time"] for e in steps], [e["loss"] for e in steps], cache_s)
+    passes = [e for e in events if e.get("event") == "reference_pass"]
+    return StepTimes(
+        train_start=starts[0]["time"],
+        ends=[e["time"] for e in steps],
+        losses=[e["loss"] for e in steps],
+        cache_s=sum(e["seconds"] for e in passes),
+        cpu_s=steps[-1]["cpu"] - starts[0]["cpu"],
+        cache_cpu_s=sum(e["cpu_seconds"] for e in passes),
+    )

@@ -44,9 +44,10 @@ class _Trainer(DPOTrainer):
     log_file: Path
 
     def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Dataset:
-        started = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
         result = super()._precompute_ref_logps(*args, **kwargs)
-        write_event(self.log_file, event="reference_pass", seconds=time.monotonic() - started)
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
+        write_event(self.log_file, event="reference_pass", seconds=seconds, cpu_seconds=cpu_seconds)
         return result
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

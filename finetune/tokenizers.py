@@ -24,6 +24,8 @@ from finetune.causal.folder import find_folder
 
 # The day that a template with a clock writes; Llama 3.1's own where there is no clock.
 DATE = "2024-07-26"
+# The block of thought before an answer, as a template names it.
+_THOUGHT = re.compile(r"</?(think|thinking|thought|reasoning)>")
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +42,14 @@ class HFChatTokenizer(ModelTokenizer, Transform):
             template.
         max_seq_len: Longer conversations are cut to this many tokens, the last one kept; None: no limit.
         date: The day, as ``2024-07-26``, that a template writes which asks for today's: ids must not follow the clock.
-        thinking: What the template's switch ``enable_thinking`` is set to: False closes the block of thought before an
-            answer. None leaves it as the template has it.
+        thinking: False closes the block of thought before an answer, True opens it: by the template's switch
+            ``enable_thinking``, or where the template names such a block without a switch (R1), by its tags. None
+            leaves it as the template has it.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If its tokenizer has no chat template or no end token, ``date`` is no day, or the template has no
-            switch for ``thinking``.
+        ValueError: If its tokenizer has no chat template or no end token, ``date`` is no day, or the template knows no
+            block of thought that ``thinking`` could open or close.
     """
 
     def __init__(
@@ -70,10 +73,15 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         if not self._hf.chat_template:
             raise ValueError(f"the tokenizer in {path} has no chat template; use an instruct model's folder")
         self._path = path
-        self._switches = {} if thinking is None else {"enable_thinking": thinking}
-        if self._switches and "enable_thinking" not in self._hf.get_chat_template():
+        template = self._hf.get_chat_template()
+        self._thinking, named = thinking, _THOUGHT.search(template)
+        self._tag = named[1] if named else None
+        has_switch = "enable_thinking" in template
+        self._switches = {"enable_thinking": thinking} if has_switch and thinking is not None else {}
+        if thinking is not None and self._tag is None and (thinking or not has_switch):
             raise ValueError(
-                f"the chat template in {path} has no switch enable_thinking; leave thinking out for this model"
+                f"the chat template in {path} has no switch enable_thinking and names no block of thought; leave "
+                "thinking out for this model"
             )
         self._stop_clock(date)
         self.max_seq_len = max_seq_len
@@ -206,12 +214,44 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         else:
             system = [turn["content"].strip() for turn in turns if turn["role"] == "system"]
             if all(content in text for content in system):
-                return text
+                return self._with_thought(text, messages, for_answer)
             fault = "leaves the system prompt out"
         remedy = "check the folder's chat template"
         if any(m.role == "system" for m in messages):
             remedy = "drop the system prompt, or put its text before the first user turn"
         raise ValueError(f"the chat template in {self._path} {fault}; {remedy}")
+
+    def _with_thought(self, text: str, messages: Sequence[Message], for_answer: bool) -> str:
+        """Open or close the block of thought before the next answer of a rendered conversation, or before its last."""
+        if self._thinking is None or (self._switches and not self._thinking):  # then the template closes it
+            return text
+        opened = f"<{self._tag}>"
+        block = f"{opened}\n" if self._thinking else f"{opened}\n\n</{self._tag}>\n\n"
+        if for_answer:
+            return text.rstrip().removesuffix(opened) + block if text.rstrip().endswith(opened) else text + block
+        if not self._thinking and messages[-1].role == "assistant":
+            before = self._render(messages[:-1], for_answer=True).removesuffix(block)
+            if text.startswith(before) and not text[len(before) :].startswith(opened):
+                return before + block + text[len(before) :]
+        return text
+
+    @property
+    def end_of_thought(self) -> int:
+        """The token that closes the block of thought.
+
+        Raises:
+            ValueError: If no token of its own does.
+        """
+        ids = self._ids(f"</{self._tag}>")
+        if self._tag is None or len(ids) != 1:
+            raise ValueError(
+                f"the tokenizer in {self._path} has no token that closes a block of thought; use thinking=off"
+            )
+        return ids[0]
+
+    def cut_thought(self) -> list[int]:
+        """Return the ids that close a block of thought in the middle of it."""
+        return self._ids_after(f"<{self._tag}>\n.", f"\n</{self._tag}>\n\n")
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids that an assistant's answer to ``messages`` would follow."""
@@ -278,8 +318,8 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         if re.fullmatch(r"<[^<>]*think[^<>]*>.*", opened, re.DOTALL):
             return (
                 f"opens {opened!r} before an answer and leaves it out of a given one, so that no given answer can "
-                f"follow its prompt; take {opened!r} out of the generation prompt of a copy of the folder, or ask in "
-                "writing alone (modes=[generate,open])"
+                f"follow its prompt; close it (tokenizer.thinking=False), or ask in writing alone "
+                "(modes=[generate,open])"
             )
         return "changes earlier turns when a later one is added; use single-turn data or a template that only appends"
 

@@ -19,6 +19,7 @@ from eval.asking.respondents import Interview, Respondent, read_respondents
 from eval.asking.results import row_key
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
+from eval.asking.thinking import read_thinking
 from eval.asking.written_answers import Decoding
 from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts, pair_prompts
 from finetune.adapters.resident import AdaptedModel
@@ -78,9 +79,10 @@ def of_engine(kind, side):
 @pytest.fixture
 def respondent(tiny_model_dir, tmp_path):
     def make(server, name, modes=("choice", "pairs"), **more):
+        thinking = read_thinking(more.pop("thinking", None))
         settings = {"base_url": server and server.url, "tokenizer": str(tiny_model_dir), "retry_wait_s": 0.01,
                     "max_retries": 1, "model": "base", "cache_dir": str(tmp_path / "cache" / name)}  # fmt: skip
-        return Respondent(name, modes, None, None, settings | more)
+        return Respondent(name, modes, None, None, settings | more, thinking)
 
     return make
 
@@ -275,6 +277,7 @@ def test_thinking_is_switched_and_the_reasoning_kept(adapted, tokenizer, intervi
     assert kwargs == [{"enable_thinking": is_on}] * 7
     assert {row["reasoning"] for row in rows} == {"Let me weigh it." if is_on else None}
     assert {row["text"] for row in rows} == {"2"}
+    assert {row["thinking"] for row in rows} == {"on" if is_on else "off"}
 
 
 @pytest.mark.parametrize(
@@ -314,8 +317,9 @@ def test_by_log_probability_the_block_of_thought_is_closed(
         before = [tokenizer.decode(body["prompt"], skip_special_tokens=False) for _, body in server.calls]
         assert "with its block of thought closed" in line
         assert all(text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n") for text in before)
+        assert {row["thinking"] for row in rows_of(interview, asked)} == {"closed"}
         asked = respondent(server, "plain", ("pairs",), thinking=False)
-        with pytest.raises(ValueError, match="has no switch enable_thinking; leave thinking out"):
+        with pytest.raises(ValueError, match="has no switch enable_thinking .*; leave thinking out"):
             check_served(interview, [asked], "unused", nothing)
 
 

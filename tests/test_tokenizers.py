@@ -249,8 +249,15 @@ def test_a_template_without_a_system_role_is_named(folder):
 def test_a_template_that_opens_a_thought_is_named(folder):
     thinks = hf_chat_tokenizer(folder(R1))
     assert thinks.decode(thinks.prompt_tokens([user("Hi")])).endswith("<think>\n")
-    with pytest.raises(ValueError, match=r"opens '<think>' before an answer .*; take '<think>' out of the generation"):
+    with pytest.raises(ValueError, match=r"opens '<think>' before an answer .*; close it \(tokenizer.thinking=False"):
         thinks.tokenize_messages([user("Hi"), answer("agree")], add_end_tokens=False)
+    closed = hf_chat_tokenizer(folder(R1), thinking=False)
+    prompt = closed.decode(closed.prompt_tokens([user("Hi")]), skip_special_tokens=False)
+    assert prompt.endswith("<|Assistant|><think>\n\n</think>\n\n")
+    tokens, mask = closed.tokenize_messages([user("Hi"), answer("agree")], add_end_tokens=False)
+    n_prompt = mask.count(True)
+    assert tokens[:n_prompt] == closed.prompt_tokens([user("Hi")])
+    assert closed.decode(tokens[n_prompt:]) == "agree"
     rewrites = hf_chat_tokenizer(folder("{{ messages | length }}" + CHATML))
     with pytest.raises(ValueError, match="changes earlier turns when a later one is added; use single-turn data"):
         rewrites.tokenize_messages(CONVERSATIONS["turns"])

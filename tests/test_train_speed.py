@@ -96,7 +96,9 @@ INPUTS = {
 
 def a_run(step_s, cache_s=0.0, losses=None, **more):
     return {
-        "setup_s": 5.0, "cache_s": cache_s, "train_s": sum(step_s), "peak_rss_bytes": 2**30, "step_s": step_s,
+        "setup_s": 5.0, "cache_s": cache_s, "train_s": sum(step_s),
+        "cache_cpu_s": cache_s / 2, "cpu_s": sum(step_s) / 2,
+        "peak_rss_bytes": 2**30, "step_s": step_s,
         "losses": losses or [0.5] * len(step_s), **more,
     }  # fmt: skip
 
@@ -127,8 +129,9 @@ def test_summary_and_table():
     results = summarize({"ours": ours, "stock": {1: a_run([4.0, 4.0]), 2: a_run([3.0, 3.0])}}, INPUTS, epochs=4)
     assert results["ratios"] == {
         "stock": pytest.approx(3.5), "stock_checkpointing": None, "stock_bf16": None, "trl_default": None,
-        "trl_tuned": None,
+        "trl_tuned": None, "ours_transformers": None, "ours_transformers_trl_tuned": None,
     }  # fmt: skip
+    assert results["cpu_ratios"]["stock"] == pytest.approx(3.5)
     assert results["peak_rss_ratios"]["stock"] == 0.5
     assert results["systems"]["ours"]["loss_against_stock"] == {"steps": 2, "max": 0.25, "mean": 0.125}
     linears = body_linears(ONE_LAYER, ["q_proj"], False)
@@ -139,7 +142,7 @@ def test_summary_and_table():
         | {"data": INPUTS | {"name": "x.jsonl"}, "machine": {"cpu": "a CPU"}}
         | {"settings": {"rounds": 2, "threads": 2, "batch_size": 2, "epochs": 4}}
     )
-    assert "| torchtune 0.6.1, fp32 | 0.583 | 3.50× | 58 | 1.00 | 5.0 | each step |  |" in table
+    assert "| torchtune 0.6.1, fp32 | 0.583 | 3.50× | 1.167 | 3.50× | 58 | 1.00 | 5.0 | each step |  |" in table
     assert table.count("\n| ") == 2  # the header opens the text
 
 
@@ -166,6 +169,7 @@ def test_log_must_be_of_one_whole_run(tmp_path):
     times = read_log(log)
     assert times.losses == [0.5, 0.25]
     assert sum(times.step_s) == pytest.approx(times.train_s)
+    assert 0 <= times.cpu_s < 1
     write_event(log, event="train_start")
     with pytest.raises(ValueError, match="2 starts"):
         read_log(log)

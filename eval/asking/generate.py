@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from eval.asking.questions import prompt_tokens
 from eval.asking.results import Row
+from eval.asking.thinking import Thinking, with_thinking
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
 from eval.statements.requests import WRITE
@@ -38,6 +39,7 @@ def iterate_generations(
     *,
     batch_size: int,
     system_prompt: str | None = None,
+    thinking: Thinking | None = None,
     is_known: Callable[[list[Row]], bool] = lambda rows: False,
 ) -> Iterator[list[Row]]:
     """Yield the rows of ``results.jsonl``, batch by batch, as they are written.
@@ -45,8 +47,11 @@ def iterate_generations(
     Memory and speed depend on ``batch_size``, and in the last digits the logits. A batch whose rows are all known is
     left out. Batches are cut the same way whatever is known, so that every row is the same.
     """
-    prompts = [with_system(prompt, system_prompt) for prompt in prompts]
+    prompts = with_thinking(
+        [with_system(prompt, system_prompt) for prompt in prompts], thinking.said if thinking else None
+    )
     ids = [prompt_tokens(tokenizer, prompt.text, prompt.system) for prompt in prompts]
+    most = (thinking and thinking.max_tokens) or 0
 
     def beside(k: int) -> tuple[Any, ...]:
         """Put prompts together that begin alike, or are alike in length: little is read twice, or padded."""
@@ -61,16 +66,56 @@ def iterate_generations(
             if not is_known([{"model": name, **prompts[k].row} for k in batch]):
                 decoding = decodings[prompts[batch[0]].row["mode"]]
                 seeds = [decoding.seed_of(prompts[k].row) for k in batch]
-                a_token = partial(progress.update, len(batch) / decoding.max_new_tokens)
-                written = write(model, [ids[k] for k in batch], decoding, seeds, tokenizer.stop_tokens, a_token)
+                a_token = partial(progress.update, len(batch) / (decoding.max_new_tokens + most))
+                asked = [ids[k] for k in batch]
+                thoughts: list[list[int]] = [[] for _ in asked]
+                if most:
+                    thoughts = _think(model, asked, decoding, seeds, tokenizer, most, a_token)
+                asked = [[*prompt, *thought] for prompt, thought in zip(asked, thoughts)]
+                written = write(model, asked, decoding, seeds, tokenizer.stop_tokens, a_token)
                 rows = []
-                for k, tokens in zip(batch, written):
+                for k, thought, tokens in zip(batch, thoughts, written):
                     has_ended = tokens[-1] in tokenizer.stop_tokens
-                    text = tokenizer.decode(tokens[:-1] if has_ended else tokens)
-                    writing = Writing(text, "stop" if has_ended else "length", len(tokens))
-                    rows.append(written_row(name, prompts[k], options, decoding, writing))
+                    answer, more = tokens[:-1] if has_ended else tokens, Row()
+                    if thinking and thinking.is_on:
+                        answer, more = _split(thought, answer, tokenizer)
+                    text = tokenizer.decode(answer)
+                    finish, n_tokens = "stop" if has_ended else "length", len(thought) + len(tokens)
+                    writing = Writing(text.lstrip() if more else text, finish, n_tokens)
+                    rows.append(written_row(name, prompts[k], options, decoding, writing) | more)
                 yield rows
             progress.update(n_before + len(batch) - progress.n)
+
+
+def _think(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    tokenizer: Any,
+    most: int,
+    tell: Callable[[], Any],
+) -> list[list[int]]:
+    """Return the reasoning of each prompt with the end of its block, which is put where ``most`` tokens have none.
+
+    The answers then draw the random numbers that they draw without a reasoning.
+    """
+    close = tokenizer.end_of_thought
+    own_seeds, stops = [seed + 1 for seed in seeds], [*tokenizer.stop_tokens, close]
+    thoughts = write(model, prompts, decoding._replace(max_new_tokens=most), own_seeds, stops, tell)
+    for thought in thoughts:
+        if thought[-1] != close:
+            del thought[len(thought) - (thought[-1] in stops) :]  # the end of a turn
+            thought += tokenizer.cut_thought()
+    return thoughts
+
+
+def _split(thought: list[int], answer: list[int], tokenizer: Any) -> tuple[list[int], Row]:
+    """Return an answer without its reasoning, and that reasoning for its row; one that did not end has no answer."""
+    close, whole = tokenizer.end_of_thought, [*thought, *answer]
+    end = whole.index(close) if close in whole else len(whole)
+    is_cut = thought[-1] != close if thought else end == len(whole)
+    return whole[end + 1 :], {"reasoning": tokenizer.decode(whole[:end]).strip(), "reasoning_cut": is_cut}
 
 
 def write(

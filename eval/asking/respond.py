@@ -21,6 +21,7 @@ from eval.asking.questions import Question, n_shared, prompt_tokens, to_question
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
 from eval.statements.prompts import with_system
+from eval.asking.thinking import CLOSED, with_thinking
 from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
 from finetune.adapters.resident import AdaptedModel
 from finetune.causal.agreement import choose_layout
@@ -36,32 +37,42 @@ log = logging.getLogger(__name__)
 class Questionnaire(NamedTuple):
     """An interview as a resident model reads it: what is wrong with it is found before a minute of loading."""
 
-    tokenizer: Any
+    tokenizers: dict[bool | None, Any]  # by whether they open the block of thought; None: as the template has it
     interview: Interview
-    # those that are answered by log-probability, by the modes and the system prompt of a respondent
-    questions: dict[tuple[tuple[str, ...], str | None], list[Question]]
+    # those that are answered by log-probability, by the modes, the system prompt and the thinking of a respondent
+    questions: dict[tuple[Any, ...], list[Question]]
 
 
 def prepare_questions(cfg: DictConfig, interview: Interview, respondents: Sequence[Respondent]) -> Questionnaire:
     """Return what the base, and whoever else is this model with something added, are asked.
 
     Raises:
-        ValueError: If the tokenizer cannot render a prompt, two options begin alike, or a prompt with its answer is
-            longer than the model's context.
+        ValueError: If the tokenizer cannot render a prompt, two options begin alike, a prompt with its answer is longer
+            than the model's context, or its thinking cannot be switched.
     """
     check_base(cfg)
-    tokenizer, questions = load_tokenizer(cfg), {}
+    tokenizers: dict[bool | None, Any] = {None: load_tokenizer(cfg)}
+    questions = {}
     context = context_length(cfg.model)
-    for modes, system_prompt in {(r.modes, r.system_prompt) for r in respondents}:
+    for modes, system_prompt, thinking in {(r.modes, r.system_prompt, r.thinking) for r in respondents}:
+        for way in (False, thinking.is_on) if thinking else ():
+            if way not in tokenizers:
+                tokenizers[way] = load_tokenizer(cfg, way)
         prompts = interview.of_modes({*modes} - {*WRITTEN})
-        questions[modes, system_prompt] = to_questions(prompts, tokenizer, system_prompt)
-        for question in questions[modes, system_prompt]:
+        asked = to_questions(
+            with_thinking(prompts, CLOSED if thinking else None), tokenizers[False if thinking else None], system_prompt
+        )
+        questions[modes, system_prompt, thinking] = asked
+        for question in asked:
             check_length(question.row, max(len(answer.tokens) for answer in question.answers), context)
+        writing, room = tokenizers[thinking.is_on if thinking else None], 0
+        if thinking and thinking.max_tokens is not None:
+            room = thinking.max_tokens + len(writing.cut_thought())
         for prompt in interview.of_modes({*modes} & {*WRITTEN}):
             told = with_system(prompt, system_prompt)
-            n_tokens = len(prompt_tokens(tokenizer, told.text, told.system))
+            n_tokens = len(prompt_tokens(writing, told.text, told.system)) + room
             check_length(prompt.row, n_tokens + interview.decodings[prompt.row["mode"]].max_new_tokens, context)
-    return Questionnaire(tokenizer, interview, questions)
+    return Questionnaire(tokenizers, interview, questions)
 
 
 def check_length(row: Row, n_tokens: int, context: int | None) -> None:
@@ -85,21 +96,22 @@ def ask_resident(
 
     ``is_known`` says whether rows are answered already; these are not asked again.
     """
-    name, interview = respondent.name, questionnaire.interview
+    name, interview, thinking = respondent.name, questionnaire.interview, respondent.thinking
     prompts = interview.of_modes({*respondent.modes} & {*WRITTEN})
     with model.using(respondent.adapter) as decoder:
-        if questions := questionnaire.questions[respondent.modes, respondent.system_prompt]:
+        if questions := questionnaire.questions[respondent.modes, respondent.system_prompt, thinking]:
             yield from iterate_answers(decoder, name, questions, cfg.max_tokens_per_forward, is_known)
         if prompts:
             yield from iterate_generations(
                 decoder,
                 name,
                 prompts,
-                questionnaire.tokenizer,
+                questionnaire.tokenizers[thinking.is_on if thinking else None],
                 interview.options,
                 interview.decodings,
                 batch_size=cfg.prompts_per_batch,
                 system_prompt=respondent.system_prompt,
+                thinking=thinking,
                 is_known=is_known,
             )
 
@@ -163,9 +175,11 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
     )
 
 
-def load_tokenizer(cfg: DictConfig) -> Any:
-    """Build the tokenizer of a config; one that cannot render a prompt is refused."""
-    tokenizer = config.instantiate(cfg.tokenizer)
+def load_tokenizer(cfg: DictConfig, thinking: bool | None = None) -> Any:
+    """Build the tokenizer of a config; one that cannot render a prompt, or switch the thinking, is refused."""
+    tokenizer = config.instantiate(cfg.tokenizer, **({} if thinking is None else {"thinking": thinking}))
+    if thinking:
+        tokenizer.end_of_thought  # noqa: B018 - says that there is none
     if not hasattr(tokenizer, "prompt_tokens"):
         raise ValueError(
             f"tokenizer._component_={cfg.tokenizer._component_} cannot render a prompt; use "

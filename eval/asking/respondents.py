@@ -6,6 +6,7 @@
     respondents:
       told-left: {system_prompt: You argue from the political left.}   # the resident base with a system prompt
       tuned-and-told: {adapter: left, system_prompt: Answer candidly.}  # one of its adapters with one
+      thoughtful: {adapter: left, thinking: {max_tokens: 512}}  # it thinks before it answers
       large: {model: gpt-4o-mini, base_url: https://api.openai.com/v1, modes: [choice, generate]}
       scored: {model: left, base_url: http://127.0.0.1:8000/v1, tokenizer: path/to/model, same_as: left}
 
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data.chat.cache import find_confusions
 from data.chat.engines import ENGINES
+from eval.asking.thinking import Thinking, read_thinking
 from eval.asking.written_answers import Decoding
 from eval.statements import prompts
 from eval.statements.instruments import Instrument
@@ -31,10 +33,10 @@ from eval.statements.requests import WRITE, write_prompts
 MODES = ("choice", "pairs", "generate", "open", WRITE)
 WRITTEN = ("generate", "open", WRITE)
 BASE = "base"
-_RESIDENT = ("adapter", "system_prompt", "modes")
+_RESIDENT = ("adapter", "system_prompt", "modes", "thinking")
 _CLIENT = ("base_url", "cache_dir", "api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s")
 _SCORED = ("tokenizer", "scores", "same_as")
-_SERVED = ("model", "system_prompt", "modes", "params", "thinking", "n_top_logprobs", "stop_after", *_SCORED, *_CLIENT)
+_SERVED = ("model", "system_prompt", "modes", "thinking", "params", "n_top_logprobs", "stop_after", *_SCORED, *_CLIENT)
 _DIAL_POINT = r"[^@]+@[-+]?\d+(\.\d+)?"  # left@0.5, as eval/scores/places.py reads it
 
 
@@ -58,6 +60,7 @@ class Respondent(NamedTuple):
     adapter: str | None = None  # the adapter or blend that is switched on; None for the base and for a server
     system_prompt: str | None = None  # put before every prompt; None leaves the model or server its own
     server: Mapping[str, Any] | None = None  # what a config says about a server; None for the resident model
+    thinking: Thinking | None = None  # None leaves it to the chat template
 
 
 def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates) -> Interview:
@@ -149,7 +152,11 @@ def read_respondents(
             faults.append(f"{where}: no mode to ask it in: modes={list(modes)} and no tokenizer; give one of both")
         if wrong := [mode for mode in its_modes if mode not in modes]:
             faults.append(f"{where}: modes {wrong} are not among the run's {list(modes)}")
-        adapter, server = entry.get("adapter"), None
+        adapter, server, thinking = entry.get("adapter"), None, None
+        try:
+            thinking = read_thinking(entry.get("thinking"))
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
         if is_served:
             faults += [f"{where}: {fault}" for fault in _server_faults(entry, its_modes, labels)]
             server = {key: value for key, value in entry.items() if key not in _RESIDENT}
@@ -161,7 +168,7 @@ def read_respondents(
             faults.append(f"{where}: there is no resident model (model=null); give it a model and a base_url")
         if adapter is not None and adapter not in adapters:
             faults.append(f"{where}: adapter {adapter!r}; the adapters are {list(adapters)}, null is the base")
-        respondents.append(Respondent(name, tuple(its_modes), adapter, entry.get("system_prompt"), server))
+        respondents.append(Respondent(name, tuple(its_modes), adapter, entry.get("system_prompt"), server, thinking))
     faults += find_confusions({f"respondents.{r.name}": r.server for r in respondents if r.server})
     if not respondents and not faults:
         faults.append("nobody is asked: model=null and no respondents; name one of either")
@@ -191,8 +198,6 @@ def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Colle
         )
     if lora is not None and not _is_scales(lora):
         faults.append(f"params.lora={lora}; write it as [{{id: 0, scale: 0.5}}], ids as in the server's /lora-adapters")
-    if not is_thinking(entry.get("thinking")):
-        faults.append(f"thinking={entry['thinking']}; use off, on or {{max_tokens: 512}}")
     if (entry.get("params") or {}).get("seed") is not None:
         faults.append(
             "params.seed would give every answer the same one; drop it: each answer's comes from the run's seed "
@@ -207,11 +212,3 @@ def _is_scales(lora: Any) -> bool:
     return isinstance(lora, Sequence) and all(
         isinstance(one, Mapping) and {*one} == {"id", "scale"} and isinstance(one["scale"], int | float) for one in lora
     )
-
-
-def is_thinking(given: Any) -> bool:
-    """Return whether a value is one of ``thinking``: off, on (YAML reads both as booleans), a budget, or nothing."""
-    if isinstance(given, Mapping):
-        n = given.get("max_tokens")
-        return {*given} == {"max_tokens"} and isinstance(n, int) and not isinstance(n, bool) and n > 0
-    return given is None or given in (True, False, "on", "off")

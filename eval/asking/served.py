@@ -28,12 +28,13 @@ from eval.asking.served_scores import (
     iterate_scores,
     served_questions,
 )
+from eval.asking.thinking import CLOSED, Thinking, with_thinking
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import LABELS, Prompt, with_system
 
 log = logging.getLogger(__name__)
 
-_NOT_THE_CLIENTS = ("n_top_logprobs", "params", "tokenizer", "scores", "same_as", "thinking")
+_NOT_THE_CLIENTS = ("n_top_logprobs", "params", "tokenizer", "scores", "same_as")
 # The most that OpenAI gives; a server that gives fewer is told so by `n_top_logprobs`.
 N_TOP_LOGPROBS = 20
 
@@ -139,7 +140,7 @@ def check_served(
         if questions and engine is not None:
             lines[name] += ", scores statements (token ids and their texts agree)"
             scorers[str(client.base_url).rstrip("/")].append(Scorer(respondent, client, engine, questions))
-        if (respondent.server.get("thinking") or False) and {*SCORED} & {*respondent.modes}:
+        if respondent.thinking and respondent.thinking.is_on and {*SCORED} & {*respondent.modes}:
             lines[name] += "; by log-probability it is asked with its block of thought closed"
         lines[name] += f"; {own}" if own else ""
     for of_address in scorers.values():
@@ -155,7 +156,11 @@ def _not_scored(
     by_ids = SCORED if (respondent.server or {}).get("tokenizer") is not None else ()
     found = {}
     for mode in (mode for mode in interview.prompts if mode in respondent.modes and mode not in by_ids):
-        prompts = [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]]
+        thinking = respondent.thinking
+        prompts = with_thinking(
+            [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]],
+            None if thinking is None else CLOSED if mode == "choice" else thinking.said,
+        )
         found[mode] = [
             prompt
             for prompt in prompts
@@ -194,7 +199,8 @@ def _plan(
     if "max_completion_tokens" in params:
         by_logprob["max_completion_tokens"] = 1
     by_logprob["top_logprobs"] = server.get("n_top_logprobs", N_TOP_LOGPROBS)
-    by_logprob |= _thinking(respondent, None if server.get("thinking") is None else False, engine)
+    thinking = respondent.thinking
+    by_logprob |= _thinking(respondent, thinking and Thinking(False), engine)
     for mode, prompts in _not_scored(interview, respondent, is_known).items():
         decoding = None if mode == "choice" else _decoding(interview.decodings[mode], params, engine)
         requests = []
@@ -205,9 +211,9 @@ def _plan(
                 if engine is not None:
                     of_mode["top_k"] = decoding.top_k or engine.every_token
                 sent = {"seed": decoding.seed_of(prompt.row), **of_mode, **plain}
-                sent |= _thinking(respondent, server.get("thinking"), engine)
-                if isinstance(server.get("thinking"), Mapping) and sent.get("max_tokens") is not None:
-                    sent["max_tokens"] += server["thinking"]["max_tokens"]
+                sent |= _thinking(respondent, thinking, engine)
+                if thinking and thinking.max_tokens is not None and sent.get("max_tokens") is not None:
+                    sent["max_tokens"] += thinking.max_tokens
             system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
             requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
         if requests:
@@ -219,25 +225,24 @@ def _without_own_defaults(engine: Engine | None) -> dict[str, Any]:
     return dict(engine.plain) if engine is not None else {"top_p": 1}
 
 
-def _thinking(respondent: Respondent, given: Any, engine: Engine | None) -> dict[str, Any]:
+def _thinking(respondent: Respondent, thinking: Thinking | None, engine: Engine | None) -> dict[str, Any]:
     """Return the parameters that switch a model's thinking, and limit it; none where nothing is said about it.
 
     Raises:
         ValueError: If the engine cannot limit it.
     """
-    if given is None:
+    if thinking is None:
         return {}
-    is_on = given in (True, "on") or isinstance(given, Mapping)
     params = (respondent.server or {}).get("params") or {}
-    switch = {"chat_template_kwargs": {**(params.get("chat_template_kwargs") or {}), "enable_thinking": is_on}}
-    if not isinstance(given, Mapping):
+    switch = {"chat_template_kwargs": {**(params.get("chat_template_kwargs") or {}), "enable_thinking": thinking.is_on}}
+    if thinking.max_tokens is None:
         return switch
     if engine is None or engine.budget is None:
         raise ValueError(
-            f"respondents.{respondent.name}: thinking={dict(given)}, but {engine.name if engine else 'this server'} "
+            f"respondents.{respondent.name}: thinking={thinking.said}, but {engine.name if engine else 'this server'} "
             "takes no limit of a reasoning with a request; use thinking=on, or serve the model with vLLM or llama.cpp"
         )
-    return {**switch, engine.budget: given["max_tokens"]}
+    return {**switch, engine.budget: thinking.max_tokens}
 
 
 def _sent(request: Request) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from eval.asking.questions import Question, to_questions
 from eval.asking.respond import answer_row
 from eval.asking.respondents import Respondent
 from eval.asking.results import Row, row_key
+from eval.asking.thinking import CLOSED, with_thinking
 from eval.statements.prompts import Prompt
 from finetune.tokenizers import HFChatTokenizer, hf_chat_tokenizer
 
@@ -59,8 +60,9 @@ def served_questions(respondent: Respondent, prompts: Sequence[Prompt]) -> list[
     server = respondent.server or {}
     if server.get("tokenizer") is None or not prompts:
         return []
-    tokenizer = _tokenizer(server["tokenizer"], None if server.get("thinking") is None else False)
-    return to_questions(prompts, tokenizer, respondent.system_prompt)
+    thinks = respondent.thinking is not None
+    tokenizer = _tokenizer(server["tokenizer"], False if thinks else None)
+    return to_questions(with_thinking(prompts, CLOSED if thinks else None), tokenizer, respondent.system_prompt)
 
 
 @cache
