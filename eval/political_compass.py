@@ -26,6 +26,7 @@ from eval.asking.respondents import BASE, Respondent, plan_interview, read_respo
 from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
+from eval.asking.thinking import find_pairs
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
@@ -33,6 +34,7 @@ from eval.pages.write import render_transcripts, side_lines
 from eval.readings.readers import check_readings, read_answers, read_readings
 from eval.readings.sides import correct_writing, describe_writing
 from eval.readings.yardstick import describe_populations
+from eval.scores.comparisons import describe_thinking
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
@@ -302,6 +304,8 @@ class PoliticalCompassRecipe:
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         add_voids(scores, evidence)
+        told = find_pairs(self._settings.get("respondents") or {})
+        thinking = describe_thinking(rows, told, scores["comparisons"], instrument)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
         write = describe_writing(answered, self._read, self._readings, instrument)
         people = read_people(self._output_dir)
@@ -312,6 +316,7 @@ class PoliticalCompassRecipe:
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
             **({"primary": primary} if primary else {}),
+            **({"thinking": thinking} if thinking else {}),
             **({"evidence": evidence} if evidence else {}),
             **({"write": write} if write else {}),
             "contamination": {

@@ -112,5 +112,8 @@ def write_tokenizer(folder: Path, name: str, tiny_model_dir: Path) -> None:
             (folder / file).write_text(text)
     else:
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(tiny_model_dir / file, folder)
+            text = (tiny_model_dir / file).read_text()
+            if SHRUNKEN[name].turns is THINKING:  # in place of two tokens that no text has
+                text = text.replace("<repo_name>", "<think>").replace("<file_sep>", "</think>")
+            (folder / file).write_text(text)
     (folder / "chat_template.jinja").write_text(SHRUNKEN[name].turns)

@@ -12,6 +12,8 @@ from torchtune.models.llama3 import llama3
 from eval.asking.generate import iterate_generations, iterate_steps, write
 from eval.asking.questions import prompt_tokens, to_questions
 from eval.asking.respond import answer_questions
+from eval.asking.results import row_key
+from eval.asking.thinking import Thinking
 from eval.asking.written_answers import Decoding
 from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts
 
@@ -121,9 +123,9 @@ def asked():
     ]
 
 
-def rows_of(model, asked, batch_size=5, **more):
+def rows_of(model, asked, batch_size=5, tokenizer=Chat(), **more):  # noqa: B008 - it has no state
     decodings = {"generate": WARM, "open": WARM._replace(max_new_tokens=20)}
-    batches = iterate_generations(model, "m", asked, Chat(), BANK.options, decodings, batch_size=batch_size, **more)
+    batches = iterate_generations(model, "m", asked, tokenizer, BANK.options, decodings, batch_size=batch_size, **more)
     return [row for rows in batches for row in rows]
 
 
@@ -174,3 +176,57 @@ def test_a_system_prompt_is_part_of_the_prompt_and_of_its_hash(model, asked, row
     answered = [answer_questions(model, "m", q, 800) for q in questions]
     assert all(a["option_logprobs"] != b["option_logprobs"] for a, b in zip(*answered))
     assert all(a["prompt_sha256"] != b["prompt_sha256"] for a, b in zip(*answered))
+
+
+CLOSE = 19
+
+
+class Thoughtful(Chat):
+    """Its id 19 ends a block of thought."""
+
+    end_of_thought = CLOSE
+
+    def cut_thought(self):
+        return [10, CLOSE, 10]
+
+
+def thoughts_of(model, asked, thinking):
+    return {row_key(row): row for row in rows_of(model, asked, tokenizer=Thoughtful(), thinking=thinking)}
+
+
+def test_a_limited_reasoning_is_closed_and_the_answer_follows_it(model, asked):
+    """Many at once against one prompt, one thought and one answer at a time."""
+    most, asked = 12, asked[:9]
+    rows, tokenizer = thoughts_of(model, asked, Thinking(True, most)), Thoughtful()
+    for prompt in asked:
+        row = rows[row_key({"model": "m", **prompt.row})]
+        decoding = WARM._replace(max_new_tokens=row["decoding"]["max_new_tokens"])
+        ids, seed = prompt_tokens(tokenizer, prompt.text), row["decoding"]["seed"]
+        stops = (*Chat.stop_tokens, CLOSE)
+        (thought,) = write(model, [ids], decoding._replace(max_new_tokens=most), [seed + 1], stops)
+        ended = thought[-1] in stops
+        said = tokenizer.decode(thought[:-1] if ended else thought)
+        if thought[-1] != CLOSE:
+            thought = [*(thought[:-1] if ended else thought), 10, CLOSE, 10]
+            said += tokenizer.decode([10])
+        (answer,) = write(model, [ids + thought], decoding, [seed], Chat.stop_tokens)
+        rest = [10] if row["reasoning_cut"] else []
+        text = tokenizer.decode(rest + (answer[:-1] if answer[-1] in Chat.stop_tokens else answer))
+        assert (row["reasoning"], row["text"]) == (said, text)
+        assert row["reasoning_cut"] == (rest == [10]) == (thought[-1] != CLOSE)
+        assert row["n_tokens"] == [len(thought) + len(answer)]
+        assert row["thinking"] == {"max_tokens": most}
+    cut = [row["reasoning_cut"] for row in rows.values()]
+    assert 0 < sum(cut) < len(cut), "only one of both was seen"
+
+
+def test_without_a_limit_reasoning_and_answer_share_the_length(model, asked):
+    plain, rows = thoughts_of(model, asked, None), thoughts_of(model, asked, Thinking(True))
+    mark = Chat().decode([CLOSE])
+    for key, row in rows.items():
+        assert row["reasoning"] + mark * (not row["reasoning_cut"]) + row["text"] == plain[key]["text"]
+        assert not (row["reasoning_cut"] and row["text"])
+        assert (row["finish"], row["n_tokens"]) == (plain[key]["finish"], plain[key]["n_tokens"])
+    assert len({row["reasoning_cut"] for row in rows.values()}) == 2
+    quiet = thoughts_of(model, asked, Thinking(False))
+    assert [{**row, "thinking": "off"} for row in plain.values()] == list(quiet.values())

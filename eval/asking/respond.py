@@ -20,8 +20,8 @@ from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, n_shared, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
-from eval.statements.prompts import with_system
 from eval.asking.thinking import CLOSED, with_thinking
+from eval.statements.prompts import with_system
 from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
 from finetune.adapters.resident import AdaptedModel
 from finetune.causal.agreement import choose_layout

@@ -53,12 +53,12 @@ def with_thinking(prompts: Sequence[Prompt], said: str | dict[str, int] | None) 
 
 def find_pairs(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the respondents of a config that differ in thinking alone: the one that does not, the one that does."""
-
-    def ask(name: str) -> Any:
-        kept = {key: value for key, value in entries[name].items() if key not in ("thinking", "modes", "cache_dir")}
-        return kept
-
-    thinking = {name: read_thinking(entry.get("thinking")) for name, entry in entries.items() if entry}
-    quiet = [name for name, how in thinking.items() if how and not how.is_on]
-    loud = [name for name, how in thinking.items() if how and how.is_on]
-    return [(off, on) for off in quiet for on in loud if ask(off) == ask(on)]
+    apart = ("thinking", "modes", "cache_dir")
+    who = {name: {k: x for k, x in (entry or {}).items() if k not in apart} for name, entry in entries.items()}
+    thinking = {name: read_thinking((entry or {}).get("thinking")) for name, entry in entries.items()}
+    return [
+        (off, on)
+        for off, how in thinking.items()
+        for on, other in thinking.items()
+        if how and other and not how.is_on and other.is_on and who[off] == who[on]
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Paired comparisons: models on an axis and on an item, and one model with itself in another mode.
+"""Paired comparisons: models on an axis and on an item, and one model with itself: in another mode, after a reasoning.
 
 A model's first token and what it goes on to write can choose differently (Wang et al. 2024, arXiv 2402.14499).
 """
@@ -13,7 +13,7 @@ from data.judging.agreement import cohen_kappa
 from eval.scores.crossed import item_means, mean_error, mean_errors, topic_correlation, variance_table
 from eval.scores.diagnostics import agreement
 from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval, wilson
-from eval.scores.scoring import Answers, Row, Values, describe_intervals, unit_of
+from eval.scores.scoring import Answers, Row, Values, collect_answers, describe_intervals, unit_of
 from eval.statements.instruments import Instrument
 
 
@@ -150,3 +150,57 @@ def compare_written(
         "kappa": rounded(cohen_kappa(list(map(str, a)), list(map(str, b)))),
         "same_side": rounded(np.mean(np.sign(a - middle) == np.sign(b - middle))),
     }
+
+
+def describe_thinking(
+    rows: Sequence[Row],
+    pairs: Sequence[tuple[str, str]],
+    comparisons: Sequence[Mapping[str, Any]],
+    instrument: Instrument,
+) -> dict[str, Any] | None:
+    """Describe models that were told whether to think before they answer; None where none was.
+
+    Args:
+        rows: Of all models; ``thinking`` says how one was asked.
+        pairs: Models that differ in thinking alone: the one that does not, the one that does.
+        comparisons: Of every two models.
+        instrument: What they answered.
+
+    Returns:
+        ``asked``: by model and mode how it was asked, its answers, those with a reasoning, and those of them cut.
+        ``comparisons``: after less before the reasoning, in the modes in writing. ``flips``: the items whose side
+        differs between both.
+    """
+    told: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if "thinking" in row:
+            told.setdefault((row["model"], row["mode"]), []).append(row)
+    if not told:
+        return None
+    asked = [
+        {
+            "model": model,
+            "mode": mode,
+            "thinking": of_mode[0]["thinking"],
+            "n": len(of_mode),
+            "n_reasoned": sum(bool(row.get("reasoning")) for row in of_mode),
+            "n_cut": sum(row.get("reasoning_cut", False) for row in of_mode),
+        }
+        for (model, mode), of_mode in told.items()
+    ]
+    changes, flipped = [], []
+    for off, on in pairs:
+        for c in comparisons:
+            if {c["a"], c["b"]} == {off, on} and c["mode"] not in ("choice", "pairs"):
+                sign = 1 if c["a"] == off else -1
+                change = {
+                    "difference": None if c["difference"] is None else sign * c["difference"],
+                    "ci95": c["ci95"] and sorted(sign * x for x in c["ci95"]),
+                }
+                kept = {key: c[key] for key in ("mode", "axis", "placebo", "p", "q", "n_items")}
+                changes.append({"off": off, "on": on, **kept, **change})
+        both = [told[name, "generate"] for name in (off, on) if (name, "generate") in told]
+        if len(both) == 2:
+            sides = [item_agreement(collect_answers(of_mode, instrument)) for of_mode in both]
+            flipped.append({"off": off, "on": on, **flips(*sides)})
+    return {"asked": asked, "comparisons": changes, "flips": flipped}
