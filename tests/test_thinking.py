@@ -38,7 +38,8 @@ def test_off_and_on_of_one_model_belong_together():
         "left-quiet": {"adapter": "left", "thinking": False}, "left-loud": {"thinking": True, "adapter": "left"},
         "told": {"system_prompt": "Be brief.", "thinking": True},
     }  # fmt: skip
-    assert find_pairs(entries) == [("quiet", "loud"), ("left-quiet", "left-loud")]
+    assert find_pairs({"respondents": None}) == []
+    assert find_pairs({"respondents": entries}) == [("quiet", "loud"), ("left-quiet", "left-loud")]
 
 
 def test_off_and_on_are_compared_item_by_item():

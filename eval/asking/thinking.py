@@ -51,8 +51,9 @@ def with_thinking(prompts: Sequence[Prompt], said: str | dict[str, int] | None) 
     return [prompt if said is None else prompt._replace(row=prompt.row | {"thinking": said}) for prompt in prompts]
 
 
-def find_pairs(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the respondents of a config that differ in thinking alone: the one that does not, the one that does."""
+def find_pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the respondents of a run that differ in thinking alone: the one that does not, the one that does."""
+    entries = settings.get("respondents") or {}
     apart = ("thinking", "modes", "cache_dir")
     who = {name: {k: x for k, x in (entry or {}).items() if k not in apart} for name, entry in entries.items()}
     thinking = {name: read_thinking((entry or {}).get("thinking")) for name, entry in entries.items()}
