@@ -9,18 +9,23 @@ own neutral prompts, the shipped set, and from ``FOLDER``: IdeoINST's prompts wi
 al. 2024). Requests for opposed stances (``paired_prompts_400.csv``, CC BY 4.0, Anthropic 2025) are framed prompts too.
 None of their text is written down, only weights of words. Figures are of ten folds; the threshold of a kind is the
 lowest from which at most ``MAX_FALSE`` of the other texts are taken for it.
+
+Sides are told by weights that are fitted on the answers of the shipped set, of IdeoINST where its authors' labels of
+both answers are the sides, and on TwinViews' statements. Each of the three is told by weights of the other two.
 """
 
 import argparse
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -28,12 +33,15 @@ from sklearn.model_selection import StratifiedKFold
 from data.language import letter_runs
 from data.pairs.records import SIDES
 from data.pairs.rows import read_table
-from data.quality.classifiers import ANCHORS, Classifier, Measured, features, stored
+from data.quality.classifiers import ANCHORS, Classifier, Measured, features, stored, words_of
 from data.quality.likeness import sentences
 from data.quality.phrases import preamble_words, refusal_words
+from data.quality.sides import side_score
 
 TEXTS = Path(__file__).with_name("audit_texts")
 TARGET = Path(__file__).parents[1] / "data" / "quality" / "classifiers.json"
+# rows of a source that is not seen which sides may take for exchanged, and what its weights are fitted with
+MAX_EXCHANGED, SIDE_PENALTY, MIN_TEXTS, MIN_SIDE_WEIGHT, MIN_TOPIC = 0.005, 0.1, 4, 0.05, 50
 LANGUAGE = TARGET.parents[1] / "language.json"
 MAX_FALSE = {"framed": 0.01, "unseen": 0.003, "refusal": 0.0002, "preamble": 0.0002}
 MAX_FALSE_HELD = 0.001
@@ -177,13 +185,70 @@ def fit(name: str, texts: Sequence[Text]) -> Classifier:
     return Classifier(weights, float(model.intercept_[0]), threshold, measured)
 
 
+class Opposed(NamedTuple):
+    """What the two sides say, and on which topic."""
+
+    topic: str
+    left: str
+    right: str
+
+
+def opposed(folder: Path) -> dict[str, list[Opposed]]:
+    """Return the pairs of each source."""
+    ideo = [
+        row
+        for row in read_table(folder / "ideoinst" / "pairs.jsonl")
+        if all(side in str(row[f"{side}_label"]).lower() for side in SIDES)
+    ]
+    shipped = read_table(files("data").joinpath("mirrored", "pairs.jsonl"))
+    return {
+        "TwinViews": [Opposed(row["topic"], row["l"], row["r"]) for row in read_table(folder / "twinviews_4000.csv")],
+        "IdeoINST": [Opposed(row["topic"], row["left"], row["right"]) for row in ideo],
+        "shipped": [Opposed(row["axis"], row["left"], row["right"]) for row in shipped],
+    }
+
+
+def side_weights(pairs: Sequence[Opposed]) -> dict[str, float]:
+    """Fit the weights of words by which a left answer is told from a right one."""
+    vectorizer = CountVectorizer(analyzer=words_of, binary=True, min_df=MIN_TEXTS)
+    found = vectorizer.fit_transform([p.left for p in pairs] + [p.right for p in pairs]).astype(float)
+    differences = found[: len(pairs)] - found[len(pairs) :]
+    model = LogisticRegression(C=SIDE_PENALTY, solver="liblinear", fit_intercept=False)
+    model.fit(vstack([differences, -differences]).tocsr(), np.repeat([1, 0], len(pairs)))
+    weights = zip(vectorizer.get_feature_names_out().tolist(), model.coef_[0].tolist())
+    return {name: round(weight, 2) for name, weight in sorted(weights) if abs(weight) >= MIN_SIDE_WEIGHT}
+
+
+def side(folder: Path) -> dict[str, Any]:
+    """Return what is stored of sides, and print how often the weights are right about a source that is not theirs."""
+    sources = opposed(folder)
+    scores = {}
+    for name, pairs in sources.items():
+        weights = side_weights([pair for other, rest in sources.items() if other != name for pair in rest])
+        scores[name] = np.array([side_score(pair.left, pair.right, weights) for pair in pairs])
+    threshold = max(float(-np.quantile(of_source, MAX_EXCHANGED)) for of_source in scores.values())
+    held_out = {}
+    for name, pairs in sources.items():
+        topics = np.array([pair.topic.lower() for pair in pairs])
+        often = [topic for topic, n in Counter(topics.tolist()).most_common() if n >= MIN_TOPIC]
+        places = {topic: topics == topic for topic in often} | {"others": ~np.isin(topics, often)}
+        for topic, there in places.items():
+            s = scores[name][there]
+            if len(s):
+                told = [len(s), int((s > threshold).sum()), int((s < -threshold).sum())]
+                held_out[f"{name}: {topic}"] = told
+                print(f"side {name}: {topic} {told}, right with no threshold {np.mean(s > 0):.3f}")
+    weights = side_weights([pair for pairs in sources.values() for pair in pairs])
+    return {"threshold": round(threshold, 3), "held_out": held_out, "weights": weights}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder with the public sets")
     folder = parser.parse_args().data
     LANGUAGE.write_text(letters(folder), encoding="utf-8")
     kinds = {name: fit(name, texts) for name, texts in corpus(folder).items()}
-    TARGET.write_text(stored(kinds), encoding="utf-8")
+    TARGET.write_text(stored(kinds, side(folder)), encoding="utf-8")
     print(f"{'kind':<10}{'recall':>8}{'of':>6}{'false':>8}{'of':>6}{'threshold':>11}{'weights':>9}")
     for name, kind in kinds.items():
         m = kind.measured

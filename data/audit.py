@@ -27,6 +27,8 @@ from data.quality.defects import Checks, set_defects
 from data.quality.measures import require_sklearn
 from data.quality.repair import Repaired, repair, repaired_card
 from data.quality.sets import GATES, PreferenceSet, judge, load_sets, measure
+from data.quality.sides import KIND as exchanged_kind
+from data.quality.sides import exchanged_sides
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.figures import page_template
@@ -105,8 +107,10 @@ class AuditRecipe:
         settings, defects = self._settings, {}
         for part in sets:
             log.info(f"Auditing {part.origin} ({part.name}, {part.n_rows} rows)")
-            defects[part.name] = [*part.broken, *set_defects(part.pairs, self._checks)]
+            exchanged = exchanged_sides(part.pairs, part.side)
+            defects[part.name] = [*part.broken, *set_defects(part.pairs, self._checks), *exchanged]
         unasked = [kind for kind in ("toxicity", "language") if not settings[kind]]
+        unasked += [] if any(part.side for part in sets) else [exchanged_kind]
         report = measure(sets, defects, settings["seed"], unasked) | (facts or {})
         report["instruments"] = sorted({statement.instrument for statement in self._checks.statements})
         report["settings"] = settings

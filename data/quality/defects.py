@@ -58,6 +58,7 @@ KINDS: dict[str, Kind] = {
     "contamination": Kind("gate", "eight words in a row, or a whole shorter statement, of an instrument"),
     "personal data": Kind("gate", "an e-mail address, a handle or a phone number"),
     "toxicity": Kind("gate", "a text scores more than max_toxicity"),
+    "exchanged sides": Kind("note", "the words of the answers are those of the other sides than the row says"),
     "politician or party": Kind("note", "a living politician or a party is named, which dates the row"),
 }
 TEXT_GATES: dict[str, Gate] = {

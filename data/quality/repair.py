@@ -22,6 +22,7 @@ from data.quality.defects import KINDS, Checks, Defect, defects_by_row, repeats
 from data.quality.measures import N_DRAWS, N_FOLDS, style_features, style_scores
 from data.quality.personal import mask_personal
 from data.quality.sets import PreferenceSet, style_guesses
+from data.quality.sides import exchanged_sides
 
 ROUND_SHARE = 0.03  # of the rows, dropped before style is measured anew
 STYLE_DRAWS = 5  # of the folds, over which a row's score and the stop are taken: one draw moves by two points
@@ -106,7 +107,9 @@ def repair(
         cleaned = [clean_pair(pair) for pair in part.pairs]
         repeated_ids = [defect for defect in part.broken if defect.kind == "duplicate id"]
         several = [Defect(pair.row, "invalid row", "prompt", SEVERAL_TURNS) for pair in part.pairs if pair.turns]
-        rows = zip(cleaned, *defects_by_row(cleaned, checks, [*repeated_ids, *several]))
+        rows = zip(
+            cleaned, *defects_by_row(cleaned, checks, [*repeated_ids, *several, *exchanged_sides(cleaned, part.side)])
+        )
         kept += [Candidate(part, place, *row) for place, row in enumerate(rows)]
     may_stay = {name for name, kind in KINDS.items() if kind.group == "note"}
     if framed_prompts == "keep":

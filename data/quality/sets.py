@@ -13,11 +13,12 @@ import numpy as np
 from data.language import lower_words, words
 from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
 from data.pairs.rows import file_format, load_rows
-from data.quality.classifiers import Measured
+from data.quality.classifiers import Measured, corrected_share
 from data.quality.defects import KINDS, Defect
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
 from data.quality.personal import mask_personal
+from data.quality.sides import exchange
 
 N_EXAMPLES = 5
 # The gate of framed prompts on 100 framed and 100 neutral prompts that were written without sight of its rules:
@@ -36,6 +37,7 @@ GATES = {
     "topic_length_bias": "largest |share of chosen longer - .5| of any topic",
     "side_from_prompt": "how often the set is guessed from the words of the prompt",
     "side_from_style": "how often an answer's side is guessed from its style",
+    "exchanged_sides": "least share of rows whose answers are exchanged, by the interval of the estimate",
     "topic_imbalance": "largest difference between the sides in a topic's share",
 }
 REPAIR_GATES = {"side_difference": "difference between the sides in the share of rows that the repair kept"}
@@ -132,6 +134,7 @@ def measure(
         "sets": {part.name: _set_facts(part, defects[part.name]) for part in sets},
         "defects": [_class_facts(kind, sets, defects) for kind in KINDS if kind not in unasked],
         "framing": {part.name: framing(defects[part.name], part.n_rows) for part in sets},
+        "sides": {part.name: exchange(part.pairs, part.topics, part.side) for part in sets},
         "guesses": {name: guess and guess._asdict() for name, guess in _guesses(sets, seed).items()},
         "topics": {part.name: dict(sorted(Counter(part.topics).items())) for part in sets if part.topics},
         "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
@@ -139,15 +142,9 @@ def measure(
 
 
 def framing(defects: Sequence[Defect], n_rows: int) -> dict[str, Any]:
-    """Return the share of framed prompts as found, and as estimated by how often the classifier is wrong.
-
-    The estimate is that of Rogan and Gladen 1978 (Am. J. Epidemiology 107, eq. 1): found less false alarms, over
-    recall less false alarms.
-    """
-    measured = FRAMED
+    """Return the share of framed prompts as found, and as estimated by how often the classifier is wrong."""
     found = len({defect.row for defect in defects if defect.kind == "framed prompt"}) / n_rows
-    estimate = (found - measured.false_alarms) / (measured.recall - measured.false_alarms)
-    return {"found": found, "estimate": min(1.0, max(0.0, estimate)), **measured._asdict()}
+    return {"found": found, **corrected_share(found, n_rows, FRAMED)._asdict(), **FRAMED._asdict()}
 
 
 def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
@@ -166,6 +163,7 @@ def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
     lengths = [facts["length"] for facts in report["sets"].values()]
     biases = [abs(topic["chosen_longer"] - 0.5) for length in lengths for topic in length["by_topic"].values()]
     guesses = report["guesses"]
+    exchanged = [sides["ci95"][0] for sides in report["sides"].values() if sides and sides["ci95"]]
     styles = [guess["accuracy"] for name, guess in guesses.items() if name.startswith("style") and guess]
     return {
         "hard_defects": max(facts["hard_defects"] for facts in report["sets"].values()),
@@ -178,6 +176,7 @@ def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
         "topic_length_bias": max(biases, default=None),
         "side_from_prompt": (guesses.get("side_from_prompt") or {}).get("accuracy"),
         "side_from_style": max(styles, default=None),
+        "exchanged_sides": max(exchanged, default=None),
         "topic_imbalance": _topic_imbalance(*report["topics"].values()) if len(report["topics"]) == 2 else None,
         "side_difference": report.get("repair", {}).get("side_difference"),
     }
