@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Recall of the audit by kind, and its false alarms, on rows that were spoilt without sight of its rules.
 
-    python -m benchmarks.audit_bench benchmarks/audit_bench.jsonl
+    python -m benchmarks.audit_bench benchmarks/audit_blind.jsonl
 
+The claims (``CLAIMED``) were chosen on the older ``audit_bench.jsonl``, before ``audit_blind.jsonl`` was written.
 A row of the file has ``kind``, ``prompt``, ``chosen``, ``rejected``, and
 ``group`` where rows belong together (a row and its copy). A spoilt row is found if a defect of any kind but a note is
 reported of it; of a group, if one is of any of its rows. The last column says by which
@@ -24,6 +25,24 @@ from data.quality.phrases import not_neutral
 
 Row = Mapping[str, Any]
 CLEAN = "clean"
+# The kinds that the audit claims to find, by their names in either file. They were fixed before the second was written.
+CLAIMED = {
+    *(
+        "refusal",
+        "void",
+        "cut_off",
+        "echo_prompt",
+        "repeat_sentence",
+        "length_ratio",
+        "equal_normalised",
+        "html",
+        "url",
+    ),
+    *("prompt_chosen_exchanged", "prompt_orders", "email", "handle_mask", "mojibake", "other_language", "role_label"),
+    *("void_answer", "repeats_prompt", "loops", "much_longer", "dressed_copy", "edited_numbers", "markup_leftover"),
+    *("swapped_prompt_answer", "framed_prompt", "handle", "chat_role"),
+}
+CLAIMED_IN = {"audit_bench.jsonl": CLAIMED - {"dressed_copy"}}  # there it is of other words, and so not claimed
 
 
 class Recall(NamedTuple):
@@ -79,9 +98,13 @@ def main() -> None:
         low, high = wilson(found / n, n)
         names = ", ".join(f"{name} {k}" for name, k in sorted(by.items(), key=lambda item: -item[1])[:4])
         print(f"{kind:<28}{n:>4}{found:>7}{found / n:>8.2f}  {low:.2f} to {high:.2f}  {names}")
-    n, found = sum(c.n for c in counts.values()), sum(c.found for c in counts.values())
-    low, high = wilson(found / max(1, n), max(1, n))
-    print(f"{'all':<28}{n:>4}{found:>7}{found / max(1, n):>8.3f}  {low:.3f} to {high:.3f}")
+    claimed = CLAIMED_IN.get(args.file.name, CLAIMED)
+    for name, of_kinds in (("claimed", claimed & {*counts}), ("all", {*counts})):
+        n, found = sum(counts[k].n for k in of_kinds), sum(counts[k].found for k in of_kinds)
+        low, high = wilson(found / max(1, n), max(1, n))
+        print(
+            f"{f'{name}, {len(of_kinds)} kinds':<28}{n:>4}{found:>7}{found / max(1, n):>8.3f}  {low:.3f} to {high:.3f}"
+        )
     clean = [row for row in rows if row["kind"] == CLEAN]
     alarms = defects_of(clean, checks) if clean else []
     n_alarmed = len({defect.row for defect in alarms})

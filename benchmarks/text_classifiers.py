@@ -45,7 +45,7 @@ MAX_EXCHANGED, SIDE_PENALTY, MIN_TEXTS, MIN_SIDE_WEIGHT, MIN_TOPIC = 0.005, 0.1,
 LANGUAGE = TARGET.parents[1] / "language.json"
 MAX_FALSE = {"framed": 0.01, "unseen": 0.003, "refusal": 0.0002, "preamble": 0.0002}
 MAX_FALSE_HELD = 0.001
-MIN_THRESHOLD = 0.5  # log-odds: of texts by other writers more are on the edge
+MIN_THRESHOLD = {"framed": 0.75, "unseen": 2.0}  # log-odds, else .5: of texts by other writers more are on the edge
 INVERSE_PENALTY = 3.0
 N_FOLDS = 10
 _OPTIONS = re.compile(r"(?<=[?.!])[^?.!]*/[^?]*$")  # of IdeoINST's prompts
@@ -87,6 +87,13 @@ def corpus(folder: Path, n_sentences: int = 20_000) -> dict[str, list[Text]]:
     preambles += own("closing")
     neutral = [Text(t, False) for t in [*own("neutral", "seen"), *(row["prompt"] for row in shipped)]]
     neutral += [Text(t, False, 0.4) for t in ideo]
+    # a prompt's sentences are looked at one by one too
+    alone = [
+        Text(t, False, 0.5, False)
+        for prompt in neutral
+        if len(sentences(prompt.text)) > 1
+        for t in sentences(prompt.text)
+    ]
     prompts = [Text(t.text, False, 0.4, False) for t in neutral] + [
         Text(t, False, 0.4, False) for t in [*framed, *unseen]
     ]
@@ -100,7 +107,8 @@ def corpus(folder: Path, n_sentences: int = 20_000) -> dict[str, list[Text]]:
     return {
         "framed": [Text(t, True) for t in framed]
         + [Text(row[f"prompt_{which}"], True, 0.15, False) for row in pairs for which in "ab"]
-        + neutral,
+        + neutral
+        + alone,
         "unseen": [Text(t, True) for t in unseen] + neutral + [Text(t, False, 0.5) for t in framed],
         "refusal": [Text(t, True) for t in refusals]
         + [Text(t, False, 0.3) for t in rng.sample(said, min(n_sentences, len(said)))]
@@ -171,7 +179,7 @@ def fit(name: str, texts: Sequence[Text]) -> Classifier:
     if anchor := ANCHORS.get(name):
         scores[[not anchor.search(t.text) for t in texts]] = -np.inf
     of_kind, of_others = scores[y & counts], scores[~y & counts]
-    threshold = max(MIN_THRESHOLD, float(np.quantile(of_others, 1 - MAX_FALSE[name], method="lower")))
+    threshold = max(MIN_THRESHOLD.get(name, 0.5), float(np.quantile(of_others, 1 - MAX_FALSE[name], method="lower")))
     if held.any():
         threshold = max(threshold, float(np.quantile(scores[held], 1 - MAX_FALSE_HELD, method="lower")))
     measured = Measured(

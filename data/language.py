@@ -66,6 +66,10 @@ _GARBLED = re.compile(
     "|‚Ä|√[\x80-\xff©®±¥º∂°´¨§¶ß¢£•]|Ã(?=[\x80-\xbf]| [a-z])|Â(?= )|ï»¿|ÔÇ|вЂ|Ð[\xa0-\xbf]"
     "|\\b\\w+\\?[a-z]{1,2}\\b(?=[ ,.])"
     "|ï¿½|(?<=\\w)¬|\u00ad{2}"
+    # Mac Roman's quotes, read as Windows-1252: a capital with an accent inside a word, or beside a quoted one
+    "|(?<=[a-z])[ÒÓÔÕÐÑ](?=[a-z]{1,2}\\b)|(?<![A-ZÀ-Þ])Ò(?=[A-Za-z])|(?<=[a-z.,!?])[ÓÒ](?![\\w])|(?<=[a-z ])Ñ(?= )"
+    # of Windows-1251, of Code page 437, of UTF-7, and percent signs
+    "|(?<=[a-z])[™](?=[a-z]{1,2}\\b)|ΓÇ|(?<=[a-z])\\+AC[0-9A-Z]-|(?<=[a-z])%(?:E2|C3|27|20)%?"
 )
 
 

@@ -18,6 +18,8 @@ CLEAN = [
     "I would refuse it, because a pool should be open to those with the smallest purse. That is for parents to decide.",
     "Personally, I think that [the law] is too strict. We pay 10.5 per cent more than in 1999-2005.",
     'Liberty, as the saying goes, is "the mother of order."',
+    "Sure, it is dear. It is worth it, and 3 * 4 = 12 votes were for it.",
+    "He wrote on his card: no tax. A #1 item. Let me know who wins, I tell them, and who loses.",
     "The bush behind the house belongs to us, and no party should decide on it.",
 ]
 
@@ -33,6 +35,9 @@ GATES = {
         "My apologies, but this falls outside of what I can discuss.",
         "Well, as an AI, I hold no opinion.",
         "A fair point. Is there something else I can help you with?",
+        "It wouldn't be appropriate for me to choose.",
+        "I'd rather not say which is better.",
+        "It would be improper of me to take a side.",
     ),
     "preamble: ": (
         phrases.preamble,
@@ -44,6 +49,9 @@ GATES = {
         "Response: taxes should fall.",
         "I've drafted a short reply for you.",
         "Taxes should fall. I hope this helps!",
+        "Taxes should fall. End of answer.",
+        "Taxes should fall. Feel free to ask for the other side.",
+        "Sure, here you go. Taxes should fall.",
     ),
     "raw record or placeholder: ": (
         leftovers.raw_record,
@@ -51,6 +59,8 @@ GATES = {
         'They said "text": "hello" to us.',
         "Yours sincerely, [Your Name]",
         "Dear {name}, taxes should fall.",
+        "In <<COUNTRY>> taxes should fall.",
+        "In #COUNTRY# taxes should fall.",
         "[deleted]",
     ),
     "web address: ": (
@@ -68,6 +78,10 @@ GATES = {
         "Wages&nbsp;fall.",
         "It is &#8220;fair&#8221;.",
         "He said \\u2019no\\u2019 to it.",
+        "Rents are **too high** here.",
+        "See the figures.\n|Town|Rent|\n|---|---|\n|Ayle|9|",
+        "```text\nrent: 9\n```",
+        "## Why rents rise\nToo few flats.",
     ),
     "turn of a chat: ": (
         leftovers.chat_turn,

@@ -143,7 +143,8 @@ def test_sides_that_keep_different_shares_fail(tmp_path):
         row["prompt"] += " Defend this policy."
     for name, own in (("left", rows[:20]), ("right", rows[20:])):
         (tmp_path / f"{name}.jsonl").write_text(to_jsonl(own))
-    settings = {"gates": {"length_rule": 1.0, "side_from_prompt": None}, "balance_within": ["set"]}
+    gates = {"length_rule": 1.0, "side_from_prompt": None, "exchanged_sides": None}
+    settings = {"gates": gates, "balance_within": ["set"]}
     assert not loaded_recipe(tmp_path, tmp_path / "out", max_side_difference=0.01, **settings).run()
     report = json.loads((tmp_path / "out" / "repaired" / "audit" / "report.json").read_text())
     assert [gate["gate"] for gate in report["gates"] if gate["passed"] is False] == ["side_difference"]

@@ -13,10 +13,8 @@ from data.quality.sets import judge, load_sets, measure
 from data.quality.sides import exchange, exchanged_sides, held_out, side_error, side_score
 from data.recipe.files import to_jsonl
 
-LEFT = "We need stricter gun control laws and background checks, because too many families suffer. Corporations should pay."
-RIGHT = (
-    "Law-abiding citizens have the right to own guns. Stricter laws only infringe on individual freedom and the market."
-)
+LEFT = "We need stricter gun control laws and background checks, because too many families suffer."
+RIGHT = "Law-abiding citizens have the right to own guns. Stricter laws only infringe on individual freedom."
 PLAIN = ("I would try it in one town first, and look at the figures.", "I would wait, and see what the neighbours do.")
 
 

@@ -39,8 +39,9 @@ _PEOPLE = r"someone|a person|a man|a woman|a voter|a member|a parent|a citizen|a
 SHAPES: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
-        "role": rf"^\W*(?:coming from|speaking as|as (?!a rule|far|long|soon|things)(?:{_PEOPLE}),?)|\b(?:from|in"
-        rf"|take|taking|adopt) (?:the |an? )[\w -]{{0,40}}"
+        # an asker who says what they are, "as a nurse I …", gives no role
+        "role": r"^\W*(?:coming from|speaking as|as (?!a rule|far|long|soon|things)"
+        rf"(?:{_PEOPLE})\b,?(?! [^.?!]*\bI\b))|\b(?:from|in|take|taking|adopt) (?:the |an? )[\w -]{{0,40}}"
         r"(?:perspective|angle|standpoint|point of view|viewpoint|vantage|lens|voice|shoes|role|side|background"
         r"|position)\b"
         r"|\b(?:as if|as though|the way|like) (?:you|an?|one)\b|\b(?:as|like) (?:an?|one of|someone"
@@ -152,6 +153,9 @@ SHAPES: dict[str, re.Pattern[str]] = {
         r"|review|ruling|scenario|scene|screenshot|situation|snippet|source|speaker|speech|statement|statistics?"
         r"|story|survey|table|text"
         r"|thread|title|tone|tragedy|transcript|tweet|user|verdict|video|writer)s?\b",
+        "says what it says": r"\b(?:says?|said|claims?|argues?|states?|writes?|wrote|finds?|found|promises|has it)"
+        r" (?:that\b|on \w+ that\b|: ?[\"“]|[\"“])"
+        r"|\b(?:line|saying|proverb|motto|quote|proposal|idea|rule)\b[^.?!]{0,40}: ",
         "shown": r"\b(?:above|below|attached|linked|shown|quoted|provided|presented|mentioned|described|referenced"
         r"|pictured|in question|earlier"
         r"|here)\b|\b(?:based on|according to|as (?:shown|described|stated|explained)|looking at|after (?:reading"

@@ -18,6 +18,8 @@ _BLANKS = re.compile("[\u00a0\u2007\u202f]")
 _MISREAD = re.compile("[\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2,}")
 _BREAK = re.compile(rf"[ \t]*</?(?:{BREAKS})(?:\s[^<>]*)?/?>[ \t]*", re.IGNORECASE)
 _TAG = re.compile(rf"</?(?:{TAGS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_BOLD = re.compile(r"(\*\*|(?<!\w)__(?=\w))(\w[^*_\n]{0,80}?)\1(?!\w)")
+_HEADING = re.compile(r"^[ \t]*#{1,6} (?=\w)", re.MULTILINE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}\d?|#\d{1,6}|#[xX][0-9a-fA-F]{1,5});")
 
 
@@ -31,6 +33,7 @@ def clean(text: str) -> str:
     text = _MISREAD.sub(_read_again, text)
     text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     text = _TAG.sub("", _BREAK.sub("\n", text))
+    text = _BOLD.sub(r"\2", _HEADING.sub("", text))
     text = _BLANKS.sub(" ", _INVISIBLE.sub("", text))
     return mask_personal(unwrapped(text))
 

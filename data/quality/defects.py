@@ -72,6 +72,8 @@ TEXT_GATES: dict[str, Gate] = {
     "garbled": garbled,
     "politician or party": phrases.names_politics,
 }
+# A prompt is no answer: none of its questions talks about one, and people leave its mark out
+PROMPT_TEXT_GATES: dict[str, Gate] = {"preamble": phrases.preamble_prompt, "unfinished": phrases.unfinished_prompt}
 WORD_GATES: dict[str, Gate] = {"refusal": phrases.refusal_words, "preamble": phrases.preamble_words}
 WORD_PROMPT_GATES: dict[str, Gate] = {"unseen post": phrases.unseen_words, "framed prompt": phrases.neutral_words}
 # What is seen only before outer blanks and personal data go
@@ -122,7 +124,9 @@ def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
     gates = TEXT_GATES | (WORD_GATES if checks.by_words else {})
     gates |= {"language": checks.language} if checks.language else {}
     prompt_gates = PROMPT_GATES | (WORD_PROMPT_GATES if checks.by_words else {})
-    reasons += [(kind, field, gate(text)) for field, text in texts.items() for kind, gate in gates.items()]
+    for kind, gate in gates.items():
+        prompt_gate = PROMPT_TEXT_GATES.get(kind, gate)
+        reasons += [(kind, field, (prompt_gate if field == "prompt" else gate)(text)) for field, text in texts.items()]
     reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in prompt_gates.items()]
     prompt, *answers = texts.values()
     if not checks.by_words:

@@ -43,6 +43,9 @@ markup = pattern_gate(
     rf"|\[/?(?:b|i|u|s|url|img|quote|code|color|size|list|center|font|spoiler)(?:=[^\]]*)?\]"
     rf"|\b(?:class|style|href|src|target|rel|onclick)=[\"'][^\"']*[\"']|\\u[0-9a-f]{{4}}|\\x[0-9a-f]{{2}}"
     rf"|\\[nrt](?![a-z])"
+    # of Markdown: a fence, the line under a table's head, a row of one, a heading, bold, an image or a rule
+    r"|`{3}|\|\s?:?-{3,}|(?:^|\n)\s*\|.*\|\s*(?:\n|$)|(?:^|\n|[.!?] )#{1,6} (?=[A-Z])|\*\*\w[^*\n]{0,80}\*\*"
+    r"|(?<!\w)__\w[^_\n]{0,80}__(?!\w)|!\[[^\]\n]*\]\(|(?:^|\n)(?:-{3,}|\*{3,}|={3,})\s*(?:\n|$)"
     rf"|(?<=[.!?,;:])\\n|\{{\{{|\}}\}}|\[\[|\]\]|<ref\b|'''",
 )
 _DOMAINS = (
@@ -80,6 +83,8 @@ raw_record = pattern_gate(
     rf"|(?-i:(?<![A-Z] )\b(?:{_MASKED})(?:_?\d+)?\b(?! [A-Z]{{2}}))|(?-i:\b[A-Z]+_[A-Z0-9_]+\b)"
     rf"|<(?:{_MASKED}|your|insert)[^>]{{0,30}}>|<[a-z]+_[a-z0-9_]+>|\{{[^{{}}\n]{{1,40}}\}}|\[(?:deleted|removed"
     rf"|redacted)\]"
+    r"|@@\w+@@|\[\s*\]|<(?!br>|hr>)[a-z][a-z ]{2,25}>"
+    r"|<<\s?[\w -]{2,30}\s?>>|«?\{\{?\s?[\w -]{2,30}\s?\}\}?|(?-i:#[A-Z_]{4,}#|\*{2}[A-Z_]{4,}\*{2}|~[A-Z_]{4,}~)"
     r"|</s>|<\|?/?(?:bos|eos|pad|unk)\|?>|\blorem ipsum\b|(?-i:\b(?:XX+|TODO|TBD|TBA|FIXME|TK|XYZ)\b)|_{3,}"
     r"|%\(?\w*\)?s\b"
     r"|%[A-Z_]{3,}%|\$\{|\$[A-Z_]{3,}\b|\((?:insert|your|add|fill in|name of|e\.g\. your)\b[^)\n]{1,50}\)"

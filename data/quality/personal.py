@@ -15,8 +15,20 @@ _EMAIL = re.compile(
     rf"|(?<![\w.+@-])[\w.+-]*\w\s+at\s+[\w-]+(?:\s+dot\s+[\w-]+)*\s+dot\s+[A-Za-z]{{2,}}\b",
     re.IGNORECASE,
 )
-# @name, @name@server and Reddit's u/name; not the @ of an address, which is masked first
-_HANDLE = re.compile(r"(?<![\w@＠./])[@＠]\w{2,30}(?:@[\w-]+(?:\.[\w-]+)+)?|(?<![\w.])/?\bu/[\w-]{3,20}")
+_PLATFORM = (
+    "insta(?:gram)?|ig|fb|facebook|snap(?:chat)?|tiktok|telegram|tg|twitter|threads|bluesky|bsky|mastodon|discord"
+    "|twitch|reddit|wechat|kik|skype|youtube|yt|linkedin|tumblr|pinterest"
+)
+# @name, @name@server, Reddit's u/name, and a platform before a name that no word looks like; not the @ of an address,
+# which is masked first
+_HANDLE = re.compile(
+    r"(?<![\w@＠./])[@＠]\w{2,30}(?:@[\w-]+(?:\.[\w-]+)+)?|(?<![\w.])/?\bu/[\w-]{3,20}"
+    rf"|(?<=\b)(?:{_PLATFORM})(?: (?:user|handle|name|id|account))?\s?[:/]\s?@?(?=[\w.-]*[\d_.-]\w)[\w.-]{{3,30}}\b"
+    r"|(?<![\w/.])[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b(?!\.\w)|\b[\w.]{2,30}#\d{4}\b"
+    rf"|\b(?:on|via) (?:{_PLATFORM})(?: as| under|,)? (?=[\w.-]*[\d_.]\w)[\w.-]{{3,30}}\b"
+    r"|\b(?:user ?name|handle|screen name|gamertag)(?: is)?\s?:?\s?(?=[\w.-]*[\d_.-]\w)[\w.-]{3,30}\b",
+    re.IGNORECASE,
+)
 _SEPARATOR = r"[ .\-/\u00a0\u2010-\u2015]"
 _NUMBER = re.compile(
     rf"(?<![\w.,])(?!\d{{4}}-\d\d-\d\d)(?:\+\d{{1,3}}{_SEPARATOR}?)?(?:\(\d{{1,4}}\){_SEPARATOR}?)?\d+"

@@ -26,7 +26,11 @@ refusal_words = pattern_gate(
     r"|\bI can(?:'t|not) (?:fulfil+|generate|create) (?:an? |any )?(?:requests?|content|instructions?|response)"
     r"|^\W*I (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b"
     r"|\b(?:I(?:'m| am) not|I don't feel|I do not feel) comfortable (?:with )?(?:answering|creating|discussing"
-    r"|generating|producing|providing|sharing|writing)\b|\b(?:not|in)(?: be)? ?appropriate for me to\b"
+    r"|generating|producing|providing|sharing|writing)\b|\b(?:not|in|n't)(?: be)? ?appropriate for me to\b"
+    r"|^\W*(?:\w+, )?I(?:'d| would) (?:prefer|rather) (?:to |not to |not )?(?:skip|pass|answer|say|comment|not|stay out"
+    r"|leave (?:this|that|it) (?:one )?(?:alone|open))\b"
+    r"|\bI (?:do not|don't) have opinions\b|\b(?:improper|wrong|not (?:right|proper)) (?:of|for) me to (?:pick|take"
+    r"|choose|favou?r|elevate|judge)\b"
     r"|\bI (?:do not|don't) have (?:any )?personal (?:beliefs|opinions|views)\b"
     r"|\b(?:against|by|violates?|within) my (?:guidelines|programming)\b"
     r"|\bmy (?:guidelines|programming) (?:do|pre|pro)"
@@ -51,32 +55,39 @@ preamble_words = pattern_gate(
     rf"|with)\b"
     rf"|^\W*let me (?:draft|give|offer|provide|rephrase|write) (?:you )?(?:an?|my|the"
     rf"|some) (?:[\w-]+ ){{0,2}}{_ABOUT_TEXT}"
-    rf"|^\W*(?:sure|okay|great question|good question)\s*[,!:.]|^\W*sure thing\b"
-    rf"|^\W*(?:certainly|absolutely|of course)\s*(?:[!:]|[,.] (?:here|happy|glad|let|I(?:'d| would|'ll| can| will|'m"
-    rf"| am) (?:be |gladly )?(?:\w+)))"
+    rf"|^\W*(?:great question|good question)\s*[,!:.]|^\W*sure thing\b"
+    rf"|^\W*(?:sure|okay|certainly|absolutely|of course)\s*(?:[!:]|[,.] (?:here|happy|glad|let|I(?:'d| would|'ll"
+    rf"| can| will|'m| am) (?:be |gladly )?(?:\w+)))"
     rf"|^\W*that(?:'s| is) an? (?:\w+ )?question\b"
     rf"|^\W*thank(?:s| you) for (?:asking|(?:the|this|your) (?:instruction|message|prompt|question|request))\b"
     rf"|^\W*(?:I'd|I would|I'll) be (?:happy|glad|delighted) to (?:assist|discuss|explain|help|provide|share)\b"
     rf"|^\W*(?:as an? [\w-]+(?: [\w-]+)?, )?I(?:'d| would) (?:answer|reply|respond) as follows\b"
     rf"|^\W*(?:(?:alternative|revised|rewritten|possible|sample|chosen|rejected|preferred|final|my) )?(?:response"
-    rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:",
+    rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:"
+    # the end does
+    r"|\b(?:end of (?:my |the )?(?:response|answer|reply|message)|feel free to (?:ask|reach out|let me know)"
+    r"|let me know if|(?:would you like|do you want) (?:me to|a|an|another)|(?:I )?hope (?:this|that|it) helps"
+    r"|shall I (?:also )?(?:write|argue|draft|add|expand|give|make))\b[^.!?\n]{0,80}[.!?]?\W*$",
 )
 # A prompt's reader does not see what it refers to.
 unseen_words = pattern_gate(
     "refers to an unseen post",
     r"\b(?:this|the|these|those|following|above|your|provided) (?:(?:given|provided|original|quoted|above|following"
     r"|shared|preceding|linked|attached|embedded) )?(?:posts?(?!'s)|tweets?|comments?|quotes?(?! [\"“'])|captions?"
-    r"|screenshots?|clips?|(?:image|photo|picture)s?(?! of)|articles?|videos?|messages?|passages?(?! of)|excerpts?"
-    r"|submissions?|threads?|memes?|headlines?|hashtags?(?! [#\"“']))\b"
+    r"|screenshots?|clips?|(?:image|photo|picture)s?(?! of)|articles?(?! (?:on|about)\b)|videos?|messages?"
+    r"|passages?(?! of)|excerpts?|submissions?|threads?|memes?|headlines?|hashtags?(?! [#\"“']))\b"
     r"|\b(?:this|(?:of|behind|in|to) the|your|given|provided|above|following|preceding) (?:statement|text)\b"
     r"|\b(?:statement|text|question|claim)s? (?:above|below|made by the)\b|\bthe original poster\b|(?-i:\bOP\b)"
     r"|\b(?:does|is|did) the (?:author|writer|poster|commenter|(?-i:speaker)) (?:arguing|claim|criticiz|making|mean"
     r"|saying|think)"
     r"|\bthe (?:author|writer|poster|commenter|user|(?-i:speaker))'s (?:\w+ )?(?:arguments?|claims?|intent|message"
     r"|opinion|perspective|point|position|post|statement|tone|view)"
-    r"|\b(?:reply|respond) to (?:this|him|her|them|this (?:person|user)|the user)\W*$"
+    r"|\b(?:reply|respond) to (?:this|him|her|this (?:person|user)|the user)\W*$|^[^.?!,]*\brespond to them\W*$"
     r"|\byou (?:made|mentioned|said|wrote) earlier\b"
     r"|\b(?:mentioned|described|referred to|stated) (?:above|earlier|in the (?:post|tweet|text))\b",
+)
+_QUOTED = re.compile(  # three words or more
+    r"[\"“„«](?=\S)[^\"”“»\n]*\w+\W+\w+\W+\w+[^\"”“»\n]*[\"”“»]|(?<!\w)['‘](?=\S)[^'’\n]{15,}['’](?!\w)"
 )
 _FINISHED = re.compile(r"[.!?。！？؟।][\"'”’)\]*_]*\s*$")
 # Ends that look like the end of a sentence and are none: an abbreviation, three dots, the number of a list
@@ -88,6 +99,17 @@ _CUT = re.compile(
     r"|\b(?:the|an?|and|or|but|nor|because|although|whereas|unless|if|whose|our|their|its|my|your|every|while|whether"
     r"|despite"
     r"|including|during|via|per)[.!?][\"'”’)\]*_]*$",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(
+    r"\W*(?:who|what|which|when|where|why|how|is|are|was|were|do|does|did|should|would|could|can|will|has|have)\b[^.?!]*$",
+    re.IGNORECASE,
+)
+_TO_FINISH = re.compile(r"\b(?:finish|complete|continue|fill in|go on from)\b", re.IGNORECASE)
+# ... and ends in a word that goes on, or in the middle of one
+_GOES_ON = re.compile(
+    r"(?:[,;:–—-]|\b(?:the|an?|and|or|but|of|to|in|on|at|by|for|from|with|as|than|that|if|is|are|be|not|so|more|their|our"
+    r"|its|my|your|because|while|between|about|into|every|each|this|these|who|which))\W*$",
     re.IGNORECASE,
 )
 _side = pattern_gate(
@@ -111,8 +133,25 @@ _side = pattern_gate(
     r"|socialist) (?:party|voters?)"
     r"|(?-i:Labour|Greens))\b|\b(?:red|blue)[- ]states?\b|\b(?:our|your|their) (?:side of the aisle|own party|camp"
     r"|comrades)\b"
+    r"|\b(?:someone|somebody|a (?:person|man|woman|voter|politician)|those|people) (?:on|of|from) the (?:left|right)\b"
     r"|\b(?:pro|anti)-(?:life|choice|guns?|abortion|immigra\w+|tax|union|vax\w*|war|business|market|labou?r"
     r"|capitalis\w+)\b",
+)
+_OF_SIDES = [
+    re.compile(rf"\b(?:{names})\b", re.IGNORECASE)
+    for names in (
+        "left(?:[- ]wing(?:ers?)?)?|liberals?|progressives?|labour|democrats?|democratic|socialists?|blue|greens?",
+        "right(?:[- ]wing(?:ers?)?)?|conservatives?|tor(?:y|ies)|republicans?|gop|libertarians?|red|capitalists?",
+    )
+]
+# A question that leaves nothing open: it gives somebody a wrong to bear, or asks for one side's part
+_loaded = pattern_gate(
+    "orders a stance",
+    r"\bwhy (?:must|should|do|does|are|is)\b[^?]*\b(?:be|being|been|get|gets) (?:forced|made|robbed|punished|bullied"
+    r"|silenced|lectured|fleeced|ripped off|left to|told to)\b"
+    r"|\bwhy (?:must|should)\b[^?]*\b(?:have to|foot the bill|pay for (?:other|someone|somebody)|put up with|suffer)\b"
+    r"|^\W*(?:please )?side with\b|\btake (?:\w+ )?(?:\w+'s?) (?:side|part)\b"
+    r"|\bin (?:their|his|her) (?:voice|shoes)\b",
 )
 # The last alternatives are words that presuppose the verdict.
 _order = pattern_gate(
@@ -171,6 +210,8 @@ def preamble(text: str) -> str | None:
 
 def unseen_post(prompt: str) -> str | None:
     """Name what a prompt refers to and does not show: by its words, or by the classifier ``unseen``."""
+    if _QUOTED.search(prompt):  # it shows what it speaks of
+        return None
     return unseen_words(prompt) or _classified("unseen", "refers to an unseen post", [prompt])
 
 
@@ -179,16 +220,22 @@ def not_neutral(prompt: str) -> str | None:
 
     The latter by the words of a prompt that leaves nothing open, or by the classifier ``framed``.
     """
-    if side := _side(prompt):
+    if (side := _side(prompt)) and not _names_both(prompt):
         return side
     parts = sentences(plain(prompt))
-    order = next((order for part in parts if (order := _order(part)) and not _leaves_open(part)), None)
+    ordered = (order for part in parts if (order := _order(part)) and not _leaves_open(part))
+    order = _loaded(prompt) or next(ordered, None)
     # one sentence of several tells less than the whole, so it must tell more clearly
     return (
         order
         or _classified("framed", "orders a stance", [prompt])
         or (_classified("framed", "orders a stance", parts, margin=MARGIN) if len(parts) > 1 else None)
     )
+
+
+def _names_both(prompt: str) -> bool:
+    """Return whether a prompt names both sides, as one that compares them does."""
+    return all(of_side.search(prompt) for of_side in _OF_SIDES)
 
 
 def _leaves_open(sentence: str) -> bool:
@@ -200,6 +247,21 @@ def _classified(name: str, reason: str, texts: list[str], margin: float = 0.0) -
         if (score := classifier(name).finds(text, margin)) is not None:
             return f"{reason}: {text[:60]!r} (classified, {probability(score):.2f})"
     return None
+
+
+def preamble_prompt(prompt: str) -> str | None:
+    """Name an opening that talks about the prompt, unless it only introduces what the prompt quotes."""
+    return (
+        None
+        if re.search(r"^\W*here(?:'s| is| are)\b[^.!?]*: ?[\"“'‘]", prompt, re.IGNORECASE)
+        else preamble_words(prompt)
+    )
+
+
+def unfinished_prompt(prompt: str) -> str | None:
+    """Say that a prompt does not end as a sentence; a question may lack its mark, and an end may be asked for."""
+    may_be = _TO_FINISH.search(prompt) or (_QUESTION.match(prompt) and not _GOES_ON.search(prompt))
+    return None if may_be else unfinished(prompt)
 
 
 def unfinished(text: str) -> str | None:

@@ -23,7 +23,7 @@ from data.quality.sides import exchange
 N_EXAMPLES = 5
 # The gate of framed prompts on 100 framed and 100 neutral prompts that were written without sight of its rules:
 # python -m benchmarks.audit_bench benchmarks/audit_bench.jsonl --framing benchmarks/framing_gold.jsonl
-FRAMED = Measured(recall=0.69, n=100, false_alarms=0.04, n_others=100)
+FRAMED = Measured(recall=0.61, n=100, false_alarms=0.01, n_others=100)
 Rows = list[tuple[int, dict[str, Any]]]  # each with its number
 # Each gate's name and the meaning of its value. A value over the limit fails.
 GATES = {
