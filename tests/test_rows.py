@@ -320,6 +320,7 @@ def test_a_line_that_is_too_long_does_not_hide_the_next(write):
             "".join(json.dumps(row, indent=1) + "\n" for row in ROWS),
             "objects over several lines; put each on one line: jq -c . FILE > NEW.jsonl",
         ),
+        ("a.jsonl", '{"a": "b"},\n{"a": "c"},\n', "commas between the rows; take them out, or put [ before all"),
         (
             "a.json",
             json.dumps({name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}, indent=1),

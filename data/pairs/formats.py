@@ -149,6 +149,8 @@ def _check_one_object(path: str | Path, text: str) -> None:
         whole, end = json.JSONDecoder().raw_decode(text.lstrip())
     except json.JSONDecodeError:
         return
+    if text.lstrip()[end:].lstrip().startswith(","):
+        raise ValueError(f"{path}: commas between the rows; take them out, or put [ before all rows and ] behind them")
     if text.lstrip()[end:].strip():
         raise ValueError(f"{path}: objects over several lines; put each on one line: jq -c . FILE > NEW.jsonl")
     remedy = wrapped_rows([whole]) or "put it on one line: jq -c . FILE > NEW.jsonl"

@@ -24,7 +24,7 @@ _PLATFORM = (
 _HANDLE = re.compile(
     r"(?<![\w@＠./])[@＠]\w{2,30}(?:@[\w-]+(?:\.[\w-]+)+)?|(?<![\w.])/?\bu/[\w-]{3,20}"
     rf"|(?<=\b)(?:{_PLATFORM})(?: (?:user|handle|name|id|account))?\s?[:/]\s?@?(?=[\w.-]*[\d_.-]\w)[\w.-]{{3,30}}\b"
-    r"|(?<![\w/.])[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b(?!\.\w)|\b[\w.]{2,30}#\d{4}\b"
+    r"|(?<![\w/.<|{$%\[(])(?-i:[a-z][a-z0-9]*(?:_[a-z0-9]+)+)\b(?!\.\w)|\b[\w.]{2,30}#\d{4}\b"
     rf"|\b(?:on|via) (?:{_PLATFORM})(?: as| under|,)? (?=[\w.-]*[\d_.]\w)[\w.-]{{3,30}}\b"
     r"|\b(?:user ?name|handle|screen name|gamertag)(?: is)?\s?:?\s?(?=[\w.-]*[\d_.-]\w)[\w.-]{3,30}\b",
     re.IGNORECASE,
