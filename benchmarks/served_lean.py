@@ -118,14 +118,15 @@ class Files:
         return target
 
 
+def wanted(args: argparse.Namespace, engine: str) -> bool:
+    """Return whether an engine is one of ``--only``."""
+    return not args.only or any(part in engine for part in args.only)
+
+
 def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
     """Yield the servers that are asked, those of ``--only``; their files are made when their turn comes."""
-
-    def wanted(engine: str) -> bool:
-        return not args.only or any(part in engine for part in args.only)
-
     for dtype in ("float32", "bfloat16"):
-        if wanted(engine := f"vLLM {dtype}, LoRA"):
+        if wanted(args, engine := f"vLLM {dtype}, LoRA"):
             adapters = [f"{side}={getattr(args, side)}" for side in SIDES]
             adapters.append(f"blend={files.export('blend') / 'adapter'}")
             command = ["vllm", "serve", str(BASE), "--served-model-name", "base", "--dtype", dtype]
@@ -134,7 +135,7 @@ def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
             yield Server(engine, shlex.join(command), VLLM_PORT, {name: {"model": name} for name in MODELS})
     llama = ["llama-server", "--port", str(LLAMA_PORT), "-m"]
     for kind in (*EXACT, *ROUNDED):
-        if wanted(engine := f"llama.cpp {kind}, LoRA") and (args.quantize or not kind.startswith("Q4")):
+        if wanted(args, engine := f"llama.cpp {kind}, LoRA") and (args.quantize or not kind.startswith("Q4")):
             loras = ",".join(f"{files.lora(side)}:0" for side in SIDES)
             command = [*llama, str(files.model("base", kind)), "--lora-scaled", loras]
             scales = {name: [{"id": k, "scale": weights.get(side, 0.0)} for k, side in enumerate(SIDES)]
@@ -142,13 +143,13 @@ def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
             models = {name: {"model": "any", "params": {"lora": lora}} for name, lora in scales.items()}
             yield Server(engine, shlex.join(command), LLAMA_PORT, models)
     for kind in ROUNDED:
-        if wanted(engine := f"llama.cpp {kind}, merged") and (args.quantize or not kind.startswith("Q4")):
-            for name in (*SIDES, "base"):
+        if wanted(args, engine := f"llama.cpp {kind}, merged") and (args.quantize or not kind.startswith("Q4")):
+            for name in SIDES:  # the base is the one above
                 command = [*llama, str(files.model(name, kind))]
                 yield Server(engine, shlex.join(command), LLAMA_PORT, {name: {"model": "any"}})
     for name, form in (("blend", "LoRA"), ("left", "merged")):
         for kind, port in (("vllm", 8000), ("llama-server", 8080)):
-            if wanted(engine := f"printed {kind}, {form}"):
+            if wanted(args, engine := f"printed {kind}, {form}"):
                 (command_line,) = (line for line in files.printed(name) if line.startswith(kind))
                 yield Server(engine, command_line, port, {name: {"model": files.export(name).name}})
 
@@ -328,7 +329,8 @@ def main() -> int:
     adapters = {side: fingerprint(getattr(args, side)) for side in SIDES}
     results = ResultsFile(args.output, {"base": fingerprint(BASE), **adapters, "instrument": instrument.sha256})
     ask_ours(args, interview, results)
-    ask_transformers(args, interview, results)
+    if wanted(args, TRANSFORMERS):
+        ask_transformers(args, interview, results)
     for server in plan(args, Files(args)):
         ask_server(server, args.output, interview, results)
     compared = compare_all(results.rows, instrument, len(interview.of_modes(MODES)))

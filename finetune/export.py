@@ -48,6 +48,7 @@ EXPORTED = "the blend"
 # llama.cpp's, by what it converts, and the package whose source distribution has both.
 CONVERTERS = {"adapter": "convert_lora_to_gguf.py", "model": "convert_hf_to_gguf.py"}
 LLAMA_CPP = "llama-cpp-python==0.3.36"
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0")  # that both converters write
 # What a merged model's generation_config.json says of sampling where the base's says nothing. A server takes its own
 # defaults for what it misses there, and transformers serve takes no temperature at all without do_sample.
 SAMPLING = {
@@ -70,6 +71,11 @@ class ExportRecipe:
         self._formats = [cfg.formats] if isinstance(cfg.formats, str) else list(cfg.formats)
         if not {"adapter", "merged"} & set(self._formats) or not set(self._formats) <= set(FORMATS):
             raise ValueError(f"formats={self._formats}; use adapter, merged or both, and gguf beside them")
+        if "gguf" in self._formats and cfg.gguf_type not in GGUF_TYPES:
+            raise ValueError(
+                f"gguf_type={cfg.gguf_type}; llama.cpp's converters write {', '.join(GGUF_TYPES)}. Others are made "
+                "of such a file by its llama-quantize, best of the base, with the adapter beside it"
+            )
         if wrong := {name: w for name, w in cfg.blend.items() if isinstance(w, bool) or not isinstance(w, int | float)}:
             raise ValueError(f"blend={wrong}: give each adapter a number as its weight")
         self._weights = {name: float(weight) for name, weight in cfg.blend.items() if weight}

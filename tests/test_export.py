@@ -31,7 +31,7 @@ for name in ("--base", "--outfile", "--outtype"):
     parser.add_argument(name)
 given = parser.parse_args()
 assert pathlib.Path(given.source, "adapter_config.json" if given.base else "config.json").is_file(), "no model here"
-assert given.outtype != "q1", "unknown type"
+assert given.outtype != "bf16", "unknown type"
 pathlib.Path(given.outfile).write_text(f"{given.source} {given.base} {given.outtype}")
 """
 
@@ -280,7 +280,7 @@ def test_gguf_goes_through_llama_cpps_converters(export, tmp_path, tiny_model_di
     for name in ("convert_lora_to_gguf.py", "convert_hf_to_gguf.py"):
         (checkout / name).write_text(CONVERTER)
     with pytest.raises(RuntimeError, match=r"(?s)convert_lora_to_gguf.py failed on adapter.gguf:.*unknown type"):
-        export({"left": 1}, formats=["adapter", "gguf"], llama_cpp=str(checkout), gguf_type="q1")
+        export({"left": 1}, formats=["adapter", "gguf"], llama_cpp=str(checkout), gguf_type="bf16")
     assert not (tmp_path / "out").exists()
     out = export({"left": 1}, formats=["adapter", "merged", "gguf"], llama_cpp=str(checkout))
     told = {path.name: path.read_text().split() for path in (out / "gguf").iterdir()}
@@ -406,6 +406,7 @@ def test_nothing_is_overwritten(export, tmp_path):
         ({"left": 1, "other": 1}, {}, "uses DoRA"),
         ({"left": 1}, {"formats": ["gguf"]}, "use adapter, merged or both"),
         ({"left": 1}, {"formats": ["onnx"]}, "use adapter, merged or both"),
+        ({"left": 1}, {"formats": ["merged", "gguf"], "gguf_type": "q4_k_m"}, "gguf_type=q4_k_m; llama.cpp's conv"),
         ({"left": 1}, {"base": "nowhere"}, "base=nowhere: no config.json"),
         ({"left": 1}, {"summaries": ["nowhere.json"]}, "nowhere.json not found"),
         ({"left": 1}, {"adapters": {"left": "nowhere"}}, "nowhere: adapter_config.json not found"),
