@@ -205,7 +205,7 @@ def test_a_trace_of_another_adapter_is_found(adapted, tokenizer, interview, resp
             check_served(interview, both, "unused", nothing)
 
 
-def test_adapters_that_a_server_lacks_are_refused(adapted, tokenizer, interview, respondent):
+def test_adapters_that_a_server_lacks_are_refused(adapted, tokenizer, interview, respondent, tiny_model_dir):
     with EngineServer("llama.cpp", adapted, tokenizer) as server:
         asked = respondent(server, "far", params={"lora": [{"id": 7, "scale": 1}]})
         with pytest.raises(ValueError, match=r"params.lora names \[7\].*\{0: 'left.gguf', 1: 'right.gguf'\}"):
@@ -214,9 +214,10 @@ def test_adapters_that_a_server_lacks_are_refused(adapted, tokenizer, interview,
         (line,) = check_served(interview, [respondent(server, "far")], "unused", nothing)
         assert "the server adds LoRA {1: 1.0} by itself; name the scales in params.lora" in line
     with EngineServer("vllm", adapted, tokenizer) as server:
-        asked = respondent(server, "far", ("generate",), model="centre", tokenizer=None)
-        with pytest.raises(ValueError, match=r"no model 'centre' at .*; it has \['base', 'left', 'right'\]"):
-            check_served(interview, [asked], "unused", nothing)
+        for modes, folder in ((("generate",), None), (("pairs",), str(tiny_model_dir))):
+            asked = respondent(server, "far", modes, model="centre", tokenizer=folder)
+            with pytest.raises(ValueError, match=r"no model 'centre' at .*; it has \['base', 'left', 'right'\]"):
+                check_served(interview, [asked], "unused", nothing)
 
 
 def test_a_refused_statement_ends_the_run_and_one_that_is_lost_is_asked_again(

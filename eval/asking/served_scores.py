@@ -77,12 +77,14 @@ def find_engine(client: ChatClient, respondent: Respondent, questions: Sequence[
     SGLang's are tried with the longest statement.
 
     Raises:
-        ValueError: If none gives log-probabilities, or the server's tokenizer is another one.
+        ValueError: If none gives log-probabilities, the server's tokenizer is another one, or as check_adapters says.
     """
     name, server = respondent.name, respondent.server or {}
     known = server.get("scores") or _owner(client)
     if not questions:
         return ENGINES.get(known or "")
+    if known:  # it refuses a model that it lacks as it would refuse the call
+        check_adapters(client, respondent, ENGINES[known])
     longest = max(questions, key=lambda question: max(len(answer.tokens) for answer in question.answers))
     reasons = []
     for engine in [ENGINES[known]] if known else ENGINES.values():
