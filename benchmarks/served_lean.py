@@ -139,7 +139,7 @@ def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
             loras = ",".join(f"{files.lora(side)}:0" for side in SIDES)
             command = [*llama, str(files.model("base", kind)), "--lora-scaled", loras]
             scales = {name: [{"id": k, "scale": weights.get(side, 0.0)} for k, side in enumerate(SIDES)]
-                      for name, weights in MODELS.items() if kind in EXACT or name != "blend"}  # fmt: skip
+                      for name, weights in MODELS.items() if kind in EXACT or name in SIDES}  # fmt: skip
             models = {name: {"model": "any", "params": {"lora": lora}} for name, lora in scales.items()}
             yield Server(engine, shlex.join(command), LLAMA_PORT, models)
     for kind in ROUNDED:
