@@ -207,6 +207,8 @@ def test_other_formulas_of_the_lean_by_hand():
     assert other["after_shared"].tolist() == [0.0, -2.5 / 2.5]
     assert other["pmi"][0] == pytest.approx(2.5 / 13)  # only the request makes the right one likelier
     assert np.isnan(other["pmi"][1])
+    twice = [*rows, {**rows[1], "template": "bare too", "option_logprobs": [-34.0, -31.3]}]
+    assert other_leans(twice, BANK.pairs[:1])["pmi"][0, 0, 0] == pytest.approx((2.5 - 2.7) / 2 / 13)
     old = [{key: x for key, x in row.items() if key != "n_shared"} for row in rows[:1]]
     assert other_leans(old, BANK.pairs[:1]) == {}
 

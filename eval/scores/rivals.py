@@ -92,7 +92,7 @@ def other_leans(rows: Sequence[Row], pairs: Sequence[Pair]) -> dict[str, np.ndar
     if all("n_shared" in row for row in rows):
         found["after_shared"] = pair_cells(rows, pairs, _after_shared)
     if columns.any() and not columns.all():
-        found["pmi"] = np.where(columns[:, None], np.nan, lean - lean[:, columns])
+        found["pmi"] = np.where(columns[:, None], np.nan, lean - lean[:, columns].mean(1, keepdims=True))
     return found
 
 
