@@ -11,6 +11,7 @@ frequencies, which SmolLM2 does not have.
 Source of the sizes: the config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -124,7 +125,12 @@ def causal_lm(
             "use_rslora": use_rslora,
         }
     folder = find_folder(path)
-    return load_decoder(folder, lora, str(folder.resolve()) if Path(path).is_dir() else path)
+    named = folder / "original_repo_id.json"  # torchtune's checkpointer names a base by it too
+    if named.is_file():
+        name = json.loads(named.read_text())["repo_id"]
+    else:
+        name = str(folder.resolve()) if Path(path).is_dir() else path
+    return load_decoder(folder, lora, name)
 
 
 def brings_weights(cfg_model: DictConfig | None) -> bool:

