@@ -196,14 +196,16 @@ def test_the_interval_is_one_over_couples_of_twins_or_topics(tmp_path):
 
 def test_the_page_has_every_model_beside_its_null_models_and_makes_no_more_of_it(voters):
     answers = [*rows("base", of_margins(MARGINS)), *rows("<b>", of_margins(MARGINS, 0.5))]
-    found = json.loads(json.dumps(described(voters, answers)))
+    diagnostics = {"base": {"choice": {"flags": [{"name": "twins", "state": "void"}]}}}
+    found = json.loads(json.dumps(described(voters, answers, diagnostics)))
     page = page_template("eval.pages", "report_populations.html.jinja").render(
         s={"populations": found}, ends=["base", "<b>"], base="base"
     )
     assert "<b>" not in page
     right = found[0]["rows"][3]
-    line = next(line for line in page.split("<tr>") if "&lt;b&gt;" in line and ">right<" in line)
+    line = "".join(line for line in page.split("<tr>") if "&lt;b&gt;" in line and ">right<" in line)
     for x in (right["distance"], *right["nulls"].values(), *right["others"].values(), right["spread"]):
-        assert f"{x:.3f}"[:4] in line
+        assert f"{x:.2f}" in line
+    assert page.count("<strong>void</strong>: twins") == 2
     assert "Nothing here says that a model stands for a group" in page
     assert page_template("eval.pages", "report_populations.html.jinja").render(s={}, ends=[], base="").strip() == ""
