@@ -6,7 +6,8 @@
 
 Both write as many prompts at a time, greedily, to the same greatest length. Transformers gets the prompts of a batch
 padded on the left, in the order of their lengths, so that little is padded. Tokens count up to the end of an answer. No
-answer may end early unless ``may_end=1``: what is compared is then the work for the same number of tokens.
+answer may end early unless ``may_end=1``: what is compared is then the work for the same number of tokens. Seconds are
+those of the processor, on one thread, so that other work on the machine does not count.
 """
 
 import sys
@@ -28,7 +29,7 @@ DEFAULTS = {"bank": "issues40", "n_issues": 8, "n_templates": 5, "batch": 16, "t
 
 
 def main() -> None:
-    """Time both in turn and print tokens a second of each round."""
+    """Time both in turn and print tokens a second of processor time, of each round."""
     asked = OmegaConf.merge(DEFAULTS, OmegaConf.from_dotlist(sys.argv[1:]))
     torch.set_num_threads(1)
     cfg = OmegaConf.load("configs/write.yaml")
@@ -65,9 +66,9 @@ def main() -> None:
         return n_tokens
 
     def speed(write: Callable[[], int]) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         n_tokens = write()
-        return n_tokens / (time.perf_counter() - start)
+        return n_tokens / (time.process_time() - start)
 
     lengths = sorted(map(len, ids))
     print(f"{asked.bank}: {len(ids)} prompts of {lengths[0]} to {lengths[-1]} tokens, {asked.batch} at a time, {asked}")

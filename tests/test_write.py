@@ -97,6 +97,19 @@ def test_transcripts_can_be_read_by_request_model_and_label(read_run):
     assert Counter(row["judge"] for row in judged) == {"stance": 72, "stance: mine": 72, "hedging": 72, "pair": 24}
 
 
+def test_answers_are_scored_anew_without_a_model(read_run, overrides, tmp_path):  # noqa: F811
+    from data.recipe.config import check_config
+    from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
+
+    anew = {"rows": str(read_run[0] / "results.jsonl"), "output_dir": str(tmp_path / "anew"), "adapters": None}
+    cfg = check_config(make_config({**overrides, **WRITE, **anew}), REQUIRED, OPTIONAL)
+    PoliticalCompassRecipe(cfg).rescore(cfg)
+    write = json.loads((tmp_path / "anew" / "summary.json").read_text())["write"]
+    before = [e for e in read_run[2]["write"]["by_side"] if e["outcome"] in ("refused", "words")]
+    q = {"q": None}  # of a smaller family
+    assert [e | q for e in write["by_side"]] == [e | q for e in before]
+
+
 def test_people_label_a_part_and_the_run_is_corrected(read_run, tune_run, tmp_path):
     """The judge says that everything is neutral; people say that a third of it is for the statement."""
     folder = shutil.copytree(read_run[0], tmp_path / "run")
