@@ -108,7 +108,12 @@ def test_tables_that_a_bank_names_are_part_of_its_hash(tmp_path):
     [
         (lambda bank: bank["templates"].append({"id": "c", "text": "No place."}), "template c: 0 places"),
         (lambda bank: bank["templates"].append({"id": "c", "text": "X or X"}), "template c: 2 places"),
+        (lambda bank: bank["templates"].append({"id": "a+b", "text": "X"}), r"template a\+b: no \+ in an id"),
         (lambda bank: bank["issues"].append({"id": "a", "pro": "p"}), "issue a: no con"),
+        (
+            lambda bank: bank["issues"].append({"id": "a/b", "pro": "p", "con": "q", "left": "con"}),
+            "a/b: no / in an id",
+        ),
         (lambda bank: bank["issues"].append({"id": "a", "pro": "p", "con": "p"}), "issue a: pro and con are the same"),
         (lambda bank: bank["issues"].append(dict(bank["issues"][0])), "issue one stands there 2 times"),
         (lambda bank: bank["issues"][0].update(left="both"), "issue one: left is 'both'; use pro or con"),

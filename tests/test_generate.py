@@ -66,6 +66,11 @@ def test_greedy_equals_one_at_a_time_without_a_cache(model, prompts):
     for ends in ((), stop):
         assert write(model, prompts, GREEDY, [0] * 6, ends) == [alone(model, p, 12, ends) for p in prompts]
     assert len({tuple(x) for x in free}) > 3, "a model that always says the same shows nothing"
+    begun = [prompts[4] + p for p in prompts]  # what all begin with is read once
+    assert write(model, begun, GREEDY, [0] * 6, ()) == [alone(model, p, 12, ()) for p in begun]
+    assert write(model, [prompts[4], *begun], GREEDY, [0] * 7, ())[1:] == write(model, begun, GREEDY, [0] * 6, ())
+    in_pieces = list(iterate_steps(model, begun, GREEDY, [0] * 6, (), 7))
+    assert len(in_pieces) == len([step for step in in_pieces if step]) + 90 // 7 + 90 // 7 + 1
     assert not model.caches_are_setup()
 
 

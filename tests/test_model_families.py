@@ -84,12 +84,17 @@ def test_a_leak_is_found_in_bf16_too():
         assert decoder.layout == layout
 
 
+@pytest.mark.parametrize("n_shared", [0, 12])
 @pytest.mark.parametrize("name", ["Llama", "Gemma 2", "Gemma 3", "Qwen3-Next", "LFM2", "GPT-2", "gpt-oss"])
-def test_answers_in_writing_are_those_of_each_prompt_by_itself(name):
+def test_answers_in_writing_are_those_of_each_prompt_by_itself(name, n_shared):
     decoder = tiny_model(BY_NAME[name])
-    prompts = [IDS[:30], IDS[40:57], IDS[60:85]]
+    prompts = [IDS[100 : 100 + n_shared] + part for part in (IDS[:30], IDS[40:57], IDS[60:85])]
     greedy = Decoding(0.0, None, 8, 0)
     written = write(decoder, prompts, greedy, [0] * 3, stop_tokens=[])
+    ends = {written[0][2], written[1][4]}  # rows that have ended leave the batch
+    until = [next((k + 1 for k, token in enumerate(tokens) if token in ends), 8) for tokens in written]
+    stopped = write(decoder, prompts, greedy, [0] * 3, stop_tokens=list(ends))
+    assert stopped == [tokens[:k] for tokens, k in zip(written, until)]
     for prompt, tokens in zip(prompts, written):
         ids = torch.tensor([prompt + tokens])
         logits = decoder.hf(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]

@@ -169,7 +169,8 @@ def iterate_steps(
             f"a prompt of {width} tokens and an answer of {decoding.max_new_tokens} exceed the model's context of "
             f"{model.max_seq_len}: lower max_new_tokens or open_max_new_tokens, or raise model.max_seq_len"
         )
-    shared = _shared(prompts)
+    keeps_tokens = _keeps_tokens(model)
+    shared = _shared(prompts) if keeps_tokens and total <= _window(model) else 0
     pads = [width - len(p) for p in prompts]
     tokens = torch.tensor([[*p[:shared], *[0] * pad, *p[shared:]] for p, pad in zip(prompts, pads)], device=device)
     is_token = torch.ones(n, total, dtype=torch.bool)  # [B, T]
@@ -197,10 +198,22 @@ def iterate_steps(
         if not under_way:
             return
         # rows that have ended are computed on until they are many: to take them out copies all keys and values
-        if len(under_way) <= len(rows) / 2:
+        if keeps_tokens and len(under_way) <= len(rows) / 2:
             going = [row for row, k in enumerate(rows) if k in under_way]
             reader.keep(going)
             tokens, generators, rows = tokens[going], [generators[i] for i in going], [rows[i] for i in going]
+
+
+def _keeps_tokens(model: Decoder) -> bool:
+    """Return whether all layers keep keys and values of every token, and none a state of all that it has read."""
+    kinds = getattr(model.hf.config, "layer_types", None) if isinstance(model, CausalLM) else None
+    return {*(kinds or ())} <= {"full_attention", "sliding_attention"}
+
+
+def _window(model: Decoder) -> int:
+    """Return how many places back a layer sees; padding would count as places."""
+    window = getattr(model.hf.config, "sliding_window", None) if isinstance(model, CausalLM) else None
+    return window or model.max_seq_len
 
 
 def _shared(prompts: Sequence[Sequence[int]]) -> int:
@@ -262,19 +275,21 @@ class _TorchtuneReader:
         else:
             mask = self._is_token[:, None, :end]
         positions = self._positions[:n_rows, start:end]
-        one_by_one = tokens.shape[1] == 1
-        for layer, cache in zip(model.layers, self._caches):
-            layer.attn.kv_cache, layer.attn.cache_enabled = cache, True
-            if one_by_one and type(layer.attn) is MultiHeadAttention:
-                layer.attn.forward = partial(_attend_once, layer.attn)
+        attentions: list[Any] = [layer.attn for layer in model.layers]
+        alone = [attn for attn in attentions if type(attn) is MultiHeadAttention and "forward" not in vars(attn)]
+        for attn, cache in zip(attentions, self._caches):
+            attn.kv_cache, attn.cache_enabled = cache, True
+        for attn in alone if tokens.shape[1] == 1 else ():
+            attn.forward = partial(_attend_once, attn)
         try:
             hidden = model.tok_embeddings(tokens)
             for layer in model.layers:
                 hidden = layer(hidden, mask=mask, input_pos=positions)
         finally:
-            for layer in model.layers:
-                layer.attn.kv_cache, layer.attn.cache_enabled = None, False
-                layer.attn.__dict__.pop("forward", None)
+            for attn in attentions:
+                attn.kv_cache, attn.cache_enabled = None, False
+            for attn in alone:
+                vars(attn).pop("forward", None)
         return model.output(model.norm(hidden[:, -1:]))[:, 0].float()
 
     def keep(self, rows: list[int]) -> None:

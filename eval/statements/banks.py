@@ -182,5 +182,7 @@ def _bank_faults(issues: Sequence[Mapping[str, str]], templates: Sequence[Mappin
         if len(some) < len(issues):
             yield f"issues {', '.join(some[:5])}: no neutral wording, which others have; give it to all or to none"
     for template in templates:
+        if "+" in template["id"]:
+            yield f"template {template['id']}: no + in an id, which joins it to the factors that are on"
         if (n := len(PLACE.findall(template["text"]))) != 1:
             yield f"template {template['id']}: {n} places for the issue; write X once, as a word"
