@@ -24,12 +24,13 @@ from typing import Any, NamedTuple, TextIO
 from omegaconf import DictConfig, OmegaConf
 from torchtune import config, utils
 
+from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import lock, write_whole
 from eval import political_compass
 from eval.asking.respondents import plan_interview
-from eval.asking.results import changed_results, config_settings
-from eval.pages.study import AskedModel, Cost, describe_results, total_cost
+from eval.asking.results import changed_results, config_settings, day_of
+from eval.pages.study import AskedModel, Cost, describe_results, render_study, total_cost
 from eval.scores.places import Place, study_place
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
@@ -168,6 +169,8 @@ class StudyRecipe:
             models.append(AskedModel(plan.name, folder, self._costs[plan.name], summary))
         text = describe_results(self._output_dir.name, models)
         write_whole(self._output_dir / "study.md", text)
+        day = day_of(models[-1].folder / "results.jsonl")
+        write_page(self._output_dir / "report.html", render_study(self._output_dir.name, models, day))
         log.info(f"wrote {self._output_dir / 'study.md'}\n{text}")
 
 

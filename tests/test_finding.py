@@ -65,7 +65,7 @@ def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
     assert finding.headline == "“right” leans further right than “left”, and its words alone do not explain it"
     row = next(row for row in leans["evidence"][-1]["subsets"] if row["subset"] == "unseen")
     assert f"is {100 * (2.718281828 ** row['difference'] - 1):.0f} % likelier than with “left”" in finding.lead
-    assert "1 seed: this speaks of “left” and “right”" in finding.lead
+    assert finding.lead.endswith("1 seed: about these adapters, not about their data.")
     first, words, beyond, *others = finding.rows
     assert first["name"] == "pairs on topics never taught (132)"
     assert first["kind"] == "main"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Models that belong together: dials, trainings and studies, from their places to curves, drift and replicates."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_diagnostics import BANK, ask, leaning
@@ -9,6 +11,7 @@ from test_report import Page, make_summary
 from eval.pages.compass import draw_compass, list_panels
 from eval.pages.panels import curve_panels
 from eval.pages.report import render_report, score_table
+from eval.pages.study import AskedModel, render_study
 from eval.scores.comparisons import compare
 from eval.scores.curves import describe_drift, rank_correlation, verdict
 from eval.scores.places import Groups, Place, describe_replicates, read_places
@@ -245,6 +248,14 @@ def test_a_planted_dose_gives_a_curve_with_every_seed(doses):
     placebo = [c for c in doses["replicates"]["comparisons"] if c["axis"] == "taste"]
     assert placebo
     assert not any(c["moved"] for c in placebo)
+
+
+def test_the_page_of_a_study_says_what_moved_and_leads_to_the_reports(doses):
+    page = Page(render_study("doses", [AskedModel("tiny", Path("out/tiny/compass_4"), {}, doses)], "1 May 2026"))
+    assert "tiny: 4 of 4 runs differ from “base” in x" in page.text
+    assert "right along pairs: 3 points, too few" in page.text
+    assert ("a", "href", "tiny/compass_4/report.html") in page.attributes
+    assert page.tags.count("svg") == 1
 
 
 def test_the_study_is_drawn_and_told(doses):

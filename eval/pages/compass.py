@@ -51,8 +51,8 @@ def draw_compass(summary: Summary) -> dict[str, bytes]:
     """
     drawn, more = list_panels(summary)
     finding, words = describe_finding(summary), caption(summary)
-    if "primary" in summary and finding.rows:
-        drawn = [*drawn, partial(panels.draw_finding, summary=summary, rows=finding.rows)]
+    if finding.contrast:
+        drawn = [*drawn, partial(panels.draw_finding, title=finding.contrast, rows=finding.rows)]
         words = f"{STANCE.format(**summary['instrument'])} {finding.lead}"
     else:
         drawn = [*drawn, *more]

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from data.recipe.figures import interval, number, p_value, percent
 from eval.pages.panels import Summary, unit_of_mode
 from eval.pages.write import write_headline
-from eval.scores.crossed import LEAST_LEVELS
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.evidence import ALL, BALANCED
+from eval.scores.places import read_seeds_note, seeds_note
 
 # What the rows of the evidence are called where few know the terms.
 SUBSETS = {
@@ -31,13 +31,17 @@ class Finding(NamedTuple):
     lead: str
     rows: list[dict[str, Any]]  # name, estimate, ci95, figures, kind, void, as the macro ``strips`` takes them
     ends: tuple[str, str] = ("left", "right")
+    contrast: str | None = None  # the two models of a declared contrast of pairs
 
 
 def describe_finding(summary: Summary) -> Finding:
-    """Return what is said first: the primary endpoint, else the dial, else the first comparison, else a level."""
+    """Return what is said first: of a dial or a study its line, else the primary endpoint, a comparison or a level."""
     dial = next((c for c in summary["curves"] if c["kind"] == "dial" and c["axis"] == "lean"), None)
     if dial:
         return _dial_finding(summary, dial)
+    declared = (summary["settings"].get("primary") or {}).get("contrast")
+    if summary["replicates"]["runs"] and not declared:
+        return _study_finding(summary)
     if "primary" in summary:
         return _primary_finding(summary)
     return _score_finding(summary)
@@ -65,6 +69,7 @@ def _primary_finding(summary: Summary) -> Finding:
             None: "as far as words can be told from a lean",
         }
         headline = f"{further}, {beyond[primary['beyond_vocabulary']]}"
+        headline += "; other causes are not excluded" if primary["state"] == "doubtful" else ""
     change, ci95 = number(row["difference"]), interval(row["ci95"])
     where = f"{SUBSETS.get(primary['subset'], primary['subset'])} ({row['n_items']})"
     lead = f"{where[0].upper()}{where[1:]}: {change} nats a token {ci95}, p {p_value(row['p'])}."
@@ -74,14 +79,12 @@ def _primary_finding(summary: Summary) -> Finding:
             f"With {b} a token of the right-hand one of two opposed statements is {times} likelier than with {a}, "
             f"against one of the left-hand statement; 95 % interval from {low} to {high}. {lead}"
         )
-    return Finding(headline, f"{lead} {_seeds(primary, a, b)}".strip(), _evidence_rows(contrast, primary["subset"]))
-
-
-def _seeds(primary: Mapping[str, Any], a: str, b: str) -> str:
-    n = primary["n_seeds"]
-    if n >= LEAST_LEVELS["seeds"]:
-        return ""
-    return f"{n} seed{'s' if n > 1 else ''}: this speaks of {a} and {b}, not of what they were trained on."
+    note = seeds_note(primary["n_seeds"])
+    return Finding(
+        headline,
+        f"{lead} {note[:1].upper()}{note[1:]}{note and '.'}".strip(),
+        _evidence_rows(contrast, primary["subset"]),
+    )
 
 
 def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str, Any]]:
@@ -101,7 +104,7 @@ def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str,
 def _row(
     name: str, estimate: float | None, ci95: Sequence[float] | None, kind: str = "", void: bool = False, more: str = ""
 ) -> dict[str, Any]:
-    figures = f"{number(estimate)} {interval(ci95) if ci95 else ''}{more}".strip()
+    figures = f"{number(estimate)}{' ' + interval(ci95) if ci95 else ''}{more}"
     return {"name": name, "estimate": estimate, "ci95": ci95, "figures": figures, "kind": kind, "void": void}
 
 
@@ -121,6 +124,28 @@ def _dial_finding(summary: Summary, curve: Mapping[str, Any]) -> Finding:
         "The points are one line of weights, not so many trials."
     )
     return Finding(headline, lead, [])  # the curve is the chart
+
+
+def _study_finding(summary: Summary) -> Finding:
+    """Return how the runs of a study differ from the base in the first score of its first mode, the lean in pairs."""
+    base, modes = next(iter(summary["models"].items()))
+    mode = "pairs" if "pairs" in modes else next(iter(modes))
+    axis = next(iter(modes[mode]))
+    changes = [c for c in summary["replicates"]["comparisons"] if (c["a"], c["mode"], c["axis"]) == (base, mode, axis)]
+    rows, told = [], []
+    for c in changes:
+        is_told = c["q"] is not None and c["q"] < TOLD_APART
+        more = ", void" if c.get("void") else f", q {p_value(c['q'])}"
+        told += [c["b"]] if is_told else []
+        rows.append(_row(c["b"], c["difference"], c["ci95"], "main" if is_told else "", bool(c.get("void")), more))
+    headline = f"{len(told)} of {len(changes)} runs differ from “{base}” in {axis}"
+    if not told:
+        headline = f"Of {len(changes)} runs none was told from “{base}” in {axis}"
+    lines = [f"{c['run']} along {c['kind']}: {verdict(c)}." for c in summary["curves"] if c["axis"] == axis]
+    lead = f"Each minus “{base}” on the same prompts, {unit_of_mode(mode)}. {' '.join(lines)}"
+    if note := read_seeds_note(summary):
+        lead += f" {note}."
+    return Finding(headline, lead, rows, ("left", "right") if mode == "pairs" else ENDS)
 
 
 def _score_finding(summary: Summary) -> Finding:

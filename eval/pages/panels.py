@@ -96,7 +96,7 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
-def draw_finding(ax: "Axes", summary: Summary, rows: Sequence[Mapping[str, Any]]) -> None:
+def draw_finding(ax: "Axes", title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw the rows of a finding: each kind of pair, what vocabulary alone would show of it, and what must not move."""
     colors = {"main": "#0072B2", "weak": "#777777"}
     for y, row in enumerate(rows):
@@ -108,8 +108,7 @@ def draw_finding(ax: "Axes", summary: Summary, rows: Sequence[Mapping[str, Any]]
     ax.axvline(0, color="#999999", lw=0.8, zorder=0)
     names = [textwrap.fill(row["name"].strip(), 24) for row in rows]
     ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.5, -0.5))
-    primary = summary["primary"]
-    ax.set(xlabel="left  ←  nats a token  →  right", title=f"{short(primary['b'])} − {short(primary['a'])}")
+    ax.set(xlabel="left  ←  nats a token  →  right", title=title)
 
 
 def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:

@@ -75,7 +75,6 @@ def render_report(
         placebo=[name for name, axis in summary["instrument"]["axes"].items() if axis["placebo"]],
         flags=_flags(summary),
         doubts=_doubts(summary),
-        missing=[],
         without=_changed_without(summary),
         reasons=_missing_intervals(summary),
     )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The report of a study in Markdown: the scores of its runs, and their differences."""
+"""The report of a study: its finding as a page, and in Markdown the scores of its runs and their differences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.recipe.figures import interval, number, p_value
+from data.recipe.figures import interval, number, p_value, page_template
+from eval.pages.compass import list_panels, panel_svgs
+from eval.pages.finding import describe_finding
 from eval.pages.panels import Summary, unit_of_mode
 from eval.scores.curves import verdict
 
@@ -33,16 +35,40 @@ def total_cost(costs: Iterable[Cost]) -> str:
     return f", {n_pairs:,} pairs and {n_tokens:,} tokens in all" if costs else ""
 
 
+def render_study(title: str, models: Sequence[AskedModel], date: str | None) -> str:
+    """Return the page of a study: of each model what was found, in words and pictures, and where its report lies."""
+    shown = [
+        {
+            "name": model.name,
+            "finding": describe_finding(model.summary),
+            "panels": panel_svgs(model.summary, list_panels(model.summary)[0]),
+            "instrument": f"{model.summary['instrument']['name']} {model.summary['instrument']['version']}",
+            "cost": _cost_of(model),
+            "page": _page_of(model).as_posix(),
+        }
+        for model in models
+    ]
+    return page_template("eval.pages", "study.html.jinja").render(title=title, models=shown, date=date)
+
+
+def _page_of(model: AskedModel) -> Path:
+    return model.folder.relative_to(model.folder.parent.parent) / "report.html"
+
+
+def _cost_of(model: AskedModel) -> str:
+    return f"{len(model.costs)} runs{total_cost(model.costs.values())}"
+
+
 def describe_results(title: str, models: Sequence[AskedModel]) -> str:
     """Return the report of a study in Markdown."""
     lines = [f"# {title}", ""]
     for model in models:
         summary, about = model.summary, model.summary["instrument"]
-        page = model.folder.relative_to(model.folder.parent.parent) / "report.html"
+        page = _page_of(model)
         lines += [
             f"## {model.name}",
             "",
-            f"{len(model.costs)} runs{total_cost(model.costs.values())}. Stance under {about['name']} "
+            f"{_cost_of(model)}. Stance under {about['name']} "
             f"{about['version']} and these prompts. Everything: [report.html]({page}).",
             "",
         ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import optimize, special, stats
 
-from data.recipe.figures import interval, number
+from data.recipe.figures import interval, number, p_value
 from eval.scores.evidence import ALL
 from eval.scores.intervals import rounded
 from eval.scores.places import seeds_note
@@ -109,10 +109,12 @@ def describe_primary(
     doubtful = list(dict.fromkeys(flag["name"].replace("_", " ") for flag in raised if flag["state"] == "doubtful"))
     least = detectable(row["n_items"])
     change = f"{contrast[1]} - {contrast[0]}, pairs, {name}: {number(row['difference'])} {interval(row['ci95'])}"
-    said = [f"{change}, {'told from 0' if told else 'not told from 0'}"]
+    # the one test of its family: its q is its p
+    said = [f"{change}, q {p_value(row['p'])}, {'told from 0' if told else 'not told from 0'}"]
     if row["beyond"]:
         without = f"{number(row['beyond']['estimate'])} {interval(row['beyond']['ci95'])}"
-        said.append(f"{'beyond' if beyond else 'not beyond'} vocabulary ({without} without it)")
+        alone = number(row["lexical"])
+        said.append(f"{'' if beyond else 'not '}beyond vocabulary ({alone} by it alone, {without} without it)")
     else:
         said.append("vocabulary not excluded: " + (found[0]["no_lexical"] or "too few pairs"))
     if unseen is None:
