@@ -69,7 +69,8 @@ def _primary_finding(summary: Summary) -> Finding:
             None: "as far as words can be told from a lean",
         }
         headline = f"{further}, {beyond[primary['beyond_vocabulary']]}"
-        headline += "; other causes are not excluded" if primary["state"] == "doubtful" else ""
+        if primary["state"] == "doubtful" and primary["beyond_vocabulary"] is not False:
+            headline += "; other causes are not excluded"
     change, ci95 = number(row["difference"]), interval(row["ci95"])
     where = f"{SUBSETS.get(primary['subset'], primary['subset'])} ({row['n_items']})"
     lead = f"{where[0].upper()}{where[1:]}: {change} nats a token {ci95}, p {p_value(row['p'])}."
