@@ -24,7 +24,7 @@ def summarized(rows, contrast=("left", "right"), wanted="unseen"):
 
 @pytest.fixture(scope="module")
 def leans():
-    return summarized(fake(right=0.1 * ~IS_PLACEBO, noise=0.05, templates=1))
+    return summarized(fake(right=0.3 * ~IS_PLACEBO, noise=0.05, templates=1))
 
 
 FURTHER = "“right” leans further right than “left”"
@@ -60,7 +60,7 @@ def test_what_was_planted_is_the_headline(planted, contrast, wanted, headline):
 
 
 def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
-    """exp(0.1) - 1 is 11 %."""
+    """exp(0.3) - 1 is 35 %."""
     finding = describe_finding(leans)
     assert finding.headline == "“right” leans further right than “left”, and its words alone do not explain it"
     row = next(row for row in leans["evidence"][-1]["subsets"] if row["subset"] == "unseen")
@@ -71,6 +71,13 @@ def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
     assert first["kind"] == "main"
     assert [row["name"].strip() for row in (words, beyond)] == ["what vocabulary alone would show", "beyond vocabulary"]
     assert [row["kind"] for row in others if "must not move" in row["name"]] == ["weak", "weak"]
+
+
+def test_a_lean_in_doubt_is_said_to_be_so():
+    """The placebo pairs scatter as much as the political ones."""
+    summary = summarized(fake(right=0.1 * ~IS_PLACEBO, noise=0.05, templates=1))
+    assert summary["primary"]["state"] == "doubtful"
+    assert describe_finding(summary).headline.endswith("do not explain it; other causes are not excluded")
 
 
 def test_the_picture_has_it_as_its_title(leans):

@@ -80,12 +80,9 @@ def _primary_finding(summary: Summary) -> Finding:
             f"With {b} a token of the right-hand one of two opposed statements is {times} likelier than with {a}, "
             f"against one of the left-hand statement; 95 % interval from {low} to {high}. {lead}"
         )
-    note = seeds_note(primary["n_seeds"])
-    return Finding(
-        headline,
-        f"{lead} {note[:1].upper()}{note[1:]}{note and '.'}".strip(),
-        _evidence_rows(contrast, primary["subset"]),
-    )
+    lead += f" {note}." if (note := seeds_note(primary["n_seeds"])) else ""
+    rows = _evidence_rows(contrast, primary["subset"])
+    return Finding(headline, lead, rows, contrast=f"{primary['b']} − {primary['a']}")
 
 
 def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str, Any]]:
