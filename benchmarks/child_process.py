@@ -29,9 +29,14 @@ class Usage(NamedTuple):
 
 
 def run_child(
-    name: str, command: Sequence[str | Path], folder: Path, threads: int, environment: Mapping[str, str] = {}
+    name: str,
+    command: Sequence[str | Path],
+    folder: Path,
+    threads: int,
+    environment: Mapping[str, str] = {},
+    tree: Path = REPO,
 ) -> Usage:
-    """Run a command from the repository's root, its output in ``folder/output.txt``.
+    """Run a command from the root of a tree, the repository's own or another, its output in ``folder/output.txt``.
 
     Raises:
         RuntimeError: If it failed; shows the end of its output.
@@ -40,7 +45,7 @@ def run_child(
     with open(output_file, "w", encoding="utf-8") as output:
         started = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=REPO, env={**child_environment(threads), **environment}, stdout=output,
+            command, cwd=tree, env={**child_environment(threads), **environment}, stdout=output,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:

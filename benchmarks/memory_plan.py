@@ -89,7 +89,8 @@ def saved_bytes(layer: nn.Module, embed_dim: int, dtype: torch.dtype, device: st
         return tensor
 
     n_tokens = tree.tokens.numel()
-    hidden = torch.zeros(1, n_tokens, embed_dim, dtype=dtype, requires_grad=True)
+    wide = torch.promote_types(dtype, torch.float32) if device == "cpu" else dtype  # the residual stream
+    hidden = torch.zeros(1, n_tokens, embed_dim, dtype=wide, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = layer(hidden, mask=mask, input_pos=tree.input_pos)
     del output
@@ -131,7 +132,7 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
         weights=weights,
         # a step's gradients are whole until its last forward, then sharded
         adapter=adapter / devices + adapter,
-        optimizer=sum(p.numel() for p in trained) * state_bytes(cfg.optimizer, dtype) / devices,
+        optimizer=sum(p.numel() for p in trained) * state_bytes(cfg.optimizer, trained[0].dtype) / devices,
         activations=tokens * kept,
         # logits, their float32 copy and its exponentials' cast; the head's LoRA gradients are kept for each answer
         head=HEAD_CHUNK * vocabulary * (4 + 2 * size) + 2 * max(1, tokens // TOKENS_PER_PAIR) * n_bytes(head_lora),

@@ -17,6 +17,9 @@ RATIOS = {
     "trl_tuned": ("ours", "trl_tuned"),
     "ours_transformers": ("ours", "ours_transformers"),
     "ours_transformers_trl_tuned": ("ours_transformers", "trl_tuned"),
+    "ours_bf16": ("ours_bf16", "ours"),
+    "against": ("ours", "against"),
+    "against_bf16": ("ours_bf16", "against_bf16"),
 }
 LABELS = {
     "ours": "this project, fp32",
@@ -27,6 +30,8 @@ LABELS = {
     "trl_tuned": "TRL 1.16.0, reference precomputed, no checkpointing, fp32",
     "ours_bf16": "this project, bf16",
     "stock_bf16": "torchtune 0.6.1, bf16",
+    "against": "this project, the other revision, fp32",
+    "against_bf16": "this project, the other revision, bf16",
 }
 GIB = 2**30
 
@@ -160,16 +165,17 @@ def markdown(results: Mapping[str, Any]) -> str:
         system = results["systems"][name]
         m, loss = system["median"], system.get("loss_against_stock")
         faster, cpu_faster = results["ratios"].get(name), results["cpu_ratios"].get(name)
+        memory = results["peak_rss_ratios"].get(name)
         # with one epoch, what filling a cache took cannot be told from the steps
         without = "in the steps" if SYSTEMS[name].reuses_reference else "each step"
         cells = [
             label,
             f"{m['pairs_per_s']:.3f}",
-            f"{faster:.2f}×" if faster else "",
+            (f"{faster:.2f}× our fp32" if name == "ours_bf16" else f"{faster:.2f}×") if faster else "",
             f"{m['pairs_per_cpu_s']:.3f}",
             f"{cpu_faster:.2f}×" if cpu_faster else "",
             f"{m['real_tokens_per_s']:.0f}",
-            f"{m['peak_rss_gib']:.2f}",
+            f"{m['peak_rss_gib']:.2f}" + (f" (ours {memory:.2f}×)" if memory and name != "ours_bf16" else ""),
             f"{m['setup_s']:.1f}",
             f"{m['reference_s']:.1f}" if m["reference_s"] else without,
             f"{loss['max']:.1e} ({loss['mean']:.1e})" if loss and name != "stock" else "",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.child_process import run_child, versions_of
+from benchmarks.child_process import REPO, run_child, versions_of
 from benchmarks.step_log import read_log
 
 TRL_PINS = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0"}
@@ -24,12 +24,14 @@ class System(NamedTuple):
         dtype: ``fp32`` or ``bf16``.
         options: What sets it apart: overrides of a recipe, arguments of TRL's config.
         reuses_reference: It trains against reference values that it computed once.
+        is_other: It runs from the tree of another revision.
     """
 
     trainer: str
     dtype: str = "fp32"
     options: Mapping[str, Any] = {}
     reuses_reference: bool = False
+    is_other: bool = False
 
 
 # The packaged model through transformers and peft's LoRA, on the same layers; its first LoRA weights are peft's.
@@ -50,6 +52,8 @@ SYSTEMS = {
     "trl_tuned": System("trl", "fp32", {"precompute_ref_log_probs": True, "gradient_checkpointing": False}, True),
     "ours_bf16": System(OURS, "bf16", reuses_reference=True),
     "stock_bf16": System(STOCK, "bf16"),
+    "against": System(OURS, reuses_reference=True, is_other=True),
+    "against_bf16": System(OURS, "bf16", reuses_reference=True, is_other=True),
 }
 
 
@@ -123,7 +127,8 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
         name: Key of :data:`SYSTEMS`.
         inputs: Folder that ``benchmarks.speed_inputs`` wrote.
         folder: Scratch folder; emptied first, removed at the end.
-        settings: ``config, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python`` and ``trl``.
+        settings: ``config, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python`` and ``trl``, for
+            another revision ``against``, its tree.
 
     Returns:
         Seconds of set-up, reference pass and training, of each step, losses, peak memory.
@@ -135,7 +140,9 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command = (_trl_command if system.trainer == "trl" else _torchtune_command)(system, inputs, folder, settings)
-    usage = run_child(name, command, folder, settings["threads"])
+    tree = Path(settings["against"]) if system.is_other else REPO
+    # before the packages of an installation
+    usage = run_child(name, command, folder, settings["threads"], {"PYTHONPATH": str(tree)}, tree)
     times = read_log(folder / "steps.jsonl")
     shutil.rmtree(folder)
     return {

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from benchmarks.child_process import REPO, child_environment
+from benchmarks.revision import checkout
 from benchmarks.speed_report import figures, markdown, summarize
 from benchmarks.speed_systems import SYSTEMS, run_system, trl_versions
 
@@ -45,14 +46,19 @@ def _arguments() -> argparse.Namespace:
     add("--epochs", type=int, default=4, help="epochs over which reference values are reused (%(default)s)")
     add("--rounds", type=int, default=3, help="times that every system runs (%(default)s)")
     add("--threads", type=int, default=os.cpu_count(), help="threads of every system (all cores)")
-    add("--systems", default=",".join(SYSTEMS), help="which to run (%(default)s)")
+    ours = [name for name in SYSTEMS if not SYSTEMS[name].is_other]
+    add("--systems", default=",".join(ours), help="which to run (%(default)s)")
+    add("--against", metavar="REV", help="a git revision, whose recipe runs in turn with ours")
     add("--trl-python", type=Path, help="python of an environment with TRL; by default one is made")
     add("--output", type=Path, default=REPO / "outputs" / "benchmarks" / "train_speed", help="path without .json")
     args = parser.parse_args()
     args.systems = args.systems.split(",")
     args.rows = args.rows or (args.steps or 16) * args.batch_size
-    if unknown := set(args.systems) - set(SYSTEMS):
-        parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(SYSTEMS)}")
+    if unknown := set(args.systems) - set(ours):
+        parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(ours)}")
+    if args.against is not None:
+        others = {"ours": "against", "ours_bf16": "against_bf16"}
+        args.systems += [others[name] for name in args.systems if name in others]
     if min(args.rows, args.batch_size, args.epochs, args.rounds, args.threads) < 1 or args.rows % args.batch_size:
         parser.error(f"--rows {args.rows} must be a positive multiple of --batch-size {args.batch_size}")
     return args
@@ -138,6 +144,8 @@ def main() -> None:
     (inputs_folder / "settings.json").write_text(json.dumps(settings, indent=2))
     _child("benchmarks.speed_inputs", inputs_folder, args.threads)
     inputs = json.loads((inputs_folder / "inputs.json").read_text()) | {"batch_size": args.batch_size}
+    if args.against is not None:
+        settings["against"] = str(checkout(args.against, Path(f"{args.output}-revisions")))
     settings |= {"trl_python": str(trl_python.absolute()), "trl": peft_settings(cfg)}
 
     code = our_code()
@@ -146,7 +154,7 @@ def main() -> None:
         first = (k - 1) % len(args.systems)
         for name in [*args.systems[first:], *args.systems[:first]]:
             kept = runs_folder / f"round_{k}_{name}.json"
-            wanted = code if name.startswith("ours") else "peer"
+            wanted = code if name.startswith("ours") else settings["against"] if SYSTEMS[name].is_other else "peer"
             record = json.loads(kept.read_text()) if kept.exists() else {}
             if record.get("code") != wanted:
                 run = run_system(name, inputs_folder, runs_folder / "scratch", settings)

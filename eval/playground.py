@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import training, utils
+from torchtune import utils
 
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
@@ -32,7 +32,8 @@ from eval.play.turns import Event, Request, Turns
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
-from finetune.models import BROUGHT, complete_model, context_length
+from finetune.models import BROUGHT, base_folder, complete_model, context_length
+from finetune.run.precision import settle_dtype
 
 # Finished answers that can still be saved; they lie in memory alone.
 N_KEPT = 64
@@ -179,7 +180,7 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     if context is not None and not 0 < cfg.max_new_tokens < context:
         raise ValueError(f"max_new_tokens={cfg.max_new_tokens}; use 1 to {context - 1}, since the context is {context}")
     device = utils.get_device(device=cfg.device)
-    model = load_adapted(cfg, adapters, device, training.get_dtype(cfg.dtype, device=device))
+    model = load_adapted(cfg, adapters, device, settle_dtype(cfg, device, base_folder(cfg)))
     side_by_side = SideBySide(cfg, model, adapters, tokenizer, instrument, templates)
     run = describe_run(instrument, read_settings(cfg, instrument, templates, adapters.folders))
     run["settings"]["adapters"] = {**adapters.blends, **adapters.folders}  # a glob is many

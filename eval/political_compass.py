@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchtune import training, utils
+from torchtune import utils
 
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.beside import write_page
@@ -23,7 +23,7 @@ from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import read_log, write_json, write_whole
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
-from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings
+from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
 from eval.asking.thinking import find_pairs
@@ -46,7 +46,8 @@ from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
 from finetune.adapters.folders import ADAPTER_FILE, fingerprint, read_adapters
 from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
-from finetune.models import complete_model
+from finetune.models import base_folder, complete_model
+from finetune.run.precision import settle_dtype
 
 log = utils.get_logger("INFO")
 
@@ -109,9 +110,7 @@ class PoliticalCompassRecipe:
         if cfg.rows is not None:
             cfg, self._unknown = _without_models(cfg)
         complete_model(cfg)
-        self._device = utils.get_device(device=cfg.device)
-        self._dtype = training.get_dtype(cfg.dtype, device=self._device)
-        self._output_dir = Path(cfg.output_dir)
+        self._device, self._output_dir = utils.get_device(device=cfg.device), Path(cfg.output_dir)
         self._answers = Path(cfg.rows or self._output_dir / "results.jsonl")
         if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
@@ -151,6 +150,7 @@ class PoliticalCompassRecipe:
         check_readings(self._readings)
         if "open" in cfg.modes and not self._judges:
             log.warning("modes has open, but judges=null: its answers are kept and scored by nobody; name a judge")
+        self._dtype = settle_dtype(cfg, self._device, cfg.model and base_folder(cfg), recorded_dtype(self._output_dir))
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends

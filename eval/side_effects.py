@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from torchtune import config, training, utils
+from torchtune import config, utils
 
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
@@ -33,6 +33,7 @@ from eval.asking.results import (
     describe_command,
     model_name,
     read_weights,
+    recorded_dtype,
     row_key,
 )
 from eval.asking.written_answers import Decoding
@@ -40,6 +41,7 @@ from eval.effects.measures import Entries, change_charts, change_lines, describe
 from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
 from finetune.adapters.folders import read_adapters
 from finetune.models import BROUGHT, base_folder, complete_model
+from finetune.run.precision import settle_dtype
 
 log = utils.get_logger("INFO")
 
@@ -74,7 +76,6 @@ class SideEffectsRecipe:
         check_place(cfg)
         self._cfg, self._output_dir = cfg, Path(cfg.output_dir)
         self._device = utils.get_device(device=cfg.device)
-        self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._check(cfg)
         self._adapters = read_adapters(cfg.adapters)
         self._warnings = check_adapter_bases(cfg, self._adapters)
@@ -90,6 +91,7 @@ class SideEffectsRecipe:
         self._files = {key: load(cfg[key]) for key, load in loaders.items() if cfg[key] is not None}
         self._prompts = {file.prompts[0].row["mode"]: file.prompts for file in self._files.values()}
         self._names = [BASE, *self._adapters.names]
+        self._dtype = settle_dtype(cfg, self._device, base_folder(cfg), recorded_dtype(self._output_dir))
         self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
         self._settings |= {f"{key}_sha256": file.about["sha256"] for key, file in self._files.items()}
         self._row_settings = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}

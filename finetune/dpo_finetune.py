@@ -35,6 +35,7 @@ from finetune.run.bases import Base, CausalBase, TorchtuneBase
 from finetune.run.batches import PairBatches, PairSet, load_pairs, split_by_prompt
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, RunState, StopRequest, read_progress
 from finetune.run.pair_losses import PairLosses, mean_metrics, peak_memory
+from finetune.run.precision import AUTO, settle_dtype
 from finetune.run.processes import Processes, whole, whole_adapter, whole_model
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.run.reference_cache import ReferenceCache
@@ -54,7 +55,6 @@ class DPORecipe(FTRecipeInterface):
         check_settings(cfg)
         check_place(cfg)
         self._device = utils.get_device(device=cfg.device)
-        self._dtype = training.get_dtype(cfg.dtype, device=self._device)
         self._processes = Processes(self._device)
         if not self._processes.first:
             log.setLevel("ERROR")
@@ -83,6 +83,7 @@ class DPORecipe(FTRecipeInterface):
         check_loss(loss_fn)
         # Data first: a wrong file is found before gigabytes of weights are read.
         self._setup_data(cfg, loss_fn)
+        self._setup_dtype(cfg)
         if cfg.checkpointer is None:
             base: Base = CausalBase(cfg, self._dtype, self.seed, self._processes)
         else:
@@ -165,6 +166,13 @@ class DPORecipe(FTRecipeInterface):
                 first_step=0 if self._newest is None else read_progress(self._newest)["global_step"],
             )
             self._probe = config.instantiate(cfg.probe, run)
+
+    def _setup_dtype(self, cfg: DictConfig) -> None:
+        if cfg.dtype == AUTO and self._processes.first:
+            known = None if self._newest is None else self._checkpoints.recorded_dtype(self._newest)
+            settle_dtype(cfg, self._device, base_folder(cfg), known)
+        cfg.dtype = self._processes.from_first(cfg.dtype)
+        self._dtype = training.get_dtype(cfg.dtype, device=self._device)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change between a run and its continuation. The number of devices may."""

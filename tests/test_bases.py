@@ -166,8 +166,10 @@ def test_plain_peft_loads_what_was_trained(family, model, shrunken, tmp_path):
     assert settings["base_model_name_or_path"] == str(shrunken[family])
 
 
-def test_resume_is_exact_with_dropout_a_probe_and_a_moved_folder(shrunken, tmp_path):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_resume_is_exact_with_dropout_a_probe_and_a_moved_folder(shrunken, dtype, tmp_path):
     settings = {
+        "dtype": dtype,
         "model": {"lora_dropout": 0.2},
         "max_steps_per_epoch": 4,
         "save_every_n_steps": 1,
@@ -182,6 +184,7 @@ def test_resume_is_exact_with_dropout_a_probe_and_a_moved_folder(shrunken, tmp_p
     whole, part = (load_file(tmp_path / run / "epoch_0" / "adapter_model.safetensors") for run in ("whole", "part"))
     assert whole.keys() == part.keys()
     assert all(torch.equal(whole[name], part[name]) for name in whole)
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
     steps = read_steps(tmp_path / "part")
     assert [k for k in steps if "loss" in steps[k]] == [3, 4]
     assert all(steps[k]["loss"] == read_steps(tmp_path / "whole")[k]["loss"] for k in (3, 4))

@@ -396,9 +396,9 @@ def start_from(run: Path, checkpoint: str, output_dir: Path) -> Path:
     return output_dir
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_resume_is_exact_at_any_step(train, tmp_path, dropout):
-    settings = [f"model.lora_dropout={dropout}", *EVERY_STEP]
+@pytest.mark.parametrize(("dropout", "dtype"), [(0.0, "fp32"), (0.3, "fp32"), (0.0, "bf16")])
+def test_resume_is_exact_at_any_step(train, tmp_path, dropout, dtype):
+    settings = [f"model.lora_dropout={dropout}", f"dtype={dtype}", *EVERY_STEP]
     train(tmp_path / "whole", *settings)
     for last in ("step_1", "step_2", "epoch_0", "step_4", "step_5"):
         part = start_from(tmp_path / "whole", last, tmp_path / f"until_{last}")
@@ -487,6 +487,37 @@ def test_the_merged_model_is_written_if_asked_and_changes_no_training(train, tra
     train(tmp_path / "merged", "save_adapter_weights_only=False")
     assert (tmp_path / "merged" / "epoch_0" / "model-00001-of-00001.safetensors").exists()
     assert_same_adapter(tmp_path / "merged", trained)
+
+
+def test_in_bf16_what_is_trained_is_float32(train, trained, tmp_path):
+    assert train(tmp_path / "run", "dtype=bf16", "save_adapter_weights_only=False", "optimizer.lr=1e-5") == 0
+    state = torch.load(tmp_path / "run" / "epoch_1" / "recipe_state.pt", weights_only=True)
+    moments = [tensor for entry in state["optimizer"]["state"].values() for tensor in entry.values()]
+    found = adapter(tmp_path / "run")
+    assert {tensor.dtype for tensor in [*moments, *found.values()]} == {torch.float32}
+    # steps of 1e-5 move weights of .1, which bf16 holds to 5e-4
+    first = adapter(tmp_path / "run", "epoch_0")
+    moved = [(found[name] != first[name]).float().mean() for name in found]
+    assert min(moved) > 0.5
+    merged = load_file(tmp_path / "run" / "epoch_1" / "model-00001-of-00001.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
+    assert losses(tmp_path / "run")[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_dtype_auto_takes_what_a_trial_shows_once(train, tmp_path, monkeypatch, caplog):
+    gains = iter([1.31, 1.29])
+    monkeypatch.setattr("finetune.run.precision.measure_gain", lambda *_: next(gains))
+    caplog.set_level(logging.INFO)
+    assert train(tmp_path / "fast", "dtype=auto", *EVERY_STEP) == 0
+    assert "dtype=auto takes bf16: layers of this model's size are 1.31 x as fast" in caplog.text
+    assert "dtype: bf16" in (tmp_path / "fast" / "torchtune_config.yaml").read_text()
+    part = start_from(tmp_path / "fast", "step_2", tmp_path / "part")
+    assert train(part, "dtype=auto", *EVERY_STEP, "resume_from_checkpoint=True") == 0  # without a second trial
+    assert "dtype=auto takes bf16, as this run did" in caplog.text.replace(": as", ", as")
+    assert_same_adapter(tmp_path / "fast", part)
+    assert train(tmp_path / "slow", "dtype=auto", "epochs=1") == 0
+    assert "dtype=auto takes fp32: layers of this model's size are 1.29 x as fast" in caplog.text
+    assert next(gains, None) is None
 
 
 def test_not_finite_loss_stops_and_names_step_and_rows(train, tmp_path):

@@ -9,6 +9,7 @@ from conftest import TINY
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners import lora
 from torch import nn
+from torchtune import training
 from torchtune.models.llama3 import lora_llama3
 from torchtune.modules import FeedForward, RMSNorm
 from torchtune.modules.peft import LoRALinear
@@ -16,7 +17,7 @@ from torchtune.modules.peft import LoRALinear
 from benchmarks.model_families import FAMILIES, tiny_model
 from data.pairs.tokens import Continuation
 from finetune.tree.attention import cut_tree
-from finetune.tree.layers import accumulate_when_reading, use_fast_layers, use_fast_transformers_layers
+from finetune.tree.layers import accumulate_when_reading, use_fast_layers, use_fast_transformers_layers, widen_adapter
 from finetune.tree.logprobs import answer_logprobs
 from finetune.tree.prefix_tree import build_tree
 
@@ -137,9 +138,42 @@ def test_switched_off_it_is_the_base_and_an_update_of_zero_changes_no_bit():
     assert torch.equal(lean(x), base)
 
 
-def test_lora_beside_a_bias_is_left_alone():
-    _, lean = two_layers(use_bias=True)
-    assert "forward" not in vars(lean)
+NF4 = {"quantize_base": True, "scaler_block_size": 64}
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"use_bias": True}, NF4], ids=str)
+@pytest.mark.parametrize("is_off", [False, True])
+def test_a_float32_adapter_on_a_bf16_layer(kwargs, is_off):
+    torch.manual_seed(0)
+    with training.set_default_dtype(torch.bfloat16):
+        layer = LoRALinear(64, 256, rank=3, alpha=6.0, **kwargs)
+    nn.init.normal_(layer.lora_b.weight)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_("lora" in name)
+    exact = copy.deepcopy(layer)
+    widen_adapter(layer)
+    use_fast_layers(nn.Sequential(layer))
+    layer.disabled = exact.disabled = is_off
+    weight = exact.weight.to(torch.bfloat16).float()
+    x = torch.randn(1, 40, 64).bfloat16().requires_grad_()
+    out = layer(x)
+    wide = x.detach().float().requires_grad_()
+    low = wide @ layer.lora_a.weight.detach().clone().requires_grad_().T
+    update = 0 if is_off else 2.0 * low @ layer.lora_b.weight.detach().T
+    wanted = wide @ weight.T + update + (layer.bias.float() if "use_bias" in kwargs else 0)
+    assert out.dtype == torch.bfloat16
+    assert (out - wanted).norm() < 1e-2 * wanted.norm()
+    if is_off:
+        return
+    out.float().sin().sum().backward()
+    wanted.sin().sum().backward()
+    assert (x.grad - wide.grad).norm() < 2e-2 * wide.grad.norm()
+    d_out = wanted.detach().cos()[0]
+    expected = {"lora_b": 2.0 * d_out.T @ low.detach()[0], "lora_a": 2.0 * (d_out @ layer.lora_b.weight).T @ wide[0]}
+    for name, gradient in expected.items():
+        found = getattr(layer, name).weight.grad
+        assert found.dtype == torch.float32
+        assert (found - gradient).norm() < 2e-2 * gradient.norm()
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_dropout": 0.5}], ids=str)

@@ -175,6 +175,24 @@ def test_one_run_equals_separate_runs(whole_run, overrides, adapters, tmp_path):
     assert len({row["option_logprobs"][0] for row in apart if row["item"] == "p0"}) == 3 * 4
 
 
+def test_in_bf16_the_answers_are_those_of_fp32_but_for_rounding(whole_run, overrides, adapters, tmp_path, monkeypatch):
+    gains = iter([2.0])
+    monkeypatch.setattr("finetune.run.precision.measure_gain", lambda *_: next(gains))
+    settings = {"adapters": adapters, "dtype": "auto", "max_tokens_per_forward": 200, "output_dir": str(tmp_path / "b")}
+    rows, _ = run(overrides, **settings)
+    assert json.loads((tmp_path / "b" / "settings.json").read_text())["dtype"] == "bf16"
+    exact = {results.row_key(row): row for row in whole_run.rows}
+    assert len(rows) == len(exact)
+    differences = []
+    for row in rows:
+        wanted = exact[results.row_key(row)]
+        for a, b, n in zip(row["option_logprobs"], wanted["option_logprobs"], row["n_tokens"], strict=True):
+            differences.append(abs(a - b) / n)
+    assert max(differences) < 0.1  # nats a token
+    assert 0 < sum(differences) / len(differences) < 0.01
+    assert run(overrides, **settings)[0] == rows  # goes on without a second trial
+
+
 def test_same_settings_overwrite_others_are_refused(overrides, tmp_path):
     first, _ = run(overrides, adapters=None, modes=["pairs"])
     again, _ = run(overrides, adapters=None, modes=["pairs"])

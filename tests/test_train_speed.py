@@ -2,12 +2,14 @@
 """The speed benchmark: what it counts and how it compares, and its parts inside torchtune's own recipe."""
 
 import json
+import subprocess
 
 import pytest
 import torch
 from conftest import tiny_overrides
 from torchtune.modules.peft import LoRALinear
 
+from benchmarks import revision
 from benchmarks.speed_components import initial_lora_a, seeded_lora
 from benchmarks.speed_flops import backward_flops, body_linears, forward_flops, products, run_flops, weighted_rate
 from benchmarks.speed_inputs import count, read_rows
@@ -130,6 +132,7 @@ def test_summary_and_table():
     assert results["ratios"] == {
         "stock": pytest.approx(3.5), "stock_checkpointing": None, "stock_bf16": None, "trl_default": None,
         "trl_tuned": None, "ours_transformers": None, "ours_transformers_trl_tuned": None,
+        "ours_bf16": None, "against": None, "against_bf16": None,
     }  # fmt: skip
     assert results["cpu_ratios"]["stock"] == pytest.approx(3.5)
     assert results["peak_rss_ratios"]["stock"] == 0.5
@@ -142,7 +145,8 @@ def test_summary_and_table():
         | {"data": INPUTS | {"name": "x.jsonl"}, "machine": {"cpu": "a CPU"}}
         | {"settings": {"rounds": 2, "threads": 2, "batch_size": 2, "epochs": 4}}
     )
-    assert "| torchtune 0.6.1, fp32 | 0.583 | 3.50× | 1.167 | 3.50× | 58 | 1.00 | 5.0 | each step |  |" in table
+    row = "| torchtune 0.6.1, fp32 | 0.583 | 3.50× | 1.167 | 3.50× | 58 | 1.00 (ours 0.50×) | 5.0 | each step |  |"
+    assert row in table
     assert table.count("\n| ") == 2  # the header opens the text
 
 
@@ -224,3 +228,23 @@ def test_torchtunes_own_recipe_and_ours_log_the_same_losses(tune_run, tiny_model
     assert len(stock) == len(ours) == 4
     assert stock[-1] < stock[0] - 1e-3  # the weights moved, so the equality says something
     assert ours == pytest.approx(stock, abs=1e-5)
+
+
+def test_another_revision_is_laid_beside_this_tree_once(tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    (repository / "outputs" / "models").mkdir(parents=True)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(repository)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for text in ("old", "new"):
+        (repository / "file.txt").write_text(text)
+        subprocess.run([*git, "add", "file.txt"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
+    monkeypatch.setattr(revision, "REPO", repository)
+    tree = revision.checkout("HEAD~1", tmp_path / "trees")
+    assert (tree / "file.txt").read_text() == "old"
+    assert (tree / "outputs" / "models").resolve() == repository / "outputs" / "models"
+    (tree / "file.txt").write_text("kept")
+    assert revision.checkout("HEAD~1", tmp_path / "trees") == tree
+    assert (tree / "file.txt").read_text() == "kept"
+    with pytest.raises(ValueError, match="--against HEAD~9: git knows no such commit"):
+        revision.checkout("HEAD~9", tmp_path / "trees")

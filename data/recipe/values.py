@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 # Types of keys of recipes that have no default, or null for it.
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument"), str),
-    "dtype": Literal["fp32", "bf16", "fp16", "fp64"],
+    "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
     **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),

@@ -28,6 +28,7 @@ from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM
 from finetune.models import base_folder, brings_weights, context_length
 from finetune.run.policy import check_builder
+from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import Decoder, answer_logprobs
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
@@ -227,4 +228,6 @@ def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Deco
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)
     model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
+    if dtype == torch.bfloat16:  # as the training computes: these layers round less often
+        use_fast_layers(model.requires_grad_(False))
     return model.eval()

@@ -43,6 +43,13 @@ def changed_results(folder: str | Path, settings: Mapping[str, Any]) -> list[str
     return changed_settings(_without_calling(before), _without_calling(settings), ignored=SCORING)
 
 
+def recorded_dtype(folder: str | Path) -> str | None:
+    """Return the dtype in which the rows of a folder were made; None where there are no rows."""
+    path = Path(folder) / "settings.json"
+    has_rows = path.exists() and path.with_name("results.jsonl").exists()
+    return json.loads(path.read_text()).get("dtype") if has_rows else None
+
+
 def check_results(folder: str | Path, settings: Mapping[str, Any]) -> None:
     """Refuse a folder whose rows were made with other settings; nothing is written."""
     if changed := changed_results(folder, settings):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from finetune.causal.decoder import CausalLM
 from finetune.causal.folder import read_folder
+from finetune.tree.layers import widen_adapter
 
 ADAPTER = "default"  # the name of the adapter that is tuned, as in peft
 
@@ -37,6 +38,7 @@ def load_decoder(folder: Path, lora: Mapping[str, Any] | None = None, name: str 
             inject_adapter_in_model(settings, model, ADAPTER)
         except ValueError as error:  # a target that no layer has; a layer that peft cannot adapt
             raise ValueError(f"model.target_modules={lora['target_modules']}: {error}") from error
+        widen_adapter(model)
     return CausalLM(model.eval(), folder)
 
 

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchtune import training, utils
+from torchtune.training.precision import PRECISION_STR_TO_DTYPE
 
 from data.recipe.files import changed_settings, lock
 from finetune.run.policy import Policy
@@ -154,20 +155,8 @@ class RunCheckpoints:
         ``expected`` must be equal for the result to be the same: data, model, LoRA, batch, seed; but for the
         ``ignored`` keys.
         """
-        try:
-            state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-            # that of a transformers decoder is in the state, under the names that it has in training
-            adapter = state.pop(training.ADAPTER_KEY, None)
-            if adapter is None:
-                adapter = torch.load(folder / "adapter_model.pt", map_location="cpu", weights_only=True)
-            saved = state["expected"]
-        except Exception as error:  # torch.load raises many kinds
-            raise ValueError(
-                f"{folder} cannot be loaded: {STATE_FILE} or adapter_model.pt is damaged ({type(error).__name__}: "
-                f"{str(error).partition('. ')[0]:.200}); move the folder away and resume from "
-                "an older checkpoint, or start again in another output_dir"
-            ) from error
-        saved = {key: _as_value(value) if key in DECIDING else value for key, value in saved.items()}
+        state = self._read(folder)
+        saved = {key: _as_value(value) if key in DECIDING else value for key, value in state["expected"].items()}
         if changed := changed_settings(saved, expected, ignored):
             differences = [f"{key}: checkpoint {saved.get(key)!r}, config {expected.get(key)!r}" for key in changed]
             remedy = "Use the config it was made with, or another output_dir"
@@ -177,6 +166,27 @@ class RunCheckpoints:
                     f"longer or shorter later. Start again with epochs={expected['epochs']} in another output_dir"
                 )
             raise ValueError(f"{folder} was made by another run:\n  - " + "\n  - ".join(differences) + f"\n{remedy}")
+        return state
+
+    def recorded_dtype(self, folder: Path) -> str:
+        """Return the dtype that a checkpoint's run computes in, as a config names it."""
+        recorded = self._read(folder)["expected"]["dtype"]
+        return next(name for name, dtype in PRECISION_STR_TO_DTYPE.items() if str(dtype) == recorded)
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        try:
+            state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+            # that of a transformers decoder is in the state, under the names that it has in training
+            adapter = state.pop(training.ADAPTER_KEY, None)
+            if adapter is None:
+                adapter = torch.load(folder / "adapter_model.pt", map_location="cpu", weights_only=True)
+            state["expected"]["dtype"]
+        except Exception as error:  # torch.load raises many kinds
+            raise ValueError(
+                f"{folder} cannot be loaded: {STATE_FILE} or adapter_model.pt is damaged ({type(error).__name__}: "
+                f"{str(error).partition('. ')[0]:.200}); move the folder away and resume from "
+                "an older checkpoint, or start again in another output_dir"
+            ) from error
         return state | {training.ADAPTER_KEY: adapter}
 
 

@@ -22,7 +22,7 @@ from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_para
 from transformers import AutoConfig
 
 from finetune.tree.attention import block_mask, can_attend, cut_tree
-from finetune.tree.layers import use_fast_layers
+from finetune.tree.layers import use_fast_layers, widen_adapter
 from finetune.tree.logprobs import Decoder, TreeDecoder, answer_logprobs
 from finetune.tree.prefix_tree import PrefixTree
 
@@ -81,6 +81,7 @@ def build_policy(
     with training.set_default_dtype(dtype), torch.device("meta"):
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
+    widen_adapter(decoder)
     adapter = _fresh_adapter(decoder, seed)
     use_fast_layers(decoder)
     if activation_checkpointing:

@@ -28,7 +28,7 @@ from data.pairs.tokens import Continuation
 from data.recipe.files import lock
 
 # Raise it with any change to the tree, the head or the order of the arithmetic.
-COMPUTATION_VERSION = 3
+COMPUTATION_VERSION, OF_BF16 = 3, 4
 
 _RECORD = np.dtype([("key", "V16"), ("chosen", "<f4"), ("rejected", "<f4"), ("check", "<u4")])
 
@@ -38,7 +38,8 @@ Values = tuple[float, float]  # of chosen and rejected
 def hash_base(state_dict: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
     """Return a hash of base weights and of the settings (model builder, dtype, device) that values depend on."""
     digest = xxhash.xxh3_128()
-    digest.update(json.dumps([COMPUTATION_VERSION, dict(settings)], sort_keys=True).encode())
+    version = OF_BF16 if "bfloat16" in settings["dtype"] else COMPUTATION_VERSION
+    digest.update(json.dumps([version, dict(settings)], sort_keys=True).encode())
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -4,8 +4,9 @@
 On a CPU a tree is cut into pieces: runs of tokens without a fork. A piece sees the pieces above it whole and itself
 causally, so no score is computed between two answers, and next to none above the diagonal: for the two answers of a
 pair about half of what attention under a dense mask computes. Rotary positions, as in torchtune, turn adjacent numbers
-as one complex number; turning and the change to heads-first layout are one pass. Everything is float32, also in a bf16
-model. On CUDA torch's FlexAttention skips the blocks that the mask leaves empty (Dong et al. 2024, arXiv:2412.05496).
+as one complex number; turning and the change to heads-first layout are one pass. In a bf16 model scores, their softmax
+and the gradient of it are float32; what is kept for the backward pass, and the other products, are bf16. On CUDA
+torch's FlexAttention skips the blocks that the mask leaves empty (Dong et al. 2024, arXiv:2412.05496).
 
 Legend: T tokens of the tree, D embedding, L tokens of a piece, N tokens it sees, K key-value heads, G query heads for
 each of them, H head dim.
@@ -82,16 +83,19 @@ def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces) -> tuple[Tensor, list[Tensor]]:
-    """Return what the queries, which carry the scores' scale, see, ``[K, T, G H]``, and the weights of each piece."""
+    """Return what the queries, which carry the scores' scale, see, ``[K, T, G H]``, and the weights of each piece.
+
+    Both have the dtype of the values.
+    """
     n_kv_heads, n_tokens, head_dim = keys.shape
-    out = queries.new_empty(n_kv_heads, n_tokens, queries.shape[2] // head_dim * values.shape[2])
+    out = values.new_empty(n_kv_heads, n_tokens, queries.shape[2] // head_dim * values.shape[2])
     weights = []
     for piece in tree.pieces:
         length = piece.end - piece.start
         scores = _rows(queries, piece, head_dim) @ _seen(keys, piece).transpose(1, 2)  # [K, L G, N]
         own = scores.view(n_kv_heads, length, -1, scores.shape[-1])[..., -length:]
         own += tree.causal[:length, None, :length]
-        weights.append(torch.softmax(scores, -1))
+        weights.append(torch.softmax(scores, -1).to(values.dtype))
         out[:, piece.start : piece.end] = (weights[-1] @ _seen(values, piece)).view(n_kv_heads, length, -1)
     return out, weights
 
@@ -103,15 +107,19 @@ def _attend_back(
     n_kv_heads, _, head_dim = keys.shape
     group = queries.shape[2] // head_dim
     # d softmax: weights * (d weights - their weighted mean), and that mean is grad . out
-    mean = (grad * out).view(n_kv_heads, -1, values.shape[2]).sum(-1, keepdim=True)  # [K, T G, 1]
-    d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    wide_grad, wide_values = grad.to(wide), values.to(wide)
+    mean = (wide_grad * out).view(n_kv_heads, -1, values.shape[2]).sum(-1, keepdim=True)  # [K, T G, 1]
+    d_queries = torch.empty_like(queries)
+    d_keys, d_values = torch.zeros_like(keys, dtype=wide), torch.zeros_like(wide_values)
     for piece, weight in zip(tree.pieces, weights):
-        rows, own_mean = _rows(grad, piece, values.shape[2]), mean[:, piece.start * group : piece.end * group]
-        d_scores = torch.baddbmm(own_mean, rows, _seen(values, piece).transpose(1, 2), beta=-1).mul_(weight)
+        rows, own_mean = _rows(wide_grad, piece, values.shape[2]), mean[:, piece.start * group : piece.end * group]
+        d_scores = torch.baddbmm(own_mean, rows, _seen(wide_values, piece).transpose(1, 2), beta=-1).mul_(weight)
+        d_scores = d_scores.to(grad.dtype)
         d_piece = d_scores @ _seen(keys, piece)
         d_queries[:, piece.start : piece.end] = d_piece.view(n_kv_heads, -1, queries.shape[2])
         _add_seen(d_keys, piece, d_scores.transpose(1, 2) @ _rows(queries, piece, head_dim))
-        _add_seen(d_values, piece, weight.transpose(1, 2) @ rows)
+        _add_seen(d_values, piece, weight.transpose(1, 2) @ _rows(grad, piece, values.shape[2]))
     return d_queries, d_keys, d_values
 
 
@@ -125,20 +133,20 @@ class _TreeAttention(torch.autograd.Function):
         ctx.turn_queries = turn * head_dim**-0.5  # the scores' scale, for free
         queries = _turned(q, ctx.turn_queries, n_kv_heads)  # [K, T, G H]
         keys = _turned(k, turn, n_kv_heads)  # [K, T, H]
-        values = _heads_first(v.to(keys.dtype), n_kv_heads)  # [K, T, H]
+        values = _heads_first(v, n_kv_heads)  # [K, T, H]
         out, weights = _attend(queries, keys, values, tree)
-        ctx.tree, ctx.turn, ctx.dtype = tree, turn, q.dtype
-        ctx.save_for_backward(queries, keys, values, out, *weights)
-        return _tokens_first(out, q.dtype)
+        ctx.tree, ctx.turn = tree, turn
+        ctx.save_for_backward(queries.to(v.dtype), keys.to(v.dtype), values, out, *weights)
+        return _tokens_first(out)
 
     @staticmethod
     def backward(ctx, grad):
         queries, keys, values, out, *weights = ctx.saved_tensors
-        grad = _heads_first(grad.to(out.dtype), len(keys))
+        grad = _heads_first(grad, len(keys))
         d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
-        d_q = _turned_back(d_queries, ctx.turn_queries, ctx.dtype)
-        d_k = _turned_back(d_keys, ctx.turn, ctx.dtype)
-        return d_q, d_k, _tokens_first(d_values, ctx.dtype), None, None, None
+        d_q = _turned_back(d_queries, ctx.turn_queries, out.dtype)
+        d_k = _turned_back(d_keys, ctx.turn, out.dtype)
+        return d_q, d_k, _tokens_first(d_values).to(out.dtype), None, None, None
 
 
 def _turned(x: Tensor, turn: Tensor, n_kv_heads: int) -> Tensor:
@@ -150,7 +158,7 @@ def _turned(x: Tensor, turn: Tensor, n_kv_heads: int) -> Tensor:
 
 def _turned_back(x: Tensor, turn: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the gradient of :func:`_turned`."""
-    x = torch.view_as_complex(x.view(*x.shape[:2], -1, turn.shape[1], 2)).transpose(0, 1)
+    x = torch.view_as_complex(x.to(turn.real.dtype).view(*x.shape[:2], -1, turn.shape[1], 2)).transpose(0, 1)
     turned = torch.mul(x, turn.conj()[:, None, None], out=turn.new_empty(x.shape))
     return torch.view_as_real(turned).view(len(x), -1).to(dtype)
 
@@ -159,8 +167,8 @@ def _heads_first(x: Tensor, n_kv_heads: int) -> Tensor:
     return x.view(len(x), n_kv_heads, -1).transpose(0, 1).contiguous()
 
 
-def _tokens_first(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.transpose(0, 1).reshape(x.shape[1], -1).to(dtype)
+def _tokens_first(x: Tensor) -> Tensor:
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
 def _rows(x: Tensor, piece: Piece, head_dim: int) -> Tensor:
@@ -191,19 +199,19 @@ class _HeadsAttention(torch.autograd.Function):
         dtype = torch.promote_types(query.dtype, torch.float32)
         # [K, T, G H]
         queries = (query.to(dtype).unflatten(0, (n_kv_heads, -1)).transpose(1, 2) * scale).flatten(2)
-        keys, values = key.to(dtype).contiguous(), value.to(dtype).contiguous()
+        keys, values = key.to(dtype).contiguous(), value.contiguous()
         out, weights = _attend(queries, keys, values, tree)
         ctx.tree, ctx.scale, ctx.dtype = tree, scale, query.dtype
-        ctx.save_for_backward(queries, keys, values, out, *weights)
-        return _tokens_first(out, query.dtype)
+        ctx.save_for_backward(queries.to(value.dtype), keys.to(value.dtype), values, out, *weights)
+        return _tokens_first(out)
 
     @staticmethod
     def backward(ctx, grad):
         queries, keys, values, out, *weights = ctx.saved_tensors
-        grad = _heads_first(grad.to(out.dtype), len(keys))
+        grad = _heads_first(grad, len(keys))
         d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
         d_query = d_queries.unflatten(2, (-1, keys.shape[2])).transpose(1, 2).flatten(0, 1) * ctx.scale
-        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(ctx.dtype), None, None
+        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(out.dtype), None, None
 
 
 def attend_heads(query: Tensor, key: Tensor, value: Tensor, tree: TreePieces, scale: float) -> Tensor:

@@ -4,6 +4,7 @@
 Frozen weights need no gradient, so each function here keeps only what its own backward pass must have, and sweeps over
 memory as seldom as it can. A LoRA layer computes ``x W^T + s (x A^T) B^T``; torchtune makes three tensors of the
 output's size for it, to scale and to add them. Here the second product accumulates into the first one's result.
+In a bf16 model an adapter is float32: its products take it rounded to bf16, and its gradients are summed in float32.
 
 Legend: T tokens, D embedding, I inputs, O outputs, R LoRA rank.
 """
@@ -16,13 +17,22 @@ import torch
 import torch.nn.functional as F
 from peft.tuners import lora
 from torch import Tensor, nn
-from torchao.dtypes.nf4tensor import NF4Tensor
+from torchao.dtypes.nf4tensor import NF4Tensor, linear_nf4
 from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm
 from torchtune.modules.peft import LoRALinear
 from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from finetune.tree.attention import attend, can_attend
+
+
+def _embed(module: nn.Embedding, tokens: Tensor) -> Tensor:
+    """Return the embeddings, ``[..., D]``, float32 at least on a CPU.
+
+    What layers add to it stays so: the sum of 60 terms in bf16 was the larger part of what bf16 put off.
+    """
+    hidden = F.embedding(tokens, module.weight, module.padding_idx)
+    return hidden if hidden.is_cuda else hidden.to(torch.promote_types(hidden.dtype, torch.float32))
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
@@ -34,12 +44,12 @@ class _RootMeanSquareNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # [..., 1]
         ctx.save_for_backward(x, scale, inverse)
-        return (wide * inverse).mul_(scale).to(x.dtype)
+        return (wide * inverse).mul_(scale).to(scale.dtype)
 
     @staticmethod
     def backward(ctx, grad):
         x, scale, inverse = ctx.saved_tensors
-        grad_normed = grad * scale.to(inverse.dtype)
+        grad_normed = scale.to(inverse.dtype) * grad
         wide = x.to(inverse.dtype)
         along = torch.linalg.vecdot(grad_normed, wide)[..., None]
         along.mul_(inverse.pow(3)).div_(x.shape[-1])
@@ -79,24 +89,25 @@ class _LoRAProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, z, weight, lora_a, lora_b, scale):
         # x, z: [T, I]; weight: [O, I]; lora_a: [R, I]; lora_b: [O, R]. z is None where it is x.
-        low = (x if z is None else z) @ lora_a.T
+        low = (x if z is None else z) @ lora_a.to(x.dtype).T
         ctx.save_for_backward(x, z, weight, lora_a, lora_b, low)
         ctx.scale = scale
-        return (x @ weight.T).addmm_(low, lora_b.T, alpha=scale)
+        return (x @ weight.T).addmm_(low, lora_b.to(x.dtype).T, alpha=scale)
 
     @staticmethod
     def backward(ctx, grad):
         x, z, weight, lora_a, lora_b, low = ctx.saved_tensors
-        d_low = ctx.scale * (grad @ lora_b)  # [T, R]
-        d_b = ctx.scale * (grad.T @ low) if ctx.needs_input_grad[4] else None
-        d_a = d_low.T @ (x if z is None else z) if ctx.needs_input_grad[3] else None
+        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
+        d_low = ctx.scale * (grad @ b)  # [T, R]
+        d_b = ctx.scale * (grad.T @ low).to(lora_b.dtype) if ctx.needs_input_grad[4] else None
+        d_a = (d_low.T @ (x if z is None else z)).to(lora_a.dtype) if ctx.needs_input_grad[3] else None
         d_x = d_z = None
         if ctx.needs_input_grad[0]:
             d_x = grad @ weight
             if z is None:
-                d_x.addmm_(d_low, lora_a)
+                d_x.addmm_(d_low, a)
         if z is not None and ctx.needs_input_grad[1]:
-            d_z = d_low @ lora_a
+            d_z = d_low @ a
         return d_x, d_z, None, d_a, d_b, None
 
 
@@ -111,27 +122,42 @@ def _lora(module: LoRALinear, x: Tensor) -> Tensor:
     return out.view(*x.shape[:-1], -1)
 
 
-def use_fast_layers(decoder: nn.Module) -> None:
-    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is.
+def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
+    """Return torchtune's output on a quantized weight or with a bias; the adapter may be wider than ``x``."""
+    if isinstance(module.weight, NF4Tensor):
+        out = linear_nf4(x, module.weight)
+        out = out + module.bias if module.use_bias else out
+    else:
+        out = F.linear(x, module.weight, module.bias)
+    if module.disabled:
+        return out
+    low = F.linear(module.dropout(x), module.lora_a.weight.to(x.dtype))
+    return out + (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
 
-    LoRA on a quantized weight or beside a bias is of another kind.
-    """
+
+def use_fast_layers(decoder: nn.Module) -> None:
+    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is."""
     for module in decoder.modules():
-        if type(module) is RMSNorm and not module.scale.requires_grad:
+        if type(module) is nn.Embedding and not module.weight.requires_grad:
+            vars(module)["forward"] = partial(_embed, module)
+        elif type(module) is RMSNorm and not module.scale.requires_grad:
             module.forward = partial(_norm, module)
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:
             module.forward = partial(_feed_forward, module)
-        elif type(module) is LoRALinear and not isinstance(module.weight, NF4Tensor) and not module.use_bias:
-            module.forward = partial(_lora, module)
+        elif type(module) is LoRALinear:
+            other = isinstance(module.weight, NF4Tensor) or module.use_bias
+            module.forward = partial(_other_lora if other else _lora, module)
         elif isinstance(module, MultiHeadAttention) and can_attend(module):
             module.forward = partial(attend, module)
 
 
 def _plain_adapters(module: lora.Linear, x: Tensor) -> list[str] | None:
-    """Return the adapters that are switched on; None if one of them is more than plain LoRA, or of another dtype."""
+    """Return the adapters that are switched on; None if one of them is more than plain LoRA, or narrower than ``x``."""
     names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
     plain = all(
-        name not in module.lora_variant and not module.lora_bias[name] and module.lora_A[name].weight.dtype == x.dtype
+        name not in module.lora_variant
+        and not module.lora_bias[name]
+        and module.lora_A[name].weight.dtype.itemsize >= x.dtype.itemsize
         for name in names
     )
     return names if plain and not module.merged else None
@@ -144,8 +170,8 @@ def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
         return type(module).forward(module, x)
     out = module.base_layer(x)
     for name in names:
-        low = x.flatten(0, -2) @ module.lora_A[name].weight.T
-        out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.T, alpha=module.scaling[name])
+        low = x.flatten(0, -2) @ module.lora_A[name].weight.to(x.dtype).T
+        out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.to(x.dtype).T, alpha=module.scaling[name])
     return out
 
 
@@ -168,6 +194,13 @@ def _tune_lora(module: lora.Linear, x: Tensor) -> Tensor:
     dropped = dropout(flat) if module.training and not isinstance(dropout, nn.Identity) else None
     weights = module.base_layer.weight, module.lora_A[name].weight, module.lora_B[name].weight
     return _LoRAProduct.apply(flat, dropped, *weights, module.scaling[name]).view(*x.shape[:-1], -1)
+
+
+def widen_adapter(decoder: nn.Module) -> None:
+    """Hold what is trained of a decoder in float32 at least: bf16 loses the small updates late in a training."""
+    for parameter in decoder.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
 
 @cache

@@ -24,6 +24,8 @@ from finetune.tree.prefix_tree import PrefixTree
 
 # Rows of the vocabulary head alive at once: 256 x 128k float32 logits are 131 MB.
 HEAD_CHUNK = 256
+# On a CPU so many of them are in float32 at once: they stay in its cache while they are swept over.
+HEAD_ROWS = 16
 
 
 class Head(NamedTuple):
@@ -102,42 +104,51 @@ class _AnswerSums(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_adapted = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
         n_answers = len(answer_ends)
+        a, b = (None if x is None else x.to(hidden.dtype) for x in (lora_a, lora_b))
         grad_a = lora_a.new_zeros(n_answers, *lora_a.shape) if needs_lora else None
         grad_b = lora_b.new_zeros(n_answers, *lora_b.shape) if needs_lora else None
         for lo in range(0, len(target), HEAD_CHUNK):
             hi = min(lo + HEAD_CHUNK, len(target))
             h, t = hidden[lo:hi], target[lo:hi, None]
-            logits = h @ weight.T
-            if lora_a is not None:
-                low = scale * (adapted[lo:hi] @ lora_a.T)
-                logits += low @ lora_b.T
-            # torch's log_softmax sums less exactly on a CPU; logsumexp sweeps over the logits more often
-            logits = logits.to(dtype)
-            if head.bias is not None:
-                logits += head.bias
-            if head.factor != 1:
-                logits *= head.factor
-            slope = None
-            if head.cap is not None:
-                logits = torch.tanh(logits / head.cap)
-                slope = 1 - logits.square() if needs_hidden or needs_lora else None
-                logits *= head.cap
-            logits -= logits.amax(-1, keepdim=True)
-            chosen = logits.gather(1, t)
-            norm = logits.exp_().sum(-1, keepdim=True)
-            logprobs[lo:hi] = (chosen - norm.log())[:, 0]
-            if not needs_hidden and not needs_lora:
+            low = None if a is None else scale * (adapted[lo:hi] @ a.T)
+            near, logits = _logits(h, weight, low, b, t)
+            norms, is_kept = logprobs.new_empty(hi - lo, 1), needs_hidden or needs_lora
+            n_rows = hi - lo if h.is_cuda else HEAD_ROWS
+            for rows in (slice(k, k + n_rows) for k in range(0, hi - lo, n_rows)):
+                # torch's log_softmax sums less exactly on a CPU; logsumexp sweeps over the logits more often
+                block, target_ids = logits[rows].to(dtype), t[rows]
+                if near is not None:
+                    block.scatter_(1, target_ids, near.own[rows] - near.rounded[rows])
+                    block = block.add_(near.rounded[rows]) if head.cap is not None else block
+                if head.bias is not None:
+                    block += head.bias
+                if head.factor != 1:
+                    block *= head.factor
+                slope = None
+                if head.cap is not None:
+                    block = torch.tanh(block / head.cap)
+                    slope = 1 - block.square() if is_kept else None
+                    block *= head.cap
+                block -= block.amax(-1, keepdim=True)
+                chosen = block.gather(1, target_ids)
+                norms[rows] = block.exp_().sum(-1, keepdim=True)
+                logprobs[lo:hi][rows] = (chosen - norms[rows].log())[:, 0]
+                if is_kept:
+                    # d sum / d logits = onehot(target) - softmax; this times -norm is built in place of the logits
+                    block.scatter_add_(1, target_ids, -norms[rows])
+                    if slope is not None:
+                        block *= slope
+                    if near is not None or slope is not None:  # else it lies there already
+                        logits[rows] = block
+            if not is_kept:
                 continue
-            # d sum / d logits = onehot(target) - softmax; this times -norm is built in place of the logits
-            d_logits = logits.scatter_add_(1, t, -norm)
-            d_logits = (d_logits if slope is None else d_logits.mul_(slope)).to(hidden.dtype)
-            factor = norm.reciprocal().mul_(-head.factor).to(hidden.dtype)
+            d_logits, factor = logits, norms.reciprocal_().mul_(-head.factor).to(hidden.dtype)
             if needs_hidden:
                 grad_hidden[lo:hi] = (d_logits @ weight).mul_(factor)
-            if lora_a is not None:
-                d_low = (d_logits @ lora_b).mul_(scale * factor)
+            if a is not None:
+                d_low = (d_logits @ b).mul_(scale * factor)
                 if grad_adapted is not None:
-                    grad_adapted[lo:hi] = d_low @ lora_a
+                    grad_adapted[lo:hi] = d_low @ a
             if needs_lora:
                 # The answers' sums are weighted by the loss later, so their gradients stay apart.
                 for n, (start, end) in enumerate(zip((0, *answer_ends), answer_ends)):
@@ -164,6 +175,36 @@ class _AnswerSums(torch.autograd.Function):
         return d_hidden, d_adapted, None, d_a, d_b, None, None, None
 
 
+class _Near(NamedTuple):
+    """The target's own logit of each row, ``[S, 1]``: in float32, and as it was subtracted from the row's logits."""
+
+    own: Tensor
+    rounded: Tensor
+
+
+def _logits(
+    h: Tensor, weight: Tensor, low: Tensor | None, b: Tensor | None, target: Tensor
+) -> tuple[_Near | None, Tensor]:
+    """Return the logits of all tokens, ``[S, V]``, and what was subtracted from them if they are narrow.
+
+    ``low [S, R]`` and ``b [V, R]`` are a LoRA's, ``target [S, 1]``. Rounded to bf16, a logit of 20 is off by .03. So
+    the target's own logit is taken in float32 and subtracted before the product is rounded: bf16 then is finest where
+    the probability is.
+    """
+    wide, near = torch.promote_types(h.dtype, torch.float32), None
+    if wide == h.dtype:
+        logits = h @ weight.T
+    else:
+        own = torch.linalg.vecdot(h.to(wide), weight[target[:, 0]].to(wide))
+        if low is not None and b is not None:
+            own += torch.linalg.vecdot(low.to(wide), b[target[:, 0]].to(wide))
+        near = _Near(own[:, None], own.to(h.dtype)[:, None])
+        logits = torch.addmm(-near.rounded, h, weight.T)
+    if low is not None and b is not None:
+        logits.addmm_(low, b.T) if near else logits.add_(low @ b.T)
+    return near, logits
+
+
 def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tensor:
     """Return the summed log-probability of each answer of a tree, nats, float32 ``[N]`` (float64 for a float64 model).
 
@@ -182,7 +223,7 @@ def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tenso
         # cuDNN plans its attention anew for every number of tokens (130 ms to 3 s on an H100), and trees differ in size
         torch.backends.cuda.enable_cudnn_sdp(False)
     if mask is None:
-        mask = tree.attention_bias(hidden.dtype)
+        mask = tree.attention_bias(head.weight.dtype)
     for layer in model.layers:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
     return answer_sums(model.norm(F.embedding(tree.predictor, hidden[0])), head, tree)
