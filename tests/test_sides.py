@@ -64,6 +64,9 @@ def test_a_share_is_corrected_by_the_error_that_was_measured():
     assert corrected_share(0.05, 1000, Measured(0.8, 100, 0.05, 100)).estimate == 0
     low, high = corrected_share(0.0, 50, Measured(1.0, 50, 0.0, 50)).ci95
     assert low == 0 < high  # nothing was found of 50, which is no proof that nothing is there
+    # as many as it finds of texts that are all of the kind, and more: they are easier than those it was measured on
+    assert corrected_share(0.8, 1000, Measured(0.8, 100, 0.05, 100)).estimate == pytest.approx(1.0)
+    assert corrected_share(0.95, 1000, Measured(0.8, 100, 0.05, 100)) == (None, (pytest.approx(0.9), 1.0))
     with pytest.raises(ValueError, match="no more right than chance"):
         corrected_share(0.2, 1000, Measured(0.3, 100, 0.7, 100))
 

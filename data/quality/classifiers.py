@@ -232,7 +232,7 @@ class Measured(NamedTuple):
 class Share(NamedTuple):
     """A share that is corrected for the error of what found it, with its 95 % interval."""
 
-    estimate: float
+    estimate: float | None  # None where more was found than the measured recall allows
     ci95: tuple[float, float]
 
 
@@ -281,7 +281,9 @@ def corrected_share(found: float, n: int, measured: Measured) -> Share:
 
     The estimate is that of Rogan and Gladen 1978 (Am. J. Epidemiology 107, eq. 1): found less false alarms, over
     recall less false alarms. The interval is that of Lang and Reiczigel 2014 (Preventive Veterinary Medicine 113, eq.
-    2): it carries the error of all three shares, and holds where one of them is 0.
+    2): it carries the error of all three shares, and holds where one of them is 0. Where more is found than the recall
+    allows, the texts are easier than those it was measured on, and all that is said is that the share is no less than
+    what was found less the false alarms.
     """
     z = 1.96
     n_more = n + z * z
@@ -295,6 +297,8 @@ def corrected_share(found: float, n: int, measured: Measured) -> Share:
     of_recall, of_right = recall * (1 - recall) / (measured.n + 2), right * (1 - right) / (measured.n_others + 2)
     shift = 2 * z * z * (middle * of_recall - (1 - middle) * of_right)
     half = z * math.sqrt(p * (1 - p) / n_more + (1 - middle) ** 2 * of_right + middle**2 * of_recall) / told
+    if found > measured.recall:
+        return Share(None, (max(0.0, found - measured.false_alarms), 1.0))
     estimate = (found - measured.false_alarms) / (measured.recall - measured.false_alarms)
     low, high = (min(1.0, max(0.0, middle + shift + sign * half)) for sign in (-1, 1))
     return Share(min(1.0, max(0.0, estimate)), (low, high))
