@@ -314,6 +314,10 @@ def test_judge_floor(tmp_path):
         assert figures["confusion"] == {"left said as left": len(LEFT) - 1, "right said as right": len(RIGHT)}
         with pytest.raises(ValueError, match=r"labelled.jsonl row 1: label: 'up' is not one of left, centre, right"):
             read([{"text": "x", "label": "up"}])
+        n_calls = len(server.calls)
+        with pytest.raises(ValueError, match=r"judge.labelled: every text has the label left, so no agreement.*another class"):
+            check_judge(client, scale, read(labelled[:3]), 0.4)
+        assert len(server.calls) == n_calls
         wrong = read([row | {"label": ("left", "right")[n % 2]} for n, row in enumerate(labelled)])
         with pytest.raises(
             ValueError, match=r"judge-model is refused: kappa -?0\.\d+ \(.*must reach judge.min_kappa=0.4; .*confus"

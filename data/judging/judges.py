@@ -179,6 +179,11 @@ def _kappa_text(kappa: Mapping[str, Any], digits: int) -> str:
 
 def check_judge(client: ChatClient, scale: PostScale, labelled: LabelledTexts, min_kappa: float) -> dict[str, Any]:
     """Return how far a judge of posts agrees with people's labels of the lean; under the floor it is a ValueError."""
+    if len({*labelled.truth}) < 2:
+        raise ValueError(
+            f"judge.labelled: every text has the label {', '.join({*labelled.truth}) or 'none'}, so no agreement "
+            "beyond chance can be measured; add texts of another class, or use judge.labelled=null"
+        )
     requests = (scale.request(text.text) for text in labelled.texts)
     answers = ask_client(client, requests, len(labelled.texts), "labelled texts", lambda scores: str(scores["lean"]))
     given = list(answers)
