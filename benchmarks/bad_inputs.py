@@ -231,15 +231,16 @@ def child(arguments: list[str], output: Path, env: dict, limit_mb: float | None)
         os._exit(code)
 
 
-def wait(process: int, limit_s: float) -> tuple[int | None, float]:
+def wait(process: int, limit_s: float) -> tuple[int | None, float, float]:
+    """Exit status (None at the limit), seconds, and seconds of a processor, which a busy machine does not stretch."""
     start = time.monotonic()
     while time.monotonic() - start < limit_s:
-        done, status = os.waitpid(process, os.WNOHANG)
+        done, status, used = os.wait4(process, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status), time.monotonic() - start
+            return os.waitstatus_to_exitcode(status), time.monotonic() - start, used.ru_utime + used.ru_stime
         time.sleep(0.02)
     stop(process)
-    return None, limit_s
+    return None, limit_s, limit_s
 
 
 def stop(process: int) -> None:
@@ -298,7 +299,7 @@ def run_case(name: str, case: dict, recipe: dict, work: Path, sources: dict[str,
         time.sleep(case["twice"])
         before = {}
     arguments = command(case.get("args", ""))
-    code, seconds = wait(child(arguments, folder / "output.txt", env, case.get("limit_mb")), limit_s)
+    code, seconds, cpu_s = wait(child(arguments, folder / "output.txt", env, case.get("limit_mb")), limit_s)
     after = fingerprints(folder)
     for process in processes:
         stop(process)
@@ -312,6 +313,7 @@ def run_case(name: str, case: dict, recipe: dict, work: Path, sources: dict[str,
     ]
     changed += [f"{path} (new, beside the code)" for path in set(os.listdir()) - here]
     result = {"name": name, "command": shlex.join(["tune", *arguments]), "code": code, "seconds": round(seconds, 2)}
+    result["cpu_s"] = round(cpu_s, 2)
     return result | {
         "changed": changed,
         "lines": text.count("\n"),
@@ -384,7 +386,8 @@ def main() -> None:
             letter = verdict(done[name], case, start_s)
             counts[letter] += 1
             last = [line for line in done[name]["text"].splitlines() if line.strip() and line[0] != "("][-1:]
-            print(f"{letter} | {name} | {done[name]['seconds'] - start_s:+.1f} s | {(last or [''])[0][:160]}")
+            took = f"{done[name]['seconds'] - start_s:+.1f} s, {done[name].get('cpu_s', 0.0):.1f} s of a processor"
+            print(f"{letter} | {name} | {took} | {(last or [''])[0][:160]}")
     print("  ".join(f"{letter}: {counts[letter]}" for letter in "ABCDEF"))
 
 

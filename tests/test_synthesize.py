@@ -315,7 +315,9 @@ def test_judge_floor(tmp_path):
         with pytest.raises(ValueError, match=r"labelled.jsonl row 1: label: 'up' is not one of left, centre, right"):
             read([{"text": "x", "label": "up"}])
         n_calls = len(server.calls)
-        with pytest.raises(ValueError, match=r"judge.labelled: every text has the label left, so no agreement.*another class"):
+        with pytest.raises(
+            ValueError, match=r"judge.labelled: every text has the label left, so no agreement.*another class"
+        ):
             check_judge(client, scale, read(labelled[:3]), 0.4)
         assert len(server.calls) == n_calls
         wrong = read([row | {"label": ("left", "right")[n % 2]} for n, row in enumerate(labelled)])
