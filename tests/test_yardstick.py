@@ -130,7 +130,7 @@ def test_shares_are_compared_as_shares_and_published_ones_may_be_rounded(tmp_pat
     (entry,) = described(instrument, rows("m", {"a": [0, 0, 1], "b": [0, 0, 1]}))
     (row,) = entry["rows"]
     assert row["distance"] == pytest.approx((0.35 + 0.5) / 2)
-    assert row["ci95"] is None  # of two entries
+    assert row["ci95"] is row["rank"] is row["spread"] is None  # of two entries, which are always in one order
     # a: |.2 - 1/3| + |.5 - 2/3| = .3 and .2 + |.5 - 1| = .7 and .2 + .5 = .7, over 2; b: 0, 1/3 + 1/3 over 2, 0
     assert row["nulls"] == pytest.approx({"uniform": 0.075, "neutral": (0.35 + 1 / 3) / 2, "majority": 0.175}, abs=1e-6)
     assert row["others"] == {}

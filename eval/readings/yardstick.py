@@ -169,7 +169,8 @@ def compare_models(
             return rounded_ends(found) if known else None
 
         x, y = position(ours[used]), position(theirs[name])
-        has_order = min(x.var(), y.var()) > TINY
+        enough = len({*unit}) >= LEAST_UNITS  # two entries are always in the same order or in the opposite one
+        has_order = enough and min(x.var(), y.var()) > TINY
         moments = np.stack([x, y, x * x, y * y], axis=1)
         figures: dict[str, Any] = {
             "model": model,
@@ -180,7 +181,7 @@ def compare_models(
             "ci95": interval(distances[:, None], lambda means: means[..., 0], unit),
             "rank": None,
             "rank_ci95": None,
-            "spread": rounded(x.std() / y.std()) if y.var() > TINY else None,
+            "spread": rounded(x.std() / y.std()) if enough and y.var() > TINY else None,
             "spread_ci95": interval(moments, _spread, unit) if has_order else None,
             "nulls": {kind: rounded(distance(null, theirs[name]).mean()) for kind, null in nulls(theirs[name]).items()},
             "others": {
