@@ -171,7 +171,7 @@ class Instrument(NamedTuple):
         parts = [(len(self.items), len(whole.items), "items"), (len(self.pairs), len(whole.pairs), "pairs")]
         if self.bank and whole.bank:
             parts.append((len(self.bank.issues), len(whole.bank.issues), "issues"))
-        return " and ".join(f"{n} of {n_all} {kind}" for n, n_all, kind in parts if n_all)
+        return " and ".join(f"{n} of {n_all} {kind}" for n, n_all, kind in parts if n_all or not whole.bank)
 
 
 _FORM = TypeAdapter(Instrument)
