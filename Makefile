@@ -63,20 +63,29 @@ $(WEIGHTS): | .venv/installed
 
 model: $(WEIGHTS)
 
+# $(call TIMED,part,command) runs a part and keeps how many seconds it took, for the last lines.
+TIMED = mkdir -p $(QUICKSTART); start=$$(date +%s); $(2) && echo $$(($$(date +%s) - start)) > $(QUICKSTART)/$(1).seconds
+PARTS := left right compass dial
+
 # An interrupted run goes on where it was.
 $(QUICKSTART)/%/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl | $(WEIGHTS)
-	$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True
+	$(call TIMED,$*,$(DPO) dataset=data.datasets.mirrored_$* output_dir=$(QUICKSTART)/$* save_every_n_steps=5 resume_from_checkpoint=True)
 	touch $@  # a complete run is left as it is, so make must be told that it is up to date
 
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
-	$(BIN)/tune run eval/political_compass.py --config $(COMPASS)
+	$(call TIMED,compass,$(BIN)/tune run eval/political_compass.py --config $(COMPASS))
 
 # Two of the four requests, to be done in a minute or two.
 $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml
-	$(BIN)/tune run eval/political_compass.py --config $(DIAL)
+	$(call TIMED,dial,$(BIN)/tune run eval/political_compass.py --config $(DIAL))
 
+# One sentence, one picture, one page.
 quickstart: $(QUICKSTART)/dial/summary.json
-	@echo "Results: $(QUICKSTART)/compass/report.html, compass.png, summary.json, results.jsonl; the dial from left to right: $(QUICKSTART)/dial/report.html"
+	@echo
+	@$(BIN)/python -c "import json; print(json.load(open('$(QUICKSTART)/compass/summary.json'))['primary']['verdict'])"
+	@echo "Picture: $(QUICKSTART)/compass/compass.png; report: $(QUICKSTART)/compass/report.html, which leads to the dial's."
+	@echo "The mode choice is left out: so small a model does not answer with an option (docs/measure/modes.md)."
+	@echo "Seconds: $(foreach part,$(PARTS),$(part) $$(cat $(QUICKSTART)/$(part).seconds 2>/dev/null || echo ?),)" | sed 's/,$$/./'
 
 clean-quickstart:
 	rm -rf $(QUICKSTART)

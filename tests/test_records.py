@@ -133,6 +133,12 @@ def test_duplicate_ids_name_both_rows():
     assert duplicate_ids([{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}]) == [(4, 1, "a")]
 
 
+@pytest.mark.parametrize("prompt", ["\u200b\ufeff \u2060", "\t\n", ""])
+def test_a_text_that_nobody_sees_is_empty(prompt):
+    with pytest.raises(ValueError, match=r"x.jsonl: 1 of 1 rows are invalid \(row 1: prompt is empty"):
+        read_pairs([{"prompt": prompt, "chosen": "All.", "rejected": "None."}], "x.jsonl")
+
+
 def test_single_answers_are_desirable_or_not():
     rows = [{"question": "a", "completion": "Yes.", "label": label} for label in (True, "false", 1, "0", "TRUE")]
     pairs = read_answers(rows, "x.csv", {"prompt": "question"})

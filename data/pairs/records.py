@@ -271,7 +271,7 @@ def _invalid_reason(values: Sequence[Any], columns: tuple[str, ...]) -> str | No
             return f"{column} is missing"
         if not isinstance(value, str):
             return f"{column} is {type(value).__name__}, not text"
-        if not value.strip():
+        if not any(sign.isprintable() and not sign.isspace() for sign in value):  # zero-width signs are not seen either
             return f"{column} is empty"
         if len(value) > MAX_CHARACTERS:
             return f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
