@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from torchtune import config, training, utils
+from torchtune import config, utils
 from tqdm import tqdm
 
 from data.pairs.tokens import Continuation
@@ -34,6 +34,7 @@ from finetune.causal.decoder import CausalLM
 from finetune.causal.loading import ADAPTER
 from finetune.models import BROUGHT, base_folder, brings_weights, complete_model
 from finetune.run.batches import PairSet, first_scored, load_pairs
+from finetune.run.precision import settle_dtype
 from finetune.run.processes import whole_adapter
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
@@ -45,10 +46,8 @@ OPTIONAL: dict[str, Any] = {
     "strengths": [0.02, 0.05, 0.1, 0.2, 0.4],
     "max_surprise": 0.05,
     "neutral_text": "en",
+    "max_tokens_per_forward": 800,
 }
-
-
-MAX_TOKENS = 800  # of neutral text in a forward; changes no result
 
 
 class Contrast(NamedTuple):
@@ -132,10 +131,10 @@ def add_vector(decoder: CausalLM, layer: int, probe: Continuation, base: str) ->
     return bias
 
 
-def surprise(decoder: CausalLM, texts: Sequence[Continuation]) -> float:
-    """Return the mean negative log-probability of a token, nats."""
+def surprise(decoder: CausalLM, texts: Sequence[Continuation], max_tokens: int) -> float:
+    """Return the mean negative log-probability of a token, nats; ``max_tokens`` are read at a time."""
     n = sum(len(text.tokens) - 1 for text in texts)
-    forwards = cut_by_tokens([[text] for text in texts], MAX_TOKENS)
+    forwards = cut_by_tokens([[text] for text in texts], max_tokens)
     return -sum(float(decoder.answer_logprobs(build_tree([texts[k] for k in part])).sum()) for part in forwards) / n
 
 
@@ -182,12 +181,12 @@ def recipe_main(cfg: DictConfig) -> None:
     tokenizer = config.instantiate(cfg.tokenizer)
     pairs = load_pairs(cfg.dataset, tokenizer)
     device = utils.get_device(device=cfg.device)
-    decoder: Any = load_base(cfg, device, training.get_dtype(cfg.dtype, device=device))
+    decoder: Any = load_base(cfg, device, settle_dtype(cfg, device, base_folder(cfg)))
     layer = layer_of(decoder, cfg.layer)
     found = contrast(decoder, pairs, layer)
     lines = [tokenizer.encode(prompt.answers[0], add_bos=True, add_eos=False) for prompt in neutral.prompts]
     texts = [Continuation(ids, [-100, *ids[1:]]) for ids in lines if len(ids) > 1]
-    base = surprise(decoder, texts)
+    base = surprise(decoder, texts, cfg.max_tokens_per_forward)
     bias = add_vector(decoder, layer, pairs.pairs[0][0], str(base_folder(cfg).resolve()))
     vector = found.direction().to(bias.dtype) * found.length
     doses = [{"strength": 0.0, "surprise_chosen": 0.0, "surprise_rejected": 0.0}]
@@ -195,7 +194,7 @@ def recipe_main(cfg: DictConfig) -> None:
         extra = []
         for sign in (1, -1):
             bias.copy_(vector * strength * sign)
-            extra.append(surprise(decoder, texts) - base)
+            extra.append(surprise(decoder, texts, cfg.max_tokens_per_forward) - base)
         doses.append({"strength": strength, "surprise_chosen": extra[0], "surprise_rejected": extra[1]})
         log.info(f"strength {strength:g}: surprise at neutral text {extra[0]:+.4f} and, turned round, {extra[1]:+.4f}")
         if max(extra) > cfg.max_surprise:
