@@ -11,7 +11,6 @@ frequencies, which SmolLM2 does not have.
 Source of the sizes: the config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -125,12 +124,8 @@ def causal_lm(
             "use_rslora": use_rslora,
         }
     folder = find_folder(path)
-    named = folder / "original_repo_id.json"  # torchtune's checkpointer names a base by it too
-    if named.is_file():
-        name = json.loads(named.read_text())["repo_id"]
-    else:
-        name = str(folder.resolve()) if Path(path).is_dir() else path
-    return load_decoder(folder, lora, name)
+    # a local folder by its path: peft must find these weights, and not others of the same name
+    return load_decoder(folder, lora, str(folder.resolve()) if Path(path).is_dir() else path)
 
 
 def brings_weights(cfg_model: DictConfig | None) -> bool:
