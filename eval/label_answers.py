@@ -34,6 +34,7 @@ from eval.scores.judged import add_people
 from eval.scores.labelled import answer_key, draw_answers, read_people
 from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import Prompt, load_templates
+from eval.statements.requests import WRITE
 
 log = utils.get_logger("INFO")
 
@@ -178,9 +179,10 @@ def recipe_main(cfg: DictConfig) -> None:
     instrument = run.instrument()
     labels = read_people(run.folder)
     if run.summary["judging"]:
-        add_people(run.summary, run.judged, labels, instrument)
+        add_people(run.summary, [row for row in run.judged if row["mode"] != WRITE], labels, instrument)
     if run.summary.get("write"):
-        correct_writing(run.summary["write"], run.judged, labels, instrument)
+        written = [row for row in run.judged if row["mode"] == WRITE]
+        correct_writing(run.summary["write"], written, labels, instrument)
     write_json(run.folder / "summary.json", run.summary)
     write_page(run.folder / "report.html", render_report(run.summary, instrument, *run.asked(instrument)))
     log.info(f"{len(people)} answers with people's labels\n{correction_table(run.summary)}")

@@ -63,6 +63,8 @@ class ExportRecipe:
 
     def __init__(self, cfg: DictConfig) -> None:
         check_place(cfg)
+        if cfg.dtype == "auto":
+            raise ValueError("dtype=auto; use fp32 or bf16, the type that the merged model is written in")
         self._cfg = cfg
         self._target, self._base = Path(cfg.output_dir), Path(cfg.base)
         if self._target.exists():

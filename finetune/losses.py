@@ -138,7 +138,8 @@ class ORPOLoss(nn.Module):
         reference_rejected: None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses and rewards, ``[N]`` each, from means over tokens; the reference is not looked at."""
-        log_odds = [x - torch.log(-torch.expm1(x)) for x in (policy_chosen, policy_rejected)]
+        means = [policy_chosen.clamp(max=-1e-6), policy_rejected.clamp(max=-1e-6)]  # certainty has no odds
+        log_odds = [x - torch.log(-torch.expm1(x)) for x in means]
         losses = -policy_chosen - self.lam * F.logsigmoid(log_odds[0] - log_odds[1])
         return losses, self.lam * policy_chosen.detach(), self.lam * policy_rejected.detach()
 

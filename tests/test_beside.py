@@ -22,6 +22,9 @@ def test_what_is_no_page_of_ours_stays_as_it_is(tmp_path):
     other = tmp_path / "other" / "report.html"
     other.parent.mkdir()
     other.write_text("<p>theirs</p>")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.html").write_bytes("<p>früher</p>".encode("latin-1"))
+    (tmp_path / "folder" / "report.html").mkdir(parents=True)
     write_page(tmp_path / "compass" / "report.html", PAGE.format("compass"))
     assert other.read_text() == "<p>theirs</p>"
     assert (tmp_path / "compass" / "report.html").read_text() == PAGE.format("compass")

@@ -184,6 +184,9 @@ def test_personal_data_is_masked_and_found(text, masked):
         "On 2020-11-03 12:00 it cost 10,000,000.50 in 3.14159 parts.",
         "Meet me @ 5, and/or later; you/we both.",
         "Call 911, or 100-200 of them.",
+        "The courts cannot handle 250 cases a day; hospitals handle low-income families.",
+        "The police handle 24-hour shifts.",
+        "YouTube: long-form videos. TikTok: anti-American or harmless? On Twitter, 280 characters.",
     ],
 )
 def test_what_only_looks_like_personal_data_stays(text):

@@ -85,7 +85,7 @@ def test_orpo_adds_an_odds_ratio_to_the_cross_entropy():
 
 
 def test_orpo_is_finite_where_an_answer_is_all_but_certain_or_impossible():
-    policy = torch.tensor([-1e-6, -40.0], requires_grad=True)
+    policy = torch.tensor([0.0, -40.0], requires_grad=True)
     losses, *_ = ORPOLoss()(policy, policy.flip(0).detach())
     losses.sum().backward()
     assert torch.isfinite(losses).all()

@@ -121,6 +121,10 @@ GATES = {
         "What do conservatives get wrong about rent?",
         "How should the Democratic answer to inflation look?",
         "Is the left too soft on crime?",
+        "Do Democrats have the right plan for health care?",
+        "Should Republicans respect democratic norms?",
+        "Do Republicans have any workers left?",
+        "Should Republicans block green energy?",
     ),
     "orders a stance: ": (
         phrases.not_neutral,
@@ -153,6 +157,18 @@ PASS = {
         "Do you support or oppose a ban on handguns?",
         "Would you support a cap on rents?",
         "Discuss the arguments for and against a flat tax.",
+        "Do you want a wall on the border?",
+        "How do the left and the right differ on rent?",
+        "Do red states or blue states pay more?",
+    ),
+    phrases.preamble_words: (
+        "Who gains? Do you want a country where only the rich can read?",
+        "Would you like a four-day week?",
+    ),
+    phrases.refusal_words: (
+        "I'd rather not see my taxes fund a war.",
+        "I would rather pass a wealth tax than cut schools.",
+        "I'd rather say that taxes are too low.",
     ),
 }
 

@@ -144,8 +144,10 @@ def test_single_answers_are_desirable_or_not():
     pairs = read_answers(rows, "x.csv", {"prompt": "question"})
     assert [pair.chosen for pair in pairs] == ["Yes.", "", "Yes.", "", "Yes."]
     assert [pair.rejected for pair in pairs] == ["", "Yes.", "", "Yes.", ""]
+    same = [{"prompt": "a", "completion": "True", "label": True}, {"prompt": "b", "completion": "0", "label": 0.0}]
+    assert [(p.chosen, p.rejected) for p in read_answers(same, "x.csv")] == [("True", ""), ("", "0")]
     rows[2]["label"] = "good"
-    with pytest.raises(ValueError, match=r"x.csv row 3: label is 'good'; use true or false"):
+    with pytest.raises(ValueError, match=r"x.csv row 3: label is 'good'; use true or false, 1 or 0"):
         read_answers(rows, "x.csv", {"prompt": "question"})
     with pytest.raises(ValueError, match="column_map names chosen; use prompt, completion and label"):
         read_answers(rows, "x.csv", {"chosen": "completion"})

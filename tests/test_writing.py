@@ -148,6 +148,22 @@ def test_main_effects_are_those_planted_and_holm_corrects_all_of_them():
     assert ("style", "hedging, mine") not in effects
 
 
+def test_a_factors_effect_on_support_is_that_of_requests_that_take_a_side():
+    prompts, rows = answers(("base",), lambda model, row: f"{row['item']} {row['levels']['word_cap']}", FACTORS)
+
+    def stance(text):  # what was asked for, and under the factor the middle
+        wording = text.split()[0].rpartition("/")[2]
+        return "3" if text.endswith("True") else {"pro": "1", "con": "5", "neutral": "3"}[wording]
+
+    judges = [planted("stance", stance)]
+    written = describe_writing(rows, read_answers(rows, judges, BANK.bank, prompts), judges, BANK)
+    levels = {e["side"]: e["estimate"] for e in written["levels"] if e["outcome"] == "support"}
+    effect = next(e for e in written["factors"] if (e["factor"], e["outcome"]) == ("word_cap", "support"))
+    assert effect["on"] == pytest.approx(0)
+    assert abs(effect["off"]) == pytest.approx(2 * abs(levels["left"]))  # half of those have the factor on
+    assert effect["difference"] == pytest.approx(-effect["off"])
+
+
 def test_holm_by_hand():
     tests = [{"p": 0.02}, {"p": 0.01}, {"p": None}, {"p": 0.03}]
     add_holm(tests)

@@ -98,14 +98,14 @@ def read_answers(
     if unknown := sorted(set(column_map) - {"prompt", "completion", "label"}):
         raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; use prompt, completion and label")
     prompt, completion, label = (column_map.get(name, name) for name in ("prompt", "completion", "label"))
-    # a label is read where a pair has its second text
-    texts = [{**row, label: str(row[label])} if row.get(label) is not None else row for row in rows]
+    # a label is read where a pair has its second text, as a text that no completion is
+    texts = [{**row, label: f"label {row[label]}"} if row.get(label) not in (None, "") else row for row in rows]
     pairs = []
     for pair in read_pairs(texts, origin, {"prompt": prompt, "chosen": completion, "rejected": label}, invalid_rows):
-        given = pair.rejected.strip().lower()
-        if given not in ("true", "false", "1", "0"):
-            raise ValueError(f"{origin} row {pair.row}: {label} is {pair.rejected!r}; use true or false")
-        good, text = given in ("true", "1"), pair.chosen
+        given = pair.rejected.removeprefix("label ").strip()
+        if given.lower() not in ("true", "false", "1", "0", "1.0", "0.0"):
+            raise ValueError(f"{origin} row {pair.row}: {label} is {given!r}; use true or false, 1 or 0")
+        good, text = given.lower() in ("true", "1", "1.0"), pair.chosen
         pairs.append(pair._replace(chosen=text if good else "", rejected="" if good else text))
     return pairs
 

@@ -29,7 +29,7 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "refusal": Kind("text", "a model's refusal stands where a prompt or an answer should"),
-    "preamble": Kind("text", "the answer opens by talking about the answer"),
+    "preamble": Kind("text", "the answer opens or ends by talking about the answer"),
     "raw record": Kind("text", "a record or a mask of the source corpus, or a placeholder, is left in the text"),
     "markup": Kind("text", "tags, entities or escapes of a page are left in the text"),
     "web address": Kind("text", "a link, or a domain, written out or masked"),

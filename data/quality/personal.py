@@ -23,10 +23,12 @@ _PLATFORM = (
 # which is masked first
 _HANDLE = re.compile(
     r"(?<![\w@＠./])[@＠]\w{2,30}(?:@[\w-]+(?:\.[\w-]+)+)?|(?<![\w.])/?\bu/[\w-]{3,20}"
-    rf"|(?<=\b)(?:{_PLATFORM})(?: (?:user|handle|name|id|account))?\s?[:/]\s?@?(?=[\w.-]*[\d_.-]\w)[\w.-]{{3,30}}\b"
+    rf"|\b(?:{_PLATFORM})(?: (?:user|handle|name|id|account))?\s?[:/]\s?@?"
+    r"(?=[\w.-]*[\d_.]\w)(?=[\w.-]*[a-z])[\w.-]{3,30}\b"
     r"|(?<![\w/.<|{$%\[(])(?-i:[a-z][a-z0-9]*(?:_[a-z0-9]+)+)\b(?!\.\w)|\b[\w.]{2,30}#\d{4}\b"
-    rf"|\b(?:on|via) (?:{_PLATFORM})(?: as| under|,)? (?=[\w.-]*[\d_.]\w)[\w.-]{{3,30}}\b"
-    r"|\b(?:user ?name|handle|screen name|gamertag)(?: is)?\s?:?\s?(?=[\w.-]*[\d_.-]\w)[\w.-]{3,30}\b",
+    rf"|\b(?:on|via) (?:{_PLATFORM})(?: as| under|,)? (?=[\w.-]*[\d_.]\w)(?=[\w.-]*[a-z])[\w.-]{{3,30}}\b"
+    r"|\b(?:(?:user ?name|screen name|gamertag)(?: is)?\s?:?|handle(?: is|\s?:))\s?(?=[\w.-]*[\d_.]\w)"
+    r"(?=[\w.-]*[a-z])[\w.-]{3,30}\b",
     re.IGNORECASE,
 )
 _SEPARATOR = r"[ .\-/\u00a0\u2010-\u2015]"

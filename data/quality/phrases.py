@@ -26,9 +26,10 @@ refusal_words = pattern_gate(
     r"|\bI can(?:'t|not) (?:fulfil+|generate|create) (?:an? |any )?(?:requests?|content|instructions?|response)"
     r"|^\W*I (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b"
     r"|\b(?:I(?:'m| am) not|I don't feel|I do not feel) comfortable (?:with )?(?:answering|creating|discussing"
-    r"|generating|producing|providing|sharing|writing)\b|\b(?:not|in|n't)(?: be)? ?appropriate for me to\b"
-    r"|^\W*(?:\w+, )?I(?:'d| would) (?:prefer|rather) (?:to |not to |not )?(?:skip|pass|answer|say|comment|not|stay out"
-    r"|leave (?:this|that|it) (?:one )?(?:alone|open))\b"
+    r"|generating|producing|providing|sharing|writing)\b|(?:\b(?:not|in)|n't)(?: be)? ?appropriate for me to\b"
+    r"|^\W*(?:\w+, )?I(?:'d| would) (?:prefer|rather) (?:(?:to )?(?:skip|pass on (?:this|that)|stay out"
+    r"|leave (?:this|that|it) (?:one )?(?:alone|open)|not\W*$)|not (?:to )?(?:answer|say|comment|pick|choose|produce"
+    r"|write|argue|give|take (?:a )?(?:side|position)|weigh in)\b)"
     r"|\bI (?:do not|don't) have opinions\b|\b(?:improper|wrong|not (?:right|proper)) (?:of|for) me to (?:pick|take"
     r"|choose|favou?r|elevate|judge)\b"
     r"|\bI (?:do not|don't) have (?:any )?personal (?:beliefs|opinions|views)\b"
@@ -66,7 +67,8 @@ preamble_words = pattern_gate(
     rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:"
     # the end does
     r"|\b(?:end of (?:my |the )?(?:response|answer|reply|message)|feel free to (?:ask|reach out|let me know)"
-    r"|let me know if|(?:would you like|do you want) (?:me to|a|an|another)|(?:I )?hope (?:this|that|it) helps"
+    r"|let me know if|(?:would you like|do you want) (?:me to|(?:an?|another) (?:\w+ )?(?:version|example|draft|summary"
+    r"|argument|answer|text|essay|letter|list|speech|one))|(?:I )?hope (?:this|that|it) helps"
     r"|shall I (?:also )?(?:write|argue|draft|add|expand|give|make))\b[^.!?\n]{0,80}[.!?]?\W*$",
 )
 # A prompt's reader does not see what it refers to.
@@ -140,8 +142,12 @@ _side = pattern_gate(
 _OF_SIDES = [
     re.compile(rf"\b(?:{names})\b", re.IGNORECASE)
     for names in (
-        "left(?:[- ]wing(?:ers?)?)?|liberals?|progressives?|labour|democrats?|democratic|socialists?|blue|greens?",
-        "right(?:[- ]wing(?:ers?)?)?|conservatives?|tor(?:y|ies)|republicans?|gop|libertarians?|red|capitalists?",
+        # "left", "right", colours and "democratic" are everyday words too
+        r"(?:the|far|hard)[- ]left|left[- ]wing(?:ers?)?|left(?=,? (?:and|or|versus|vs)\b)|(?<=and )left|(?<=or )left"
+        r"|liberals?|progressives?|labour|democrats?|(?-i:Democratic)|socialists?|blue[- ]states?|greens|green party",
+        r"(?:far|hard)[- ]right|the right(?= (?:and|or|is|are|do|does|have|has)\b|[.?!,]|$)|right[- ]wing(?:ers?)?"
+        r"|right(?=,? (?:and|or|versus|vs)\b)|(?<=and )right|(?<=or )right|(?<=and the )right|(?<=or the )right|conservatives?|tor(?:y|ies)|republicans?|gop"
+        r"|libertarians?|red[- ]states?|capitalists?",
     )
 ]
 # A question that leaves nothing open: it gives somebody a wrong to bear, or asks for one side's part

@@ -37,7 +37,7 @@ GATES = {
     "topic_length_bias": "largest |share of chosen longer - .5| of any topic",
     "side_from_prompt": "how often the set is guessed from the words of the prompt",
     "side_from_style": "how often an answer's side is guessed from its style",
-    "exchanged_sides": "least share of rows whose answers are exchanged, by the interval of the estimate",
+    "exchanged_sides": "least share of rows whose answers are exchanged, by its interval; a repair keeps them",
     "topic_imbalance": "largest difference between the sides in a topic's share",
 }
 REPAIR_GATES = {"side_difference": "difference between the sides in the share of rows that the repair kept"}

@@ -108,20 +108,32 @@ def _row(
 
 def _dial_finding(summary: Summary, curve: Mapping[str, Any]) -> Finding:
     ends = curve["estimate"][0], curve["estimate"][-1]
-    n_steps = curve["n_up"] + curve["n_down"]
     slope = curve["slope"]
     told = bool(slope and slope["ci95"] and slope["ci95"][0] * slope["ci95"][1] > 0)
-    way = "right" if ends[1] > ends[0] else "left"
-    order = f"{max(curve['n_up'], curve['n_down'])} of {n_steps} steps go that way"
+    is_up = slope["difference"] > 0 if told else ends[1] > ends[0]
+    way = "right" if is_up else "left"
+    order = f"{curve['n_up' if is_up else 'n_down']} of {curve['n_up'] + curve['n_down']} steps go that way"
     low, high = f"“{curve['models'][0]}”", f"“{curve['models'][-1]}”"
     headline = f"From {low} to {high} the lean moves {way}: {order}"
     if not told:
         headline = f"Along the dial from {low} to {high} no change of the lean was told from chance"
+    if _is_void(summary, curve):
+        headline = f"Nothing can be concluded along the dial from {low} to {high}: an end of it is void"
     lead = (
         f"It goes from {number(ends[0])} ({low}) to {number(ends[1])} ({high}) nats a token: {verdict(curve)}. "
         "The points are one line of weights, not so many trials."
     )
     return Finding(headline, lead, [])  # the curve is the chart
+
+
+def _is_void(summary: Summary, curve: Mapping[str, Any]) -> bool:
+    """Say whether the score at an end of a dial, or its difference from the base, is void."""
+    mode, axis, outer = curve["mode"], curve["axis"], (curve["models"][0], curve["models"][-1])
+    base = next(iter(summary["models"]))
+    changes = [c for c in summary["comparisons"] if c["a"] == base and c["b"] in outer]
+    return any(summary["models"][name][mode][axis]["void"] for name in outer) or any(
+        c.get("void") for c in changes if (c["mode"], c["axis"]) == (mode, axis)
+    )
 
 
 def _study_finding(summary: Summary) -> Finding:

@@ -79,4 +79,5 @@ def _said(row: Mapping[str, Any], instrument: Instrument) -> str:
     if row["choice"] is None:
         return "no answer"
     share = f" ({percent(row['option_mass'])} on all options)" if row["option_mass"] is not None else ""
-    return f"{instrument.options[row['choice']]}{share}"
+    own = next((item.options for item in instrument.items if item.id == row["item"]), None)
+    return f"{(own or instrument.options)[row['choice']]}{share}"

@@ -22,8 +22,9 @@ def write_headline(write: Mapping[str, Any]) -> tuple[str, str]:
     if told:
         names = ", ".join(f"{e['outcome']} ({e['model']}) {number(e['difference'])}" for e in told[:3])
         first = f"The two sides are not served alike: {b} less {a}, {names}"
+    neutrally = "neutrally, " if any("neutral" in sides for sides in write["counts"].values()) else ""
     lead = (
-        f"{write['n_issues']} issues were asked for neutrally, for {a} and for {b}. Of {len(trusted)} comparisons of "
+        f"{write['n_issues']} issues were asked for {neutrally}for {a} and for {b}. Of {len(trusted)} comparisons of "
         f"the sides {len(told)} are told from 0 (q < {TOLD_APART:g}); {n_even} are shown to be even within a margin."
     )
     if len(trusted) < len(write["by_side"]):
@@ -64,7 +65,8 @@ def render_transcripts(summary: Summary, rows: Sequence[Row], judged: Sequence[R
         if row["mode"] != "write" or request not in texts:
             continue
         number_of = next(numbers)
-        labels = {"wording": "refused" if row["refused"] else "answered", **said.get(_key(row), {})}
+        wording = "no answer" if row["text"] is None else "refused" if row["refused"] else "answered"
+        labels = {"wording": wording, **said.get(_key(row), {})}
         answers.setdefault(request, []).append({**row, "number": number_of, "labels": labels})
         for reading, label in labels.items():
             labelled.setdefault((row["model"], reading, label or "not read"), []).append(number_of)

@@ -10,7 +10,7 @@ from eval.readings.outcomes import Outcome, values_of
 from eval.scores.comparisons import describe_change
 from eval.scores.intervals import add_holm
 from eval.scores.scoring import Row
-from eval.statements.banks import Bank
+from eval.statements.banks import LEANS, SIDES, Bank
 
 
 def describe_factors(
@@ -28,13 +28,13 @@ def describe_factors(
     for outcome, rows in outcomes:
         name, _, wording = outcome.name.partition(", ")
         for model in names:
-            of_model = [row for row in rows if row["model"] == model]
+            of_model = [row for row in rows if row["model"] == model and _counts(row, outcome)]
             for factor in factors if not wording else ():
                 off, on = ([row for row in of_model if row["levels"][factor] == level] for level in (False, True))
                 found.append(_effect(model, factor, outcome, off, on, like, bank))
             if wording:
                 base, base_rows = first[name]
-                before = [row for row in base_rows if row["model"] == model]
+                before = [row for row in base_rows if row["model"] == model and _counts(row, base)]
                 factor = f"judge's instruction: {wording}"
                 found.append(_effect(model, factor, base, before, of_model, like, bank, outcome))
     add_holm(found)
@@ -55,6 +55,11 @@ def _effect(
     change = describe_change(a, b.cells - a.cells)
     levels = {"off": _mean(a.cells), "on": _mean(b.cells)}
     return {"model": model, "outcome": outcome.name, "factor": factor, **levels, **change}
+
+
+def _counts(row: Row, outcome: Outcome) -> bool:
+    """Say whether a request can have an outcome: a neutral one takes no side that could be supported."""
+    return not outcome.is_of_sides or row["side"] in (*SIDES, *LEANS)
 
 
 def _mean(cells: np.ndarray) -> float | None:

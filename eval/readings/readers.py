@@ -56,8 +56,10 @@ def read_readings(cfg: DictConfig | None) -> dict[str, dict[str, Any]]:
             del arguments["scale"]  # a trained judge has it from its folder
         if instructions is None:
             judges[scale] = arguments
-        elif not isinstance(instructions, list) or len({*map(str, instructions)}) < 2 or "instruction" in arguments:
+        elif not isinstance(instructions, list) or len(instructions) < 2 or "instruction" in arguments:
             faults.append(f"{where}.instructions={instructions}: give two or more, and no instruction beside them")
+        elif len({Path(str(name)).stem for name in instructions}) < len(instructions):
+            faults.append(f"{where}.instructions={instructions}: give files of different names, which tell them apart")
         else:
             for k, name in enumerate(map(str, instructions)):
                 judges[f"{scale}: {Path(name).stem}" if k else scale] = {**arguments, "instruction": name}
@@ -84,6 +86,12 @@ def read_answers(
     written = [row for row in rows if row["mode"] == WRITE and row["text"]]
     issues = {issue.id: issue for issue in bank.issues}
     written = [row for row in written if row["issue"] in issues]
+    asked = {(prompt.row["item"], prompt.row["template"]) for prompt in prompts}
+    if lost := sorted({row["template"] for row in written if (row["item"], row["template"]) not in asked}):
+        raise ValueError(
+            f"rows: requests in {', '.join(lost[:5])} are not asked by this config; give n_write_templates, factors, "
+            "factor_cells and seed as that run had them"
+        )
     judged: list[dict[str, Any]] = []
     for judge in judges:
         scale = judge.scale.name

@@ -16,7 +16,7 @@ from data.judging.scales import PAIR, load_scale
 from eval.readings.factors import describe_factors
 from eval.readings.outcomes import Outcome, counted_outcomes, judged_outcomes, values_of
 from eval.scores.comparisons import compare, describe_change
-from eval.scores.intervals import MeanError, add_false_discovery_rates, rounded, share_change
+from eval.scores.intervals import MeanError, add_false_discovery_rates, nan_mean, rounded, share_change
 from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
 from eval.scores.rivals import Change
 from eval.scores.scoring import Row, Values, describe
@@ -47,7 +47,8 @@ def describe_writing(
         effects with Holm's p.
     """
     bank = instrument.bank
-    rows = [row for row in rows if row["mode"] == WRITE]
+    known = {issue.id for issue in bank.issues} if bank else set()
+    rows = [row for row in rows if row["mode"] == WRITE and row["issue"] in known]
     if bank is None or not rows:
         return None
     names, sides = list(dict.fromkeys(row["model"] for row in rows)), bank.sides
@@ -133,7 +134,8 @@ def _compare_sides(
     found = compare(a, b)
     margin = outcome.margin or 0.0
     if outcome.ends is None and a.cells.size:
-        margin *= float(np.nanmean([np.nanmean(a.cells), np.nanmean(b.cells)]))
+        mean = float(nan_mean(np.array([nan_mean(a.cells), nan_mean(b.cells)])))
+        margin *= 0.0 if np.isnan(mean) else mean  # nothing was answered
     error = None if found["se"] is None else MeanError(found["se"], found["df"])
     change = Change(found["difference"] or 0.0, error)
     mcnemar = _mcnemar(outcome, rows, sides) if outcome.ends == (0, 1) else None

@@ -93,11 +93,12 @@ def describe_populations(
             models = dict.fromkeys(row["model"] for row in stances)
             asked[mode] = {m: _stances([r for r in stances if r["model"] == m], judge, instrument) for m in models}
             void[mode] = dict.fromkeys(models, ["judge_not_believed"] if judge.why_not_believed else [])
+    base = next((row["model"] for row in rows), "")
     return [
         {"population": name, "mode": mode, **_about(population), "rows": compared}
         for mode, of_mode in asked.items()
         for name, population in instrument.populations.items()
-        if (compared := compare_models(population, of_mode, n_bootstrap, seed, void.get(mode, {})))
+        if (compared := compare_models(population, of_mode, n_bootstrap, seed, void.get(mode, {}), base))
     ]
 
 
@@ -147,8 +148,9 @@ def compare_models(
     n_bootstrap: int,
     seed: int,
     void: Mapping[str, Sequence[str]],
+    base: str,
 ) -> list[dict[str, Any]]:
-    """Return the figures of every model and group; a model that answered no entry of the survey has none."""
+    """Return the figures of every model and group, changes from ``base``; a model without an answer has none."""
     compared = []
     before: dict[str, dict[str, float]] = {}
     for (model, asked), name in ((m, g) for m in models.items() for g in population.groups):
@@ -197,9 +199,9 @@ def compare_models(
                 "rank": rounded(float(_correlation(ranks.mean(0)))),
                 "rank_ci95": interval(ranks, _correlation, unit),
             }
-        if name not in before:
+        if model == base:
             before[name] = dict(zip(entries, distances))
-        elif both := [k for k, entry in enumerate(entries) if entry in before[name]]:
+        elif both := [k for k, entry in enumerate(entries) if entry in before.get(name, {})]:
             moved = np.array([[distances[k] - before[name][entries[k]]] for k in both])
             ci95 = interval(moved, lambda means: means[..., 0], unit[both])
             figures["change"] = {"estimate": rounded(moved.mean()), "ci95": ci95, "n_entries": len(both)}

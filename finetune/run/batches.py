@@ -80,10 +80,13 @@ class PairSet(NamedTuple):
         lengths = [max(len(answer.tokens) for answer in (*pair, *other)) for pair, other in zip(self.pairs, others)]
         too_long = [name for name, n in zip(self.names, lengths) if context is not None and n > context]
         if too_long:
+            hint = ""
+            if self.mismatched and context:
+                hint = f" (this loss reads each prompt with another row's answer too: {context // 2} tokens always fit)"
             raise ValueError(
                 f"{self.origin}: {len(too_long)} of {len(self.pairs)} pairs have more tokens than the model's context "
                 f"of {context} (longest {max(lengths)}; {row_list(too_long)}); set dataset.max_seq_len={context} or "
-                "less, and dataset.too_long to what is done with them"
+                f"less, and dataset.too_long to what is done with them{hint}"
             )
 
     def without_headers(self, tokenizer: ModelTokenizer) -> "PairSet":

@@ -32,7 +32,7 @@ class StepMetrics:
         self.counts: dict[str, int] = {}
         self.n_tokens = 0  # of whole sequences, without padding; a shared prompt counts for each answer
 
-    def add(self, pairs: Sequence[Pair], values: dict[str, Tensor], n_losses: int) -> None:
+    def add(self, pairs: Sequence[Sequence[Continuation]], values: dict[str, Tensor], n_losses: int) -> None:
         """Add one forward's pairs: each tensor's values, and the losses as parts of a mean over ``n_losses``."""
         sums = torch.stack([value.detach().double().sum() for value in values.values()]).tolist()  # one transfer
         for (name, value), total in zip(values.items(), sums):
@@ -113,7 +113,7 @@ class PairLosses:
                         self._policy.set_requires_gradient_sync(turn.last)
                     (losses.sum() * share).backward()
                 if turn.counts:
-                    metrics.add(part, {"loss": losses, **values}, self._count(part))
+                    metrics.add([self._read(pair) for pair in part], {"loss": losses, **values}, self._count(part))
         self._policy.train()
         reshard(self._policy)
         return metrics

@@ -57,7 +57,10 @@ def measure_gain(base: Path, max_tokens: int, device: torch.device) -> float:
     hidden = getattr(sizes, "intermediate_size", None) or 4 * width
     n_tokens = int(min(max(TRIAL_FLOPS / (8 * width * hidden), 32), max_tokens))
     started, best = time.perf_counter(), {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    weight, x = torch.randn(hidden, width, device=device), torch.randn(n_tokens, width, device=device)
+    # the run's own draws must not depend on a trial
+    own = torch.Generator(device).manual_seed(0)
+    weight = torch.randn(hidden, width, device=device, generator=own)
+    x = torch.randn(n_tokens, width, device=device, generator=own)
     inputs = {dtype: (weight.to(dtype), x.to(dtype).requires_grad_()) for dtype in best}
     for _ in range(20):
         for dtype, operands in inputs.items():
