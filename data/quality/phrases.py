@@ -146,7 +146,8 @@ _OF_SIDES = [
         r"(?:the|far|hard)[- ]left|left[- ]wing(?:ers?)?|left(?=,? (?:and|or|versus|vs)\b)|(?<=and )left|(?<=or )left"
         r"|liberals?|progressives?|labour|democrats?|(?-i:Democratic)|socialists?|blue[- ]states?|greens|green party",
         r"(?:far|hard)[- ]right|the right(?= (?:and|or|is|are|do|does|have|has)\b|[.?!,]|$)|right[- ]wing(?:ers?)?"
-        r"|right(?=,? (?:and|or|versus|vs)\b)|(?<=and )right|(?<=or )right|(?<=and the )right|(?<=or the )right|conservatives?|tor(?:y|ies)|republicans?|gop"
+        r"|right(?=,? (?:and|or|versus|vs)\b)|(?<=and )right|(?<=or )right|(?<=and the )right|(?<=or the )right"
+        r"|conservatives?|tor(?:y|ies)|republicans?|gop"
         r"|libertarians?|red[- ]states?|capitalists?",
     )
 ]
