@@ -120,7 +120,8 @@ def test_rows_equal_the_resident_models(adapted, tokenizer, interview, responden
                 assert {key: a[key] for key in same} == {key: b[key] for key in same}
             renamed = [row | {"model": "resident"} for row in ours]
             line = compare_with_resident([*renamed, *theirs], one.name, "resident")
-            assert re.search(r"choice \d.\de-0[5-9] at most, .*; pairs \d.\de-0[5-9] at most", line)
+            figure = r"(?:0\.0e\+00|\d\.\de-(?:0[5-9]|1\d))"  # equal to the bit on some machines
+            assert re.search(rf"choice {figure} at most, .*; pairs {figure} at most", line)
         n_calls = len(server.calls)
         again = [rows_of(interview, one) for one in asked]  # from what was written down
         assert ENGINES[kind].path not in [path for path, _ in server.calls[n_calls:]]
