@@ -153,6 +153,9 @@ class SFTLoss(nn.Module):
     reference_free = True
     chosen_only = True
 
+    def __init__(self) -> None:  # nn.Module's own takes any argument, so that a wrong one would be found late
+        super().__init__()
+
     def forward(self, policy_chosen: Tensor) -> Tensor:
         """Return the sums over an answer's tokens, nats ``[N]``."""
         return -policy_chosen

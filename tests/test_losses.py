@@ -5,6 +5,7 @@ Two pairs. Policy chosen (-10, -20), rejected (-12, -16); reference chosen (-11,
 h = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected) = (1 - -1, -2 - 3) = (2, -5).
 """
 
+import inspect
 import math
 
 import pytest
@@ -103,6 +104,7 @@ def test_kto_weighs_an_answer_against_the_distance_from_the_reference():
 
 def test_sft_is_the_cross_entropy_of_the_chosen_answer():
     torch.testing.assert_close(SFTLoss()(POLICY[0]), torch.tensor([10.0, 20.0]))
+    assert not inspect.signature(SFTLoss).parameters  # what it does not take is refused with the config
 
 
 def test_robust_dpo_is_unbiased_under_flips():
