@@ -7,7 +7,7 @@ from test_evidence import BACKGROUND, BANK, CLASSES, IS_PLACEBO, WORDS, fake
 from test_report import make_summary
 
 from eval.pages.compass import draw_compass
-from eval.pages.finding import describe_finding
+from eval.pages.finding import _dial_finding, describe_finding
 from eval.scores.endpoint import describe_primary
 from eval.scores.evidence import ALL, describe_evidence
 from eval.scores.places import Groups
@@ -95,3 +95,21 @@ def test_void_scores_and_single_models_have_words_too():
     assert alone.ends == ("low end", "high end")
     refused = describe_finding(make_summary(ask(lambda *_: None)))
     assert refused.headline == "Where “base” stands cannot be told: its score is void"
+
+
+@pytest.mark.parametrize(
+    ("void", "headline"),
+    [
+        (None, "From “left” to “right” the lean moves right: 1 of 3 steps go that way"),
+        (["unreadable"], "Nothing can be concluded along the dial from “left” to “right”: an end of it is void"),
+    ],
+)
+def test_a_dial_is_told_by_its_slope_and_not_where_an_end_is_void(void, headline):
+    """0, -.1, -.2, +.5: the slope is up, and one step of three."""
+    scores = {
+        name: {"pairs": {"lean": {"void": void if name == "right" else None}}} for name in ("base", "left", "right")
+    }
+    slope = {"difference": 0.2, "ci95": [0.1, 0.3]}
+    curve = {"estimate": [0.0, -0.1, -0.2, 0.5], "n_up": 1, "n_down": 2, "slope": slope, "rank_correlation": 0.2}
+    curve |= {"models": ["left", "a", "b", "right"], "mode": "pairs", "axis": "lean"}
+    assert _dial_finding({"models": scores, "comparisons": []}, curve).headline == headline
