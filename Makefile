@@ -63,6 +63,7 @@ $(WEIGHTS): | .venv/installed
 
 model: $(WEIGHTS)
 
+comma := ,
 # $(call TIMED,part,command) runs a part and keeps how many seconds it took, for the last lines.
 TIMED = mkdir -p $(QUICKSTART); start=$$(date +%s); $(2) && echo $$(($$(date +%s) - start)) > $(QUICKSTART)/$(1).seconds
 PARTS := left right compass dial
@@ -73,7 +74,7 @@ $(QUICKSTART)/%/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl | $(WE
 	touch $@  # a complete run is left as it is, so make must be told that it is up to date
 
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
-	$(call TIMED,compass,$(BIN)/tune run eval/political_compass.py --config $(COMPASS))
+	$(call TIMED,compass,$(BIN)/tune run eval/political_compass.py --config $(COMPASS) modes=[choice$(comma)pairs] choice_trial=12)
 
 # Two of the four requests, to be done in a minute or two.
 $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml
@@ -82,9 +83,8 @@ $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial
 # One sentence, one picture, one page.
 quickstart: $(QUICKSTART)/dial/summary.json
 	@echo
-	@$(BIN)/python -c "import json; print(json.load(open('$(QUICKSTART)/compass/summary.json'))['primary']['verdict'])"
+	@$(BIN)/python -c "import json; run = json.load(open('$(QUICKSTART)/compass/summary.json')); print(run['primary']['verdict'], *run.get('warnings', []), sep='\n')"
 	@echo "Picture: $(QUICKSTART)/compass/compass.png; report: $(QUICKSTART)/compass/report.html, which leads to the dial's."
-	@echo "The mode choice is left out: so small a model does not answer with an option (docs/measure/modes.md)."
 	@echo "Seconds: $(foreach part,$(PARTS),$(part) $$(cat $(QUICKSTART)/$(part).seconds 2>/dev/null || echo ?),)" | sed 's/,$$/./'
 
 clean-quickstart:

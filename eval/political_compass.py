@@ -20,13 +20,15 @@ from torchtune import utils
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
-from data.recipe.files import read_log, write_json, write_whole
+from data.recipe.files import write_json, write_whole
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
 from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
+from eval.asking.rows import RESIDENT, read_rows, without_models
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
 from eval.asking.thinking import find_pairs
+from eval.asking.trial import ask_trial, describe_trial, read_trial, without_choice, write_trial
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
@@ -35,6 +37,7 @@ from eval.readings.readers import check_readings, read_answers, read_readings
 from eval.readings.sides import correct_writing, describe_writing
 from eval.readings.yardstick import describe_populations
 from eval.scores.comparisons import describe_thinking
+from eval.scores.diagnostics import diagnose_choice
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
@@ -42,9 +45,9 @@ from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_sources
-from eval.statements.instruments import Instrument, load_instrument
+from eval.statements.instruments import load_instrument
 from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
-from finetune.adapters.folders import ADAPTER_FILE, fingerprint, read_adapters
+from finetune.adapters.folders import read_adapters
 from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
 from finetune.models import base_folder, complete_model
 from finetune.run.precision import settle_dtype
@@ -52,8 +55,6 @@ from finetune.run.precision import settle_dtype
 log = utils.get_logger("INFO")
 
 REQUIRED = {"output_dir", "adapters", "instrument", "device", "dtype"}
-# Without these no model is loaded, and `respondents` alone are asked.
-RESIDENT = ("model", "tokenizer", "checkpointer")
 OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(RESIDENT),
     "dial": None,
@@ -66,6 +67,7 @@ OPTIONAL: dict[str, Any] = {
     "dry_run": False,
     "rows": None,
     "modes": ["choice", "pairs"],
+    "choice_trial": None,
     "templates": None,
     "n_templates": 3,
     "n_orders": 4,
@@ -108,7 +110,7 @@ class PoliticalCompassRecipe:
         require_matplotlib()
         self._unknown: list[str] = []
         if cfg.rows is not None:
-            cfg, self._unknown = _without_models(cfg)
+            cfg, self._unknown = without_models(cfg)
         complete_model(cfg)
         self._device, self._output_dir = utils.get_device(device=cfg.device), Path(cfg.output_dir)
         self._answers = Path(cfg.rows or self._output_dir / "results.jsonl")
@@ -239,6 +241,22 @@ class PoliticalCompassRecipe:
             log.info(line)
         if residents:
             self._model = load_adapted(cfg, self._adapters, self._device, self._dtype)
+            if cfg.choice_trial and "choice" in cfg.modes and len(cfg.modes) > 1:
+                self._try_choice(cfg)
+
+    def _try_choice(self, cfg: DictConfig) -> None:
+        """Leave ``choice`` out where a few couples show that the base does not read them; a run goes on as it began."""
+        assert self._questionnaire is not None
+        trial = read_trial(self._output_dir) if self._results.rows else None
+        if trial is None:
+            part, rows = ask_trial(cfg, self._model, self._questionnaire, self._instrument)
+            trial = write_trial(self._output_dir, part, diagnose_choice(rows, part, cfg.n_bootstrap, cfg.seed))
+        if trial["left_out"]:
+            self._respondents = without_choice(self._respondents)
+            residents = [respondent for respondent in self._respondents if respondent.server is None]
+            self._questionnaire = prepare_questions(cfg, self._interview, residents)
+            self._warnings.append(describe_trial(trial))
+            log.warning(self._warnings[-1])
 
     def evaluate(self, cfg: DictConfig) -> None:
         """Ask everybody every question, score the answers and write all files."""
@@ -259,6 +277,8 @@ class PoliticalCompassRecipe:
         beside = Path(cfg.rows).with_name("settings.json")
         if beside.is_file():
             self._settings |= {**json.loads(beside.read_text()), "rows": cfg.rows}
+        if (trial := read_trial(beside.parent)) and trial["left_out"]:
+            self._warnings.append(describe_trial(trial))
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
         self.score(cfg, self._rows or [])
@@ -332,54 +352,6 @@ class PoliticalCompassRecipe:
         if not self._judges:
             return summary
         return add_people(summary, self._judged, people, instrument)
-
-
-def _without_models(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
-    """Return a config that loads nothing, with the adapters that gave its rows, and why others cannot be looked up.
-
-    The settings beside the rows name the adapters; the config's own may be those of another run.
-    """
-    cfg = cfg.copy()
-    beside = Path(cfg.rows).with_name("settings.json")
-    asked = json.loads(beside.read_text()) if beside.is_file() else {}
-    there, unknown = {}, []
-    for name, given in (asked.get("adapters") or {}).items():
-        if given is None:
-            continue
-        if not isinstance(given, str):
-            unknown.append(f"adapters.{name}: it is a blend")
-        elif not Path(given, ADAPTER_FILE).is_file():
-            unknown.append(f"adapters.{name}: {given} is not here")
-        elif fingerprint(given) != asked["adapters_sha256"].get(name):
-            unknown.append(f"adapters.{name}: {given} has other weights than when it was asked")
-        else:
-            there[name] = given
-    if not asked:
-        unknown.append(f"{beside} is not here, which names the adapters that were asked")
-    cfg.adapters = there
-    for key in (*RESIDENT, "respondents", "dial"):
-        cfg[key] = None
-    return cfg, unknown
-
-
-def read_rows(path: str, instrument: Instrument) -> list[dict[str, Any]]:
-    """Return the rows of a run, to be scored anew.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or it has no row.
-        ValueError: If they answer another instrument, or another version of it.
-    """
-    rows = read_log(path)
-    if not rows:
-        raise FileNotFoundError(f"rows={path}: no rows there; name the results.jsonl of a run")
-    asked = {(row["instrument"], row["instrument_version"], row["instrument_sha256"]) for row in rows}
-    if others := sorted(asked - {(instrument.name, instrument.version, instrument.sha256)}):
-        said = ", ".join(f"{name} {version} ({sha256[:8]})" for name, version, sha256 in others)
-        raise ValueError(
-            f"rows={path} answer {said}, but instrument is {instrument.name} {instrument.version} "
-            f"({instrument.sha256[:8]}); set instrument to the file that was asked"
-        )
-    return rows
 
 
 @entry_point

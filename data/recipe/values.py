@@ -32,7 +32,7 @@ TYPES: dict[str, Any] = {
 _ANY = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
-    **dict.fromkeys(("lora_rank", "n_bootstrap", "quota", "limit", "task_limit"), (1, _ANY)),
+    **dict.fromkeys(("lora_rank", "n_bootstrap", "choice_trial", "quota", "limit", "task_limit"), (1, _ANY)),
     **dict.fromkeys(("save_every_n_steps", "validate_every_n_steps", "keep_last_n_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("max_tokens", "max_tokens_per_forward", "max_concurrency", "prompts_per_batch"), (1, _ANY)),
     **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples"), (1, _ANY)),

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
-from eval.scores.scoring import Answers, Row, Values
-from eval.statements.instruments import Pair
+from eval.scores.scoring import Answers, Row, Values, collect_answers, values_by_axis
+from eval.statements.instruments import Instrument, Pair
 
 
 class Limits(NamedTuple):
@@ -70,6 +70,14 @@ def diagnose(
         "hedge_rate": _hedge_rate(answers),
     }
     return figures, raise_flags(figures)
+
+
+def diagnose_choice(rows: Sequence[Row], instrument: Instrument, n_bootstrap: int, seed: int) -> list[Flag]:
+    """Return the flags of one model's rows of a mode with options."""
+    if not rows:
+        return []
+    answers = collect_answers(rows, instrument)
+    return diagnose(answers, values_by_axis(answers, instrument), n_bootstrap, seed)[1]
 
 
 def diagnose_pairs(rows: Iterable[Row], pairs: Sequence[Pair]) -> tuple[dict[str, Any], list[Flag]]:
