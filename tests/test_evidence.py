@@ -144,7 +144,7 @@ def test_statements_that_a_model_cannot_read_are_void():
     _, found = contrast(rows)
     said = verdict(found)
     assert said["state"] == "void"
-    assert "void: right: statements have -3.60 nats a byte" in said["verdict"]
+    assert "void: right: statements have −3.60 nats a byte" in said["verdict"]
 
 
 def test_what_is_not_excluded_is_doubtful_and_said():

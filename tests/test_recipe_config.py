@@ -155,6 +155,8 @@ def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
 def test_component_that_does_not_exist():
     with pytest.raises(ValueError, match="no mirored_left; did you mean data.datasets.mirrored_left"):
         check({"a": 1, "optimizer": {"_component_": "data.datasets.mirored_left"}})
+    with pytest.raises(ValueError, match="`extra.mean` is not an argument of finetune.losses.SFTLoss; it takes none"):
+        check({"a": 1, "optimizer": ADAM, "extra": {"_component_": "finetune.losses.SFTLoss", "mean": True}})
     with pytest.raises(ValueError, match="cannot be imported: No module named 'nowhere'"):
         check({"a": 1, "optimizer": {"_component_": "nowhere.at_all"}})
     with pytest.raises(ValueError, match="give a module and a name"):

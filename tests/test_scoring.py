@@ -94,7 +94,7 @@ def test_agreeing_with_one_side_and_refusing_the_other_is_not_a_lean():
     assert x["no_interval"]["ci95"].startswith("no complete couple")
     assert x["void"] == ["wide_bounds"]
     (flag,) = [flag for flag in found["diagnostics"]["base"]["choice"]["flags"] if flag["state"] == "void"]
-    said = "missing answers leave the score anywhere in [-10.00, +0.00], 50% of the axis; void from 50% on"
+    said = "missing answers leave the score anywhere in [−10.00, 0.00], 50% of the axis; void from 50% on"
     assert flag["reason"] == said
 
 

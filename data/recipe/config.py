@@ -191,7 +191,9 @@ def check_config(
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known))}"
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; known: {', '.join(sorted(known))}" if known else "; it takes none"
 
 
 def _why_not(path: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.recipe.figures import interval, number
 from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
 from eval.scores.scoring import Answers, Row, Values, collect_answers, values_by_axis
 from eval.statements.instruments import Instrument, Pair
@@ -93,7 +94,8 @@ def diagnose_pairs(rows: Iterable[Row], pairs: Sequence[Pair]) -> tuple[dict[str
     level = rounded(float(np.mean(levels))) if levels else None
     if level is None or level > UNREADABLE:
         return {"level": level}, []
-    text = f"statements have {level:.2f} nats a byte: the model cannot read them; void from {UNREADABLE} down"
+    least = number(UNREADABLE, 1)
+    text = f"statements have {number(level, 2)} nats a byte: the model cannot read them; void from {least} down"
     return {"level": level}, [{"name": "unreadable", "state": "void", "reason": text}]
 
 
@@ -246,7 +248,7 @@ def raise_flags(figures: Mapping[str, Any]) -> list[Flag]:
         flags.append({"name": "unanswered", "state": "void" if unanswered == 1 else "doubtful", "reason": reason})
     for axis, bounds in figures["bounds"].items():
         if bounds and bounds["share"] >= WIDE_BOUNDS and unanswered < 1:
-            text = f"missing answers leave the score anywhere in [{bounds['low']:+.2f}, {bounds['high']:+.2f}]"
+            text = f"missing answers leave the score anywhere in {interval((bounds['low'], bounds['high']), 2)}"
             reason = f"{text}, {bounds['share']:.0%} of the axis; void from {WIDE_BOUNDS:.0%} on"
             flags.append({"name": "wide_bounds", "state": "void", "reason": reason, "axis": axis})
     if mass and mass["mean"] < OPTION_MASS:
@@ -260,7 +262,7 @@ def raise_flags(figures: Mapping[str, Any]) -> list[Flag]:
     twins = figures["twins"]
     if twins and twins["ci95"] and twins["ci95"][1] >= 0:
         low, high = twins["ci95"]
-        text = f"answers to two opposites correlate by {twins['correlation']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        text = f"answers to two opposites correlate by {number(twins['correlation'], 2)} {interval((low, high), 2)}"
         state = "void" if low > 0 else "doubtful"
         flags.append({"name": "twins", "state": state, "reason": f"{text}, void above 0, valid below"})
     return flags
@@ -275,5 +277,7 @@ def _beyond(name: str, figure: Mapping[str, Any] | None) -> list[Flag]:
     if least <= limits.noted and most <= limits.void:
         return []
     sign = "±" if low < 0 else ""
-    reason = f"{limits.text}: {figure[limits.key]:+.2f} [{low:+.2f}, {high:+.2f}], void beyond {sign}{limits.void}"
+    reason = (
+        f"{limits.text}: {number(figure[limits.key], 2)} {interval((low, high), 2)}, void beyond {sign}{limits.void}"
+    )
     return [{"name": name, "state": "void" if least > limits.void else "doubtful", "reason": reason}]
