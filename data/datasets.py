@@ -17,6 +17,7 @@ from data.pairs.records import (
     OTHER_SIDE,
     Pair,
     draw_subset,
+    is_held_out,
     keep_where,
     mirror_pairs,
     mix_pairs,
@@ -45,6 +46,7 @@ def preference_pairs(
     too_long: str = "drop",
     invalid_rows: str = "error",
     where: Mapping[str, Any] | None = None,
+    hold_out: float = 0.0,
     subset: int | None = None,
     seed: int = 0,
     build: type[PreferencePairs] = PreferencePairs,
@@ -69,6 +71,7 @@ def preference_pairs(
             answer (its last token is kept; a pair of which nothing scored remains is dropped), or ``error``.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out; a warning counts them.
         where: Train only on rows with these values, for example ``{axis: economic}``; the log counts them.
+        hold_out: Leave out this share of the prompts, 0 to below 1: those that ``eval/import_answers.py`` asks.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
         seed: Of the subset.
         build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
@@ -79,7 +82,7 @@ def preference_pairs(
         >>> preference_pairs(tokenizer, source="csv", data_files="my.csv", column_map={"prompt": "question"})
     """
     rows, origin = load_rows(source, data_files, split, revision, name)
-    pairs = _select(read(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed)
+    pairs = _select(read(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed, hold_out)
     return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -212,16 +215,22 @@ def _select(
     where: Mapping[str, Any] | None,
     subset: int | None = None,
     seed: int = 0,
+    hold_out: float = 0.0,
 ) -> list[Pair]:
     """Keep some pairs, and say how many by torchtune's logger: INFO lines of a library's own reach nobody."""
-    kept = keep_where(pairs, rows, where, origin)
+    found = keep_where(pairs, rows, where, origin)
+    if not 0 <= hold_out < 1:
+        raise ValueError(f"dataset.hold_out={hold_out}; use a share from 0 to below 1")
+    kept = [pair for pair in found if not is_held_out(pair.prompt, hold_out)]
     drawn = draw_subset(kept, subset, seed, origin)
     log = utils.get_logger("DEBUG")
     if n_several := sum(bool(pair.turns) for pair in pairs):
         several = "several turns, or a system prompt, before the answers; the last answer alone is trained on"
         utils.log_rank_zero(log, f"{origin}: {n_several} of {len(pairs)} pairs have {several}")
     if where:
-        utils.log_rank_zero(log, f"{origin}: {len(kept)} of {len(pairs)} pairs have {dict(where)}")
+        utils.log_rank_zero(log, f"{origin}: {len(found)} of {len(pairs)} pairs have {dict(where)}")
+    if hold_out:
+        utils.log_rank_zero(log, f"{origin}: {len(found) - len(kept)} of {len(found)} pairs have a held-out prompt")
     if subset is not None:
         utils.log_rank_zero(log, f"{origin}: drew {len(drawn)} of {len(kept)} pairs (seed {seed})")
     return drawn

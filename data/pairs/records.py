@@ -173,6 +173,12 @@ def keep_where(
     return kept
 
 
+def is_held_out(prompt: str, share: float) -> bool:
+    """Say whether a prompt is of the share that is held out: a hash of its text decides, and nothing else."""
+    digest = hashlib.blake2b(" ".join(prompt.split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64 < share
+
+
 def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) -> list[Pair]:
     """Return ``n`` pairs in file order, all if it is None; those of a smaller ``n`` are among those of a larger one."""
     n_pairs = len(pairs)

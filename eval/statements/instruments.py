@@ -77,7 +77,10 @@ class Item(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two opposed statements: ``left`` for the low end of the axis, ``right`` for the high end."""
+    """Two opposed statements: ``left`` for the low end of the axis, ``right`` for the high end.
+
+    With a ``prompt`` they are the answers to it, and are asked as such alone; else they follow requests without topic.
+    """
 
     id: Text
     topic: Text
@@ -86,6 +89,7 @@ class Pair(NamedTuple):
     axis: Text | None = None
     proposition: Text | None = None  # as of an item
     note: Text | None = None
+    prompt: Text | None = None
 
     @property
     def is_word_balanced(self) -> bool:

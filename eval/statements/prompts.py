@@ -31,6 +31,7 @@ PLACEHOLDERS: dict[str, tuple[str, ...]] = {
     "open_prompts": (),
 }
 OPTIONAL = ("generate", "open", "open_prompts")
+OWN = "own"  # the template of pairs that have a prompt of their own
 # What some orders of the options leave of a preference for a place.
 POSITION_BIAS = {
     "unbalanced": "some options come early more often; position bias remains",
@@ -174,11 +175,13 @@ def generate_prompts(
 
 
 def pair_prompts(instrument: Instrument, templates: Templates, n_templates: int) -> list[Prompt]:
-    """Ask which of two opposed statements is likelier as the answer to a request that names no topic."""
+    """Ask which of two opposed statements is likelier: to the pair's own prompt, or to requests that name no topic."""
+    wordings = _first("n_pair_templates", templates.pairs, n_templates)
+    asked = [(pair, OWN, pair.prompt) for pair in instrument.pairs if pair.prompt]
+    asked += [(pair, name, text) for name, text in wordings.items() for pair in instrument.pairs if not pair.prompt]
     return [
         Prompt(_row(instrument, "pairs", pair.id, template, text or ""), text, (pair.left, pair.right))
-        for template, text in _first("n_pair_templates", templates.pairs, n_templates).items()
-        for pair in instrument.pairs
+        for pair, template, text in asked
     ]
 
 
