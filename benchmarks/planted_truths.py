@@ -19,9 +19,8 @@ from data.datasets import SHIPPED_SET
 from data.pairs.rows import read_table
 from eval.scores.endpoint import describe_primary
 from eval.scores.evidence import ALL, Background, describe_evidence
-from eval.scores.lexical import lexical_shifts
 from eval.scores.places import Groups
-from eval.scores.rivals import change_of
+from eval.scores.rivals import change_of, lexical_shifts
 from eval.scores.summary import summarize
 from eval.statements.exposure import exposures, read_taught
 from eval.statements.instruments import load_instrument

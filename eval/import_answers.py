@@ -67,14 +67,15 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError(f"hold_out={cfg.hold_out}; use a share above 0 and below 1, that of dataset.hold_out")
     columns = dict(cfg.columns)
     rows, origin = load_rows(cfg.source)
-    pairs = read_pairs(rows, origin, {"prompt": columns["prompt"], "chosen": columns["left"], "rejected": columns["right"]})
+    column_map = dict(zip(("prompt", "chosen", "rejected"), (columns[field] for field in FIELDS)))
+    pairs = read_pairs(rows, origin, column_map)
     held = [pair for pair in pairs if is_held_out(pair.prompt, cfg.hold_out)]
     where: Any = OmegaConf.to_container(cfg.where) if cfg.where else None
     kept = keep_where(held, rows, where, origin)
     short = [pair for pair in kept if max(len(text.split()) for text in pair[1:4]) <= cfg.max_words]
     log.info(
-        f"{origin}: {len(held)} of {len(pairs)} rows have a held-out prompt; {len(held) - len(kept)} of them have other "
-        f"values than where, {len(kept) - len(short)} a text of more than {cfg.max_words} words"
+        f"{origin}: {len(held)} of {len(pairs)} rows have a held-out prompt; of them {len(held) - len(kept)} have "
+        f"other values than where, {len(kept) - len(short)} a text of more than {cfg.max_words} words"
     )
     by_topic: dict[str, list[Pair]] = defaultdict(list)
     for pair in short:
@@ -87,10 +88,12 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(f"topic {topic}: {error}") from error
         log.info(f"{topic}: {len(drawn)} of {len(found)} pairs drawn (seed {cfg.seed})")
         entries += [
-            {"id": f"row-{p.row}", "topic": topic, "axis": topic, "prompt": p.prompt, "left": p.chosen, "right": p.rejected}
-            for p in drawn
+            {"id": f"row-{pair.row}", "topic": topic, "axis": topic}
+            | {"prompt": pair.prompt, "left": pair.chosen, "right": pair.rejected}
+            for pair in drawn
         ]
-    axes = {topic: {"low": f"left on {topic}", "high": f"right on {topic}", "offset": 0, "divisor": 1} for topic in by_topic}
+    scale = {"offset": 0, "divisor": 1}
+    axes = {topic: {"low": f"left on {topic}", "high": f"right on {topic}", **scale} for topic in by_topic}
     about = {"name": cfg.name, "version": "1", "licence": cfg.licence, "language": cfg.language, "source": origin}
     return {**about, "axes": dict(sorted(axes.items())), "pairs": entries}
 

@@ -52,6 +52,21 @@ def commands_of(page: Path) -> list[str]:
     return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def own_topics(folder: Path) -> Path:
+    """Write a file in the form of IdeoINST, and return its path."""
+    topics = ("crime", "economy", "gender", "immigration", "race", "science")
+    rows = [
+        {
+            "topic": topic, "prompt": f"What of {topic} {k}?", "left": "It is bad" + " indeed" * (k % 2 * 2) + ".",
+            "right": "It is very good.", "left_label": ("Left", "left")[k % 2] + " leaning",
+            "right_label": ("Right", "right", "Left")[k % 3] + " leaning",
+        }
+        for topic in topics for k in range(120)
+    ]  # fmt: skip
+    write_whole(folder / "topics.jsonl", to_jsonl(rows))
+    return folder / "topics.jsonl"
+
+
 @pytest.fixture
 def tune(monkeypatch):
     """Run a `tune` command line in this process; return its exit status."""
@@ -327,6 +342,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             issues = "topic_id,topic_neutral,topic_pro,topic_con\n1,tea,good tea,bad tea\n2,milk,good milk,bad milk\n"
             (tmp_path / "issues.csv").write_text(issues)
             arguments += [f"source={tmp_path}", f"output_dir={tmp_path / 'populations'}"]
+        elif recipe == "eval/import_answers.py":
+            arguments += [f"source={own_topics(tmp_path)}", f"output_dir={tmp_path / 'topics'}", "n_pairs=2"]
         elif recipe == "eval/label_answers.py":
             arguments += [f"output_dir={request.getfixturevalue('labelled_run')}"]
         elif recipe == "eval/study.py":
@@ -336,6 +353,9 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
                 rows = ({"prompt": f"Who {k}?", "chosen": "All.", "rejected": "None."} for k in range(99))
                 own.write_text("".join(json.dumps(row) + "\n" for row in rows))
                 arguments = [word.replace(f"=politune/{side}.jsonl", f"={own}") for word in arguments]
+            if str(config).endswith("studies/topics.yaml"):
+                topics = [f"train.dataset.data_files={own_topics(tmp_path)}", "eval.instrument=compass60"]
+                arguments = [w for w in arguments if not w.startswith("train.dataset.data_files=")] + topics
         elif recipe == "data/audit.py":
             arguments += [f"output_dir={tmp_path / 'audit'}"]
         elif recipe in ("data/review.py", "eval/playground.py"):

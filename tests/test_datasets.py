@@ -355,6 +355,22 @@ def test_rows_are_kept_by_value_counted_and_logged(write, caplog):
     assert len(datasets.mirrored_left(WordLengths(), where={"axis": "economic"}, subset=60)) == 60
 
 
+def test_held_out_prompts_are_left_out_whatever_side_and_order(write, caplog):
+    rows = [{"prompt": f"Question {k}?", "chosen": "Yes.", "rejected": "No."} for k in range(200)]
+
+    def build(data_files, **more):
+        return datasets.preference_pairs(WordLengths(), source="json", data_files=data_files, **more)
+
+    kept, flip = build(write(rows), hold_out=0.25), {"chosen": "rejected", "rejected": "chosen"}
+    flipped = build(write(rows[::-1]), hold_out=0.25, column_map=flip)
+    assert {200 - row for row in flipped.rows} == {row - 1 for row in kept.rows}
+    assert 30 <= 200 - len(kept) <= 70
+    assert f"pairs.jsonl: {200 - len(kept)} of 200 pairs have a held-out prompt" in caplog.text
+    assert {*build(write(rows), hold_out=0.5).rows} < {*kept.rows}  # a larger share holds out more of them
+    with pytest.raises(ValueError, match=r"dataset.hold_out=1; use a share from 0 to below 1"):
+        build(write(rows), hold_out=1)
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [

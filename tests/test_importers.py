@@ -30,7 +30,7 @@ def test_pairs_csv(tmp_path):
     columns = {"left": "links", "right": "rechts", "topic": "thema"}
     assert load_instrument(str(tmp_path / "other.csv"), "pairs_csv", columns).pairs[0].right == "B."
     path.write_text("l,r,topic,proposition,note\nA.,B.,y,a-or-b,\nC.,D.,y,,contested\n")
-    assert [p[5:] for p in load_instrument(str(path), "pairs_csv").pairs] == [("a-or-b", None), (None, "contested")]
+    assert [p[5:7] for p in load_instrument(str(path), "pairs_csv").pairs] == [("a-or-b", None), (None, "contested")]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ORDER = (
 RECIPES = {
     *("data.audit", "data.review", "data.synthesize", "finetune.dpo_finetune", "finetune.export", "eval.playground"),
     *("finetune.packaged_model", "eval.political_compass", "eval.side_effects", "eval.study", "eval.validate_judge"),
-    *("eval.import_populations", "eval.label_answers", "eval.train_judge"),
+    *("eval.import_answers", "eval.import_populations", "eval.label_answers", "eval.train_judge"),
 }
 
 

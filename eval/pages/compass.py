@@ -115,6 +115,8 @@ def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
             drawn.append(partial(panels.draw_differences, summary=summary, mode=mode))
     curves = panels.curve_panels(summary)
+    modes = dict.fromkeys(entry["mode"] for entry in summary.get("transfer", ()))
+    curves = [partial(panels.draw_transfer, summary=summary, mode=mode) for mode in modes] + curves
     planes = planes if len(summary["models"]) > 1 else []
     if summary["replicates"]["runs"]:
         return curves[:1] or drawn[:1], [*drawn[not curves :], *curves[1:]]

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.recipe.figures import number
+from eval.scores.curves import TOLD_APART
 from eval.scores.places import read_groups
+from eval.scores.shape import tuned_axis
 from eval.scores.summary import iterate_scores
 
 if TYPE_CHECKING:
@@ -121,6 +123,40 @@ def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     share_style = len(set(runs.values())) < len(runs)
     order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
     ax.set(xlabel=MOVED, title=f"{mode}: runs minus base, mean over seeds{order}")
+
+
+def draw_transfer(ax: "Axes", summary: Summary, mode: str) -> None:
+    """Draw how far each run of a study moved each axis: a row for each run, a frame where it was tuned on the axis."""
+    from matplotlib.patches import Rectangle
+
+    changes = transfer_changes(summary, mode)
+    runs, axes = ([*dict.fromkeys(names)] for names in zip(*changes))
+    table = [[changes[run, axis]["difference"] or 0.0 for axis in axes] for run in runs]
+    largest = max(abs(x) for row in table for x in row) or 1.0
+    # purple and orange: no party has them
+    ax.imshow(table, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
+    for (run, axis), c in changes.items():
+        x, y = axes.index(axis), runs.index(run)
+        text = "void" if c.get("void") else number(c["difference"], 2)
+        weight = "bold" if c["q"] is not None and c["q"] < TOLD_APART else "normal"
+        color = "white" if abs(table[y][x]) > 0.6 * largest else "black"
+        ax.text(x, y, text, ha="center", va="center", color=color, fontsize=8, weight=weight)
+        if tuned_axis(run) == axis:
+            ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="black", lw=1.5, zorder=3))
+    ax.set(xticks=range(len(axes)), yticks=range(len(runs)), yticklabels=list(map(short, runs)))
+    ax.set_xticklabels(list(map(short, axes)), rotation=30, ha="right")
+    ax.set(
+        ylabel="tuned on",
+        title=f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the high end; bold: told from 0",
+    )
+
+
+def transfer_changes(summary: Summary, mode: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return run and axis to the comparison with the base, of runs that are tuned on one of these axes each."""
+    runs = [run for entry in summary.get("transfer", ()) if entry["mode"] == mode for run in entry["runs"]]
+    axes = list(map(tuned_axis, runs))
+    changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
+    return {(c["b"], c["axis"]): c for c in changes if c["b"] in runs and c["axis"] in axes}
 
 
 def _draw_rows(ax: "Axes", summary: Summary, marks: Sequence[Mark], styles: Mapping[str, Style]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.recipe.figures import interval, number, p_value, page_template
+from data.recipe.figures import MISSING, interval, number, p_value, page_template
 from eval.pages.compass import list_panels, panel_svgs
 from eval.pages.finding import describe_finding
 from eval.pages.panels import Summary, unit_of_mode
@@ -75,6 +75,7 @@ def describe_results(title: str, models: Sequence[AskedModel]) -> str:
         base = next(iter(summary["models"]))
         for mode in summary["models"][base]:
             lines += [*_score_table(summary, mode, model.costs), "", *_difference_table(summary, mode), ""]
+        lines += [*_shape_table(summary), "", *_transfer_lines(summary)]
         lines += [
             f"- {c['run']} along {c['kind']}, {c['mode']} {c['axis']}: {verdict(c)}."
             + _void(summary, c["models"], c["mode"], c["axis"])
@@ -130,6 +131,37 @@ def _difference_table(summary: Summary, mode: str) -> list[str]:
             for axis, c in by_axis.items()
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _transfer_lines(summary: Summary) -> list[str]:
+    """Return how far other axes follow the one that is tuned on, a line for each side and mode."""
+    lines = []
+    for t in summary.get("transfer", ()):
+        own, others, ratio = (t[key] or {"estimate": None, "ci95": None} for key in ("on", "off", "ratio"))
+        (n_on, of_on), (n_off, of_off) = t["signs"]["on"], t["signs"]["off"]
+        lines.append(
+            f"- {t['side']}, {t['mode']}: the axis that is tuned on {number(own['estimate'])} {interval(own['ci95'])}, "
+            f"the others {number(others['estimate'])} {interval(others['ci95'])}, others over own "
+            f"{number(ratio['estimate'], 2)} {interval(ratio['ci95'], 2)}; moved to this side: {n_on} of {of_on} own "
+            f"axes, {n_off} of {of_off} others. Intervals over pairs, for these adapters."
+        )
+    return lines
+
+
+def _shape_table(summary: Summary) -> list[str]:
+    """Return the shape of each model's lean."""
+    lines = [
+        "| shape of the lean | topics differ by (SD) | on the model's own side | Sarle's coefficient; .556 uniform |",
+        "|---|---|---|---|",
+    ]
+    for s in summary["shape"]:
+        keys = {"topics": "sd", "own_side": "share", "bimodality": "estimate"}
+        cells = [
+            f"{number(s[part][key], 3, False)} {interval(s[part]['ci95'], 3, False)}" if s[part] else MISSING
+            for part, key in keys.items()
+        ]
+        lines.append(f"| {s['model']}, {s['mode']}, {s['axis']} | {' | '.join(cells)} |")
     return lines
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What stands beside a change in mode ``pairs``: its rivals, each with a figure that would tell it from a lean.
 
-Vocabulary (``eval/scores/lexical.py``), learning of what was taught (seen and unseen propositions), sharpening of what
+Vocabulary, learning of what was taught (seen and unseen propositions), sharpening of what
 the base thought already, and whatever moves the placebo too.
 """
 
@@ -14,10 +14,19 @@ import numpy as np
 from eval.scores.comparisons import describe_change
 from eval.scores.crossed import LEAST_TOPICS, effective_size, item_means
 from eval.scores.diagnostics import diagnose_pairs
-from eval.scores.intervals import nan_mean, rounded
-from eval.scores.lexical import fit_line, lexical_shifts
+from eval.scores.intervals import fit_line, nan_mean, rounded
 from eval.scores.places import Groups
-from eval.scores.rivals import NO_SENSITIVITY, Change, change_of, flags, less_placebo, level_of, other_leans, scaling
+from eval.scores.rivals import (
+    NO_SENSITIVITY,
+    Change,
+    change_of,
+    flags,
+    less_placebo,
+    level_of,
+    lexical_shifts,
+    other_leans,
+    scaling,
+)
 from eval.scores.scoring import Row, Values, pair_cells, pair_values
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument

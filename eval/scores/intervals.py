@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Intervals and tests of means: Student's t, all signs, a bootstrap over units, and false discovery rates.
+"""Intervals and tests of means and lines: Student's t, all signs, a bootstrap over units, and false discovery rates.
 
 The standard error of a mean of crossed factors is that of ``eval/scores/crossed.py``.
 """
@@ -19,6 +19,8 @@ FEW_VALUES = 10
 MOST_SUMS = 200_000
 # Values held at once by the resampling loop; bounds its memory, does not change the draws.
 BLOCK = 1_000_000
+# Residuals whose variance rounding alone could leave.
+_TINY = 1e-18
 
 
 class MeanError(NamedTuple):
@@ -26,6 +28,15 @@ class MeanError(NamedTuple):
 
     error: float
     df: float
+
+
+class Line(NamedTuple):
+    """A straight line with the standard errors of its ends, robust to clusters; a slope of None: x does not vary."""
+
+    intercept: float
+    intercept_error: MeanError | None
+    slope: float | None
+    slope_error: MeanError | None
 
 
 class Change(NamedTuple):
@@ -123,6 +134,35 @@ def unit_interval(
         drawn = rng.integers(n, size=(min(n_at_once, n_bootstrap - start), n))
         resampled.append(statistic(sums[drawn].sum(1) / sizes[drawn].sum(1)[:, None]))
     return [float(x) for x in np.quantile(np.concatenate(resampled), [tail, 1 - tail])]
+
+
+def fit_line(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> Line | None:
+    """Return the least-squares line of ``y`` on ``x``; nan is left out, and fewer than three points give None.
+
+    The errors are those of Liang and Zeger 1986 (Biometrika 73) over the clusters, times ``G / (G - 1) (n - 1) /
+    (n - k)`` for few of them, with ``G - k`` degrees of freedom; None for fewer than six clusters.
+    """
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y, cluster = x[known], y[known], cluster[known]
+    n = len(y)
+    if n < 3:
+        return None
+    has_slope = bool(np.ptp(x) > 1e-9)
+    design = np.column_stack([np.ones(n), x]) if has_slope else np.ones((n, 1))
+    k = design.shape[1]
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ y
+    index = np.unique(cluster, return_inverse=True)[1]
+    scores = np.zeros((index.max() + 1, k))
+    np.add.at(scores, index, design * (y - design @ coefficients)[:, None])
+    n_clusters = len(scores)
+    errors: list[MeanError | None] = [None] * k
+    if n_clusters >= 6:
+        factor = n_clusters / (n_clusters - 1) * (n - 1) / (n - k)
+        variance = np.diag(inverse @ scores.T @ scores @ inverse) * factor
+        errors = [MeanError(float(np.sqrt(max(v, _TINY))), n_clusters - k) for v in variance]
+    slope = (float(coefficients[1]), errors[1]) if has_slope else (None, None)
+    return Line(float(coefficients[0]), errors[0], *slope)
 
 
 def add_false_discovery_rates(tests: Sequence[dict[str, Any]]) -> None:

@@ -19,11 +19,14 @@ from eval.scores.crossed import LEAST_LEVELS
 from eval.scores.intervals import rounded
 from eval.scores.scoring import Values
 
+# With more runs of a study, two without a dose are compared only where they are the two sides of one name.
+MANY_RUNS = 4
 # Units of a dose of which a model that was not tuned has had 0.
 AMOUNTS = ("pairs", "steps", "epochs", "tokens")
 _STEP = re.compile(r"^(?P<run>.*?)[-_@/. ]?(?:step|epoch)[-_= ]?(?P<step>\d+)$")
 _WEIGHT = re.compile(r"^(?P<run>.+)@(?P<weight>[-+]?\d+(?:\.\d+)?)$")
 _SEED = re.compile(r"^(?P<run>.+)_seed-(?P<seed>\d+)$")
+_SIDE = re.compile(r"(?<![A-Za-z])(left|right)(?![A-Za-z])")
 _DOSE = re.compile(r"^(?:(?P<line>.+)_)?(?P<unit>[^_]+)-(?P<dose>\d+)$")
 
 
@@ -173,11 +176,16 @@ class Groups:
         return [name for name in self.models if name not in earlier | within]
 
     def is_contrast(self, a: str, b: str) -> bool:
-        """Return whether two runs of a study stand at one dose, or at both ends of one line."""
+        """Return whether two runs of a study are compared: they stand at one dose, or at both ends of one line.
+
+        Of more than ``MANY_RUNS`` the two sides of one name are: ``crime-left`` and ``crime-right``.
+        """
         for doses in self.lines.values():
             if {a, b} <= set(doses.values()):
                 return {a, b} == {doses[min(doses)], doses[max(doses)]}
         first, second = self._place_of_run(a), self._place_of_run(b)
+        if first.dose is None and len(self.seeds) > MANY_RUNS:
+            return second.dose is None and _SIDE.sub("", a) == _SIDE.sub("", b)
         return (first.unit, first.dose) == (second.unit, second.dose)
 
 

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""What could make a change of the pairs mean something else: three-state flags, each with its figure.
+"""What could make a change of the pairs mean something else: three-state flags, and what vocabulary alone would show.
 
 ``valid``: the rival is excluded. ``void``: the rival is shown, and nothing is concluded. ``doubtful``: neither is,
-and the burden lies with the score. The limits are ours, stated with each figure.
+and the burden lies with the score. The limits are ours, stated with each figure. A tuned model may only have learned
+which words its answers hold: so beside every change stands that of a model of single words of the training answers.
 """
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from eval.scores.crossed import item_means, mean_errors
-from eval.scores.intervals import MeanError, rounded, rounded_ends, t_interval, t_p
-from eval.scores.lexical import fit_line
+from eval.scores.intervals import MeanError, fit_line, rounded, rounded_ends, t_interval, t_p
 from eval.scores.scoring import Row, lean_of, pair_cells
 from eval.statements.instruments import Pair
 
@@ -29,6 +31,9 @@ NO_SENSITIVITY = {
     "after_shared": "rows of an earlier version do not say how many tokens two statements share",
     "pmi": "the pairs were not asked both with a request and without one (n_pair_templates=6)",
 }
+# Added to the count of every word (Lidstone's estimate with the Jeffreys-Perks value).
+ADDED = 0.5
+_WORD = re.compile(r"[a-z']+")
 _NOTHING = hashlib.sha256(b"").hexdigest()  # of the prompt where a statement follows no request
 
 
@@ -75,6 +80,29 @@ def change_of(cells: np.ndarray, unit: np.ndarray, topic: np.ndarray) -> Change:
 def level_of(row: Row) -> float:
     """Return the mean log-probability a token of both statements of a row of ``pairs``."""
     return sum(logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"])) / 2
+
+
+def lexical_shifts(pairs: Sequence[Pair], before: Iterable[str], after: Iterable[str]) -> np.ndarray:
+    """Return the shift of a model of single words from one set of texts to another on each pair, ``[P]``.
+
+    The mean log-probability a word of the right statement less that of the left one, under the words of ``after``, less
+    the same under those of ``before``; in nats a word, as ``pairs`` scores in nats a token. The words are ``[a-z']+``
+    in lower case, those of both sets are the vocabulary, and each is counted ``ADDED`` times more.
+    """
+    counts = [Counter(word for text in texts for word in _WORD.findall(text.lower())) for texts in (before, after)]
+    n_words = len(counts[0] | counts[1])
+    if not n_words:
+        return np.zeros(len(pairs))
+    totals = [count.total() + ADDED * n_words for count in counts]
+
+    def shift(text: str) -> float:
+        logs = [
+            [np.log((count[word] + ADDED) / total) for word in _WORD.findall(text.lower())]
+            for count, total in zip(counts, totals)
+        ]
+        return float(np.mean(logs[1]) - np.mean(logs[0])) if logs[0] else 0.0
+
+    return np.array([shift(pair.right) - shift(pair.left) for pair in pairs])
 
 
 def other_leans(rows: Sequence[Row], pairs: Sequence[Pair]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from eval.scores.diagnostics import diagnose, diagnose_pairs
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_replicates
 from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
+from eval.scores.shape import describe_shapes, describe_transfer
 from eval.statements.instruments import Instrument
 
 PAIRS = "pairs"
@@ -66,7 +67,9 @@ def summarize(
         their own.
         ``items``: the first model against every other by item.
         ``flips``: items whose side differs between modes, or models. ``replicates``: the runs of a study over their
-        seeds. Answers in mode ``open`` have no coordinate: a judge says their stance.
+        seeds. ``shape`` is that of each lean (:func:`~eval.scores.shape.describe_shapes`), ``transfer`` how far other
+        axes follow the one that is tuned on (:func:`~eval.scores.shape.describe_transfer`). Answers in mode ``open``
+        have no coordinate: a judge says their stance.
     """
     by_model: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -124,6 +127,8 @@ def summarize(
         "drift": describe_drift(groups, comparisons, {m: ["lean"] if m == PAIRS else political for m in modes}),
         "curves": describe_curves(groups, models, [*comparisons, *replicates["comparisons"]], placebo, values),
         "replicates": replicates,
+        "shape": describe_shapes(values, placebo, n_bootstrap, seed),
+        **({"transfer": transfer} if (transfer := describe_transfer(groups, values)) else {}),
     }
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from data.datasets import SHIPPED_SET
 from data.pairs.rows import read_table
-from eval.scores.lexical import fit_line, lexical_shifts
+from eval.scores.intervals import fit_line
+from eval.scores.rivals import lexical_shifts
 from eval.statements.instruments import Pair, load_instrument
 
 ROWS = read_table(SHIPPED_SET)
