@@ -21,10 +21,10 @@ from data.quality.contamination import Match, Statement, find_matches, read_sent
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import write_json, write_whole
+from eval.asking.given_rows import RESIDENT, paths_of, read_rows, settings_of, without_models
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
 from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
-from eval.asking.rows import RESIDENT, read_rows, without_models
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
 from eval.asking.thinking import find_pairs
@@ -113,7 +113,7 @@ class PoliticalCompassRecipe:
             cfg, self._unknown = without_models(cfg)
         complete_model(cfg)
         self._device, self._output_dir = utils.get_device(device=cfg.device), Path(cfg.output_dir)
-        self._answers = Path(cfg.rows or self._output_dir / "results.jsonl")
+        self._answers = paths_of(cfg.rows)[0] if cfg.rows else self._output_dir / "results.jsonl"
         if BASE in (cfg.adapters or {}):
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
         self._adapters = read_adapters(cfg.adapters, cfg.dial)
@@ -161,7 +161,12 @@ class PoliticalCompassRecipe:
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
         runs = [place.run for place in self._places.values() if place.seed is not None]
-        self._rows = None if cfg.rows is None else read_rows(cfg.rows, self._instrument)
+        self._rows = None
+        if cfg.rows is not None:
+            self._rows, notes = read_rows(cfg.rows, self._instrument, self._interview)
+            self._warnings += notes
+            for note in notes:
+                log.warning(note)
         asked = [r.name for r in self._respondents if "pairs" in r.modes]
         if self._rows is not None:
             asked = [row["model"] for row in self._rows if row["mode"] == "pairs"]
@@ -274,10 +279,8 @@ class PoliticalCompassRecipe:
 
     def rescore(self, cfg: DictConfig) -> None:
         """Score the rows of ``rows`` anew, with the settings that lie beside them; nothing is loaded or asked."""
-        beside = Path(cfg.rows).with_name("settings.json")
-        if beside.is_file():
-            self._settings |= {**json.loads(beside.read_text()), "rows": cfg.rows}
-        if (trial := read_trial(beside.parent)) and trial["left_out"]:
+        self._settings |= settings_of(cfg.rows) | {"rows": self._settings["rows"]}
+        if (trial := read_trial(paths_of(cfg.rows)[0].parent)) and trial["left_out"]:
             self._warnings.append(describe_trial(trial))
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}

@@ -6,16 +6,27 @@ import math
 import sys
 
 import pytest
+import torch
+import yaml
 from conftest import REPO
+from omegaconf import OmegaConf
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
+from data.judging.judges import Judge
+from data.judging.scales import SCALES
+from eval.asking.generate import iterate_generations
+from eval.asking.given_rows import read_rows
 from eval.asking.questions import to_questions
-from eval.asking.respond import answer_questions
+from eval.asking.respond import answer_questions, load_base, load_tokenizer
+from eval.asking.respondents import Interview
+from eval.asking.written_answers import Decoding
 from eval.lm_eval_tasks.politune_choice import documents, economic, read_logprobs, social
+from eval.readings.sides import describe_writing
 from eval.scores.harness_scores import harness_prompts, harness_scores, logprob_row
 from eval.scores.scoring import collect_answers
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
+from eval.statements.requests import write_prompts
 
 TEXTS = {
     "tax-l": ("economic", [2, 1, -1, -2], "Rich people should pay more tax."),
@@ -159,3 +170,70 @@ def test_inspect_reads_one_token_labels_only(instrument):
 
     with pytest.raises(ValueError, match="labels=words; use letters or digits"):
         politune_choice(instrument, labels="words")
+
+
+def test_a_bank_in_inspect_gives_our_rows_and_figures(packaged_model_dir, tmp_path, monkeypatch):
+    """The packaged model's answers by our writer and by the harness, and its log read back, are the same."""
+    inspect_ai = pytest.importorskip("inspect_ai", reason="the extra inspect is not installed")
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+    from eval.inspect_tasks import politune_write
+
+    monkeypatch.chdir(REPO)
+    cfg = OmegaConf.load("configs/write.yaml")
+    cfg.checkpointer.checkpoint_dir = cfg.tokenizer.path = str(packaged_model_dir)
+    bank = load_instrument("issues40").sample(2, 0)
+    prompts = write_prompts(bank, 2, 1, {}, None, 0)
+    model, tokenizer = load_base(cfg, torch.device("cpu"), torch.float32), load_tokenizer(cfg)
+    decodings = {"write": Decoding(0.0, None, 8, 0)}
+    written = iterate_generations(model, "base", prompts, tokenizer, (), decodings, batch_size=12)
+    ours = {row["prompt_sha256"]: row for rows in written for row in rows}
+    assert len({row["text"] for row in ours.values()}) > 6
+
+    task = politune_write(n_issues=2, n_templates=2, readings="stance")
+    assert [sample.input for sample in task.dataset] == [prompt.text for prompt in prompts]
+    said = ["1", "2 or 3", "refusal", "5"] * 3
+    outputs = [ModelOutput.from_content("g", label) for label in said]
+    for output in outputs:
+        output.usage = ModelUsage()
+    (log,) = inspect_ai.eval(
+        task, model="hf/local", model_args={"model_path": str(packaged_model_dir), "device": "cpu"},
+        model_roles={"grader": get_model("mockllm/g", custom_outputs=outputs)}, log_dir=str(tmp_path),
+        display="none", max_tokens=8, top_k=1, max_connections=12,  # temperature=0 is an error of this provider
+    )  # fmt: skip
+    assert log.status == "success"
+    interview = Interview({"write": prompts}, (), decodings)
+    rows, notes = read_rows({"base": log.location}, bank, interview)
+    assert notes == []
+    for row in rows:
+        own = ours[row["prompt_sha256"]]
+        assert {key: row[key] for key in ("item", "template", "text", "refused")} == {
+            key: own[key] for key in ("item", "template", "text", "refused")
+        }
+    of_ours = describe_writing(list(ours.values()), [], [], bank)
+    of_theirs = describe_writing(rows, [], [], bank)
+    assert of_theirs["levels"] == of_ours["levels"]
+    assert of_theirs["by_side"] == of_ours["by_side"]
+
+    counted, stance = log.results.scores
+    levels = {f"{entry['outcome']}, {entry['side']}": entry["estimate"] for entry in of_ours["levels"]}
+    assert {name: counted.metrics[name].value for name in levels} == levels
+    assert stance.name == "stance"
+    labels = [sample.scores["stance"].value for sample in log.samples]
+    assert sorted(labels) == sorted(["1", "unread", "refusal", "5"] * 3)
+    judged = [sample.scores["stance"].metadata["row"] for sample in log.samples]
+    recorded = Judge("stance", "recorded", SCALES["stance"], lambda texts: iter(()), {}, None)
+    for entry in describe_writing(rows, judged, [recorded], bank)["levels"]:
+        if entry.get("reading"):
+            found = stance.metrics[f"{entry['outcome']}, {entry['side']}"].value
+            assert found == entry["estimate"] or (math.isnan(found) and entry["estimate"] is None)
+
+
+def test_the_entry_for_the_register_says_what_the_tasks_are():
+    pytest.importorskip("inspect_ai", reason="the extra inspect is not installed")
+    from eval import inspect_tasks
+
+    entry = yaml.safe_load((REPO / "eval" / "inspect_register.yaml").read_text())
+    for task in entry["tasks"]:
+        assert task["task_path"] == "eval/inspect_tasks.py"
+        assert len(getattr(inspect_tasks, task["name"])().dataset) == task["dataset_samples"]

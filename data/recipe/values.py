@@ -24,6 +24,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("factors", "readings"), Mapping | None),
     **dict.fromkeys(("n_write_templates", "factor_cells"), int | None),
     "adapters": Mapping | None,
+    "rows": str | Mapping | None,
     "framed_prompts": Literal["drop", "keep"],
     "tasks": str | list | None,
     "formats": str | list,

@@ -81,7 +81,7 @@ def ask_served(
             if isinstance(reply, Failure) and reply.kind == "unanswered" and not reply.is_empty:
                 n_lost, reason = n_lost + 1, reply.reason
             elif calls.decoding is None:
-                yield [_choice_row(name, calls.prompts[k], reply)]
+                yield [choice_row(name, calls.prompts[k], reply)]
             else:
                 row = written_row(name, calls.prompts[k], interview.options, calls.decoding, _writing(reply))
                 said = (
@@ -279,7 +279,7 @@ def _ask_first(client: ChatClient, name: str, calls: Calls) -> Reply | Failure:
     return first
 
 
-def _choice_row(name: str, prompt: Prompt, reply: Reply | Failure) -> Row:
+def choice_row(name: str, prompt: Prompt, reply: Reply | Failure) -> Row:
     """Return the row of one answer by log-probability.
 
     An option that the server does not list is null in ``option_logprobs``; it lies below ``option_floor``, the
