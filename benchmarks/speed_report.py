@@ -183,14 +183,15 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
+        f"{results['settings'].get('objective', 'dpo').upper()}. "
         f"Medians of {results['settings']['rounds']} rounds, the systems in turn, on {machine['cpu']}, "
         f"{results['settings']['threads']} threads: {data['pairs']} pairs of {data['name']} in steps of "
         f"{results['settings']['batch_size']}, {results['settings']['epochs']} epochs' worth of reference reuse, the "
         "reference pass included, set-up apart.",
     ]
     for name in ("ours", "ours_bf16"):
-        if name in results["systems"]:
-            m = results["systems"][name]["median"]
+        m = results["systems"].get(name, {"median": {}})["median"]
+        if "matmul_share" in m:
             lines.append(
                 f"{LABELS[name].capitalize()}: {m['matmul_share']:.0%} of the machine's own rate of plain matrix "
                 f"products of the same shapes ({m['needed_gflop_per_s']:.0f} of {m['matmul_gflop_per_s']:.0f} GFLOP/s)."

@@ -43,6 +43,16 @@ TRANSFORMERS = {
     "tokenizer": "null",
     "checkpointer": "null",
 }
+# What each objective changes of our config; TRL's side is in benchmarks/trl_trainers.py.
+_NO_SMOOTHING = {"~loss.label_smoothing": None}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "dpo": {},
+    "sft": {"loss._component_": "finetune.losses.SFTLoss", "~loss.beta": None, **_NO_SMOOTHING},
+    "kto": {"loss._component_": "finetune.losses.KTOLoss", **_NO_SMOOTHING},
+    "orpo": {"loss._component_": "finetune.losses.ORPOLoss", "~loss.beta": None, **_NO_SMOOTHING},
+}
+# Objectives against a reference, whose values can be computed once.
+REFERENCE = ("dpo", "kto")
 SYSTEMS = {
     "ours": System(OURS, reuses_reference=True),
     "ours_transformers": System(OURS, "fp32", TRANSFORMERS, reuses_reference=True),
@@ -104,7 +114,7 @@ def _torchtune_command(system: System, inputs: Path, folder: Path, settings: Map
         "metric_logger.log_file": log_file,
         "~metric_logger.log_dir": None,
         "log_every_n_steps": 1,
-        **({"reference_cache_dir": folder / "reference_cache"} if ours else {}),
+        **({"reference_cache_dir": folder / "reference_cache", **OBJECTIVES[settings["objective"]]} if ours else {}),
         **system.options,
     }
     arguments = [key if value is None else f"{key}={value}" for key, value in overrides.items()]
@@ -113,11 +123,13 @@ def _torchtune_command(system: System, inputs: Path, folder: Path, settings: Map
 
 
 def _trl_command(system: System, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> list[str]:
-    chosen = {**settings["trl"], "inputs": str(inputs), "tuning": dict(system.options)}
-    for key in ("batch_size", "schedule_steps"):
+    without = () if settings["objective"] in REFERENCE else ("precompute_ref_log_probs",)
+    tuning = {key: value for key, value in system.options.items() if key not in without}
+    chosen = {**settings["trl"], "inputs": str(inputs), "tuning": tuning}
+    for key in ("batch_size", "schedule_steps", "objective"):
         chosen[key] = settings[key]
     (folder / "settings.json").write_text(json.dumps(chosen))
-    return [settings["trl_python"], "-m", "benchmarks.trl_dpo", str(folder)]
+    return [settings["trl_python"], "-m", "benchmarks.trl_trainers", str(folder)]
 
 
 def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +139,8 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
         name: Key of :data:`SYSTEMS`.
         inputs: Folder that ``benchmarks.speed_inputs`` wrote.
         folder: Scratch folder; emptied first, removed at the end.
-        settings: ``config, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python`` and ``trl``, for
-            another revision ``against``, its tree.
+        settings: ``config, objective, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python``
+            and ``trl``, for another revision ``against``, its tree.
 
     Returns:
         Seconds of set-up, reference pass and training, of each step, losses, peak memory.

@@ -26,10 +26,10 @@ import yaml
 from benchmarks.child_process import REPO, child_environment
 from benchmarks.revision import checkout
 from benchmarks.speed_report import figures, markdown, summarize
-from benchmarks.speed_systems import SYSTEMS, run_system, trl_versions
+from benchmarks.speed_systems import OBJECTIVES, SYSTEMS, run_system, trl_versions
 
 CONFIG = "configs/smollm2_135m_lora_dpo_cpu.yaml"
-DECIDING = ("child_process", "speed_components", "speed_inputs", "speed_systems", "trl_dpo")
+DECIDING = ("child_process", "speed_components", "speed_inputs", "speed_systems", "trl_trainers")
 PEFT_NAMES = {"output_proj": "o_proj"}
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
@@ -42,20 +42,23 @@ def _arguments() -> argparse.Namespace:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--rows", type=int, help="pairs of an epoch, a multiple of --batch-size (64)")
     amount.add_argument("--steps", type=int, help="the same in optimizer steps (16)")
+    add("--objective", choices=OBJECTIVES, default="dpo", help="of others than dpo only ours and TRL's are there")
     add("--batch-size", type=int, default=4, help="pairs in a step (%(default)s)")
     add("--epochs", type=int, default=4, help="epochs over which reference values are reused (%(default)s)")
     add("--rounds", type=int, default=3, help="times that every system runs (%(default)s)")
     add("--threads", type=int, default=os.cpu_count(), help="threads of every system (all cores)")
     ours = [name for name in SYSTEMS if not SYSTEMS[name].is_other]
-    add("--systems", default=",".join(ours), help="which to run (%(default)s)")
+    add("--systems", help=f"which to run (of dpo {','.join(ours)}; of others ours,trl_default,trl_tuned)")
     add("--against", metavar="REV", help="a git revision, whose recipe runs in turn with ours")
     add("--trl-python", type=Path, help="python of an environment with TRL; by default one is made")
     add("--output", type=Path, default=REPO / "outputs" / "benchmarks" / "train_speed", help="path without .json")
     args = parser.parse_args()
-    args.systems = args.systems.split(",")
+    can_run = [name for name in ours if args.objective == "dpo" or not name.startswith("stock")]
+    default = can_run if args.objective == "dpo" else ["ours", "trl_default", "trl_tuned"]
+    args.systems = args.systems.split(",") if args.systems else default
     args.rows = args.rows or (args.steps or 16) * args.batch_size
-    if unknown := set(args.systems) - set(ours):
-        parser.error(f"unknown systems {sorted(unknown)}; known: {', '.join(ours)}")
+    if unknown := set(args.systems) - set(can_run):
+        parser.error(f"--objective {args.objective}: no systems {sorted(unknown)}; known: {', '.join(can_run)}")
     if args.against is not None:
         others = {"ours": "against", "ours_bf16": "against_bf16"}
         args.systems += [others[name] for name in args.systems if name in others]
@@ -131,7 +134,7 @@ def main() -> None:
     settings = {
         "config": CONFIG,
         "data": str(args.data.resolve()),
-        **{key: getattr(args, key) for key in ("rows", "batch_size", "epochs", "threads")},
+        **{key: getattr(args, key) for key in ("objective", "rows", "batch_size", "epochs", "threads")},
         # as long as our run, so that all systems take the same steps
         "schedule_steps": args.epochs * args.rows // args.batch_size,
     }
@@ -158,7 +161,7 @@ def main() -> None:
             record = json.loads(kept.read_text()) if kept.exists() else {}
             if record.get("code") != wanted:
                 run = run_system(name, inputs_folder, runs_folder / "scratch", settings)
-                if name.startswith("ours"):  # right after the run that it is compared with
+                if name.startswith("ours") and args.objective == "dpo":  # right after the run that it is compared with
                     rates = json.loads(_child("benchmarks.speed_flops", inputs_folder / "inputs.json", args.threads))
                     run["matmul_flop_per_s"] = rates[SYSTEMS[name].dtype]
                 record = {"code": wanted, "run": run}
@@ -171,7 +174,7 @@ def main() -> None:
                 flush=True,
             )
             results = {
-                "settings": {key: settings[key] for key in ("config", "batch_size", "epochs", "threads")}
+                "settings": {key: settings[key] for key in ("config", "objective", "batch_size", "epochs", "threads")}
                 | {"rounds": k, "systems": args.systems},
                 "data": {"name": args.data.name, **inputs},
                 "machine": machine(),
