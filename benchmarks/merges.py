@@ -4,8 +4,9 @@
     python -m benchmarks.merges outputs/quickstart/left/epoch_0 outputs/quickstart/right/epoch_0 outputs/merges
 
 Writes ``ties`` and ``dare``, PEFT folders for the key ``adapters`` of ``configs/political_compass.yaml``. peft's own
-functions merge whole updates, half of each kept and each weighed one half. A merged update has no low rank, so its best
-approximation of RANK is written, and the share of its square that this keeps is printed.
+functions merge whole updates, half of each kept; both are means, so that two copies of one adapter merge into it. A
+merged update has no low rank: its best approximation of RANK is written, and the share of its square that this keeps is
+printed.
 """
 
 import json
@@ -37,7 +38,8 @@ def read_updates(folder: Path) -> dict[str, Tensor]:
 def merge(updates: list[dict[str, Tensor]], method: str) -> tuple[dict[str, Tensor], float]:
     """Return the tensors of the merged adapter, and the share of its square that RANK keeps."""
     torch.manual_seed(SEED)
-    weights = torch.full((len(updates),), 1 / len(updates))
+    # peft's ties takes a mean of what the weights leave: 1 / n would be taken twice (findings/peft_ties_weights.sh)
+    weights = torch.full((len(updates),), 1.0 if method == "ties" else 1 / len(updates))
     state, kept, total = {}, 0.0, 0.0
     for module in updates[0]:
         update = METHODS[method]([of_one[module] for of_one in updates], weights, DENSITY)
