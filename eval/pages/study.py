@@ -75,7 +75,7 @@ def describe_results(title: str, models: Sequence[AskedModel]) -> str:
         base = next(iter(summary["models"]))
         for mode in summary["models"][base]:
             lines += [*_score_table(summary, mode, model.costs), "", *_difference_table(summary, mode), ""]
-        lines += [*_shape_table(summary), "", *_transfer_lines(summary)]
+        lines += [*_shape_table(summary), "", *transfer_lines(summary)]
         lines += [
             f"- {c['run']} along {c['kind']}, {c['mode']} {c['axis']}: {verdict(c)}."
             + _void(summary, c["models"], c["mode"], c["axis"])
@@ -134,7 +134,7 @@ def _difference_table(summary: Summary, mode: str) -> list[str]:
     return lines
 
 
-def _transfer_lines(summary: Summary) -> list[str]:
+def transfer_lines(summary: Summary) -> list[str]:
     """Return how far other axes follow the one that is tuned on, a line for each side and mode."""
     lines = []
     for t in summary.get("transfer", ()):
