@@ -26,7 +26,7 @@ from data.quality.contamination import shipped_statements
 from data.quality.defects import Checks, set_defects
 from data.quality.measures import require_sklearn
 from data.quality.repair import Repaired, repair, repaired_card
-from data.quality.sets import GATES, PreferenceSet, judge, load_sets, measure
+from data.quality.sets import GATES, PreferenceSet, influence_facts, judge, load_sets, measure
 from data.quality.sides import KIND as exchanged_kind
 from data.quality.sides import exchanged_sides
 from data.recipe.beside import write_page
@@ -53,6 +53,7 @@ OPTIONAL: dict[str, Any] = {
     "max_toxicity": 0.5,
     "embeddings": None,
     "min_cosine": 0.9,
+    "influence": None,
     "repair": False,
     "framed_prompts": "drop",
     "balance_within": ["topic"],
@@ -78,6 +79,7 @@ class AuditRecipe:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
         self._settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
         self._output_dir = Path(self._settings.pop("output_dir"))
+        self._facts: dict[str, Any] = {}
         self._checks = Checks(
             statements=shipped_statements(cfg.instruments or []),
             length_ratio=(low, high),
@@ -91,10 +93,12 @@ class AuditRecipe:
         """Load the set or the sets."""
         keys = ("source", "column_map", "side", "topic_column", "split", "revision", "name")
         self._sets = load_sets(**{key: self._settings[key] for key in keys})
+        if (path := self._settings["influence"]) is not None:
+            self._facts = {"influence": influence_facts(self._sets, path)}
 
     def run(self) -> bool:
         """Audit, repair if asked to; return whether the gates passed."""
-        report = self.audit(self._sets, self._output_dir)
+        report = self.audit(self._sets, self._output_dir, self._facts)
         if not self._settings["repair"]:
             return report["passed"]
         folder = self._output_dir / "repaired"

@@ -23,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
 from transformers import AutoModelForCausalLM, LlamaTokenizer
 
+from data.pairs.records import pair_key, read_pairs
 from data.recipe.files import read_log, to_jsonl, write_whole
 from data.recipe.pages import LocalServer
 from eval.scores.labelled import answer_key, draw_answers
@@ -160,6 +161,9 @@ def stand_ins(tmp_path, pairs_file):
         "posts.csv": "text\nTea for all.\nTea for nobody.\n",
         "statements.csv": "l,r,topic\nRaise taxes.,Lower taxes.,tax\nOwn it together.,Own it alone.,property\n",
     }
+    shipped = read_pairs(read_log(REPO / "data/mirrored/pairs.jsonl"), "x", {"chosen": "left", "rejected": "right"})
+    figures = ({"key": pair_key(pair), "influence": pair.row / 9, "rank": pair.row} for pair in shipped)
+    texts["figures.jsonl"] = to_jsonl(figures)
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return {name: tmp_path / name for name in texts} | {
@@ -167,6 +171,7 @@ def stand_ins(tmp_path, pairs_file):
         "path/to/run": tmp_path / "checkpoints",
         "outputs/populations/issuebench20.yaml": tmp_path / "voters.yaml",
         "outputs/steering/vector": tmp_path / "mine",
+        "outputs/influence/influence.jsonl": tmp_path / "figures.jsonl",
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
         "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
         "outputs/compass_modes/label_sample_stance.jsonl": tmp_path / "labelled.csv",
@@ -312,6 +317,13 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += overrides
             if recipe == "finetune/dpo_finetune.py":
                 arguments += [f"reference_cache_dir={tmp_path / 'reference'}"]
+        elif recipe == "eval/influence.py":
+            trained = tmp_path / "trained"
+            train = tiny_overrides(request.getfixturevalue("tiny_model_dir"), trained) + ONE_STEP + ["dataset.subset=2"]
+            config = "configs/smollm2_135m_lora_dpo_cpu.yaml"
+            assert tune(["run", "finetune/dpo_finetune.py", "--config", config, *train, "lr_scheduler=null"]) == 0
+            arguments += [f"run={trained}", f"output_dir={tmp_path / 'influence'}"]
+            arguments += [f"instrument={stand_ins['mine.yaml']}"]
         elif recipe == "eval/steering.py":
             model = request.getfixturevalue("tiny_model_dir")
             arguments += [f"model.path={model}", f"output_dir={tmp_path / 'steering'}", "dataset.subset=2"]

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.seeded_defects import FOLLOWS, seeded_rows
 from data import audit
+from data.pairs.records import pair_key, read_pairs
 from data.quality.defects import KINDS
 from data.quality.sets import GATES
 from data.recipe.files import to_jsonl
@@ -102,6 +103,23 @@ def test_the_page_is_self_contained_and_escapes_what_rows_hold(write, tmp_path):
     assert "<img" not in page
     assert not re.search(r"(?:src|href)\s*=", page.replace("&lt;img src=x", ""))
     assert "url(" not in page
+
+
+def test_influences_of_rows_are_shown_with_both_ends(write, tmp_path):
+    rows = [{"prompt": f"Question {n}?", "chosen": f"Yes {n}, {EVIL}.", "rejected": f"No {n}."} for n in range(40)]
+    pairs = read_pairs(rows, "x")
+    known = [{"key": pair_key(pair), "influence": (-1) ** pair.row * pair.row / 1000} for pair in pairs[:30]]
+    path = write(known, "influence.jsonl")
+    _, report = run(tmp_path, source=write(rows, "rows.jsonl"), influence=path)
+    facts = report["influence"]["set"]
+    assert (facts["n"], facts["n_unknown"], sum(facts["counts"])) == (30, 10, 30)
+    assert [row["row"] for row in facts["top"][:3] + facts["bottom"][:3]] == [30, 28, 26, 29, 27, 25]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Most to the left" in page
+    assert "&minus;0.02900" in page or "−0.02900" in page
+    assert "<script" not in page
+    with pytest.raises(ValueError, match="knows none of these rows"):
+        run(tmp_path, source=write(rows[30:], "others.jsonl"), influence=path)
 
 
 @pytest.mark.parametrize(

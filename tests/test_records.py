@@ -13,9 +13,11 @@ from data.pairs.records import (
     keep_where,
     mirror_pairs,
     mix_pairs,
+    pair_key,
     read_answers,
     read_pairs,
 )
+from data.recipe.files import to_jsonl
 
 PAIRS = [Pair(n, f"Question {n}?", f"Left {n}.", f"Right {n}.") for n in range(1, 301)]
 
@@ -43,6 +45,31 @@ def test_long_lists_of_invalid_rows_are_shortened_but_counted():
 def test_a_value_of_yaml_is_found_as_text_and_as_type(wanted, kept):
     rows = [{"held": value} for value in (True, "true", "TRUE", "false", None, "007")]
     assert [pair.row for pair in keep_where(PAIRS[:6], rows, {"held": wanted}, "x")] == kept
+
+
+def test_pairs_are_kept_by_a_figure_that_a_file_has_of_them(tmp_path):
+    path = tmp_path / "influence.jsonl"
+    path.write_text(to_jsonl({"key": pair_key(pair), "influence": k / 10} for k, pair in enumerate(PAIRS[:6])))
+
+    def kept(**limits):
+        return [pair.row for pair in keep_where(PAIRS[:6], [], {"influence": {"file": str(path), **limits}}, "x")]
+
+    assert kept(above=0.2) == [4, 5, 6]
+    assert kept(below=0.2) == [1, 2]
+    assert kept(above=0, below=0.25) == [2, 3]
+    for wrong, message in [
+        ({}, "give file, and a number"),
+        ({"above": "much"}, "are numbers"),
+        ({"over": 1}, "give file"),
+        ({"above": 9}, "no pair lies there"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            kept(**wrong)
+    flipped = [exchange(pair) for pair in PAIRS[:6]]
+    with pytest.raises(ValueError, match=r"knows 6 of 6 pairs not \(rows 1, .*same answers chosen"):
+        keep_where(flipped, [], {"influence": {"file": str(path), "above": 0}}, "x")
+    with pytest.raises(FileNotFoundError, match="no rows with key and projection"):
+        keep_where(PAIRS[:6], [], {"projection": {"file": str(path), "above": 0}}, "x")
 
 
 def test_smaller_subsets_lie_in_larger_ones_and_hang_on_the_seed():

@@ -7,12 +7,14 @@ file nor the side that a row is given changes them. No torch here: tools that on
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.conversations import Turn, is_conversation, messages_as_text, read_conversation, turns_text
 from data.pairs.formats import BadRow, held_columns, wrapped_rows
+from data.recipe.files import read_log
 
 COLUMNS = ("prompt", "chosen", "rejected")
 SIDES = ("left", "right")
@@ -156,9 +158,16 @@ def row_list(numbers: Sequence[int]) -> str:
 def keep_where(
     pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], where: Mapping[str, Any] | None, origin: str
 ) -> list[Pair]:
-    """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``."""
+    """Return the pairs whose rows have given values, such as ``{axis: economic, topic: [taxation, welfare]}``.
+
+    ``{influence: {file: influence.jsonl, above: -1e-4, below: 1e-4}}`` asks for a number that a file says of each pair,
+    by its :func:`pair_key`, between two limits that do not count themselves, or beyond one.
+    """
     kept = list(pairs)
     for column, wanted in (where or {}).items():
+        if isinstance(wanted, Mapping):
+            kept = _keep_measured(kept, column, wanted, origin)
+            continue
         if not any(column in row for row in rows):
             columns = ", ".join(dict.fromkeys(name for row in rows for name in row))
             raise ValueError(f"{origin}: no column {column} for dataset.where.{column}; there are {columns}")
@@ -177,6 +186,46 @@ def is_held_out(prompt: str, share: float) -> bool:
     """Say whether a prompt is of the share that is held out: a hash of its text decides, and nothing else."""
     digest = hashlib.blake2b(" ".join(prompt.split()).encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 < share
+
+
+def pair_key(pair: Pair) -> str:
+    """Return what names a pair by its texts, so that a file can say something of it."""
+    return hashlib.sha256("\0".join((pair.prompt, pair.chosen, pair.rejected)).encode()).hexdigest()[:16]
+
+
+def read_figures(path: str, name: str) -> dict[str, float]:
+    """Return the number that a JSON Lines file says of each pair, by its :func:`pair_key`.
+
+    Raises:
+        FileNotFoundError: If the file is not there or has no such rows.
+    """
+    figures = {row["key"]: row[name] for row in read_log(path) if "key" in row and _is_number(row.get(name))}
+    if not figures:
+        raise FileNotFoundError(f"{path} has no rows with key and {name}; eval/influence.py writes such a file")
+    return figures
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _keep_measured(pairs: Sequence[Pair], name: str, wanted: Mapping[str, Any], origin: str) -> list[Pair]:
+    given = f"{origin}: dataset.where.{name}={dict(wanted)}"
+    limits = {limit: wanted[limit] for limit in ("above", "below") if wanted.get(limit) is not None}
+    if {*wanted} - {"file", "above", "below"} or not wanted.get("file") or not limits:
+        raise ValueError(f"{given}; give file, and a number as above, below or both")
+    if not all(map(_is_number, limits.values())):
+        raise ValueError(f"{given}; above and below are numbers")
+    figures = read_figures(wanted["file"], name)
+    if unknown := [pair.row for pair in pairs if pair_key(pair) not in figures]:
+        raise ValueError(
+            f"{given}: the file knows {len(unknown)} of {len(pairs)} pairs not ({row_list(unknown)}); it must be made "
+            "of a training on these rows, with the same answers chosen"
+        )
+    low, high = limits.get("above", -math.inf), limits.get("below", math.inf)
+    if not (kept := [pair for pair in pairs if low < figures[pair_key(pair)] < high]):
+        raise ValueError(f"{given}: no pair lies there")
+    return kept
 
 
 def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) -> list[Pair]:

@@ -62,10 +62,12 @@ class PreferencePairs(Dataset):
 
     An item is a dict of int lists: ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids``,
     ``rejected_labels``; labels are the ids where scored and -100 elsewhere. ``rows`` has the row number in the file for
-    each item, from 1. An unknown template or policy, and a set of which no pair is left, are ValueErrors.
+    each item, from 1, ``pairs`` its texts. An unknown template or policy, and a set of which no pair is left, are
+    ValueErrors.
 
-    ``pairs`` are valid and in file order, ``origin`` is the file or repository as messages should name it. The other
-    arguments are as for :func:`data.datasets.preference_pairs`; the tokenizer's silent truncation is never used.
+    The ``pairs`` given are valid and in file order, ``origin`` is the file or repository as messages should name it.
+    The other arguments are as for :func:`data.datasets.preference_pairs`; the tokenizer's silent truncation is never
+    used.
     """
 
     # The answers that are taken, each with an item's names of its token ids and labels.
@@ -95,6 +97,7 @@ class PreferencePairs(Dataset):
 
         self.origin = origin
         self.rows: list[int] = []
+        self.pairs: list[Pair] = []
         self._items: list[tuple[Continuation, ...]] = []
         long: list[tuple[int, int]] = []  # row and length of each pair over the limit
         dropped = []
@@ -112,6 +115,7 @@ class PreferencePairs(Dataset):
                     continue
                 item = cut
             self.rows.append(pair.row)
+            self.pairs.append(pair)
             self._items.append(item)
         if not long:
             return

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.language import lower_words, words
-from data.pairs.records import COLUMNS, OTHER_SIDE, SIDES, Pair, duplicate_ids, split_rows
+from data.pairs.records import (
+    COLUMNS,
+    OTHER_SIDE,
+    SIDES,
+    Pair,
+    duplicate_ids,
+    pair_key,
+    read_figures,
+    split_rows,
+)
 from data.pairs.rows import file_format, load_rows
 from data.quality.classifiers import Measured, corrected_share
 from data.quality.defects import KINDS, Defect
@@ -21,6 +30,8 @@ from data.quality.personal import mask_personal
 from data.quality.sides import exchange
 
 N_EXAMPLES = 5
+N_INFLUENTIAL = 10
+N_BINS = 15
 # The gate of framed prompts on 100 framed and 100 neutral prompts that were written without sight of its rules:
 # python -m benchmarks.audit_bench benchmarks/audit_bench.jsonl --framing benchmarks/framing_gold.jsonl
 FRAMED = Measured(recall=0.61, n=100, false_alarms=0.01, n_others=100)
@@ -139,6 +150,39 @@ def measure(
         "topics": {part.name: dict(sorted(Counter(part.topics).items())) for part in sets if part.topics},
         "shared_prompts": len(prompts[0] & prompts[1]) if len(sets) == 2 else None,
     }
+
+
+def influence_facts(sets: Sequence[PreferenceSet], path: str) -> dict[str, Any]:
+    """Return how a file of ``eval/influence.py`` spreads over the rows of each set that it knows, and both its ends.
+
+    Raises:
+        FileNotFoundError, ValueError: If it is no such file, or knows no row.
+    """
+    figures, facts = read_figures(path, "influence"), {}
+    for part in sets:
+        known = [(figures[key], pair) for pair in part.pairs if (key := pair_key(pair)) in figures]
+        if not known:
+            continue
+        known.sort(key=lambda row: -row[0])
+        counts, edges = np.histogram([value for value, _ in known], bins=N_BINS)
+        rows = [
+            {"influence": value, "row": pair.row, **{field: mask_personal(getattr(pair, field)) for field in COLUMNS}}
+            for value, pair in known
+        ]
+        facts[part.name] = {
+            "n": len(known),
+            "n_unknown": len(part.pairs) - len(known),
+            "counts": counts.tolist(),
+            "edges": edges.tolist(),
+            "top": rows[:N_INFLUENTIAL],
+            "bottom": rows[: -N_INFLUENTIAL - 1 : -1],
+        }
+    if not facts:
+        raise ValueError(
+            f"influence={path} knows none of these rows; it must be made of a training on them, with the same answers "
+            "chosen (column_map, side)"
+        )
+    return facts
 
 
 def framing(defects: Sequence[Defect], n_rows: int) -> dict[str, Any]:

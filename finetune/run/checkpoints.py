@@ -155,7 +155,7 @@ class RunCheckpoints:
         ``expected`` must be equal for the result to be the same: data, model, LoRA, batch, seed; but for the
         ``ignored`` keys.
         """
-        state = self._read(folder)
+        state = self.read(folder)
         saved = {key: _as_value(value) if key in DECIDING else value for key, value in state["expected"].items()}
         if changed := changed_settings(saved, expected, ignored):
             differences = [f"{key}: checkpoint {saved.get(key)!r}, config {expected.get(key)!r}" for key in changed]
@@ -170,10 +170,11 @@ class RunCheckpoints:
 
     def recorded_dtype(self, folder: Path) -> str:
         """Return the dtype that a checkpoint's run computes in, as a config names it."""
-        recorded = self._read(folder)["expected"]["dtype"]
+        recorded = self.read(folder)["expected"]["dtype"]
         return next(name for name, dtype in PRECISION_STR_TO_DTYPE.items() if str(dtype) == recorded)
 
-    def _read(self, folder: Path) -> dict[str, Any]:
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Return a checkpoint's state, ``adapter`` beside it, whatever run it is of."""
         try:
             state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
             # that of a transformers decoder is in the state, under the names that it has in training
