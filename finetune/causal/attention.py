@@ -30,6 +30,8 @@ def _attend(
     scaling = more.get("scaling")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(branches, TreePieces):
+        if value.shape[-1] != query.shape[-1]:  # torch's fused attention has one width
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
         return attend_heads(query, key, value, branches, scale), None
     assert isinstance(branches, BlockMask)
     return attend_heads_in_blocks(query, key, value, branches, scale), None

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Attention of a prefix tree that leaves out what the tree's mask hides: in plain products on CPUs, in blocks on CUDA.
+"""Attention of a prefix tree that leaves out what the tree's mask hides: run by run on CPUs, in blocks on CUDA.
 
 On a CPU a tree is cut into pieces: runs of tokens without a fork. A piece sees the pieces above it whole and itself
 causally, so no score is computed between two answers, and next to none above the diagonal: for the two answers of a
 pair about half of what attention under a dense mask computes. Rotary positions, as in torchtune, turn adjacent numbers
-as one complex number; turning and the change to heads-first layout are one pass. In a bf16 model scores, their softmax
-and the gradient of it are float32; what is kept for the backward pass, and the other products, are bf16. On CUDA
-torch's FlexAttention skips the blocks that the mask leaves empty (Dong et al. 2024, arXiv:2412.05496).
+as one complex number; turning and the change to heads-first layout are one pass. A piece's attention is torch's fused
+one, which keeps no scores, in float32 for a bf16 model too: its backward pass is twice as slow in bf16. On CUDA torch's
+FlexAttention skips the blocks that the mask leaves empty (Dong et al. 2024, arXiv:2412.05496).
 
 Legend: T tokens of the tree, D embedding, L tokens of a piece, N tokens it sees, K key-value heads, G query heads for
 each of them, H head dim.
@@ -25,6 +25,9 @@ from torchtune.modules import MultiHeadAttention, RotaryPositionalEmbeddings
 
 from finetune.tree.prefix_tree import PrefixTree
 
+# torch's fused attention of CPUs; scaled_dot_product_attention would not say which of its ways it takes.
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 # A longer run is cut, so that little is computed above the diagonal; shorter products are slower.
 LONGEST_PIECE = 128
 # With shorter pieces on average, one dense product is faster than many small ones.
@@ -42,11 +45,30 @@ class Piece(NamedTuple):
     seen: tuple[tuple[int, int], ...]
 
 
+class Attended(NamedTuple):
+    """What queries see, ``[K, T, G H]``, and the logarithm of each piece's sums of weights, for the backward pass."""
+
+    out: Tensor
+    norms: list[Tensor]
+
+
 class TreePieces(NamedTuple):
     """A whole tree, ready for the attention of every layer, which takes it as ``mask``."""
 
     pieces: tuple[Piece, ...]  # in the order of the tokens
-    causal: Tensor  # [LONGEST_PIECE, LONGEST_PIECE], is added to a piece's scores of itself: 0 or minus infinity
+    masks: dict[tuple[int, torch.dtype], list[Tensor]]  # as the first layer made them for all others
+
+    def biases(self, group: int, dtype: torch.dtype) -> list[Tensor]:
+        """Return what is added to each piece's scores, ``[L G, N]``: 0 or minus infinity."""
+        if (group, dtype) not in self.masks:
+            made = []
+            for piece in self.pieces:
+                length, n_seen = piece.end - piece.start, sum(end - start for start, end in piece.seen)
+                hidden = torch.ones(length, n_seen, dtype=torch.bool).triu_(n_seen - length + 1)
+                bias = torch.zeros(length, n_seen, dtype=dtype).masked_fill_(hidden, -torch.inf)
+                made.append(bias.repeat_interleave(group, 0))
+            self.masks[group, dtype] = made
+        return self.masks[group, dtype]
 
 
 def cut_tree(tree: PrefixTree) -> TreePieces | None:
@@ -67,8 +89,7 @@ def cut_tree(tree: PrefixTree) -> TreePieces | None:
         for a, b in zip(edges, edges[1:]):
             pieces.append(Piece(a, b, _joined([*branch, (edges[0], b)])))
         branch.append((int(start), int(stop)))
-    causal = torch.full((LONGEST_PIECE, LONGEST_PIECE), -torch.inf).triu_(1)
-    return TreePieces(tuple(pieces), causal)
+    return TreePieces(tuple(pieces), {})
 
 
 def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -82,44 +103,34 @@ def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces) -> tuple[Tensor, list[Tensor]]:
-    """Return what the queries, which carry the scores' scale, see, ``[K, T, G H]``, and the weights of each piece.
-
-    Both have the dtype of the values.
-    """
-    n_kv_heads, n_tokens, head_dim = keys.shape
-    out = values.new_empty(n_kv_heads, n_tokens, queries.shape[2] // head_dim * values.shape[2])
-    weights = []
-    for piece in tree.pieces:
-        length = piece.end - piece.start
-        scores = _rows(queries, piece, head_dim) @ _seen(keys, piece).transpose(1, 2)  # [K, L G, N]
-        own = scores.view(n_kv_heads, length, -1, scores.shape[-1])[..., -length:]
-        own += tree.causal[:length, None, :length]
-        weights.append(torch.softmax(scores, -1).to(values.dtype))
-        out[:, piece.start : piece.end] = (weights[-1] @ _seen(values, piece)).view(n_kv_heads, length, -1)
-    return out, weights
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces, scale: float) -> Attended:
+    """Return what the queries ``[K, T, G H]`` see; all have one dtype."""
+    n_kv_heads, _, head_dim = keys.shape
+    out, norms = torch.empty_like(queries), []
+    for piece, bias in zip(tree.pieces, tree.biases(queries.shape[2] // head_dim, queries.dtype)):
+        rows, seen = _rows(queries, piece, head_dim)[None], (_seen(keys, piece)[None], _seen(values, piece)[None])
+        part, norm = _flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
+        out[:, piece.start : piece.end] = part.view(n_kv_heads, piece.end - piece.start, -1)
+        norms.append(norm)
+    return Attended(out, norms)
 
 
 def _attend_back(
-    grad: Tensor, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, weights: list[Tensor], tree: TreePieces
+    grad: Tensor, queries: Tensor, keys: Tensor, values: Tensor, attended: Attended, tree: TreePieces, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of queries, keys and values from that of what :func:`_attend` returned."""
     n_kv_heads, _, head_dim = keys.shape
-    group = queries.shape[2] // head_dim
-    # d softmax: weights * (d weights - their weighted mean), and that mean is grad . out
-    wide = torch.promote_types(grad.dtype, torch.float32)
-    wide_grad, wide_values = grad.to(wide), values.to(wide)
-    mean = (wide_grad * out).view(n_kv_heads, -1, values.shape[2]).sum(-1, keepdim=True)  # [K, T G, 1]
-    d_queries = torch.empty_like(queries)
-    d_keys, d_values = torch.zeros_like(keys, dtype=wide), torch.zeros_like(wide_values)
-    for piece, weight in zip(tree.pieces, weights):
-        rows, own_mean = _rows(wide_grad, piece, values.shape[2]), mean[:, piece.start * group : piece.end * group]
-        d_scores = torch.baddbmm(own_mean, rows, _seen(wide_values, piece).transpose(1, 2), beta=-1).mul_(weight)
-        d_scores = d_scores.to(grad.dtype)
-        d_piece = d_scores @ _seen(keys, piece)
-        d_queries[:, piece.start : piece.end] = d_piece.view(n_kv_heads, -1, queries.shape[2])
-        _add_seen(d_keys, piece, d_scores.transpose(1, 2) @ _rows(queries, piece, head_dim))
-        _add_seen(d_values, piece, weight.transpose(1, 2) @ _rows(grad, piece, values.shape[2]))
+    d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+    biases = tree.biases(queries.shape[2] // head_dim, queries.dtype)
+    for piece, bias, norm in zip(tree.pieces, biases, attended.norms):
+        d_part, part, rows = (_rows(x, piece, head_dim)[None] for x in (grad, attended.out, queries))
+        seen = _seen(keys, piece)[None], _seen(values, piece)[None]
+        d_rows, *d_seen = _flash_back(
+            d_part, rows, *seen, part, norm, 0.0, False, attn_mask=bias[None, None], scale=scale
+        )
+        d_queries[:, piece.start : piece.end] = d_rows[0].reshape(n_kv_heads, piece.end - piece.start, -1)
+        _add_seen(d_keys, piece, d_seen[0][0])
+        _add_seen(d_values, piece, d_seen[1][0])
     return d_queries, d_keys, d_values
 
 
@@ -130,23 +141,22 @@ class _TreeAttention(torch.autograd.Function):
     def forward(ctx, q, k, v, turn, tree, n_kv_heads):
         # q: [T, K G H]; k, v: [T, K H]; turn: [T, H / 2], complex
         head_dim = 2 * turn.shape[1]
-        ctx.turn_queries = turn * head_dim**-0.5  # the scores' scale, for free
-        queries = _turned(q, ctx.turn_queries, n_kv_heads)  # [K, T, G H]
+        queries = _turned(q, turn, n_kv_heads)  # [K, T, G H]
         keys = _turned(k, turn, n_kv_heads)  # [K, T, H]
-        values = _heads_first(v, n_kv_heads)  # [K, T, H]
-        out, weights = _attend(queries, keys, values, tree)
-        ctx.tree, ctx.turn = tree, turn
-        ctx.save_for_backward(queries.to(v.dtype), keys.to(v.dtype), values, out, *weights)
-        return _tokens_first(out)
+        values = _heads_first(v.to(keys.dtype), n_kv_heads)  # [K, T, H]
+        out, norms = _attend(queries, keys, values, tree, head_dim**-0.5)
+        ctx.tree, ctx.turn, ctx.dtype = tree, turn, v.dtype
+        ctx.save_for_backward(queries, keys, values, out, *norms)
+        return _tokens_first(out).to(v.dtype)
 
     @staticmethod
     def backward(ctx, grad):
-        queries, keys, values, out, *weights = ctx.saved_tensors
-        grad = _heads_first(grad, len(keys))
-        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
-        d_q = _turned_back(d_queries, ctx.turn_queries, out.dtype)
-        d_k = _turned_back(d_keys, ctx.turn, out.dtype)
-        return d_q, d_k, _tokens_first(d_values).to(out.dtype), None, None, None
+        queries, keys, values, out, *norms = ctx.saved_tensors
+        grad = _heads_first(grad.to(out.dtype), len(keys))
+        scale = keys.shape[2] ** -0.5
+        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, Attended(out, norms), ctx.tree, scale)
+        d_q, d_k = (_turned_back(d, ctx.turn, ctx.dtype) for d in (d_queries, d_keys))
+        return d_q, d_k, _tokens_first(d_values).to(ctx.dtype), None, None, None
 
 
 def _turned(x: Tensor, turn: Tensor, n_kv_heads: int) -> Tensor:
@@ -190,34 +200,35 @@ def _add_seen(total: Tensor, piece: Piece, part: Tensor) -> None:
 
 
 class _HeadsAttention(torch.autograd.Function):
-    """Attention of queries and keys that are turned already, ``[T, K G V]``."""
+    """Attention of queries and keys that are turned already, ``[T, K G H]``."""
 
     @staticmethod
     def forward(ctx, query, key, value, tree, scale):
-        # query: [K G, T, H]; key: [K, T, H]; value: [K, T, V]
+        # query: [K G, T, H]; key, value: [K, T, H]
         n_kv_heads, n_tokens, _ = key.shape
         dtype = torch.promote_types(query.dtype, torch.float32)
         # [K, T, G H]
-        queries = (query.to(dtype).unflatten(0, (n_kv_heads, -1)).transpose(1, 2) * scale).flatten(2)
-        keys, values = key.to(dtype).contiguous(), value.contiguous()
-        out, weights = _attend(queries, keys, values, tree)
+        queries = query.to(dtype).unflatten(0, (n_kv_heads, -1)).transpose(1, 2).flatten(2)
+        keys, values = key.to(dtype).contiguous(), value.to(dtype).contiguous()
+        out, norms = _attend(queries, keys, values, tree, scale)
         ctx.tree, ctx.scale, ctx.dtype = tree, scale, query.dtype
-        ctx.save_for_backward(queries.to(value.dtype), keys.to(value.dtype), values, out, *weights)
-        return _tokens_first(out)
+        ctx.save_for_backward(queries, keys, values, out, *norms)
+        return _tokens_first(out).to(value.dtype)
 
     @staticmethod
     def backward(ctx, grad):
-        queries, keys, values, out, *weights = ctx.saved_tensors
-        grad = _heads_first(grad, len(keys))
-        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, out, weights, ctx.tree)
-        d_query = d_queries.unflatten(2, (-1, keys.shape[2])).transpose(1, 2).flatten(0, 1) * ctx.scale
-        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(out.dtype), None, None
+        queries, keys, values, out, *norms = ctx.saved_tensors
+        grad = _heads_first(grad.to(out.dtype), len(keys))
+        attended = Attended(out, norms)
+        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, attended, ctx.tree, ctx.scale)
+        d_query = d_queries.unflatten(2, (-1, keys.shape[2])).transpose(1, 2).flatten(0, 1)
+        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(ctx.dtype), None, None
 
 
 def attend_heads(query: Tensor, key: Tensor, value: Tensor, tree: TreePieces, scale: float) -> Tensor:
-    """Compute attention along a tree's branches in transformers' layout, ``[1, T, heads, V]``.
+    """Compute attention along a tree's branches in transformers' layout, ``[1, T, heads, H]``.
 
-    ``query [1, heads, T, H]``, ``key [1, K, T, H]`` and ``value [1, K, T, V]`` carry their positions already.
+    ``query [1, heads, T, H]``, ``key`` and ``value [1, K, T, H]`` carry their positions already.
     """
     out = _HeadsAttention.apply(query[0], key[0], value[0], tree, scale)
     return out.view(1, len(out), query.shape[1], value.shape[3])

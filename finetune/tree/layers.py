@@ -24,6 +24,7 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from finetune.tree.attention import attend, can_attend
+from finetune.tree.products import frozen_linear, product
 
 
 def _embed(module: nn.Embedding, tokens: Tensor) -> Tensor:
@@ -89,21 +90,22 @@ class _LoRAProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, z, weight, lora_a, lora_b, scale):
         # x, z: [T, I]; weight: [O, I]; lora_a: [R, I]; lora_b: [O, R]. z is None where it is x.
-        low = (x if z is None else z) @ lora_a.to(x.dtype).T
+        low = product(x if z is None else z, lora_a.to(x.dtype))
         ctx.save_for_backward(x, z, weight, lora_a, lora_b, low)
         ctx.scale = scale
-        return (x @ weight.T).addmm_(low, lora_b.to(x.dtype).T, alpha=scale)
+        return product(x, weight).addmm_(low, lora_b.to(x.dtype).T, alpha=scale)
 
     @staticmethod
     def backward(ctx, grad):
         x, z, weight, lora_a, lora_b, low = ctx.saved_tensors
         a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-        d_low = ctx.scale * (grad @ b)  # [T, R]
-        d_b = ctx.scale * (grad.T @ low).to(lora_b.dtype) if ctx.needs_input_grad[4] else None
+        d_low = ctx.scale * product(grad, b.T)  # [T, R]
+        # the long side of a thin product last: half the time
+        d_b = ctx.scale * (low.T @ grad).T.to(lora_b.dtype) if ctx.needs_input_grad[4] else None
         d_a = (d_low.T @ (x if z is None else z)).to(lora_a.dtype) if ctx.needs_input_grad[3] else None
         d_x = d_z = None
         if ctx.needs_input_grad[0]:
-            d_x = grad @ weight
+            d_x = product(grad, weight.T)
             if z is None:
                 d_x.addmm_(d_low, a)
         if z is not None and ctx.needs_input_grad[1]:
@@ -114,7 +116,7 @@ class _LoRAProduct(torch.autograd.Function):
 def _lora(module: LoRALinear, x: Tensor) -> Tensor:
     """Return the layer's output, ``[..., O]`` for ``x [..., I]``."""
     if module.disabled:
-        return F.linear(x, module.weight)
+        return frozen_linear(module, x)
     flat = x.reshape(-1, x.shape[-1])
     dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
     scale = module.alpha / module.rank
@@ -135,11 +137,17 @@ def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
     return out + (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
 
 
+def _is_frozen_linear(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and module.bias is None and not module.weight.requires_grad
+
+
 def use_fast_layers(decoder: nn.Module) -> None:
     """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is."""
     for module in decoder.modules():
         if type(module) is nn.Embedding and not module.weight.requires_grad:
             vars(module)["forward"] = partial(_embed, module)
+        elif _is_frozen_linear(module):
+            module.forward = partial(frozen_linear, module)
         elif type(module) is RMSNorm and not module.scale.requires_grad:
             module.forward = partial(_norm, module)
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:

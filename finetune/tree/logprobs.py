@@ -21,6 +21,7 @@ from torchtune.modules import TransformerDecoder
 from torchtune.modules.peft import LoRALinear
 
 from finetune.tree.prefix_tree import PrefixTree
+from finetune.tree.products import product
 
 # Rows of the vocabulary head alive at once: 256 x 128k float32 logits are 131 MB.
 HEAD_CHUNK = 256
@@ -144,7 +145,7 @@ class _AnswerSums(torch.autograd.Function):
                 continue
             d_logits, factor = logits, norms.reciprocal_().mul_(-head.factor).to(hidden.dtype)
             if needs_hidden:
-                grad_hidden[lo:hi] = (d_logits @ weight).mul_(factor)
+                grad_hidden[lo:hi] = product(d_logits, weight.T).mul_(factor)
             if a is not None:
                 d_low = (d_logits @ b).mul_(scale * factor)
                 if grad_adapted is not None:
@@ -193,7 +194,7 @@ def _logits(
     """
     wide, near = torch.promote_types(h.dtype, torch.float32), None
     if wide == h.dtype:
-        logits = h @ weight.T
+        logits = product(h, weight)
     else:
         own = torch.linalg.vecdot(h.to(wide), weight[target[:, 0]].to(wide))
         if low is not None and b is not None:

