@@ -25,7 +25,7 @@ from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import write_json
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
-from eval.asking.respondents import BASE, Interview, Respondent
+from eval.asking.respondents import BASE, Interview, read_respondents
 from eval.asking.results import (
     ResultsFile,
     check_results,
@@ -37,8 +37,12 @@ from eval.asking.results import (
     row_key,
 )
 from eval.asking.written_answers import Decoding
+from eval.effects.doses import dose_lines, dose_texts
 from eval.effects.measures import Entries, change_charts, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
+from eval.scores.summary import PAIRS
+from eval.statements.instruments import load_instrument
+from eval.statements.prompts import load_templates, pair_prompts
 from finetune.adapters.folders import read_adapters
 from finetune.models import BROUGHT, base_folder, complete_model
 from finetune.run.precision import settle_dtype
@@ -53,6 +57,9 @@ OPTIONAL: dict[str, Any] = {
     "toxicity": None,
     "toxicity_threshold": 0.5,
     "neutral_text": "en",
+    "lean_instrument": None,
+    "respondents": None,
+    "max_surprise": 0.05,
     "max_tokens_per_forward": 800,
     "tasks": None,
     "task_include_path": None,
@@ -62,7 +69,7 @@ OPTIONAL: dict[str, Any] = {
     "task_batch_size": 8,
 }
 # What rows do not depend on: toxicity is scored anew, and each task is a row that names its own settings.
-BESIDE_ROWS = ("toxicity", "toxicity_threshold", *(key for key in OPTIONAL if key.startswith("task")))
+BESIDE_ROWS = ("toxicity", "toxicity_threshold", "max_surprise", *(key for key in OPTIONAL if key.startswith("task")))
 
 # lm-evaluation-harness's settings, and what they are called in a config
 _SETTINGS = {"limit": "task_limit", "num_fewshot": "task_n_shots", "apply_chat_template": "task_chat_template"}
@@ -90,10 +97,16 @@ class SideEffectsRecipe:
         loaders = {"adversarial": load_adversarial, "neutral_text": load_neutral}
         self._files = {key: load(cfg[key]) for key, load in loaders.items() if cfg[key] is not None}
         self._prompts = {file.prompts[0].row["mode"]: file.prompts for file in self._files.values()}
-        self._names = [BASE, *self._adapters.names]
+        about = self._read_instrument() if cfg.lean_instrument is not None else {}
+        # what is asked in the chat: a system prompt precedes neutral text as plain text
+        self._respondents = read_respondents(cfg.respondents, True, self._adapters.names, tuple(self._prompts), ())
+        if served := [respondent.name for respondent in self._respondents if respondent.server]:
+            raise ValueError(f"respondents: {served} are behind an address; give an adapter, a system_prompt, or both")
+        self._names = [respondent.name for respondent in self._respondents]
         self._dtype = settle_dtype(cfg, self._device, base_folder(cfg), recorded_dtype(self._output_dir))
         self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
         self._settings |= {f"{key}_sha256": file.about["sha256"] for key, file in self._files.items()}
+        self._settings |= about
         self._row_settings = {key: value for key, value in self._settings.items() if key not in BESIDE_ROWS}
         check_results(self._output_dir, self._row_settings)
 
@@ -116,11 +129,17 @@ class SideEffectsRecipe:
             if find_spec("lm_eval") is None:
                 raise ImportError('tasks need lm-eval: pip install -c constraints.txt -e ".[lm-eval]", or tasks=null')
 
+    def _read_instrument(self) -> dict[str, Any]:
+        """Ask the pairs of an instrument too, but for its placebo; return its hash."""
+        bank = load_instrument(self._cfg.lean_instrument)
+        lean = bank.keep({pair.id for pair in bank.pairs if not (pair.axis and bank.axes[pair.axis].placebo)})
+        if not lean.pairs:
+            raise ValueError(f"lean_instrument={self._cfg.lean_instrument} has no pairs; take one that has, or null")
+        self._prompts[PAIRS] = pair_prompts(lean, load_templates(bank.language), 1)
+        return {"lean_instrument_sha256": bank.sha256}
+
     def setup(self) -> None:
         """Prepare the questions, then load the base with its adapters if anything is still to be asked."""
-        self._respondents = [
-            Respondent(name, tuple(self._prompts), adapter=None if name == BASE else name) for name in self._names
-        ]
         # greedy: the likeliest answer, the same at every run
         interview = Interview(self._prompts, (), {OPEN: Decoding(0.0, None, self._cfg.max_new_tokens, 0)})
         self._questionnaire = prepare_questions(self._cfg, interview, self._respondents) if self._prompts else None
@@ -150,6 +169,7 @@ class SideEffectsRecipe:
         if self._toxicity is not None:
             log.info("scoring how toxic the answers are")
         entries = measure_all(rows, self._toxicity, self._cfg.toxicity_threshold)
+        doses = dose_lines(entries, self._cfg.max_surprise)
         summary = {
             **describe_command(self._settings, *(["lm_eval"] if tasks else [])),
             "models": self._names,
@@ -157,6 +177,7 @@ class SideEffectsRecipe:
             **{key: file.about for key, file in self._files.items()},
             "answers": describe_answers(rows),
             "side_effects": entries,
+            **({"doses": doses} if doses else {}),
         }
         write_json(self._output_dir / "side_effects.json", summary)
         measures: dict[str, Entries] = {}
@@ -168,11 +189,13 @@ class SideEffectsRecipe:
             model=model_name(self._settings),
             date=day_of(self._output_dir / "results.jsonl"),
             charts=change_charts(entries),
+            doses=doses,
             measures=measures,
             requests=self._side_by_side(rows),
         )
         write_page(self._output_dir / "report.html", html)
-        log.info(f"wrote {len(rows)} rows to {self._output_dir}\n{change_lines(entries)}")
+        more = f"\n{dose_texts(doses, self._cfg.max_surprise)}" if doses else ""
+        log.info(f"wrote {len(rows)} rows to {self._output_dir}\n{change_lines(entries)}{more}")
 
     def _side_by_side(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return each request with what every model answered."""

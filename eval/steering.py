@@ -165,8 +165,6 @@ def _check(cfg: DictConfig) -> None:
     strengths = list(cfg.strengths)
     if not strengths or strengths != sorted(set(strengths)) or strengths[0] <= 0:
         raise ValueError(f"strengths={strengths}; give positive numbers, each larger than the one before")
-    if cfg.max_surprise <= 0:
-        raise ValueError(f"max_surprise={cfg.max_surprise}; use a positive number of nats a token, for example 0.05")
     if (folder := Path(cfg.output_dir) / "vector").exists():
         raise FileExistsError(f"{folder} is there already; choose another output_dir")
 

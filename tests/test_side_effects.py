@@ -19,9 +19,11 @@ from data.quality.phrases import names_politics
 from data.recipe.config import check_config
 from data.recipe.figures import number
 from eval.asking import respond
+from eval.effects.doses import dose_lines, dose_texts
 from eval.effects.measures import GROUPS, measure_all, ratio, share_change
 from eval.effects.prompts import load_adversarial, load_neutral
 from eval.scores.intervals import unit_interval
+from eval.scores.scoring import lean_of
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
 from finetune.adapters.cards import read_measured, write_derived_card
 
@@ -254,6 +256,58 @@ def test_the_recipe_measures_base_and_adapters(run, adapters, tiny_model_dir, tm
     assert "Not measured yet" in card([])
 
 
+def test_the_lean_stands_beside_its_cost_dose_by_dose(run, adapters, tmp_path):  # noqa: F811
+    axes = {
+        "economic": {"low": "left", "high": "right", "offset": 0, "divisor": 1},
+        "placebo": {"low": "calm", "high": "lively", "offset": 0, "divisor": 1, "placebo": True},
+    }
+    topics = {"tea": "placebo"} | dict.fromkeys(("rent", "tax", "trade", "wages", "debt", "farms"), "economic")
+    pairs = [
+        {"id": topic, "topic": topic, "axis": axis, "left": f"Less {topic}.", "right": f"More {topic}."}
+        for topic, axis in topics.items()
+    ]
+    bank = {"name": "x", "version": "1", "licence": "MIT", "language": "en", "source": "test", "options": ["no", "yes"]}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump({**bank, "axes": axes, "items": [], "pairs": pairs}))
+    rows, found = run(
+        adapters={**adapters, "left@-1": {"left": -1}, "left@0.5": {"left": 0.5}},
+        adversarial=None,
+        lean_instrument=str(tmp_path / "bank.yaml"),
+        respondents={"told": {"system_prompt": "Be brief."}},
+    )
+    assert len(rows) == 6 * (6 + LINES.count("\n"))
+    value = {(e["model"], e["measure"]): e for e in found["side_effects"]}
+    leans = {
+        name: np.mean([lean_of(row) for row in rows if (row["model"], row["mode"]) == (name, "pairs")])
+        for name in found["models"]
+    }
+    for name, lean in leans.items():
+        assert value[name, "lean"]["value"] == pytest.approx(lean, abs=1e-6)
+        assert value[name, "lean"]["n"] == 6
+    lines = {(line["way"], line["points"][0]["weight"] > 0): line for line in found["doses"]}
+    assert [point["weight"] for point in lines["left", True]["points"]] == [0.5, 1]
+    assert {way for way, _ in lines} == {"left", "right", "told"}
+    assert lines["told", True]["points"][0]["lean"] == pytest.approx(leans["told"] - leans["base"], abs=1e-6)
+    assert "The lean against its cost" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_lines_of_doses_by_hand():
+    doses = {"a@0.5": (0.1, 0.02), "a": (0.3, 0.06), "a@2": (0.2, 0.5), "a@-1": (-0.1, 0.01), "b": (0.4, 0.1)}
+    entries = [
+        {"model": name, "measure": measure, "difference": change, "difference_ci95": [change - 1, change + 1]}
+        for name, changes in doses.items()
+        for measure, change in zip(("lean", "surprise at neutral text"), changes)
+    ]
+    lines = dose_lines(entries, guard=0.04)
+    assert [(line["way"], [p["weight"] for p in line["points"]]) for line in lines] == [
+        ("a", [-1]), ("a", [0.5, 1, 2]), ("b", [1]),
+    ]  # fmt: skip
+    assert [line["at_guard"] for line in lines] == [None, pytest.approx(0.2), pytest.approx(0.16)]
+    assert [line["monotone"] for line in lines] == [None, None, None]
+    assert [line["monotone"] for line in dose_lines(entries, guard=0.1)] == [None, True, None]
+    assert [line["monotone"] for line in dose_lines(entries, guard=1)] == [None, False, None]
+    assert "a turns round before +1 nats" in dose_texts(dose_lines(entries, guard=1), 1)
+
+
 def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
     rows, found = run()
     path = tmp_path / "out" / "results.jsonl"
@@ -278,6 +332,8 @@ def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
         ({"adversarial": "nowhere"}, r"adversarial=nowhere: no such file; give a path or one of \['en'\]"),
         ({"max_new_tokens": 0}, "max_new_tokens=0` is out of range; use 1 or more"),
         ({"task_limit": 0}, "task_limit=0` is out of range; use 1 or more"),
+        ({"respondents": {"far": {"model": "m", "base_url": "http://127.0.0.1:1/v1"}}}, "behind an address"),
+        ({"lean_instrument": "nowhere"}, "instrument=nowhere"),
         ({"tasks": "mmlu"}, r"give a list: tasks=\[mmlu\]"),
     ],
 )

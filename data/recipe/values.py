@@ -12,14 +12,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 # Types of keys of recipes that have no default, or null for it.
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument"), str),
+    **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument", "run"), str),
     "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
     **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),
-    **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots"), int | None),
+    **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots", "layer"), int | None),
     **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
-    **dict.fromkeys(("templates", "reference_cache_dir", "push_to_hub"), str | None),
+    **dict.fromkeys(("templates", "reference_cache_dir", "push_to_hub", "influence", "lean_instrument"), str | None),
     **dict.fromkeys(("sources", "topics", "models", "runs", "blend"), Mapping),
     **dict.fromkeys(("factors", "readings"), Mapping | None),
     **dict.fromkeys(("n_write_templates", "factor_cells"), int | None),
@@ -49,7 +49,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # Numbers of these names are above zero, and at most this.
 ABOVE_ZERO: dict[str, float] = {
-    **dict.fromkeys(("clip_grad_norm", "beta", "tau", "timeout_s"), _ANY),
+    **dict.fromkeys(("clip_grad_norm", "beta", "tau", "timeout_s", "max_surprise"), _ANY),
     **dict.fromkeys(("duplicate", "duplicate_threshold", "min_cosine"), 1),
 }
 # Two numbers, the second not below the first.
