@@ -328,6 +328,12 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             model = request.getfixturevalue("tiny_model_dir")
             arguments += [f"model.path={model}", f"output_dir={tmp_path / 'steering'}", "dataset.subset=2"]
             arguments += [f"neutral_text={stand_ins['mine.txt']}", "strengths=[0.1]", "max_surprise=9"]
+        elif config.stem == "doses":
+            request.getfixturevalue("compass_overrides")  # its adapters
+            folders = {"steering": "mine", "left": "adapter", "right": "right"}
+            arguments += [f"adapters.{name}={tmp_path / folder}" for name, folder in folders.items()]
+            arguments += [f"model.path={request.getfixturevalue('tiny_model_dir')}", f"output_dir={tmp_path / 'doses'}"]
+            arguments += [f"neutral_text={stand_ins['mine.txt']}", f"lean_instrument={stand_ins['mine.yaml']}"]
         elif "finetune.models.causal_lm" in (REPO / config).read_text() + command:
             overrides, folder = on_transformers(recipe, config, arguments, request, tmp_path)
             arguments += overrides
