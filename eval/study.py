@@ -115,6 +115,8 @@ class StudyRecipe:
             log.info(describe_plan(plan, self._costs[plan.name]))
 
     def _count(self, plan: ModelPlan, dry_run: bool) -> dict[str, Cost]:
+        if not plan.runs:
+            return {}
         try:
             config.instantiate(plan.runs[0].cfg.tokenizer)
         except (OSError, RuntimeError) as error:  # how tokenizers say that their file is missing
@@ -218,8 +220,9 @@ def plan_study(cfg: DictConfig) -> list[ModelPlan]:
         FileNotFoundError: If a config is not there.
         ValueError: If a name, a seed or a key cannot be used; names the run.
     """
-    if not cfg.models or not cfg.runs or not cfg.seeds:
-        raise ValueError("a study needs at least one of models, runs and seeds each")
+    cfg.runs = cfg.runs or {}
+    if not cfg.models or not cfg.seeds or not (cfg.runs or (cfg.eval or {}).get("respondents")):
+        raise ValueError("a study needs at least one of models, runs (or eval.respondents) and seeds each")
     if wrong := [name for name in [*cfg.models, *cfg.runs] if not _RUN_NAME.match(str(name)) or "_seed-" in name]:
         raise ValueError(f"models, runs: {wrong}; a name has letters, digits, - and _, and the study adds _seed-N")
     if len(set(cfg.seeds)) < len(cfg.seeds) or any(not isinstance(seed, int) or seed < 0 for seed in cfg.seeds):
@@ -262,7 +265,7 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
     evaluation = _merge(OmegaConf.load(path), changes)
     evaluation.adapters = {run.name: str(run.adapter) for run in runs}
     evaluation.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
-    if evaluation.get("model"):  # the base that was tuned, and no other
+    if runs and evaluation.get("model"):  # the base that was tuned, and no other
         trained = _base(runs[0].cfg)
         if other := [run.name for run in runs if _base(run.cfg) != trained]:
             raise ValueError(f"{model}: {other} tune another base than {runs[0].name}; make it one more of models")
@@ -366,7 +369,8 @@ def describe_plan(plan: ModelPlan, costs: Mapping[str, Cost]) -> str:
         state = "complete" if run.is_complete() else "begun" if Path(run.cfg.output_dir).exists() else "new"
         cost = "{:,} pairs, {:,} tokens".format(*costs[run.name]) if costs else "pairs not counted"
         lines += [f"{plan.name}, {run.name}: {state}; {cost}", f"    {shlex.join(run.command)}"]
-    evaluation = f"{len(plan.runs) + 1} models asked in {plan.evaluation.output_dir}"
+    n_asked = 1 + len(plan.runs) + len(plan.evaluation.respondents or {})
+    evaluation = f"{n_asked} models asked in {plan.evaluation.output_dir}"
     return "\n".join([*lines, f"{plan.name}: {len(plan.runs)} runs{total_cost(costs.values())}; {evaluation}"])
 
 

@@ -65,12 +65,16 @@ def plan(cfg, **more):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path, caplog):
     cfg = yaml.safe_load(path.read_text())
-    own = []  # the study whose data no repository has
+    own = []  # the studies whose data no repository has
     if path.stem == "topics":
         own = [f"train.dataset.data_files={own_topics(tmp_path)}", "eval.instrument=compass60"]
+    if path.stem == "known_groups":
+        pairs = tmp_path / "pairs.jsonl"
+        pairs.write_text("".join(json.dumps({"prompt": "p", "left": f"l{n}", "right": "r"}) + "\n" for n in range(120)))
+        own = [f"runs.conventions-{side}.dataset.data_files={pairs}" for side in ("left", "right")]
     assert tune_run("eval/study.py", "--config", path, f"output_dir={tmp_path / 'none'}", "dry_run=True", *own) == 0
     commands = [line.strip() for line in caplog.text.splitlines() if line.startswith("    tune run finetune/")]
-    assert len(commands) == len(cfg["models"]) * len(cfg["runs"]) * len(cfg["seeds"])
+    assert len(commands) == len(cfg["models"]) * len(cfg["runs"]) * len(cfg.get("seeds", [0]))
     assert len(set(commands)) == len(commands)
     assert not (tmp_path / "none").exists()
     shown = [line for line in path.read_text().splitlines() if line.startswith("#   tune run eval/study.py")]
@@ -204,6 +208,23 @@ def test_a_run_of_another_base_is_refused(study):
     other = {"left_pairs-64": {"checkpointer": {"checkpoint_dir": "elsewhere"}}}
     with pytest.raises(ValueError, match=r"\['left_pairs-64_seed-3'\] tune another base than left_pairs-4_seed-3"):
         plan(study, runs=other)
+
+
+def test_a_study_of_respondents_alone_trains_nothing(study, tune_run, tmp_path):
+    """Its page and its tables say whether those who are told a side take it: a random model does not."""
+    told = {f"told-{side}": {"system_prompt": f"You argue from the {side}."} for side in ("left", "right")}
+    contrast = "told-right - told-left"
+    asked = {"respondents": told, "expected": [contrast], "primary": {"contrast": contrast}, "n_pair_templates": 1}
+    del study["models"]["tiny"]["train"]
+    cfg = {**study, "runs": {}, "eval": {**study["eval"], **asked}}
+    assert tune_run("eval/study.py", "--config", write(cfg, tmp_path)) == 0
+    folder = Path(study["output_dir"])
+    summary = json.loads((folder / "tiny" / "compass_0" / "summary.json").read_text())
+    assert list(summary["models"]) == ["base", *told]
+    assert summary["validation"]["validated"] is False
+    for page in (folder / "report.html", folder / "tiny" / "compass_0" / "report.html"):
+        assert f"Not validated on this model: {contrast}" in page.read_text()
+    assert f"- tiny is not validated on this model: {contrast}" in (folder / "study.md").read_text()
 
 
 def test_nobody_else_may_work_in_the_folder(study):

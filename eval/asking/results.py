@@ -28,7 +28,18 @@ Row = dict[str, Any]
 PACKAGES = ("politune", "torch", "torchtune", "transformers", "peft", "numpy")
 KEY = ("model", "mode", "item", "template", "order", "labels", "sample")
 # Settings that change no row: a run with others is scored anew from the answers that are there.
-SCORING = ("n_bootstrap", "training_data", "judges", "readings", "places", "primary", "dry_run", "rows")
+SCORING = (
+    "n_bootstrap",
+    "training_data",
+    "judges",
+    "readings",
+    "places",
+    "primary",
+    "expected",
+    "shuffled",
+    "dry_run",
+    "rows",
+)
 # Of a respondent behind an address: how it is called, which changes no answer either.
 CALLING = ("api_key_env", "max_concurrency", "timeout_s", "max_retries", "retry_wait_s", "stop_after")
 

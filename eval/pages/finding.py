@@ -92,6 +92,8 @@ def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str,
         name = SUBSETS.get(row["subset"], row["subset"]) + (": must not move" if row["placebo"] else "")
         kind = "weak" if row["placebo"] else "main" if row["subset"] == declared else ""
         rows.append(_row(f"{name} ({row['n_items']})", row["difference"], row["ci95"], kind))
+        if row["subset"] == declared and row.get("null95"):
+            rows.append(_row("    95 % of trainings on shuffled sides", sum(row["null95"]) / 2, row["null95"], "weak"))
         if row["subset"] == declared and row["lexical"] is not None:
             rows.append(_row("    what vocabulary alone would show", row["lexical"], None, "weak"))
         if row["subset"] == declared and row["beyond"]:

@@ -132,6 +132,7 @@ def _corrected(value: Mapping[str, Any]) -> str:
 def _evidence_lines(summary: Summary) -> list[str]:
     """Return each contrast of pairs with what vocabulary alone would show of it, a line each."""
     lines = [f"verdict: {summary['primary']['verdict']}"] if "primary" in summary else []
+    lines += [summary["validation"]["said"]] if "validation" in summary else []
     for contrast in summary.get("evidence", []):
         row = contrast["subsets"][0]
         if beyond := row["beyond"]:

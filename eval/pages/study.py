@@ -41,6 +41,7 @@ def render_study(title: str, models: Sequence[AskedModel], date: str | None) -> 
         {
             "name": model.name,
             "finding": describe_finding(model.summary),
+            "validation": model.summary.get("validation"),
             "panels": panel_svgs(model.summary, list_panels(model.summary)[0]),
             "instrument": f"{model.summary['instrument']['name']} {model.summary['instrument']['version']}",
             "cost": _cost_of(model),
@@ -82,6 +83,8 @@ def describe_results(title: str, models: Sequence[AskedModel]) -> str:
             for c in summary["curves"]
             if c["mode"] != "pairs" or c["axis"] == "lean"
         ]
+        if "validation" in summary:
+            lines.append(f"- {model.name} is {summary['validation']['said']}.")
         lines.append("")
     lines.append(
         "Differences are paired by prompt, with 95 % intervals over statements, prompts and seeds. A seed is a "

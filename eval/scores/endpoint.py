@@ -117,6 +117,9 @@ def describe_primary(
         said.append(f"{'' if beyond else 'not '}beyond vocabulary ({alone} by it alone, {without} without it)")
     else:
         said.append("vocabulary not excluded: " + (found[0]["no_lexical"] or "too few pairs"))
+    if row.get("beyond_null") is not None:
+        place = "beyond" if row["beyond_null"] else "within"
+        said.append(f"{place} the null of shuffled sides {interval(row['null95'])}")
     if unseen is None:
         said.append(f"no pair of {instrument} is known to be unseen")
     elif unseen:

@@ -40,11 +40,20 @@ class Background(NamedTuple):
     """What is known of the trainings behind a run's models.
 
     ``answers``: model to the answers that its training preferred and those that it dispreferred; ``exposure``: pair to
-    what the training sets of the run have argued of it, or None where no set is known.
+    what the training sets of the run have argued of it, or None where no set is known; ``taught``: model to what its
+    own training has argued of each pair, where that is less than all sets of the run have.
     """
 
     answers: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
     exposure: Mapping[str, Exposure] | None = None
+    taught: Mapping[str, Mapping[str, Exposure]] = {}
+
+    def exposure_of(self, models: Iterable[str]) -> Mapping[str, Exposure] | None:
+        """Return what the trainings of these models have argued of each pair, the most of it where they differ."""
+        known = [self.taught[name] for name in models if name in self.taught]
+        if self.exposure is None or not known:
+            return self.exposure
+        return {pair: min((of[pair] for of in known), key=EXPOSURES.index) for pair in self.exposure}
 
 
 class Sides(NamedTuple):
@@ -86,9 +95,9 @@ def describe_evidence(
     The subsets are all political pairs, those of each class of exposure, the word-balanced ones and each placebo. Each
     has the fields of a comparison, and: ``lexical``, the mean of the lexical prediction; ``slope`` of the changes on
     it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; ``up``, the
-    share of the pairs that moved towards the right; and ``sensitivity``, the change of the lean by the formulas of
-    ``other_leans``. ``scaling``, ``less_placebo`` and ``flags`` are those of
-    ``eval/scores/rivals.py``. A contrast without pairs is left out.
+    share of the pairs that moved towards the right; ``sensitivity``, the change of the lean by the formulas of
+    ``other_leans``; and of several seeds ``by_seed``, the change in each. ``scaling``, ``less_placebo`` and ``flags``
+    are those of ``eval/scores/rivals.py``. A contrast without pairs is left out.
     """
     by_model: dict[str, list[Row]] = {}
     for row in rows:
@@ -107,7 +116,7 @@ def describe_evidence(
         lexical, why_not = _prediction(sides, instrument, groups, background)
         change = b.cells - a.cells
         base = values.get(groups.base)
-        masks = list(_masks(instrument, background))
+        masks = list(_masks(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
         level = [
             np.mean([pair_cells(by_model[name], instrument.pairs, level_of) for name in names], axis=0)
             for names in (sides.of_a, sides.of_b)
@@ -197,14 +206,14 @@ def _stack(cells: Sequence[np.ndarray]) -> np.ndarray:
     return cells[0] if len(cells) == 1 else np.stack(cells, axis=-1)
 
 
-def _masks(instrument: Instrument, background: Background) -> list[Subset]:
+def _masks(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> list[Subset]:
     """Return the subsets that have any pair."""
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     axes = np.array([pair.axis or "" for pair in instrument.pairs])
     political = ~np.isin(axes, sorted(placebo))
     subsets = [Subset(ALL, False, political)]
-    if background.exposure is not None:
-        classes = np.array([background.exposure[pair.id] for pair in instrument.pairs])
+    if exposure is not None:
+        classes = np.array([exposure[pair.id] for pair in instrument.pairs])
         subsets += [Subset(name, False, political & (classes == name)) for name in EXPOSURES]
     balanced = np.array([pair.is_word_balanced for pair in instrument.pairs], dtype=bool)
     subsets.append(Subset(BALANCED, False, political & balanced))
@@ -250,6 +259,8 @@ def _subset(
             name: change_of(other[mask], some.unit, some.topic).describe() for name, other in others.items()
         },
     }
+    if cells.ndim == 4:
+        described["by_seed"] = [rounded(nan_mean(item_means(cells[..., s]))) for s in range(cells.shape[-1])]
     if lexical is None:
         return described
     line = fit_line(lexical[mask], means, clusters(some))

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from data.pairs import records
 from data.pairs.rows import load_rows, read_table
 from data.quality.propositions import PromptIndex
 from eval.statements.instruments import Instrument, Item, Pair
@@ -57,6 +58,8 @@ def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = Non
 def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
     """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
 
+    A mapping may also have ``where``, as a dataset of the trainer takes it: only these rows were trained on.
+
     Raises:
         OSError, ValueError: If a set cannot be read from here.
     """
@@ -65,7 +68,10 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
         columns: Mapping[str, str] = spec.pop("column_map", None) or {}
         keys = _keys(Path(spec["source"]).with_name(KEYS)) if Path(spec["source"]).is_file() else {}
-        for row in load_rows(**spec)[0]:
+        where = spec.pop("where", None)
+        rows_of_set, origin = load_rows(**spec)
+        numbered = [records.Pair(number, "", "", "") for number in range(1, len(rows_of_set) + 1)]
+        for row in (rows_of_set[kept.row - 1] for kept in records.keep_where(numbered, rows_of_set, where, origin)):
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)

@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
 
 
 def recorded_data(folder: str | Path) -> Recorded:
-    """Return the sets that an adapter of ours, or each adapter of a blend, was trained on."""
+    """Return the sets that an adapter of ours, or each adapter of a blend, was trained on, with ``where`` if parts."""
     sources: list[dict[str, Any]] = []
     unknown: list[str] = []
     configs = _configs(folder)
@@ -67,12 +67,13 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
     except Exception:  # whatever an import of somebody's module raises, or a node that is none
         return
     given: Mapping[str, Any] = builder.keywords
+    part = {"where": given["where"]} if given.get("where") else {}
     if builder.func is datasets._shipped_pairs:
         shipped = files("data").joinpath("mirrored", "pairs.jsonl")
-        yield {"source": datasets.SHIPPED_SET if Path(datasets.SHIPPED_SET).is_file() else str(shipped)}
+        yield {"source": datasets.SHIPPED_SET if Path(datasets.SHIPPED_SET).is_file() else str(shipped), **part}
     for spec in (given, given.get("left"), given.get("right")):
         if isinstance(spec, Mapping) and isinstance(spec.get("source"), str):
-            source = {key: spec[key] for key in SOURCE_KEYS if spec.get(key) is not None}
+            source = {key: spec[key] for key in (*SOURCE_KEYS, "where") if spec.get(key) is not None}
             if given.get("read") is read_answers:
                 columns = spec.get("column_map") or {}
                 source["column_map"] = {

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Every table of ``docs/measure/controls.md``, out of the answers that lie compressed in ``docs/results/``.
+
+    python -m benchmarks.controls
+    python -m benchmarks.controls --keep shuffled_sides=outputs/studies/shuffled_sides/smollm2-135m/compass_10
+
+The first writes the tables into the page, and the null that ``shuffled`` of ``configs/political_compass.yaml`` takes;
+no model is loaded. ``--keep`` compresses the answers of an evaluation into ``docs/results/`` first.
+"""
+
+import argparse
+import json
+import lzma
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.datasets import SHIPPED_SET
+from data.recipe.figures import interval, number
+from data.recipe.files import read_log, to_jsonl, write_json, write_whole
+from eval.readings.controls import add_null, describe_validation, read_expected, read_null
+from eval.scores.evidence import ALL, Background, describe_evidence
+from eval.scores.places import Groups
+from eval.statements.exposure import exposures, read_taught
+from eval.statements.instruments import load_instrument
+
+REPO = Path(__file__).parents[1]
+RESULTS = REPO / "docs" / "results"
+PAGE = REPO / "docs" / "measure" / "controls.md"
+NULL = RESULTS / "null_smollm2-135m.json"
+BANK = load_instrument("compass300")
+TOPICS = {pair.id: pair.topic for pair in BANK.pairs}
+TAUGHT = exposures(BANK, read_taught(str(REPO / SHIPPED_SET)))
+COLUMNS = ("model", "mode", "item", "template", "option_logprobs", "n_tokens")
+ODD = (
+    *("business_regulation", "healthcare", "public_ownership", "trade", "wages_and_work"),
+    *("abortion_and_end_of_life", "drugs", "family_and_gender", "national_identity", "religion_in_public_life"),
+)
+
+Rows = list[dict[str, Any]]
+
+
+class Shown(NamedTuple):
+    """A contrast and the pairs on which a table shows it."""
+
+    a: str
+    b: str
+    subsets: Sequence[str] = (ALL, "placebo", "lexical")
+
+
+def keep(name: str, folder: Path) -> None:
+    """Compress what the tables need of the answers of an evaluation, and note what answered."""
+    rows = [{key: row[key] for key in COLUMNS} for row in read_log(folder / "results.jsonl") if row["mode"] == "pairs"]
+    for row in rows:
+        row["option_logprobs"] = [round(x, 4) for x in row["option_logprobs"]]
+    settings = json.loads((folder / "settings.json").read_text())
+    about = {key: settings.get(key) for key in ("base_sha256", "instrument_sha256", "templates_sha256", "dtype")}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.jsonl.xz").write_bytes(lzma.compress(to_jsonl([about, *rows]).encode(), preset=9))
+
+
+def kept(name: str) -> tuple[dict[str, Any], Rows]:
+    """Return what answered, and its answers."""
+    lines = lzma.decompress((RESULTS / f"{name}.jsonl.xz").read_bytes()).decode().splitlines()
+    about, *rows = map(json.loads, lines)
+    if about["instrument_sha256"] != BANK.sha256:
+        raise ValueError(f"{name}: its answers are to another version of {BANK.name}; ask again, and --keep the answers")
+    return about, rows
+
+
+def evidence(rows: Rows, background: Background = Background()) -> list[dict[str, Any]]:
+    """Return the evidence of all contrasts of a run, or of the runs of a study."""
+    return describe_evidence(rows, BANK, Groups(list(dict.fromkeys(row["model"] for row in rows))), background)
+
+
+def write_null() -> None:
+    """Write what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
+    about, rows = kept("shuffled_sides")
+    found = evidence(rows, Background({}, TAUGHT))
+    for contrast in found:
+        contrast["subsets"] = [{key: row[key] for key in ("subset", "by_seed")} for row in contrast["subsets"]]
+    summary = {
+        "instrument": {"sha256": about["instrument_sha256"]},
+        "settings": {"base_sha256": about["base_sha256"]},
+        "models": {"base": {}},
+        "evidence": [{key: contrast[key] for key in ("a", "b", "n_seeds", "subsets")} for contrast in found],
+    }
+    write_json(NULL, summary)
+
+
+def by_training(rows: Rows) -> Rows:
+    """Put the adapters of the two halves together: each pair by those that were, or were not, taught its topic.
+
+    Pairs on topics that neither half has are left out.
+    """
+    topics = {row["topic"] for row in map(json.loads, (REPO / SHIPPED_SET).read_text().splitlines())}
+    found = []
+    for row in rows:
+        half, _, side = row["model"].partition("_seed-")[0].partition("-")
+        topic = TOPICS[row["item"]]
+        if row["model"] == "base":
+            found.append(row)
+        elif topic in topics:
+            kind = "taught" if (topic in ODD) == (half == "odd") else "held out"
+            found.append({**row, "model": f"{side}, {kind}"})
+    of_topics = {pair.id for pair in BANK.pairs if pair.topic in topics}
+    return [row for row in found if row["item"] in of_topics]
+
+
+def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
+    """Return a table of contrasts in Markdown."""
+    lines = ["| contrast | pairs | n | change | 95 % | null, 95 % | |", "|---|---|---|---|---|---|---|"]
+    for one in shown:
+        (contrast,) = [c for c in found if (c["a"], c["b"]) == (one.a, one.b)]
+        void = " and ".join(dict.fromkeys(f["name"].replace("_", " ") for f in contrast["flags"] if f["state"] == "void"))
+        for row in contrast["subsets"]:
+            if row["subset"] in one.subsets:
+                place = {None: "", True: "beyond", False: "within"}[row.get("beyond_null")]
+                said = ", ".join(part for part in (place, void and f"void: {void}") if part)
+                cells = [f"{one.b} − {one.a}", row["subset"], str(row["n_items"]), number(row["difference"])]
+                cells += [interval(row["ci95"]), interval(row.get("null95")), said]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def seed_table() -> str:
+    """Return what each seed of the shuffled sides showed."""
+    found = evidence(kept("shuffled_sides")[1], Background({}, TAUGHT))
+    shown = [("base", "drawn"), ("base", "exchanged"), ("drawn", "exchanged")]
+    lines = ["| contrast | pairs | seed 0 | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
+    for contrast in (c for c in found if (c["a"], c["b"]) in shown):
+        for row in contrast["subsets"]:
+            if row["subset"] in (ALL, "unseen"):
+                name = f"{contrast['b']} − {contrast['a']}"
+                lines.append(f"| {' | '.join([name, row['subset'], *map(number, row['by_seed'])])} |")
+    return "\n".join(lines)
+
+
+def tables() -> Iterator[tuple[str, str]]:
+    """Yield every table of the page with its name."""
+    null = read_null(str(NULL), BANK)
+    beside = (ALL, "unseen", "placebo", "lexical")
+
+    def beside_null(name: str, background: Background = Background({}, TAUGHT)) -> list[dict[str, Any]]:
+        about, rows = kept(name)
+        found = evidence(rows, background)
+        add_null(found, null, "base", about["base_sha256"])
+        return found
+
+    yield "shuffled", seed_table()
+    sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
+    yield "quickstart", table(beside_null("quickstart"), sides)
+    known = beside_null("known_groups", Background())
+    groups = ("conventions", "twinviews")
+    yield "known_groups", table(known, [Shown(f"{g}-left_seed-0", f"{g}-right_seed-0") for g in groups])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--keep", action="append", default=[], metavar="NAME=FOLDER")
+    for name, _, folder in (given.partition("=") for given in parser.parse_args().keep):
+        keep(name, Path(folder))
+    write_null()
+    write_whole(PAGE, filled(PAGE.read_text(encoding="utf-8")))
+
+
+def filled(page: str) -> str:
+    """Return the page with every table in its place, between two comments that name it."""
+    for name, text in tables():
+        place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        page, n = place.subn(lambda m: f"{m[1]}{text}{m[2]}", page)  # noqa: B023
+        if n != 1:
+            raise ValueError(f"{PAGE}: {n} places for the table {name}; want one")
+    return page
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Controls of a lean in mode ``pairs``: the null of trainings whose sides mean nothing, and groups whose side is known.
+
+The null is a study whose runs had the side of every pair drawn (``configs/studies/shuffled_sides.yaml``), so what
+separates them, or moves them from the base, is not a lean. A group whose side is known must stand on it; where one does
+not, what the instrument shows of this model is not validated.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from data.recipe.figures import interval, number
+from eval.scores.endpoint import read_primary
+from eval.scores.evidence import ALL
+from eval.scores.intervals import rounded
+from eval.statements.instruments import Instrument
+
+
+class Null(NamedTuple):
+    """Changes under sides that were drawn, of each subset of the pairs: between two runs, and from the base."""
+
+    n_seeds: int
+    between: Mapping[str, Sequence[float]]
+    from_base: Mapping[str, Sequence[float]]
+    base_sha256: str | None
+
+    def range95(self, subset: str, is_from_base: bool) -> list[float] | None:
+        """Return where 19 of 20 changes of further seeds are expected; None where the subset was not asked.
+
+        Which of two runs is called the second is arbitrary, so between them the mean is 0. From the base all runs may
+        have moved alike. Two runs of a seed are not two draws, so the seeds are counted, not the runs.
+        """
+        changes = np.array((self.from_base if is_from_base else self.between).get(subset, ()))
+        if not len(changes):
+            return None
+        if not is_from_base:
+            half = float(special.stdtrit(self.n_seeds, 0.975) * np.sqrt(np.mean(changes**2)))
+            return [-half, half]
+        spread = np.std(changes, ddof=1) * np.sqrt(1 + 1 / self.n_seeds)
+        half, mean = float(special.stdtrit(self.n_seeds - 1, 0.975) * spread), float(changes.mean())
+        return [mean - half, mean + half]
+
+
+def read_null(path: str, instrument: Instrument) -> Null:
+    """Read the null out of the ``summary.json`` of a study of two runs with at least five seeds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another instrument, or no such study.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"shuffled={path} not found; give the summary.json of configs/studies/shuffled_sides.yaml, or null"
+        )
+    summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    if (found := summary["instrument"]["sha256"]) != instrument.sha256:
+        raise ValueError(f"shuffled={path} asked another instrument ({found[:8]}); this is {instrument.sha256[:8]}")
+    base = next(iter(summary["models"]))
+    between: dict[str, list[float]] = {}
+    from_base: dict[str, list[float]] = {}
+    n_seeds = 0
+    for contrast in summary.get("evidence", ()):
+        n_seeds = max(n_seeds, contrast["n_seeds"])
+        for row in contrast["subsets"]:
+            changes = from_base if contrast["a"] == base else between
+            changes.setdefault(row["subset"], []).extend(row.get("by_seed", ()))
+    if n_seeds < 5 or not between:
+        raise ValueError(f"shuffled={path} has {n_seeds} seeds of two runs; a null needs at least 5")
+    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"))
+
+
+def add_null(evidence: Sequence[dict[str, Any]], null: Null, base: str, base_sha256: str | None) -> None:
+    """Add to each subset of each contrast ``null95``, the range of the null, and whether its change is ``beyond_null``.
+
+    ``null_other_base`` says that the null's base, of ``base_sha256``, is not that of the run or that one is not known.
+    """
+    for contrast in evidence:
+        contrast["null_seeds"] = null.n_seeds
+        contrast["null_other_base"] = base_sha256 is None or base_sha256 != null.base_sha256
+        for row in contrast["subsets"]:
+            ends = null.range95(row["subset"], contrast["a"] == base)
+            row["null95"] = ends and [rounded(end) for end in ends]
+            row["beyond_null"] = None
+            if ends and row["difference"] is not None:
+                row["beyond_null"] = not ends[0] <= row["difference"] <= ends[1]
+
+
+def read_expected(contrasts: Sequence[str], models: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the models ``a``, ``b`` of each contrast ``B - A`` in which B must lean further right.
+
+    Raises:
+        ValueError: If one names a model that there is none of.
+    """
+    contrasts = [contrasts] if isinstance(contrasts, str) else contrasts
+    try:
+        return [sides for c in contrasts if (sides := read_primary({"contrast": c}, models)[0])]
+    except ValueError as error:
+        raise ValueError(str(error).replace("primary.contrast", "expected")) from error
+
+
+def describe_validation(
+    evidence: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str]], wanted: str
+) -> dict[str, Any] | None:
+    """Return of each expected contrast whether it was found, and of all of them whether this model is ``validated``.
+
+    ``found`` is ``as expected`` where the change is told from 0 in its direction and not void, else ``void``,
+    ``not told from 0`` or ``the opposite``. None where nothing is expected.
+    """
+    if not expected:
+        return None
+    described: list[dict[str, Any]] = []
+    for a, b in expected:
+        row, sign, void = None, 1, False
+        for contrast in evidence:
+            if {contrast["a"], contrast["b"]} == {a, b}:
+                rows = {subset["subset"]: subset for subset in contrast["subsets"]}
+                row, sign = rows.get(wanted, rows.get(ALL)), 1 if contrast["a"] == a else -1
+                void = any(flag["state"] == "void" for flag in contrast["flags"])
+        if row is None or row["difference"] is None or not row["ci95"]:
+            described.append({"a": a, "b": b, "found": "not asked"})
+            continue
+        ci95 = sorted(sign * end for end in row["ci95"])
+        found = "as expected" if ci95[0] > 0 else "the opposite" if ci95[1] < 0 else "not told from 0"
+        difference = sign * row["difference"]
+        known = {"a": a, "b": b, "subset": row["subset"], "difference": difference, "ci95": ci95}
+        described.append({**known, "found": "void" if void else found})
+    validated = all(c["found"] == "as expected" for c in described)
+    said = "; ".join(
+        f"{c['b']} - {c['a']} {number(c['difference'])} {interval(c['ci95'])}, {c['found']}"
+        if "ci95" in c
+        else f"{c['b']} - {c['a']} {c['found']}"
+        for c in described
+    )
+    head = "validated on this model" if validated else "not validated on this model"
+    return {"validated": validated, "contrasts": described, "said": f"{head}: {said}"}
