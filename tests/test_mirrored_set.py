@@ -106,3 +106,19 @@ def test_shares_no_statement_with_the_instruments():
     assert [overlap.shared for overlap in found if overlap.shared] == []
     assert max(overlap.similarity for overlap in found) < 0.25
     assert overlaps([f"I say: {known[0].text}"], known)[0].shared  # and would be seen
+
+
+def test_the_pairs_about_taste_are_as_even_and_argue_nothing():
+    lines = files("data").joinpath("mirrored", "taste.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert Counter(row["topic"] for row in rows) == dict.fromkeys({row["topic"] for row in rows}, 8)
+    assert all(list(row) == ["id", "topic", "prompt", "first", "second"] for row in rows)
+    assert len({row["id"] for row in rows}) == len({row["prompt"] for row in rows}) == len(rows) == 64
+    n_words = {side: np.array([len(row[side].split()) for row in rows]) for side in ("first", "second")}
+    ratio = n_words["first"] / n_words["second"]
+    assert 8 / 9 - 1e-9 <= ratio.min() <= ratio.max() <= 10 / 9 + 1e-9
+    assert abs(n_words["first"].mean() - n_words["second"].mean()) < 0.1
+    texts = [row[field] for row in rows for field in ("prompt", "first", "second")]
+    assert max(overlap.similarity for overlap in overlaps(texts, shipped_statements())) < 0.25
+    first, second = ([row[side] for row in rows] for side in ("first", "second"))
+    assert style_accuracy(first, second, [row["topic"] for row in rows]) <= 0.65
