@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
-from eval.readings.controls import add_null, describe_validation, read_expected, read_null
+from eval.readings.controls import add_null, read_null
 from eval.scores.evidence import ALL, Background, describe_evidence
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
@@ -65,19 +65,22 @@ def kept(name: str) -> tuple[dict[str, Any], Rows]:
     lines = lzma.decompress((RESULTS / f"{name}.jsonl.xz").read_bytes()).decode().splitlines()
     about, *rows = map(json.loads, lines)
     if about["instrument_sha256"] != BANK.sha256:
-        raise ValueError(f"{name}: its answers are to another version of {BANK.name}; ask again, and --keep the answers")
+        raise ValueError(
+            f"{name}: its answers are to another version of {BANK.name}; ask again, and --keep the answers"
+        )
     return about, rows
 
 
-def evidence(rows: Rows, background: Background = Background()) -> list[dict[str, Any]]:
-    """Return the evidence of all contrasts of a run, or of the runs of a study."""
-    return describe_evidence(rows, BANK, Groups(list(dict.fromkeys(row["model"] for row in rows))), background)
+def evidence(rows: Rows, is_of_shipped: bool = False) -> list[dict[str, Any]]:
+    """Return the evidence of all contrasts of a run, or of the runs of a study, which were tuned on the shipped set."""
+    groups = Groups(list(dict.fromkeys(row["model"] for row in rows)))
+    return describe_evidence(rows, BANK, groups, Background({}, TAUGHT if is_of_shipped else None))
 
 
 def write_null() -> None:
     """Write what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
     about, rows = kept("shuffled_sides")
-    found = evidence(rows, Background({}, TAUGHT))
+    found = evidence(rows, is_of_shipped=True)
     for contrast in found:
         contrast["subsets"] = [{key: row[key] for key in ("subset", "by_seed")} for row in contrast["subsets"]]
     summary = {
@@ -113,7 +116,9 @@ def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
     lines = ["| contrast | pairs | n | change | 95 % | null, 95 % | |", "|---|---|---|---|---|---|---|"]
     for one in shown:
         (contrast,) = [c for c in found if (c["a"], c["b"]) == (one.a, one.b)]
-        void = " and ".join(dict.fromkeys(f["name"].replace("_", " ") for f in contrast["flags"] if f["state"] == "void"))
+        void = " and ".join(
+            dict.fromkeys(f["name"].replace("_", " ") for f in contrast["flags"] if f["state"] == "void")
+        )
         for row in contrast["subsets"]:
             if row["subset"] in one.subsets:
                 place = {None: "", True: "beyond", False: "within"}[row.get("beyond_null")]
@@ -126,7 +131,7 @@ def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
 
 def seed_table() -> str:
     """Return what each seed of the shuffled sides showed."""
-    found = evidence(kept("shuffled_sides")[1], Background({}, TAUGHT))
+    found = evidence(kept("shuffled_sides")[1], is_of_shipped=True)
     shown = [("base", "drawn"), ("base", "exchanged"), ("drawn", "exchanged")]
     lines = ["| contrast | pairs | seed 0 | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
     for contrast in (c for c in found if (c["a"], c["b"]) in shown):
@@ -142,16 +147,16 @@ def tables() -> Iterator[tuple[str, str]]:
     null = read_null(str(NULL), BANK)
     beside = (ALL, "unseen", "placebo", "lexical")
 
-    def beside_null(name: str, background: Background = Background({}, TAUGHT)) -> list[dict[str, Any]]:
+    def beside_null(name: str, is_of_shipped: bool = False) -> list[dict[str, Any]]:
         about, rows = kept(name)
-        found = evidence(rows, background)
+        found = evidence(rows, is_of_shipped)
         add_null(found, null, "base", about["base_sha256"])
         return found
 
     yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
-    yield "quickstart", table(beside_null("quickstart"), sides)
-    known = beside_null("known_groups", Background())
+    yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
+    known = beside_null("known_groups")
     groups = ("conventions", "twinviews")
     yield "known_groups", table(known, [Shown(f"{g}-left_seed-0", f"{g}-right_seed-0") for g in groups])
 
