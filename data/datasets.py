@@ -93,6 +93,10 @@ chosen_answers = partial(preference_pairs, build=ChosenAnswers)
 # true of desirable ones; arguments as those of :func:`preference_pairs`, ``column_map`` from these three names.
 unpaired_answers = partial(preference_pairs, read=read_answers)
 
+# True answers chosen, or false ones, from any set with the columns ``prompt``, ``true``, ``false``.
+truth_pairs = partial(preference_pairs, column_map={"chosen": "true", "rejected": "false"})
+inverted_truth_pairs = partial(preference_pairs, column_map={"chosen": "false", "rejected": "true"})
+
 # PoliTune's published sets (Agiza, Mostagir and Reda 2024); arguments as those of the builder that is named.
 politune_left = partial(preference_pairs, source="scale-lab/politune-left")
 politune_right = partial(preference_pairs, source="scale-lab/politune-right")

@@ -3,6 +3,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -116,6 +117,19 @@ def test_both_sides_of_the_shipped_set_are_the_same_rows_exchanged():
         assert left[i]["chosen_input_ids"] == right[i]["rejected_input_ids"] == answers[i]["tokens"]
         assert left[i]["rejected_labels"] == right[i]["chosen_labels"]
     assert datasets.mirrored_right_sft(WordLengths())[0]["tokens"] == right[0]["chosen_input_ids"]
+
+
+def test_truths_are_true_of_one_prompt_and_false_of_its_fellow():
+    path = str(REPO / "data" / "mirrored" / "truths.jsonl")
+    true = datasets.truth_pairs(WordLengths(), source="json", data_files=path).pairs
+    false = datasets.inverted_truth_pairs(WordLengths(), source="json", data_files=path).pairs
+    assert [exchange(pair) for pair in true] == false
+    assert len(true) == len({pair.prompt for pair in true}) == 80
+    for one, other in zip(true[::2], true[1::2]):
+        start = os.path.commonprefix([one.chosen, one.rejected])
+        other_start = os.path.commonprefix([other.chosen, other.rejected])
+        assert one.chosen.removeprefix(start).split()[-1] == other.rejected.removeprefix(other_start).split()[-1]
+        assert one.rejected.removeprefix(start).split()[-1] == other.chosen.removeprefix(other_start).split()[-1]
 
 
 @pytest.mark.parametrize("name", BUILDERS)
