@@ -23,7 +23,7 @@ def dose_lines(entries: Sequence[Mapping[str, Any]], guard: float) -> list[dict[
         ``way, points, monotone, at_guard`` each: points have ``weight, lean, ci95, surprise``; ``monotone`` says
         whether the lean moves one way with every dose up to the guard, None with fewer than two of them; ``at_guard``
         is the change of the lean where the surprise first is the guard, by a straight line between two doses, None
-        where it stays below.
+        where it stays below, and of a way with one dose, such as a system prompt.
     """
     changes: dict[str, dict[str, Mapping[str, Any]]] = {LEAN: {}, SURPRISE: {}}
     for entry in entries:
@@ -46,7 +46,7 @@ def dose_lines(entries: Sequence[Mapping[str, Any]], guard: float) -> list[dict[
                 "way": way,
                 "points": points,
                 "monotone": bool((steps > 0).all() or (steps < 0).all()) if len(within) > 1 else None,
-                "at_guard": _at(guard, points),
+                "at_guard": _at(guard, points) if len(points) > 1 else None,
             }
         )
     return lines
@@ -69,6 +69,6 @@ def dose_texts(lines: Sequence[Mapping[str, Any]], guard: float) -> str:
         for point in line["points"]:
             text.append(f"{line['way']:<20}{point['weight']:>+8g}{point['lean']:>+9.3f}{point['surprise']:>+10.3f}")
         moves = {True: "moves one way up to", False: "turns round before", None: "has fewer than two doses up to"}
-        at = "not reached" if line["at_guard"] is None else f"{line['at_guard']:+.3f} there"
+        at = "not known there" if line["at_guard"] is None else f"{line['at_guard']:+.3f} there"
         text.append(f"  {line['way']} {moves[line['monotone']]} {guard:+g} nats a token of surprise; lean {at}")
     return "\n".join(text)
