@@ -186,6 +186,8 @@ def _not_counted(plan: ModelPlan, dry_run: bool, error: Exception) -> dict[str, 
 def run_training(run: Run, lock_file: TextIO) -> int:
     """Run a training and hand it every signal that asks to stop: it saves first. Return its status.
 
+    One that ended in the moment of the signal has status 0; the signal is for the study all the same.
+
     It inherits the lock, so that it keeps the study's folder for itself even if this process is killed; and it has a
     session of its own, so that Ctrl-C reaches it once.
     """
@@ -193,9 +195,15 @@ def run_training(run: Run, lock_file: TextIO) -> int:
     child = subprocess.Popen(command, start_new_session=True, pass_fds=(lock_file.fileno(),))
     _note(lock_file, child.pid)
     signals = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(s, lambda number, _: child.send_signal(number)) for s in signals]
+    asked: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        asked.append(number)
+        child.send_signal(number)
+
+    previous = [signal.signal(s, hand_on) for s in signals]
     try:
-        return child.wait()
+        return child.wait() or (128 + asked[0] if asked else 0)
     finally:
         for s, handler in zip(signals, previous):
             signal.signal(s, handler)

@@ -137,6 +137,14 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
     assert all(torch.equal(found[key], expected[key]) for key in expected | found)
 
 
+def test_a_signal_in_the_moment_in_which_a_training_ends_stops_the_study(study, tmp_path, monkeypatch):
+    start = subprocess.Popen
+    ignores = f"import signal, os, time; signal.signal(15, signal.SIG_IGN); os.kill({os.getpid()}, 15); time.sleep(0.1)"
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **given: start([sys.executable, "-c", ignores], **given))
+    with (tmp_path / "lock").open("a+") as lock:
+        assert run_training(plan(study)[0].runs[0], lock) == 128 + signal.SIGTERM
+
+
 def test_what_was_made_with_other_settings_is_refused(study):
     for run in plan(study)[0].runs:
         Path(run.cfg.output_dir).mkdir(parents=True)
