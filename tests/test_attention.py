@@ -13,7 +13,8 @@ from torchtune.models.qwen2 import qwen2
 
 from data.pairs.tokens import Continuation
 from finetune.tree import attention
-from finetune.tree.attention import LONGEST_PIECE, TreePieces, attend, can_attend, cut_tree
+from finetune.tree.attention import LONGEST_PIECE, TreePieces, attend, can_attend, cut_tree, mask_for
+from finetune.tree.layers import use_fast_layers
 from finetune.tree.prefix_tree import build_tree
 
 SIZES = {"vocab_size": 50, "num_layers": 1, "num_heads": 6, "num_kv_heads": 2, "embed_dim": 48, "max_seq_len": 512}
@@ -45,6 +46,7 @@ TREES = {
     "answers longer than a piece": (3, 1, 40, 3 * LONGEST_PIECE),
     "a prompt longer than a piece": (0, 1, 2 * LONGEST_PIECE + 1, 30),
     "pairs with a preamble": (30, 3, 40, 90),
+    "many short answers": (20, 12, 4, 3),
 }
 
 
@@ -53,11 +55,11 @@ def test_pieces_see_exactly_what_the_mask_says(shape):
     tree = random_tree(1, *shape)
     n = tree.tokens.numel()
     seen = torch.zeros(n, n, dtype=torch.bool)
-    pieces = cut_tree(tree).pieces
-    for start, end, runs in pieces:
-        for a, b in runs:
-            seen[start:end, a:b] = True
-        seen[start:end, start:end] = torch.ones(end - start, end - start).tril().bool()
+    pieces, visible, _ = cut_tree(tree)
+    for (start, end, runs), own in zip(pieces, visible):
+        columns = torch.cat([torch.arange(a, b) for a, b in runs])
+        seen[start:end, columns] = own
+        assert own.any(0).all()  # what nobody sees is left out
     assert torch.equal(seen, tree.mask()[0])
     assert [p.start for p in pieces] == [0, *(p.end for p in pieces[:-1])]
     assert max(p.end - p.start for p in pieces) <= LONGEST_PIECE
@@ -102,14 +104,24 @@ def test_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x: along(x, x), x, fast_mode=True)
 
 
-def test_a_tree_of_short_runs_is_left_to_the_dense_mask():
-    assert cut_tree(random_tree(7, 20, 12, 4, 3)) is None
-    assert isinstance(cut_tree(random_tree(7, 0, 1, 40, 90)), TreePieces)
+def test_short_runs_share_a_piece_and_long_ones_do_not():
+    assert len(cut_tree(random_tree(7, 20, 12, 4, 3)).pieces) <= 3
+    assert len(cut_tree(random_tree(7, 0, 1, 40, 90)).pieces) == 3
+
+
+def test_a_decoder_gets_a_mask_by_branches_only_if_all_its_layers_can_use_it():
+    decoder = llama3(**{**SIZES, "intermediate_dim": 16, "num_layers": 2}).requires_grad_(False)
+    tree = random_tree(7, 0, 1, 40, 90)
+    assert mask_for(decoder, tree) is None
+    use_fast_layers(decoder)
+    assert isinstance(mask_for(decoder, tree), TreePieces)
+    decoder.layers[1].compile()
+    assert mask_for(decoder, tree) is None
 
 
 def test_one_token_alone():
     tree = build_tree([Continuation([7], [7])])
-    assert cut_tree(tree) is None or cut_tree(tree).pieces == ((0, 1, ((0, 1),)),)
+    assert cut_tree(tree).pieces == ((0, 1, ((0, 1),)),)
 
 
 def test_layers_of_another_kind_are_recognized():

@@ -67,14 +67,14 @@ def test_more_devices_take_less_and_checkpointing_keeps_less():
     assert checkpointed.activations < one.activations / 2
 
 
-def test_the_dense_mask_is_not_counted_and_attention_along_branches_keeps_its_weights(monkeypatch):
+def test_neither_a_mask_nor_scores_are_kept_by_a_layer(monkeypatch):
     def found(device, n):
         monkeypatch.setattr("benchmarks.memory_plan.TOKENS_PER_PAIR", n)
         policy, _ = build_policy(config().model, torch.float32, 0, False)
         return saved_bytes(policy.decoder.layers[0], SIZES["embed_dim"], torch.float32, device)
 
     assert found("cuda", 150) == pytest.approx(found("cuda", 600), rel=0.02)
-    assert found("cpu", 150) < found("cpu", 600)
+    assert found("cpu", 150) == pytest.approx(found("cpu", 600), rel=0.02)
 
 
 def test_command_prints_every_part(monkeypatch, capsys):

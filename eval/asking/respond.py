@@ -228,6 +228,5 @@ def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Deco
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)
     model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
-    if dtype == torch.bfloat16:  # as the training computes: these layers round less often
-        use_fast_layers(model.requires_grad_(False))
+    use_fast_layers(model.requires_grad_(False))
     return model.eval()

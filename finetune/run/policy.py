@@ -21,7 +21,6 @@ from torchtune import config, modules, training
 from torchtune.modules.peft import LoRALinear, disable_adapter, get_adapter_params, set_trainable_params
 from transformers import AutoConfig
 
-from finetune.tree.attention import block_mask, can_attend, cut_tree
 from finetune.tree.layers import use_fast_layers, widen_adapter
 from finetune.tree.logprobs import Decoder, TreeDecoder, answer_logprobs
 from finetune.tree.prefix_tree import PrefixTree
@@ -33,14 +32,10 @@ class Policy(nn.Module):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder: Any = decoder
-        attention = [m for m in decoder.modules() if isinstance(m, modules.MultiHeadAttention)]
-        # attention along the tree's branches, where that is faster
-        self.along_branches = all(map(can_attend, attention))
 
     def compile_layers(self) -> None:
         """Compile the decoder, under the dense mask: attention along branches would compile every tree anew."""
         training.compile_model(self.decoder)
-        self.along_branches = False
 
     def without_adapters(self) -> AbstractContextManager[None]:
         """Be the base inside a ``with`` block."""
@@ -48,10 +43,7 @@ class Policy(nn.Module):
 
     def forward(self, tree: PrefixTree) -> Tensor:
         """Return the summed log-probability of each answer, nats ``[N]``."""
-        mask = None
-        if self.along_branches and not isinstance(self.decoder, TreeDecoder):
-            mask = cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
-        return answer_logprobs(self.decoder, tree, mask)
+        return answer_logprobs(self.decoder, tree)
 
 
 def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Attention of a prefix tree that leaves out what the tree's mask hides: run by run on CPUs, in blocks on CUDA.
 
-On a CPU a tree is cut into pieces: runs of tokens without a fork. A piece sees the pieces above it whole and itself
-causally, so no score is computed between two answers, and next to none above the diagonal: for the two answers of a
-pair about half of what attention under a dense mask computes. Rotary positions, as in torchtune, turn adjacent numbers
-as one complex number; turning and the change to heads-first layout are one pass. A piece's attention is torch's fused
-one, which keeps no scores, in float32 for a bf16 model too: its backward pass is twice as slow in bf16. On CUDA torch's
-FlexAttention skips the blocks that the mask leaves empty (Dong et al. 2024, arXiv:2412.05496).
+On a CPU a tree is cut into pieces: runs of tokens without a fork. A piece computes scores with what is above it and
+with itself, so there are none between two answers, and next to none above the diagonal: for the two answers of a pair
+about half of what attention under a dense mask computes. Runs so short that a call costs more share a piece. Rotary
+positions, as in torchtune, turn adjacent numbers as one complex number; turning and the change to heads-first layout
+are one pass. A piece's attention is torch's fused one, which keeps no scores, in float32 for a bf16 model too: its
+backward pass is twice as slow in bf16. On CUDA torch's FlexAttention skips the blocks that the mask leaves empty (Dong
+et al. 2024, arXiv:2412.05496).
 
 Legend: T tokens of the tree, D embedding, L tokens of a piece, N tokens it sees, K key-value heads, G query heads for
 each of them, H head dim.
@@ -14,11 +15,11 @@ each of them, H head dim.
 
 from functools import cache
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torchtune.models.llama3_1 import Llama3ScaledRoPE
 from torchtune.modules import MultiHeadAttention, RotaryPositionalEmbeddings
@@ -30,15 +31,15 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 # A longer run is cut, so that little is computed above the diagonal; shorter products are slower.
 LONGEST_PIECE = 128
-# With shorter pieces on average, one dense product is faster than many small ones.
-SHORTEST_MEAN_PIECE = 24
+# A call for one more piece takes as long as about so many scores.
+CALL_SCORES = 600
 # On CUDA a dense mask is as fast for shorter trees (a layer forward and backward on an H100 in bf16: 0.5 against 0.8 ms
 # at 500 tokens, 2.1 against 1.0 at 2,000, 8.7 against 1.0 at 4,400), and a mask of a single block does not compile.
 SHORTEST_FOR_BLOCKS = 1024
 
 
 class Piece(NamedTuple):
-    """Tokens ``[start, end)``, the end of the runs ``seen``; they see what is before whole, themselves causally."""
+    """Tokens ``[start, end)`` and the runs of tokens, itself the last, that at least one of them sees."""
 
     start: int
     end: int
@@ -56,51 +57,48 @@ class TreePieces(NamedTuple):
     """A whole tree, ready for the attention of every layer, which takes it as ``mask``."""
 
     pieces: tuple[Piece, ...]  # in the order of the tokens
+    visible: tuple[Tensor, ...]  # for each: which token sees which, bool [L, N]
     masks: dict[tuple[int, torch.dtype], list[Tensor]]  # as the first layer made them for all others
 
     def biases(self, group: int, dtype: torch.dtype) -> list[Tensor]:
         """Return what is added to each piece's scores, ``[L G, N]``: 0 or minus infinity."""
         if (group, dtype) not in self.masks:
-            made = []
-            for piece in self.pieces:
-                length, n_seen = piece.end - piece.start, sum(end - start for start, end in piece.seen)
-                hidden = torch.ones(length, n_seen, dtype=torch.bool).triu_(n_seen - length + 1)
-                bias = torch.zeros(length, n_seen, dtype=dtype).masked_fill_(hidden, -torch.inf)
-                made.append(bias.repeat_interleave(group, 0))
-            self.masks[group, dtype] = made
+            self.masks[group, dtype] = [
+                torch.where(visible, 0.0, -torch.inf).to(dtype).repeat_interleave(group, 0) for visible in self.visible
+            ]
         return self.masks[group, dtype]
 
 
-def cut_tree(tree: PrefixTree) -> TreePieces | None:
-    """Cut a tree into pieces; None if they would be so short that attention under a dense mask is faster."""
-    end = tree.subtree_end.numpy()
+def cut_tree(tree: PrefixTree) -> TreePieces:
+    """Cut a tree into pieces of consecutive tokens: runs without a fork, and short ones together."""
+    end, depth = tree.subtree_end.numpy(), tree.input_pos[0].numpy()
     n = len(end)
     # An only child's subtree ends where its parent's does; every other token begins a new run.
     starts = np.flatnonzero(np.concatenate([[True], end[1:] != end[:-1]]))
-    if n < SHORTEST_MEAN_PIECE * len(starts):
-        return None
-    pieces: list[Piece] = []
-    branch: list[tuple[int, int]] = []  # runs from the root to the present one
-    for start, stop in zip(starts, [*starts[1:], n]):
-        while branch and end[branch[-1][1] - 1] <= start:
-            branch.pop()
+
+    def n_scores(start: int, stop: int) -> int:
+        return (stop - start) * (int(depth[start]) + stop - start)
+
+    parts: list[tuple[int, int]] = []
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), n]):
         n_cuts = -(-(stop - start) // LONGEST_PIECE)
-        edges = [int(start + (stop - start) * k // n_cuts) for k in range(n_cuts + 1)]
-        for a, b in zip(edges, edges[1:]):
-            pieces.append(Piece(a, b, _joined([*branch, (edges[0], b)])))
-        branch.append((int(start), int(stop)))
-    return TreePieces(tuple(pieces), {})
-
-
-def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Join runs that follow each other."""
-    joined: list[tuple[int, int]] = []
-    for start, end in runs:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return tuple(joined)
+        edges = [start + (stop - start) * k // n_cuts for k in range(n_cuts + 1)]
+        for edge, next_edge in zip(edges, edges[1:]):
+            before = parts[-1][0] if parts else edge
+            apart = n_scores(edge, next_edge) + (n_scores(*parts[-1]) if parts else 0)
+            if parts and next_edge - before <= LONGEST_PIECE and n_scores(before, next_edge) - apart < CALL_SCORES:
+                parts[-1] = (before, next_edge)
+            else:
+                parts.append((edge, next_edge))
+    pieces, visible = [], []
+    for start, stop in parts:
+        columns = np.concatenate([np.flatnonzero(end[:start] > start), np.arange(start, stop)])
+        breaks = np.flatnonzero(np.diff(columns) > 1)
+        firsts, lasts = columns[np.r_[0, breaks + 1]], columns[np.r_[breaks, len(columns) - 1]]
+        pieces.append(Piece(start, stop, tuple(zip(firsts.tolist(), (lasts + 1).tolist()))))
+        rows = np.arange(start, stop)[:, None]
+        visible.append(torch.from_numpy((columns <= rows) & (rows < end[columns])))
+    return TreePieces(tuple(pieces), tuple(visible), {})
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces, scale: float) -> Attended:
@@ -278,6 +276,20 @@ def _attend_in_blocks(module: MultiHeadAttention, x: Tensor, mask: BlockMask, in
     heads = (heads.transpose(1, 2) for heads in (q, k, v))
     out = _compiled_flex_attention()(*heads, block_mask=mask, enable_gqa=grouped)
     return module.output_proj(out.transpose(1, 2).flatten(2))
+
+
+def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
+    """Return what a decoder's layers take as ``mask`` if all of them run :func:`attend`, else None.
+
+    A compiled decoder gets None: it would be compiled anew for every tree.
+    """
+    for module in decoder.modules():
+        if module._compiled_call_impl is not None:
+            return None
+        if isinstance(module, MultiHeadAttention):
+            if getattr(module.forward, "func", None) is not attend or not can_attend(module):
+                return None
+    return cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
 
 
 def can_attend(module: MultiHeadAttention) -> bool:

@@ -178,7 +178,7 @@ def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
         return type(module).forward(module, x)
     out = module.base_layer(x)
     for name in names:
-        low = x.flatten(0, -2) @ module.lora_A[name].weight.to(x.dtype).T
+        low = product(x.flatten(0, -2), module.lora_A[name].weight.to(x.dtype))
         out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.to(x.dtype).T, alpha=module.scaling[name])
     return out
 
@@ -237,7 +237,9 @@ def use_fast_transformers_layers(model: nn.Module) -> None:
     """
     for module in model.modules():
         kind: Any = type(module)
-        if kind.__name__.endswith("RMSNorm") and _source(kind) == _source(LlamaRMSNorm):
+        if _is_frozen_linear(module):
+            module.forward = partial(frozen_linear, module)
+        elif kind.__name__.endswith("RMSNorm") and _source(kind) == _source(LlamaRMSNorm):
             module.forward = partial(_transformers_norm, module)
         elif kind.__name__.endswith("MLP") and _source(kind) == _source(LlamaMLP):
             if type(module.act_fn) in (nn.SiLU, SiLUActivation):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchtune.modules import TransformerDecoder
 from torchtune.modules.peft import LoRALinear
 
+from finetune.tree.attention import mask_for
 from finetune.tree.prefix_tree import PrefixTree
 from finetune.tree.products import product
 
@@ -211,7 +212,7 @@ def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tenso
 
     Equal to torchtune's ``get_batch_log_probs`` on padded sequences, at a fraction of the work. Adapters count as they
     are switched. A frozen head is treated as a constant; a LoRA on it gets its gradient. ``mask`` is what torchtune's
-    layers take as theirs; None is the tree's own attention bias.
+    layers take as theirs; None is what is fastest for these layers.
 
     Source: Rafailov et al. 2023, Eq. 7 needs only these sums; the order of products is ours.
     """
@@ -223,7 +224,7 @@ def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tenso
     if hidden.is_cuda:
         # cuDNN plans its attention anew for every number of tokens (130 ms to 3 s on an H100), and trees differ in size
         torch.backends.cuda.enable_cudnn_sdp(False)
-    if mask is None:
+    if mask is None and (mask := mask_for(model, tree)) is None:
         mask = tree.attention_bias(head.weight.dtype)
     for layer in model.layers:
         hidden = layer(hidden, mask=mask, input_pos=tree.input_pos)
