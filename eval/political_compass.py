@@ -32,10 +32,12 @@ from eval.asking.trial import ask_trial, describe_trial, read_trial, without_cho
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
+from eval.pages.sycophancy import sycophancy_lines
 from eval.pages.write import render_transcripts, side_lines
 from eval.readings.controls import add_null, describe_validation, read_expected, read_null
 from eval.readings.readers import check_readings, read_answers, read_readings
 from eval.readings.sides import correct_writing, describe_writing
+from eval.readings.sycophancy import describe_sycophancy
 from eval.readings.yardstick import describe_populations
 from eval.scores.comparisons import describe_thinking
 from eval.scores.diagnostics import diagnose_choice
@@ -80,6 +82,8 @@ OPTIONAL: dict[str, Any] = {
     "n_generate_orders": 2,
     "n_open_templates": 1,
     "n_write_templates": None,
+    "scripts": None,
+    "n_scripts": None,
     "factors": None,
     "factor_cells": None,
     "readings": None,
@@ -159,6 +163,8 @@ class PoliticalCompassRecipe:
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends
+        if self._interview.scripts_sha256:
+            self._settings["scripts_sha256"] = self._interview.scripts_sha256
         self._places = read_places(respondent.name for respondent in self._respondents)
         self._places |= {name: Place(**place) for name, place in self._adapters.places.items()} | (places or {})
         if self._places:
@@ -313,6 +319,8 @@ class PoliticalCompassRecipe:
         if summary.get("write"):
             write_whole(folder / "transcripts.html", render_transcripts(summary, rows, self._read, requests))
             log.info(side_lines(summary["write"]))
+        if summary.get("sycophancy"):
+            log.info(sycophancy_lines(summary["sycophancy"]))
         write_json(folder / "summary.json", summary)
         self._draw(summary, rows)
         log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")
@@ -348,6 +356,7 @@ class PoliticalCompassRecipe:
         validation = describe_validation(evidence, self._expected, self._exposure)
         thinking = describe_thinking(rows, find_pairs(self._settings), scores["comparisons"], instrument)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
+        sycophancy = describe_sycophancy(answered, instrument)
         write = describe_writing(answered, self._read, self._readings, instrument)
         people = read_people(self._output_dir)
         if write:
@@ -361,6 +370,7 @@ class PoliticalCompassRecipe:
             **({"thinking": thinking} if thinking else {}),
             **({"evidence": evidence} if evidence else {}),
             **({"write": write} if write else {}),
+            **({"sycophancy": sycophancy} if sycophancy else {}),
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),

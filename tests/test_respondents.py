@@ -185,7 +185,7 @@ def test_a_server_without_log_probabilities_is_not_asked_for_them(interview, tmp
 def test_a_server_that_can_answer_nothing_is_refused(interview, tmp_path):
     with FaultServer(lambda body: "3") as server:
         far = Respondent("far", ("choice",), None, None, {"model": "m", "base_url": server.url})
-        with pytest.raises(ValueError, match="far: the server gives no log-probabilities, and choice, .* add generate"):
+        with pytest.raises(ValueError, match="far: the server gives no log-probabilities, which all .* add generate"):
             check_served(interview, [far], str(tmp_path), lambda rows: False)
     with pytest.raises(ValueError, match="far: no mode to ask it in: modes=..pairs.. and no tokenizer"):
         read({"far": SERVER}, False, (), ("pairs",))

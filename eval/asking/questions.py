@@ -11,7 +11,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
 from data.pairs.tokens import Continuation
 from eval.statements.instruments import Instrument
-from eval.statements.prompts import Prompt, Templates, choice_prompts, pair_prompts, with_system
+from eval.statements.prompts import ROLES, Prompt, Templates, choice_prompts, pair_prompts, with_system
 
 
 class Question(NamedTuple):
@@ -30,14 +30,14 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
     Raises:
         ValueError: If an option's answer begins like another one.
     """
-    prompt_of = cache(lambda text: prompt_tokens(tokenizer, text, system_prompt))
+    prompt_of = cache(lambda text, before: prompt_tokens(tokenizer, text, system_prompt, before))
     chat_answer = cache(lambda text: answer_tokens(tokenizer, text))
     plain_answer = cache(lambda text: _plain_tokens(tokenizer, text, after=_plain_system(system_prompt)))
     for kind, texts in {p.row["labels"]: sorted(p.answers) for p in prompts if p.row["mode"] == "choice"}.items():
         _check_distinct(kind, texts, [chat_answer(text) for text in texts])
     questions = []
     for prompt in prompts:
-        before, answer_of = prompt_of(prompt.text), plain_answer if prompt.text is None else chat_answer
+        before, answer_of = prompt_of(prompt.text, prompt.before), plain_answer if prompt.text is None else chat_answer
         answers = [continuation(before, answer_of(text)) for text in prompt.answers]
         questions.append(Question(with_system(prompt, system_prompt).row, answers))
     return questions
@@ -60,13 +60,16 @@ def pair_questions(instrument: Instrument, tokenizer: Any, templates: Templates,
     return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer)
 
 
-def prompt_tokens(tokenizer: Any, text: str | None, system_prompt: str | None = None) -> list[int]:
-    """Return the ids that an answer follows."""
+def prompt_tokens(
+    tokenizer: Any, text: str | None, system_prompt: str | None = None, before: Sequence[str] = ()
+) -> list[int]:
+    """Return the ids that an answer follows; ``before`` are the turns before ``text``."""
     if text is None:
         begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
         return [begin, *_plain_tokens(tokenizer, _plain_system(system_prompt))]
     system = [] if system_prompt is None else [Message(role="system", content=system_prompt)]
-    return tokenizer.prompt_tokens([*system, Message(role="user", content=text)])
+    turns = [Message(role=role, content=said) for role, said in zip(itertools.cycle(ROLES), (*before, text))]
+    return tokenizer.prompt_tokens([*system, *turns])
 
 
 def _plain_system(system_prompt: str | None) -> str:

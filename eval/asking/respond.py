@@ -21,7 +21,7 @@ from eval.asking.questions import Question, n_shared, prompt_tokens, to_question
 from eval.asking.respondents import WRITTEN, Interview, Respondent
 from eval.asking.results import Row, result_row, row_key
 from eval.asking.thinking import CLOSED, with_thinking
-from eval.statements.prompts import with_system
+from eval.statements.prompts import LABELS, with_system
 from finetune.adapters.folders import AdapterSet, check_bases, check_llama_targets
 from finetune.adapters.resident import AdaptedModel
 from finetune.causal.agreement import choose_layout
@@ -163,7 +163,8 @@ def answer_row(name: str, question: Question, logprobs: list[float]) -> Row:
             f"{name}: log-probabilities {logprobs} for {question.row['mode']} {question.row['item']}; "
             "the weights or the dtype overflow: try dtype=fp32, or check the adapter"
         )
-    is_choice = question.row["mode"] == "choice"
+    # of two whole statements the likelier a token counts, which the row does not say
+    is_choice = question.row["mode"] == "choice" or question.row["labels"] in LABELS
     more: dict[str, Any] = {} if is_choice else {"n_shared": n_shared(question)}
     return result_row(
         name,

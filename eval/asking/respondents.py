@@ -26,11 +26,14 @@ from data.chat.engines import ENGINES
 from eval.asking.thinking import Thinking, read_thinking
 from eval.asking.written_answers import Decoding
 from eval.statements import prompts
+from eval.statements.dialogues import DIALOGUE, IDENTITY, dialogue_prompts, frames, identity_prompts, load_dialogues
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import LABELS, Prompt, Templates
 from eval.statements.requests import WRITE, write_prompts
 
-MODES = ("choice", "pairs", "generate", "open", WRITE)
+MODES = ("choice", "pairs", "generate", "open", WRITE, DIALOGUE, IDENTITY)
+# Modes whose options can be told apart by the first token of an answer.
+COMPARED = ("choice", DIALOGUE, IDENTITY)
 WRITTEN = ("generate", "open", WRITE)
 BASE = "base"
 _RESIDENT = ("adapter", "system_prompt", "modes", "thinking")
@@ -46,6 +49,7 @@ class Interview(NamedTuple):
     prompts: dict[str, list[Prompt]]
     options: tuple[str, ...]  # wordings, in the instrument's order
     decodings: dict[str, Decoding]
+    scripts_sha256: str | None = None  # of the dialogues, where some are asked
 
     def of_modes(self, modes: Collection[str]) -> list[Prompt]:
         """Return the prompts of these modes."""
@@ -72,6 +76,7 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
     if not cfg.modes or not {*cfg.modes} <= {*MODES}:
         raise ValueError(f"modes={list(cfg.modes)}; use any of {list(MODES)}")
     needs = {"choice": "items", "pairs": "pairs", "generate": "items", WRITE: "bank"}
+    needs |= dict.fromkeys((DIALOGUE, IDENTITY), "pairs")
     for mode, kind in needs.items():
         if mode in cfg.modes and not getattr(instrument, kind):
             known = [m for m in MODES if m not in needs or getattr(instrument, needs[m])]
@@ -110,9 +115,16 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
         by_mode[WRITE] = write_prompts(
             instrument, cfg.n_write_templates, cfg.n_samples, factors, cfg.factor_cells, cfg.seed
         )
+    scripts_sha256 = None
+    if {DIALOGUE, IDENTITY} & {*cfg.modes}:
+        dialogues = load_dialogues(cfg.scripts or instrument.language)
+        scripts_sha256 = dialogues.sha256
+        of = list(frames(instrument, dialogues, cfg.n_scripts, labels, templates.label))
+        asked = {DIALOGUE: dialogue_prompts(instrument, of), IDENTITY: identity_prompts(instrument, of, dialogues.cues)}
+        by_mode |= {mode: prompts_of for mode, prompts_of in asked.items() if mode in cfg.modes}
     lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens, WRITE: cfg.open_max_new_tokens}
     decodings = {mode: Decoding(cfg.temperature, cfg.top_k, n, cfg.seed) for mode, n in lengths.items()}
-    return Interview(by_mode, instrument.options, decodings)
+    return Interview(by_mode, instrument.options, decodings, scripts_sha256)
 
 
 def read_respondents(
@@ -184,17 +196,17 @@ def _server_faults(entry: Mapping[str, Any], modes: Sequence[str], labels: Colle
         faults.append(f"tokenizer={tokenizer}: no such folder; give that of the served model's tokenizer")
     if scores is not None and scores not in ENGINES:
         faults.append(f"scores={scores}; use one of {list(ENGINES)}, or null to find out")
-    if scores is not None and tokenizer is None and "base_url" in entry and {*modes} & {"choice", "pairs"}:
+    if scores is not None and tokenizer is None and "base_url" in entry and {*modes} & {*COMPARED, "pairs"}:
         faults.append("scores without tokenizer; give the folder of the served model's tokenizer, for its token ids")
     if "pairs" in modes and tokenizer is None:
         faults.append(
             "a chat gives no log-probability of a whole statement; give the folder of the served model's tokenizer "
             "(tokenizer=PATH; for vLLM, llama.cpp and SGLang), or leave pairs out of its modes"
         )
-    if "choice" in modes and tokenizer is None and not set(labels) & set(LABELS):
+    if {*modes} & {*COMPARED} and tokenizer is None and not set(labels) & set(LABELS):
         faults.append(
             f"labels={list(labels)}: a server's first token tells {sorted(LABELS)} apart, words it does not; "
-            "add one of these, give tokenizer=PATH, or leave choice out of its modes"
+            f"add one of these, give tokenizer=PATH, or leave {'/'.join(COMPARED)} out of its modes"
         )
     if lora is not None and not _is_scales(lora):
         faults.append(f"params.lora={lora}; write it as [{{id: 0, scale: 0.5}}], ids as in the server's /lora-adapters")

@@ -6,6 +6,7 @@ options are compared by the log-probabilities of the first token. The rest is an
 the cache are ``data/chat/client.py``'s.
 """
 
+import itertools
 import logging
 import math
 from collections import defaultdict
@@ -17,7 +18,7 @@ from data.chat import ChatClient, Failure, Reply, Request
 from data.chat.engines import Engine
 from data.chat.replies import option_logprobs
 from eval.asking.questions import Question
-from eval.asking.respondents import Interview, Respondent
+from eval.asking.respondents import COMPARED, Interview, Respondent
 from eval.asking.results import Row, result_row
 from eval.asking.served_scores import (
     SCORED,
@@ -30,7 +31,7 @@ from eval.asking.served_scores import (
 )
 from eval.asking.thinking import CLOSED, Thinking, with_thinking
 from eval.asking.written_answers import Decoding, Writing, written_row
-from eval.statements.prompts import LABELS, Prompt, with_system
+from eval.statements.prompts import LABELS, ROLES, Prompt, with_system
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ def ask_served(
         first = _ask_first(client, name, calls)
         if calls.decoding is None and isinstance(first, Reply) and not first.top_logprobs:
             log.warning(
-                "respondents.%s: the server gives no log-probabilities, so it is not asked in mode choice; "
-                "mode generate asks for the same options in writing",
+                "respondents.%s: the server gives no log-probabilities, so it is not asked in mode %s; "
+                "mode generate asks for options in writing",
                 name,
+                calls.mode,
             )
             continue
         for k, reply in client.chat_many(calls.requests, len(calls.requests), f"{name}, {calls.mode}"):
@@ -126,10 +128,10 @@ def check_served(
         own = check_adapters(client, respondent, engine)
         for calls in _plan(interview, respondent, is_known, engine):
             first = _ask_first(client, name, calls)
-            if isinstance(first, Reply) and not first.top_logprobs and {*respondent.modes} == {"choice"}:
+            if isinstance(first, Reply) and not first.top_logprobs and {*respondent.modes} <= {*COMPARED}:
                 raise ValueError(
-                    f"respondents.{name}: the server gives no log-probabilities, and choice, which needs them, is its "
-                    "only mode; add generate, which asks for the same options in writing"
+                    f"respondents.{name}: the server gives no log-probabilities, which all of its modes need "
+                    f"({', '.join(respondent.modes)}); add generate, which asks for options in writing"
                 )
             if isinstance(first, Failure) and not first.is_empty:
                 raise RuntimeError(
@@ -159,12 +161,12 @@ def _not_scored(
         thinking = respondent.thinking
         prompts = with_thinking(
             [with_system(prompt, respondent.system_prompt) for prompt in interview.prompts[mode]],
-            None if thinking is None else CLOSED if mode == "choice" else thinking.said,
+            None if thinking is None else CLOSED if mode in COMPARED else thinking.said,
         )
         found[mode] = [
             prompt
             for prompt in prompts
-            if (mode != "choice" or prompt.row["labels"] in LABELS)
+            if (mode not in COMPARED or prompt.row["labels"] in LABELS)
             and not is_known([{"model": respondent.name, **prompt.row}])
         ]
     return found
@@ -202,7 +204,7 @@ def _plan(
     thinking = respondent.thinking
     by_logprob |= _thinking(respondent, thinking and Thinking(False), engine)
     for mode, prompts in _not_scored(interview, respondent, is_known).items():
-        decoding = None if mode == "choice" else _decoding(interview.decodings[mode], params, engine)
+        decoding = None if mode in COMPARED else _decoding(interview.decodings[mode], params, engine)
         requests = []
         for prompt in prompts:
             sent = by_logprob
@@ -215,7 +217,9 @@ def _plan(
                 if thinking and thinking.max_tokens is not None and sent.get("max_tokens") is not None:
                     sent["max_tokens"] += thinking.max_tokens
             system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-            requests.append(Request([*system, {"role": "user", "content": prompt.text or ""}], None, sent))
+            said = zip(itertools.cycle(ROLES), (*prompt.before, prompt.text or ""))
+            turns = [{"role": role, "content": text} for role, text in said]
+            requests.append(Request([*system, *turns], None, sent))
         if requests:
             yield Calls(mode, prompts, decoding, requests)
 
@@ -274,7 +278,8 @@ def _ask_first(client: ChatClient, name: str, calls: Calls) -> Reply | Failure:
         ):
             raise ValueError(
                 f"respondents.{name}: the first token of an answer is a blank, whatever follows: it does not tell "
-                f"labels={calls.prompts[0].row['labels']} apart; use labels=[letters], or leave choice out of its modes"
+                f"labels={calls.prompts[0].row['labels']} apart; use labels=[letters], or leave {calls.mode} out of "
+                "its modes"
             )
     return first
 

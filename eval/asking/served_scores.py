@@ -18,7 +18,7 @@ from data.chat.engines import ENGINES, Engine, TokenReply, TokenRequest
 from data.recipe.figures import MISSING
 from eval.asking.questions import Question, to_questions
 from eval.asking.respond import answer_row
-from eval.asking.respondents import Respondent
+from eval.asking.respondents import COMPARED, Respondent
 from eval.asking.results import Row, row_key
 from eval.asking.thinking import CLOSED, with_thinking
 from eval.statements.prompts import Prompt
@@ -26,7 +26,7 @@ from finetune.tokenizers import HFChatTokenizer, hf_chat_tokenizer
 
 log = logging.getLogger(__name__)
 
-SCORED = ("choice", "pairs")
+SCORED = (*COMPARED, "pairs")
 # The most by which a token's log-probability may differ between two equal calls, in nats.
 REPEATABLE = 1e-3
 N_COMPARED = 8

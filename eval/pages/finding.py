@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value, percent
 from eval.pages.panels import Summary, unit_of_mode
+from eval.pages.sycophancy import sycophancy_headline
 from eval.pages.write import write_headline
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.evidence import ALL, BALANCED
@@ -165,6 +166,8 @@ def _score_finding(summary: Summary) -> Finding:
     asked = {name: modes for name, modes in summary["models"].items() if modes}
     if not asked and summary.get("write"):
         return Finding(*write_headline(summary["write"]), [])
+    if not asked and summary.get("sycophancy"):
+        return Finding(*sycophancy_headline(summary["sycophancy"]), [])
     if not asked:
         return Finding("Free text was written: it has no place on an axis", "", [])
     first, last = next(iter(asked)), list(asked)[-1]

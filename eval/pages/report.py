@@ -14,6 +14,7 @@ from eval.pages.compass import caption, list_panels, panel_svgs
 from eval.pages.finding import describe_finding
 from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
+from eval.pages.sycophancy import list_examples
 from eval.pages.write import corrected
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups, read_seeds_note, seeds_note
@@ -42,7 +43,7 @@ def render_report(
         prompts: Give the texts of the prompts of these rows.
         date: The day of the answers.
     """
-    ends = read_groups(summary).ends()
+    ends, prompts = read_groups(summary).ends(), list(prompts)
     main, more = list_panels(summary)
     statements = describe_statements(rows, instrument, prompts, ends)
     return page_template(
@@ -66,6 +67,7 @@ def render_report(
         caption=caption(summary),
         texts=statement_texts(instrument),
         statements=statements,
+        examples=list_examples(rows, prompts, ends),
         asked_models=ends,
         opened={one.id for of_topic in statements.values() for one in of_topic},
         shown=_shown_comparisons(summary),

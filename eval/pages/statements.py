@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.recipe.figures import number, percent
+from eval.statements.dialogues import DIALOGUE, IDENTITY
 from eval.statements.instruments import Instrument, Item, Pair
 from eval.statements.prompts import Prompt
 from eval.statements.requests import WRITE
 
 # Of a written answer.
 MOST_LETTERS = 1200
+ELSEWHERE = (WRITE, DIALOGUE, IDENTITY)  # modes that are shown by themselves
 NO_PROMPT = "(no request: the statements alone)"
 
 
@@ -47,7 +49,7 @@ def describe_statements(
     texts = {_key(prompt.row): prompt.text or NO_PROMPT for prompt in prompts}
     shown: dict[str, dict[tuple[Any, ...], Asked]] = {}
     for row in rows:
-        if row["model"] in models and row["sample"] == 0 and row["mode"] != WRITE:  # which has a page of its own
+        if row["model"] in models and row["sample"] == 0 and row["mode"] not in ELSEWHERE:
             of_item = shown.setdefault(row["item"], {})
             # the first order and label set of a template
             first = of_item.setdefault((row["mode"], row["template"]), Asked(row["mode"], texts.get(_key(row), ""), {}))

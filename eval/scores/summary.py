@@ -15,11 +15,12 @@ from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_replicates
 from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
 from eval.scores.shape import describe_shapes, describe_transfer
+from eval.statements.dialogues import DIALOGUE, IDENTITY
 from eval.statements.instruments import Instrument
 
 PAIRS = "pairs"
-# A judge, or many readings, say what these are.
-FREE = {"open", "write"}
+# What has no place on an axis: a judge, or many readings, say what it is, or it is read by what a user says.
+FREE = {"open", "write", DIALOGUE, IDENTITY}
 # Modes of answers in writing, and what an answer that counts is called.
 DONE = {"generate": "read", "open": "judged"}
 # Level of the false discovery rate at which a placebo is said to have moved.

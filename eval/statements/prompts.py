@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LABELS = {"digits": "123456789", "letters": "ABCDEFGHI"}
 LABEL_SETS = (*LABELS, "words")
+ROLES = ("user", "assistant")  # of the turns of a conversation, in turn
 _IN_OPTIONS = ("label", "options", "statement")
 # The placeholders that each text of a section has once; a section of texts that are used as they are has none.
 PLACEHOLDERS: dict[str, tuple[str, ...]] = {
@@ -62,6 +63,7 @@ class Prompt(NamedTuple):
     answers: tuple[str, ...] = ()
     system: str | None = None  # the system prompt
     options: tuple[str, ...] = ()  # their wordings, which are what is to be said where no labels are shown
+    before: tuple[str, ...] = ()  # the turns before this one, the user's and the assistant's in turn
 
 
 def load_templates(templates: str) -> Templates:
@@ -101,7 +103,7 @@ def _section_texts(where: str, entries: Any, placeholders: tuple[str, ...]) -> d
             raise ValueError(f"{where} {number} has the id {name} of an earlier one; every template needs its own")
         if placeholders:
             try:
-                in_text = tuple(sorted(n for _, n, _, _ in string.Formatter().parse(text or "") if n is not None))
+                in_text = placeholders_of(text or "")
             except ValueError as error:
                 raise ValueError(f"{where} {name}: {error}; write a brace of the text twice") from error
         else:  # shown as it stands, so a brace is a brace
@@ -111,6 +113,11 @@ def _section_texts(where: str, entries: Any, placeholders: tuple[str, ...]) -> d
             raise ValueError(f"{where} {name} has the placeholders {list(in_text)}; use {wanted}")
         texts[name] = text
     return texts
+
+
+def placeholders_of(text: str) -> tuple[str, ...]:
+    """Return the names in braces in a text, sorted; a brace of the text itself is written twice, else a ValueError."""
+    return tuple(sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None))
 
 
 def option_orders(n_options: int) -> list[list[int]]:
@@ -148,7 +155,7 @@ def choice_prompts(
     Raises:
         ValueError: If there are fewer.
     """
-    wordings = _first("n_templates", templates.choice, n_templates)
+    wordings = first("n_templates", templates.choice, n_templates)
     orders = _first_orders("n_orders", len(instrument.options), n_orders)
     return list(_option_prompts("choice", instrument, templates, wordings, orders, labels))
 
@@ -166,7 +173,7 @@ def generate_prompts(
     All of ``templates.generate`` are asked (PoliTune's protocol: the option first, then an explanation), and the first
     ``n_templates`` of ``choice`` (0: none), word by word as in that mode, so that both answers can be compared.
     """
-    wordings = templates.generate | _first("n_generate_templates", templates.choice, n_templates, least=0)
+    wordings = templates.generate | first("n_generate_templates", templates.choice, n_templates, least=0)
     if not wordings:
         raise ValueError("n_generate_templates=0, and these templates have no section generate; use 1 or more")
     orders = _first_orders("n_generate_orders", len(instrument.options), n_orders)
@@ -176,11 +183,11 @@ def generate_prompts(
 
 def pair_prompts(instrument: Instrument, templates: Templates, n_templates: int) -> list[Prompt]:
     """Ask which of two opposed statements is likelier: to the pair's own prompt, or to requests that name no topic."""
-    wordings = _first("n_pair_templates", templates.pairs, n_templates)
+    wordings = first("n_pair_templates", templates.pairs, n_templates)
     asked = [(pair, OWN, pair.prompt) for pair in instrument.pairs if pair.prompt]
     asked += [(pair, name, text) for name, text in wordings.items() for pair in instrument.pairs if not pair.prompt]
     return [
-        Prompt(_row(instrument, "pairs", pair.id, template, text or ""), text, (pair.left, pair.right))
+        Prompt(instrument_row(instrument, "pairs", pair.id, template, text or ""), text, (pair.left, pair.right))
         for pair, template, text in asked
     ]
 
@@ -191,12 +198,13 @@ def open_prompts(instrument: Instrument, templates: Templates, n_templates: int,
     An open prompt is about no item: its id stands as ``item`` and as ``template``.
     """
     prompts = []
-    for template, wording in _first("n_open_templates", templates.open, n_templates, least=0).items():
+    for template, wording in first("n_open_templates", templates.open, n_templates, least=0).items():
         for item in instrument.items:
             text = wording.format(statement=item.text)
-            prompts.append(Prompt(_row(instrument, "open", item.id, template, text), text))
+            prompts.append(Prompt(instrument_row(instrument, "open", item.id, template, text), text))
     prompts += [
-        Prompt(_row(instrument, "open", name, name, text), text) for name, text in templates.open_prompts.items()
+        Prompt(instrument_row(instrument, "open", name, name, text), text)
+        for name, text in templates.open_prompts.items()
     ]
     if not prompts:
         raise ValueError("mode open asks nothing: n_open_templates is 0, and these templates have no open_prompts")
@@ -211,7 +219,7 @@ def with_system(prompt: Prompt, system_prompt: str | None) -> Prompt:
     system = "\n\n".join(text for text in (system_prompt, prompt.system) if text is not None)
     if system_prompt is None and prompt.system is None:
         return prompt
-    sha256 = _sha256(f"{system}\n\n{prompt.text or ''}")
+    sha256 = _sha256("\n\n".join((system, *prompt.before, prompt.text or "")))
     return prompt._replace(system=system, row=prompt.row | {"prompt_sha256": sha256})
 
 
@@ -235,7 +243,10 @@ def _samples(prompts: Iterable[Prompt], n_samples: int) -> list[Prompt]:
     return [prompt._replace(row=prompt.row | {"sample": sample}) for prompt in prompts for sample in range(n_samples)]
 
 
-def _row(instrument: Instrument, mode: str, item: str, template: str, text: str, **key: Any) -> dict[str, Any]:
+def instrument_row(
+    instrument: Instrument, mode: str, item: str, template: str, text: str, **key: Any
+) -> dict[str, Any]:
+    """Return :func:`prompt_row` with the instrument that the prompt is of."""
     return {
         "instrument": instrument.name,
         "instrument_version": instrument.version,
@@ -254,7 +265,7 @@ def _option_prompts(
 ) -> Iterator[Prompt]:
     for item in instrument.items:
         options = item.options or instrument.options
-        answers = {kind: _answer_texts(kind, labels, options) for kind in labels}
+        answers = {kind: answer_texts(kind, labels, options) for kind in labels}
         for template, wording in wordings.items():
             for order in orders:
                 for kind, texts in answers.items():
@@ -263,7 +274,7 @@ def _option_prompts(
                     text = wording.format(statement=item.text, options="\n".join(lines), label=templates.label[kind])
                     # option o answers with the label of the place where it is shown, or with itself
                     to_say = texts if kind == "words" else [texts[order.index(o)] for o in sorted(order)]
-                    row = _row(instrument, mode, item.id, template, text, order=order, labels=kind)
+                    row = instrument_row(instrument, mode, item.id, template, text, order=order, labels=kind)
                     yield Prompt(row, text, tuple(to_say), options=options)
 
 
@@ -276,7 +287,8 @@ def _first_orders(key: str, n_options: int, n_orders: int) -> list[list[int]]:
     return orders[:n_orders]
 
 
-def _answer_texts(kind: str, labels: Sequence[str], options: Sequence[str]) -> list[str]:
+def answer_texts(kind: str, labels: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return what is to be said for the option in each place under a label set; ``words``: the options themselves."""
     if kind not in LABEL_SETS:
         raise ValueError(f"labels={list(labels)}; use any of {LABEL_SETS}")
     texts = list(LABELS.get(kind, options))[: len(options)]
@@ -285,7 +297,8 @@ def _answer_texts(kind: str, labels: Sequence[str], options: Sequence[str]) -> l
     return texts
 
 
-def _first(key: str, texts: Mapping[str, Any], n: int, least: int = 1) -> dict[str, Any]:
+def first(key: str, texts: Mapping[str, Any], n: int, least: int = 1) -> dict[str, Any]:
+    """Return the first ``n`` texts; what the config calls ``n`` is ``key``."""
     if not isinstance(n, int) or not least <= n <= len(texts):
         raise ValueError(f"{key}={n}; use {least} to {len(texts)}")
     return dict(list(texts.items())[:n])

@@ -11,7 +11,7 @@ from random import Random
 
 from eval.statements.banks import PLACE, Bank
 from eval.statements.instruments import Instrument
-from eval.statements.prompts import Prompt, prompt_row
+from eval.statements.prompts import Prompt, instrument_row
 
 WRITE = "write"
 SYSTEM_PROMPT = "system_prompt"
@@ -43,8 +43,6 @@ def write_prompts(
         ValueError: If there are fewer templates, or the cells are no power of two above the number of factors.
     """
     bank: Bank = instrument.bank  # type: ignore[assignment]  # plan_interview has looked
-    about = {"instrument": instrument.name, "instrument_version": instrument.version}
-    about |= {"instrument_sha256": instrument.sha256}
     templates = bank.draw_templates(n_templates, seed)
     prompts = []
     for issue, (template, text) in itertools.product(bank.issues, templates.items()):
@@ -52,7 +50,8 @@ def write_prompts(
         for levels, (wording, worded) in itertools.product(cells, issue.wordings.items()):
             parts = [worded.join(PLACE.split(text))]
             parts += [factors[name] for name, is_on in levels.items() if is_on and name != SYSTEM_PROMPT]
-            row = prompt_row(
+            row = instrument_row(
+                instrument,
                 WRITE,
                 f"{issue.id}/{wording}",
                 "+".join([template, *(name for name, is_on in levels.items() if is_on)]),
@@ -63,7 +62,7 @@ def write_prompts(
                 levels=levels,
             )
             system = factors[SYSTEM_PROMPT] if levels.get(SYSTEM_PROMPT) else None
-            prompts += [Prompt({**about, **row, "sample": k}, prompt, system=system) for k in range(n_samples)]
+            prompts += [Prompt({**row, "sample": k}, prompt, system=system) for k in range(n_samples)]
     return prompts
 
 
