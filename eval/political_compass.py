@@ -23,7 +23,7 @@ from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import write_json, write_whole
 from eval.asking.given_rows import RESIDENT, paths_of, read_rows, settings_of, without_models
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
-from eval.asking.respondents import BASE, Respondent, plan_interview, read_respondents
+from eval.asking.respondents import BASE, Respondent, plan_interview, position_notes, read_respondents
 from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
@@ -32,7 +32,6 @@ from eval.asking.trial import ask_trial, describe_trial, read_trial, without_cho
 from eval.judges import build_judges
 from eval.pages.compass import draw_compass, require_matplotlib
 from eval.pages.report import render_report, score_table
-from eval.pages.sycophancy import sycophancy_lines
 from eval.pages.write import render_transcripts, side_lines
 from eval.readings.controls import add_null, describe_validation, read_expected, read_null
 from eval.readings.readers import check_readings, read_answers, read_readings
@@ -49,7 +48,7 @@ from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
-from eval.statements.prompts import POSITION_BIAS, load_templates, option_orders, position_bias
+from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
 from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
 from finetune.models import base_folder, complete_model
@@ -135,9 +134,8 @@ class PoliticalCompassRecipe:
             log.warning(self._warnings[-1])
         self._templates = load_templates(cfg.templates or self._instrument.language)
         self._interview = plan_interview(cfg, self._instrument, self._templates)
-        for key in (k for k, mode in (("n_orders", "choice"), ("n_generate_orders", "generate")) if mode in cfg.modes):
-            if (bias := position_bias(option_orders(len(self._instrument.options))[: cfg[key]])) == "mirrored":
-                log.info(f"{key}={cfg[key]}: {POSITION_BIAS[bias]}")
+        for line in position_notes(cfg, self._instrument):
+            log.info(line)
         given = [key for key in RESIDENT if cfg[key] is not None]
         if given and "model" not in given:
             raise ValueError(f"{', '.join(given)} given; give all of {', '.join(RESIDENT)}, or null for all of them")
@@ -163,8 +161,7 @@ class PoliticalCompassRecipe:
         self._settings = read_settings(cfg, self._instrument, self._templates, self._adapters.folders)
         if self._adapters.blends:
             self._settings["blends"] = self._adapters.blends
-        if self._interview.scripts_sha256:
-            self._settings["scripts_sha256"] = self._interview.scripts_sha256
+        self._settings |= self._interview.about
         self._places = read_places(respondent.name for respondent in self._respondents)
         self._places |= {name: Place(**place) for name, place in self._adapters.places.items()} | (places or {})
         if self._places:
@@ -319,8 +316,6 @@ class PoliticalCompassRecipe:
         if summary.get("write"):
             write_whole(folder / "transcripts.html", render_transcripts(summary, rows, self._read, requests))
             log.info(side_lines(summary["write"]))
-        if summary.get("sycophancy"):
-            log.info(sycophancy_lines(summary["sycophancy"]))
         write_json(folder / "summary.json", summary)
         self._draw(summary, rows)
         log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")

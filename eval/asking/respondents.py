@@ -49,7 +49,7 @@ class Interview(NamedTuple):
     prompts: dict[str, list[Prompt]]
     options: tuple[str, ...]  # wordings, in the instrument's order
     decodings: dict[str, Decoding]
-    scripts_sha256: str | None = None  # of the dialogues, where some are asked
+    about: Mapping[str, str] = {}  # for the settings of the run: the hash of the scripts, where some are asked
 
     def of_modes(self, modes: Collection[str]) -> list[Prompt]:
         """Return the prompts of these modes."""
@@ -115,16 +115,26 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
         by_mode[WRITE] = write_prompts(
             instrument, cfg.n_write_templates, cfg.n_samples, factors, cfg.factor_cells, cfg.seed
         )
-    scripts_sha256 = None
+    about = {}
     if {DIALOGUE, IDENTITY} & {*cfg.modes}:
         dialogues = load_dialogues(cfg.scripts or instrument.language)
-        scripts_sha256 = dialogues.sha256
+        about = {"scripts_sha256": dialogues.sha256}
         of = list(frames(instrument, dialogues, cfg.n_scripts, labels, templates.label))
         asked = {DIALOGUE: dialogue_prompts(instrument, of), IDENTITY: identity_prompts(instrument, of, dialogues.cues)}
         by_mode |= {mode: prompts_of for mode, prompts_of in asked.items() if mode in cfg.modes}
     lengths = {"generate": cfg.max_new_tokens, "open": cfg.open_max_new_tokens, WRITE: cfg.open_max_new_tokens}
     decodings = {mode: Decoding(cfg.temperature, cfg.top_k, n, cfg.seed) for mode, n in lengths.items()}
-    return Interview(by_mode, instrument.options, decodings, scripts_sha256)
+    return Interview(by_mode, instrument.options, decodings, about)
+
+
+def position_notes(cfg: DictConfig, instrument: Instrument) -> list[str]:
+    """Return what the orders of a config's modes leave of a preference for a place, where that is not warned of."""
+    orders, keys = (
+        prompts.option_orders(len(instrument.options)),
+        {"choice": "n_orders", "generate": "n_generate_orders"},
+    )
+    taken = {key: prompts.position_bias(orders[: cfg[key]]) for mode, key in keys.items() if mode in cfg.modes}
+    return [f"{key}={cfg[key]}: {prompts.POSITION_BIAS[bias]}" for key, bias in taken.items() if bias == "mirrored"]
 
 
 def read_respondents(

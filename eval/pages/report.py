@@ -14,7 +14,7 @@ from eval.pages.compass import caption, list_panels, panel_svgs
 from eval.pages.finding import describe_finding
 from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
-from eval.pages.sycophancy import list_examples
+from eval.pages.sycophancy import list_examples, sycophancy_lines
 from eval.pages.write import corrected
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups, read_seeds_note, seeds_note
@@ -96,7 +96,8 @@ def score_table(summary: Summary) -> str:
     with these statements.
     """
     head = f"{'mode':<10}{'axis':<12}"
-    lines = [f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered"]
+    lines = [sycophancy_lines(summary["sycophancy"])] if "sycophancy" in summary else []
+    lines.append(f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered")
     for name, mode, axis, v in iterate_scores(summary["models"]):
         estimate = "not id." if v["estimate"] is None else number(v["estimate"])
         intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
