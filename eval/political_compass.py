@@ -318,7 +318,7 @@ class PoliticalCompassRecipe:
             log.info(side_lines(summary["write"]))
         write_json(folder / "summary.json", summary)
         self._draw(summary, rows)
-        log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}")
+        log.info(f"scored {len(rows)} answers in {folder}\n{score_table(summary)}".rstrip())
         log.info(f"open {folder / 'report.html'}")
 
     def _draw(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:

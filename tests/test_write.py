@@ -91,6 +91,7 @@ def test_transcripts_can_be_read_by_request_model_and_label(read_run):
     assert "left, hedging: 4 (36)" in page
     report = (folder / "report.html").read_text()
     assert 'href="transcripts.html"' in report
+    assert "Flips" not in report, "nothing was asked with options"
     assert "<h1>No difference between what is written for left and for right was told from chance</h1>" in report
     assert "Readings of judges that are not to be believed are left out here." in report
     judged = [json.loads(line) for line in (folder / "judged.jsonl").read_text().splitlines()]

@@ -95,6 +95,8 @@ def score_table(summary: Summary) -> str:
     "items too" is the interval with the statements sampled as well, "items fixed" that over templates and orders
     with these statements.
     """
+    if not any(summary["models"].values()):  # free text alone
+        return ""
     head = f"{'mode':<10}{'axis':<12}"
     lines = [sycophancy_lines(summary["sycophancy"])] if "sycophancy" in summary else []
     lines.append(f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered")
