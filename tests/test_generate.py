@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Answers in writing by a resident model: batched with a cache, against one at a time without."""
 
+import copy
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from test_respond import BANK, Letters
 from torchtune.models.llama3 import llama3
 
+from eval.asking import generate
 from eval.asking.generate import iterate_generations, iterate_steps, write
 from eval.asking.questions import prompt_tokens, to_questions
 from eval.asking.respond import answer_questions
@@ -16,6 +18,8 @@ from eval.asking.results import row_key
 from eval.asking.thinking import Thinking
 from eval.asking.written_answers import Decoding
 from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts
+from finetune.tree.attention import attend
+from finetune.tree.layers import use_fast_layers
 
 GREEDY = Decoding(0.0, None, 12, 0)
 WARM = Decoding(1.0, 20, 12, 0)
@@ -72,6 +76,24 @@ def test_greedy_equals_one_at_a_time_without_a_cache(model, prompts):
     in_pieces = list(iterate_steps(model, begun, GREEDY, [0] * 6, (), 7))
     assert len(in_pieces) == len([step for step in in_pieces if step]) + 90 // 7 + 90 // 7 + 1
     assert not model.caches_are_setup()
+
+
+def test_a_base_with_layers_for_bf16_writes_the_same_without_copies_of_keys(model, prompts, monkeypatch):
+    narrow = copy.deepcopy(model)
+    use_fast_layers(narrow)
+    attention = narrow.layers[0].attn
+    assert attention.forward.func is attend
+    calls = []
+    once = generate._attend_to_all
+    monkeypatch.setattr(generate, "_attend_to_all", lambda *given: calls.append(1) or once(*given))
+    expected = write(model, prompts, GREEDY, [0] * 6, ())
+    n_calls = len(calls)
+    assert n_calls >= 11 * 2  # every layer, every token after the first
+    assert write(narrow, prompts, GREEDY, [0] * 6, ()) == expected
+    assert len(calls) == 2 * n_calls
+    assert attention.forward.func is attend
+    long = GREEDY._replace(max_new_tokens=150)  # the cache grows twice
+    assert write(narrow, prompts[:2], long, [0] * 2, ()) == [alone(model, p, 150, ()) for p in prompts[:2]]
 
 
 def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_neighbours(model, prompts):

@@ -5,6 +5,7 @@ Legend: B prompts of a batch, W tokens of the longest prompt, T tokens with what
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.prompts import Prompt, with_system
 from eval.statements.requests import WRITE
 from finetune.causal.decoder import CausalLM
+from finetune.tree.attention import attend
 from finetune.tree.logprobs import Decoder
 
 # tqdm's own, but for prompts of which a part is written
@@ -197,8 +199,8 @@ def iterate_steps(
         yield written
         if not under_way:
             return
-        # rows that have ended are computed on until they are many: to take them out copies all keys and values
-        if keeps_tokens and len(under_way) <= len(rows) / 2:
+        # rows that have ended are computed on until they are some: to take them out copies all keys and values
+        if keeps_tokens and len(under_way) <= len(rows) * 3 / 4:
             going = [row for row, k in enumerate(rows) if k in under_way]
             reader.keep(going)
             tokens, generators, rows = tokens[going], [generators[i] for i in going], [rows[i] for i in going]
@@ -231,15 +233,25 @@ def _pieces(start: int, end: int, most: int | None) -> list[int]:
 
 
 class _Cache(KVCache):
-    """Keys and values of one layer; what one row reads is there for all rows."""
+    """Keys and values of one layer; what one row reads is there for all rows.
 
-    def __init__(self, *sizes: Any) -> None:
-        super().__init__(*sizes)
+    It grows by ``ROOM`` places and is read whole: products of many small matrices copy what does not lie together.
+    """
+
+    ROOM = 64
+    k_cache: Tensor
+    v_cache: Tensor
+
+    def __init__(self, n_rows: int, *sizes: Any) -> None:
+        super().__init__(n_rows, 0, *sizes)
         self.n_read = 0
 
     def update(self, k_val: Tensor, v_val: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values ``[B or 1, K, n, H]`` and return all so far."""
         n_rows, start, end = len(k_val), self.n_read, self.n_read + k_val.shape[2]
+        if (more := end - self.k_cache.shape[2]) > 0:
+            places = 0, 0, 0, -(-more // self.ROOM) * self.ROOM
+            self.k_cache, self.v_cache = F.pad(self.k_cache, places), F.pad(self.v_cache, places)
         for store, new in ((self.k_cache, k_val), (self.v_cache, v_val)):
             store[:, :, start:end] = new
         self.n_read = end
@@ -247,21 +259,20 @@ class _Cache(KVCache):
 
     def keep(self, rows: list[int]) -> None:
         """Leave out all other rows."""
-        self.k_cache: Tensor = self.k_cache[rows]
-        self.v_cache: Tensor = self.v_cache[rows]
+        self.k_cache, self.v_cache = self.k_cache[rows], self.v_cache[rows]
 
 
 class _TorchtuneReader:
     """Keys and values of a torchtune decoder, which lie in the model only while a step is computed."""
 
     def __init__(self, model: TransformerDecoder, is_token: Tensor, width: int) -> None:
-        weight, (n, total) = next(model.tok_embeddings.parameters()), is_token.shape
+        weight, n = next(model.tok_embeddings.parameters()), len(is_token)
         self._model, self._is_token = model, is_token
         self._positions = get_position_ids_from_padding_mask(is_token)
         self._prompt_mask = get_causal_mask_from_padding_mask(is_token[:, :width])  # [B, W, W]
         with weight.device:
             self._caches = [
-                _Cache(n, total, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
+                _Cache(n, layer.attn.num_kv_heads, layer.attn.head_dim, weight.dtype) for layer in model.layers
             ]
 
     def next_logits(self, tokens: Tensor, start: int) -> Tensor:
@@ -276,10 +287,10 @@ class _TorchtuneReader:
             mask = self._is_token[:, None, :end]
         positions = self._positions[:n_rows, start:end]
         attentions: list[Any] = [layer.attn for layer in model.layers]
-        alone = [attn for attn in attentions if type(attn) is MultiHeadAttention and "forward" not in vars(attn)]
+        kept = {attn: vars(attn).get("forward") for attn in attentions if _is_plain(attn)}
         for attn, cache in zip(attentions, self._caches):
             attn.kv_cache, attn.cache_enabled = cache, True
-        for attn in alone if tokens.shape[1] == 1 else ():
+        for attn in kept if tokens.shape[1] == 1 else ():
             attn.forward = partial(_attend_once, attn)
         try:
             hidden = model.tok_embeddings(tokens)
@@ -288,8 +299,10 @@ class _TorchtuneReader:
         finally:
             for attn in attentions:
                 attn.kv_cache, attn.cache_enabled = None, False
-            for attn in alone:
+            for attn, forward in kept.items():
                 vars(attn).pop("forward", None)
+                if forward is not None:
+                    attn.forward = forward
         return model.output(model.norm(hidden[:, -1:]))[:, 0].float()
 
     def keep(self, rows: list[int]) -> None:
@@ -297,6 +310,12 @@ class _TorchtuneReader:
         self._is_token, self._positions = self._is_token[rows], self._positions[rows]
         for cache in self._caches:
             cache.keep(rows)
+
+
+def _is_plain(attn: Any) -> bool:
+    """Return whether an attention is torchtune's own, or the same on a prefix tree."""
+    forward = vars(attn).get("forward")
+    return type(attn) is MultiHeadAttention and (forward is None or forward.func is attend)
 
 
 def _attend_once(attn: MultiHeadAttention, x: Tensor, y: Tensor, *, mask: Tensor, input_pos: Tensor) -> Tensor:
@@ -313,8 +332,21 @@ def _attend_once(attn: MultiHeadAttention, x: Tensor, y: Tensor, *, mask: Tensor
         q, k = attn.q_norm(q), attn.k_norm(k)
     keys, values = attn.kv_cache.update(k, v.transpose(1, 2))
     q = q.reshape(n, attn.num_kv_heads, group, attn.head_dim)
-    out = F.scaled_dot_product_attention(q, keys, values, mask[:, None])
+    if x.is_cuda:
+        out = F.scaled_dot_product_attention(q, keys, values, mask[:, None])
+    else:
+        out = _attend_to_all(q, attn.kv_cache.k_cache[:n], attn.kv_cache.v_cache[:n], mask)
     return attn.output_proj(out.reshape(n, 1, -1))
+
+
+def _attend_to_all(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Return the attention of ``q [B, K, G, H]`` to ``[B, K, C, H]``; places behind ``mask [B, 1, T]`` are empty."""
+    n, n_heads, group, width = q.shape
+    scores = torch.bmm(q.reshape(n * n_heads, group, width), keys.flatten(0, 1).transpose(1, 2))
+    hidden = ~F.pad(mask, (0, keys.shape[2] - mask.shape[2]))
+    wide = scores.view(n, n_heads, group, -1).float().mul_(width**-0.5).masked_fill_(hidden[:, None], -math.inf)
+    weights = wide.softmax(-1).to(values.dtype)
+    return torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).view(n, n_heads, group, width)
 
 
 class _TransformersReader:
