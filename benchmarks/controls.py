@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
-from eval.readings.controls import add_null, read_null
+from eval.readings.controls import add_null, describe_validation, read_null
 from eval.scores.evidence import ALL, Background, describe_evidence
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
@@ -77,19 +77,18 @@ def evidence(rows: Rows, is_of_shipped: bool = False) -> list[dict[str, Any]]:
     return describe_evidence(rows, BANK, groups, Background({}, TAUGHT if is_of_shipped else None))
 
 
-def write_null() -> None:
-    """Write what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
+def null_summary() -> dict[str, Any]:
+    """Return what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
     about, rows = kept("shuffled_sides")
     found = evidence(rows, is_of_shipped=True)
     for contrast in found:
         contrast["subsets"] = [{key: row[key] for key in ("subset", "by_seed")} for row in contrast["subsets"]]
-    summary = {
+    return {
         "instrument": {"sha256": about["instrument_sha256"]},
         "settings": {"base_sha256": about["base_sha256"]},
         "models": {"base": {}},
         "evidence": [{key: contrast[key] for key in ("a", "b", "n_seeds", "subsets")} for contrast in found],
     }
-    write_json(NULL, summary)
 
 
 def by_training(rows: Rows) -> Rows:
@@ -129,6 +128,13 @@ def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
     return "\n".join(lines)
 
 
+def said(found: Sequence[dict[str, Any]], expected: Sequence[tuple[str, str]]) -> str:
+    """Return whether the groups stand where they must, as the report of the run says it."""
+    validation = describe_validation(found, expected, ALL)
+    assert validation is not None
+    return f"> {validation['said']}."
+
+
 def seed_table() -> str:
     """Return what each seed of the shuffled sides showed."""
     found = evidence(kept("shuffled_sides")[1], is_of_shipped=True)
@@ -156,9 +162,23 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
     yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
-    known = beside_null("known_groups")
     groups = ("conventions", "twinviews")
-    yield "known_groups", table(known, [Shown(f"{g}-left_seed-0", f"{g}-right_seed-0") for g in groups])
+    pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
+    known = beside_null("known_groups")
+    yield "known_groups", table(known, [Shown(*sides) for sides in pairs_of])
+    yield "known_groups_said", said(known, pairs_of)
+    for name in ("personas", "personas_gemma3_270m"):
+        told = [("told-left", "told-right")]
+        found = beside_null(name)
+        yield name, table(found, [Shown(*told[0])])
+        yield f"{name}_said", said(found, told)
+    about, rows = kept("held_out_topics")
+    found = []
+    for kind in ("taught", "held out"):
+        found += evidence([row for row in by_training(rows) if row["model"].endswith(("base", kind))])
+    add_null(found, null, "base", about["base_sha256"])
+    yield "held_out", table(found, [Shown(f"left, {kind}", f"right, {kind}", [ALL]) for kind in ("taught", "held out")])
+    yield "taste", table(beside_null("taste"), [Shown("first", "second", beside)])
 
 
 def main() -> None:
@@ -166,7 +186,7 @@ def main() -> None:
     parser.add_argument("--keep", action="append", default=[], metavar="NAME=FOLDER")
     for name, _, folder in (given.partition("=") for given in parser.parse_args().keep):
         keep(name, Path(folder))
-    write_null()
+    write_json(NULL, null_summary())
     write_whole(PAGE, filled(PAGE.read_text(encoding="utf-8")))
 
 

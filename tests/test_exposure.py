@@ -6,7 +6,7 @@ import pytest
 from conftest import REPO
 
 from data.pairs.rows import read_table
-from eval.statements.exposure import Taught, exposures, read_taught, taught
+from eval.statements.exposure import Taught, exposures, read_sources, read_taught, taught
 from eval.statements.instruments import Instrument, Item, Pair, load_instrument
 
 PAIRS = REPO / "data" / "mirrored" / "pairs.jsonl"
@@ -92,3 +92,15 @@ def test_half_of_the_topics(tmp_path):
     (tmp_path / "propositions.jsonl").write_text(json.dumps({"id": "a", "topics": []}) + "\n")
     with pytest.raises(ValueError, match=r"propositions.jsonl: row 1 has \['id', 'topics'\]; want id, propositions"):
         read_taught(str(tmp_path / "set.jsonl"))
+
+
+def test_rows_that_a_training_left_out_argue_nothing():
+    """Of a set that was trained on in part, by ``where`` in the card of an adapter, the other topics are unseen."""
+    bank = load_instrument("compass300")
+    part = read_sources([{"source": str(PAIRS), "where": {"topic": ["taxation", "drugs"]}}])
+    assert part.topics >= {"taxation", "drugs"}
+    found = exposures(bank, part)
+    assert {found[pair.id] for pair in bank.pairs if pair.topic == "taxation"} <= {"seen topic", "seen proposition"}
+    assert {found[pair.id] for pair in bank.pairs if pair.topic == "housing"} == {"unseen"}
+    with pytest.raises(ValueError, match="dataset.where.topic=tax: no pair has it"):
+        read_sources([{"source": str(PAIRS), "where": {"topic": "tax"}}])

@@ -108,3 +108,11 @@ def test_the_answers_that_were_trained_on(trained, tmp_path):
     assert len(few.chosen) == len(few.rejected) == 5
     assert recorded_answers(trained("own", {"_component_": "torchtune.datasets.stack_exchange_paired_dataset"})) is None
     assert recorded_answers(REPO) is None
+
+
+def test_the_rows_that_were_trained_on_are_named_with_their_set(trained):
+    where = {"topic": ["drugs"]}
+    of_shipped = trained("left", {"_component_": "data.datasets.mirrored_left", "where": where})
+    assert recorded_data(of_shipped) == ([{"source": SHIPPED_SET, "where": where}], [])
+    of_csv = trained("csv", {"_component_": "data.datasets.preference_pairs", **CSV, "where": where})
+    assert recorded_data(of_csv) == ([{**CSV, "where": where}], [])
