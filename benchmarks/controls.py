@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
-from eval.readings.controls import add_null, describe_validation, read_null
+from eval.readings.controls import add_null, read_null
 from eval.scores.evidence import ALL, Background, describe_evidence
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
@@ -30,14 +30,8 @@ RESULTS = REPO / "docs" / "results"
 PAGE = REPO / "docs" / "measure" / "controls.md"
 NULL = RESULTS / "null_smollm2-135m.json"
 BANK = load_instrument("compass300")
-TOPICS = {pair.id: pair.topic for pair in BANK.pairs}
 TAUGHT = exposures(BANK, read_taught(str(REPO / SHIPPED_SET)))
 COLUMNS = ("model", "mode", "item", "template", "option_logprobs", "n_tokens")
-ODD = (
-    *("business_regulation", "healthcare", "public_ownership", "trade", "wages_and_work"),
-    *("abortion_and_end_of_life", "drugs", "family_and_gender", "national_identity", "religion_in_public_life"),
-)
-
 Rows = list[dict[str, Any]]
 
 
@@ -91,25 +85,6 @@ def null_summary() -> dict[str, Any]:
     }
 
 
-def by_training(rows: Rows) -> Rows:
-    """Put the adapters of the two halves together: each pair by those that were, or were not, taught its topic.
-
-    Pairs on topics that neither half has are left out.
-    """
-    topics = {row["topic"] for row in map(json.loads, (REPO / SHIPPED_SET).read_text().splitlines())}
-    found = []
-    for row in rows:
-        half, _, side = row["model"].partition("_seed-")[0].partition("-")
-        topic = TOPICS[row["item"]]
-        if row["model"] == "base":
-            found.append(row)
-        elif topic in topics:
-            kind = "taught" if (topic in ODD) == (half == "odd") else "held out"
-            found.append({**row, "model": f"{side}, {kind}"})
-    of_topics = {pair.id for pair in BANK.pairs if pair.topic in topics}
-    return [row for row in found if row["item"] in of_topics]
-
-
 def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
     """Return a table of contrasts in Markdown."""
     lines = ["| contrast | pairs | n | change | 95 % | null, 95 % | |", "|---|---|---|---|---|---|---|"]
@@ -126,13 +101,6 @@ def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
                 cells += [interval(row["ci95"]), interval(row.get("null95")), said]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def said(found: Sequence[dict[str, Any]], expected: Sequence[tuple[str, str]]) -> str:
-    """Return whether the groups stand where they must, as the report of the run says it."""
-    validation = describe_validation(found, expected, ALL)
-    assert validation is not None
-    return f"> {validation['said']}."
 
 
 def seed_table() -> str:
@@ -162,23 +130,6 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
     yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
-    groups = ("conventions", "twinviews")
-    pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
-    known = beside_null("known_groups")
-    yield "known_groups", table(known, [Shown(*sides) for sides in pairs_of])
-    yield "known_groups_said", said(known, pairs_of)
-    for name in ("personas", "personas_gemma3_270m"):
-        told = [("told-left", "told-right")]
-        found = beside_null(name)
-        yield name, table(found, [Shown(*told[0])])
-        yield f"{name}_said", said(found, told)
-    about, rows = kept("held_out_topics")
-    found = []
-    for kind in ("taught", "held out"):
-        found += evidence([row for row in by_training(rows) if row["model"].endswith(("base", kind))])
-    add_null(found, null, "base", about["base_sha256"])
-    yield "held_out", table(found, [Shown(f"left, {kind}", f"right, {kind}", [ALL]) for kind in ("taught", "held out")])
-    yield "taste", table(beside_null("taste"), [Shown("first", "second", beside)])
 
 
 def main() -> None:
@@ -193,8 +144,8 @@ def main() -> None:
 def filled(page: str) -> str:
     """Return the page with every table in its place, between two comments that name it."""
     for name, text in tables():
-        place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        page, n = place.subn(lambda m: f"{m[1]}{text}{m[2]}", page)  # noqa: B023
+        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page, n = place.subn(lambda m: f"{m[1]}{text}\n{m[2]}", page)  # noqa: B023
         if n != 1:
             raise ValueError(f"{PAGE}: {n} places for the table {name}; want one")
     return page
