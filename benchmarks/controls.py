@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
-from eval.readings.controls import add_null, read_null
+from eval.readings.controls import add_null, describe_validation, read_null
 from eval.scores.evidence import ALL, Background, describe_evidence
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
@@ -103,6 +103,13 @@ def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
     return "\n".join(lines)
 
 
+def said(found: Sequence[dict[str, Any]], expected: Sequence[tuple[str, str]]) -> str:
+    """Return whether the groups stand where they must, as the report of the run says it."""
+    validation = describe_validation(found, expected, ALL)
+    assert validation is not None
+    return f"> {validation['said']}."
+
+
 def seed_table() -> str:
     """Return what each seed of the shuffled sides showed."""
     found = evidence(kept("shuffled_sides")[1], is_of_shipped=True)
@@ -130,6 +137,15 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
     yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
+    groups = ("conventions", "twinviews")
+    pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
+    known = beside_null("known_groups")
+    yield "known_groups", table(known, [Shown(*sides) for sides in pairs_of])
+    yield "known_groups_said", said(known, pairs_of)
+    told = beside_null("personas")
+    yield "personas", table(told, [Shown("told-left", "told-right")])
+    yield "personas_said", said(told, [("told-left", "told-right")])
+    yield "taste", table(beside_null("taste"), [Shown("first", "second")])
 
 
 def main() -> None:
