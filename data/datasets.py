@@ -70,7 +70,8 @@ def preference_pairs(
         too_long: What to do with a pair over the limit, counted by a warning: ``drop`` it, ``truncate`` the end of the
             answer (its last token is kept; a pair of which nothing scored remains is dropped), or ``error``.
         invalid_rows: ``error``, or ``drop`` to leave invalid rows out; a warning counts them.
-        where: Train only on rows with these values, for example ``{axis: economic}``; the log counts them.
+        where: Train only on rows with these values, for example ``{axis: economic}``, or with a number within limits
+            that a file has of them: ``{rank: {file: influence.jsonl, above: 30}}``; the log counts them.
         hold_out: Leave out this share of the prompts, 0 to below 1: those that ``eval/import_answers.py`` asks.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
         seed: Of the subset.

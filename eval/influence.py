@@ -11,9 +11,11 @@ token, that the row brought; positive is to the right. ``influence.jsonl`` has a
 ``data/audit.py`` read; ``influence.json`` says how far the sum of them explains what was measured.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from torchtune import config, training, utils
 from tqdm import tqdm
 
 from data.pairs.records import Pair, pair_key
-from data.recipe.config import check_config, check_place, entry_point
+from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import AppendLog, changed_settings, to_jsonl, write_json, write_whole
 from eval.asking.questions import Question, pair_questions
 from eval.asking.respond import load_base, load_tokenizer
@@ -107,12 +109,13 @@ def load_rows(cfg: DictConfig, tokenizer: Any, loss_fn: nn.Module) -> Rows:
 
 def learning_rates(cfg: DictConfig, n_steps: int) -> list[float]:
     """Return the learning rate of each step of a run, as its scheduler plans it."""
-    weight = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=cfg.optimizer.lr)
+    optimizer = config.instantiate(cfg.optimizer, [nn.Parameter(torch.zeros(1))])
     if cfg.lr_scheduler is None:
-        return [cfg.optimizer.lr] * n_steps
-    planned = {} if "torch.optim" in cfg.lr_scheduler["_component_"] else {"num_training_steps": n_steps}
-    scheduler = config.instantiate(cfg.lr_scheduler, optimizer, **planned)
+        return [optimizer.param_groups[0]["lr"]] * n_steps
+    is_planned = "num_training_steps" in signature(component(cfg.lr_scheduler["_component_"])).parameters
+    scheduler = config.instantiate(
+        cfg.lr_scheduler, optimizer, **({"num_training_steps": n_steps} if is_planned else {})
+    )
     rates = []
     for _ in range(n_steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -160,13 +163,13 @@ def take_gradient(policy: Policy) -> dict[str, Tensor]:
 
 def as_stepped(gradient: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
     """Divide a gradient as the optimizer of a checkpoint divides a step: Adam's by the root of its second moment."""
+    moments = {name: known for name, known in optimizer["state"].items() if "exp_avg_sq" in known}
+    if not moments:
+        return dict(gradient)
     settings, stepped = optimizer["param_groups"][0], {}
     for name, value in gradient.items():
-        known = optimizer["state"].get(name, {})
-        if "exp_avg_sq" in known:
-            unbiased = known["exp_avg_sq"].to(value) / (1 - settings["betas"][1] ** float(known["step"]))
-            value = value / (unbiased.sqrt() + settings["eps"])
-        stepped[name] = value
+        unbiased = moments[name]["exp_avg_sq"].to(value) / (1 - settings["betas"][1] ** float(moments[name]["step"]))
+        stepped[name] = value / (unbiased.sqrt() + settings["eps"])
     return stepped
 
 
@@ -226,8 +229,8 @@ class InfluenceRecipe:
     def measure(self) -> None:
         """Measure what is not measured yet, and write the rows and what they add up to."""
         path = self._folder / "settings.json"
-        before = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else self._settings
-        if changed := changed_settings(before, self._settings):  # type: ignore[arg-type]
+        before = json.loads(path.read_text()) if path.is_file() else self._settings
+        if changed := changed_settings(before, self._settings):
             raise FileExistsError(f"{path} is of other settings ({', '.join(changed)} differ); use another output_dir")
         write_json(path, self._settings)
         done = AppendLog(self._folder / "products.jsonl")

@@ -198,6 +198,20 @@ def test_the_rates_are_those_that_the_run_logged(full, measure):
     assert sum(segment.learning_rates for segment in recipe.segments) == pytest.approx(sum(logged))
 
 
+def test_a_step_of_adam_is_divided_by_its_second_moment():
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = torch.optim.Adam([weight], lr=0.1, betas=(0.0, 0.9))
+    for gradient in ([3.0, -4.0], [1.0, 2.0]):
+        before = weight.detach().clone()
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+    state = {"state": {"w": optimizer.state[weight]}, "param_groups": [optimizer.param_groups[0]]}
+    stepped = module.as_stepped({"w": weight.grad}, state)["w"]  # without momentum that is the whole step
+    torch.testing.assert_close(before - 0.1 * stepped, weight.detach())
+    plain = module.as_stepped({"w": weight.grad}, {"state": {}, "param_groups": [{}]})["w"]
+    torch.testing.assert_close(plain, weight.grad)
+
+
 def test_what_cannot_be_is_refused(tmp_path, folder, full, measure):
     with pytest.raises(FileNotFoundError, match="no torchtune_config.yaml there"):
         measure(tmp_path, "unused")
