@@ -133,10 +133,11 @@ def test_texts_are_ours_and_take_no_side_but_where_they_shall():
         (lambda raw: raw["scripts"][1].update(replies=["a"]), "replies is .*; give a list of 3 texts"),
         (lambda raw: raw["scripts"][1].update(replies=["a", "", "b"]), "replies is ''; give a text"),
         (lambda raw: raw["scripts"][1].update(thanks="\\ud800"), None),
+        (lambda raw: raw["cues"][0].update(id=[1]), r"cue \[1\]: id is \[1\]; give a text"),
         (lambda raw: raw["cues"][0].update(kind="nation"), "cue vote: kind 'nation'; use one of"),
         (lambda raw: raw["cues"][0].update(left=" "), "cue vote: left is ' '; give a text"),
         (lambda raw: raw.update(cues=[c for c in raw["cues"] if c["kind"] != "placebo"]), "none of kind placebo"),
-        (lambda raw: raw.update(scripts={"a": 1}), "a script is 'a'"),
+        (lambda raw: raw.update(scripts={"a": 1}), "scripts and cues a list each"),
     ],
 )  # fmt: skip
 def test_a_file_that_breaks_a_rule_is_refused(tmp_path, edit, message):
@@ -149,6 +150,15 @@ def test_a_file_that_breaks_a_rule_is_refused(tmp_path, edit, message):
         return
     with pytest.raises(ValueError, match=message):
         load_dialogues(str(path))
+
+
+@pytest.mark.parametrize("load", [load_dialogues, load_templates])
+def test_a_file_that_is_no_yaml_is_named(tmp_path, load):
+    for name, content in (("a", b"scripts: [\n"), ("b", b"a: \xe9\n")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path.name}: "):
+            load(str(path))
 
 
 def test_no_politician_is_named():

@@ -313,6 +313,7 @@ def test_a_stopped_run_goes_on_and_writes_nothing_twice(resident_run, tmp_path, 
         ({"scripts": "fr"}, "scripts=fr: no such file; give a path or one of"),
         ({"instrument": "issues40"}, "has no pairs; use modes="),
         ({"labels": ["roman"]}, "labels=.*roman.*; use any of"),
+        ({"labels": []}, "labels=.., so modes=.'dialogue'. ask nothing; use any of"),
         ({"modes": ["dialog"]}, "modes=.*dialog.*; use any of"),
     ],
 )

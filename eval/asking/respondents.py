@@ -93,6 +93,8 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
             "0 for more than one sample: at 0 all are the same"
         )
     bank, labels = (instrument, templates), list(cfg.labels)
+    if not labels and {*cfg.modes} - {"pairs", "open", WRITE}:
+        raise ValueError(f"labels=[], so modes={list(cfg.modes)} ask nothing; use any of {list(prompts.LABEL_SETS)}")
     by_mode = {}
     if "choice" in cfg.modes:
         by_mode["choice"] = prompts.choice_prompts(*bank, cfg.n_templates, cfg.n_orders, labels)

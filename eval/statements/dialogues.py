@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import yaml
-
 from data.pairs.formats import half_pair
+from eval.statements.importers import read_yaml
 from eval.statements.instruments import Instrument, Pair, find_file
 from eval.statements.prompts import LABELS, Prompt, answer_texts, first, instrument_row, placeholders_of
 
@@ -61,17 +60,15 @@ def load_dialogues(scripts: str) -> Dialogues:
     """
     file = find_file("scripts", scripts, "dialogues")
     content = file.read_bytes()
-    raw = yaml.safe_load(content)
-    fields = {*Dialogues._fields} - {"sha256"}
-    if not isinstance(raw, dict) or set(raw) != fields or not raw["scripts"] or not raw["cues"]:
-        raise ValueError(f"{file}: the fields must be {sorted(fields)}, with some scripts and some cues")
+    raw = read_yaml(str(file), content)
+    fields, sections = {*Dialogues._fields} - {"sha256"}, ("scripts", "cues")
+    if not isinstance(raw, dict) or set(raw) != fields or not all(isinstance(raw[name], list) for name in sections):
+        raise ValueError(f"{file}: the fields must be {sorted(fields)}, scripts and cues a list each")
     faults = [fault for entry in raw["scripts"] for fault in _script_faults(entry)]
     faults += [fault for entry in raw["cues"] for fault in _cue_faults(entry)]
-    for section in ("scripts", "cues"):
+    for section in sections:
         ids = [entry.get("id") for entry in raw[section] if isinstance(entry, dict)]
-        faults += [
-            f"{section}: the id {name} is there twice" for name in dict.fromkeys(n for n in ids if ids.count(n) > 1)
-        ]
+        faults += [f"{section}: the id {name} is there twice" for k, name in enumerate(ids) if name in ids[:k]]
     if not any(isinstance(entry, dict) and entry.get("kind") == PLACEBO for entry in raw["cues"]):
         faults.append(f"cues: none of kind {PLACEBO}, from which the others are told; give one")
     if faults:
@@ -84,7 +81,8 @@ def load_dialogues(scripts: str) -> Dialogues:
 def _script_faults(entry: Any) -> list[str]:
     if fault := _field_fault("script", entry, {"id", *_PLACEHOLDERS, *_PLAIN, "replies"}):
         return [fault]
-    where, faults = f"script {entry['id']}", []
+    where = f"script {entry['id']}"
+    faults = _text_faults(f"{where}: id", entry["id"], ())
     for name in (*_PLACEHOLDERS, *_PLAIN):
         wanted = (_PLACEHOLDERS[name],) if name in _PLACEHOLDERS else ()
         faults += _text_faults(f"{where}: {name}", entry[name], wanted)
@@ -97,7 +95,7 @@ def _script_faults(entry: Any) -> list[str]:
 def _cue_faults(entry: Any) -> list[str]:
     if fault := _field_fault("cue", entry, {*Cue._fields}):
         return [fault]
-    faults = [fault for side in SIDES for fault in _text_faults(f"cue {entry['id']}: {side}", entry[side], ())]
+    faults = [fault for key in ("id", *SIDES) for fault in _text_faults(f"cue {entry['id']}: {key}", entry[key], ())]
     if entry["kind"] not in KINDS:
         faults.append(f"cue {entry['id']}: kind {entry['kind']!r}; use one of {list(KINDS)}")
     return faults

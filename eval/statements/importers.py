@@ -71,7 +71,8 @@ def read_instrument(file: str, content: bytes, instrument_format: str, columns: 
     return read(file, content, {**known_columns, **(columns or {})})
 
 
-def _read_yaml(file: str, content: bytes, columns: Mapping[str, str]) -> Any:
+def read_yaml(file: str, content: bytes, columns: Mapping[str, str] | None = None) -> Any:
+    """Return what a YAML file holds; one that cannot be read is a ValueError that names it. It has no columns."""
     try:
         return yaml.safe_load(_decode(file, content))
     except yaml.YAMLError as error:
@@ -263,7 +264,7 @@ def _header(file: str) -> dict[str, str]:
 
 # Name of the format: what reads it, and the columns that it has where none are named.
 FORMATS: dict[str, tuple[Callable[[str, bytes, Mapping[str, str]], Any], Mapping[str, str]]] = {
-    "yaml": (_read_yaml, {}),
+    "yaml": (read_yaml, {}),
     "pairs_csv": (_read_pairs_csv, PAIR_COLUMNS),
     "requests_csv": (_read_requests, REQUEST_COLUMNS),
     "csv": (partial(_read_items, "csv"), ITEM_COLUMNS),

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import yaml
-
 from data.pairs.formats import half_pair
+from eval.statements.importers import read_yaml
 from eval.statements.instruments import Instrument, find_file
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def load_templates(templates: str) -> Templates:
     """
     file = find_file("templates", templates, "templates")
     content = file.read_bytes()
-    raw = yaml.safe_load(content)
+    raw = read_yaml(str(file), content)
     fields = set(Templates._fields) - {"sha256"}
     given = set(raw) if isinstance(raw, dict) else set()
     if not fields - set(OPTIONAL) <= given <= fields or set(raw["label"]) != set(LABEL_SETS):
