@@ -22,7 +22,6 @@ from data.recipe.files import read_log, to_jsonl, write_whole
 from eval.asking.results import describe_run
 from eval.pages.panels import transfer_changes, tuned_axis
 from eval.pages.study import transfer_lines
-from eval.scores.curves import TOLD_APART
 from eval.scores.summary import summarize
 from eval.statements.instruments import load_instrument
 
@@ -52,7 +51,7 @@ def summary_of(folder: Path, name: str) -> dict[str, Any]:
 
 
 def change_table(summary: Mapping[str, Any], mode: str = "pairs") -> list[str]:
-    """Return the change of every run on every axis with its interval, bold where it is told from 0."""
+    """Return the change of every run on every axis with its interval, an arrow before the axis that it is tuned on."""
     changes = transfer_changes(summary, mode)
     runs, axes = ([*dict.fromkeys(names)] for names in zip(*changes))
     lines = ["| tuned on | " + " | ".join(axes) + " |", "|---|" + "---|" * len(axes)]
@@ -60,9 +59,8 @@ def change_table(summary: Mapping[str, Any], mode: str = "pairs") -> list[str]:
         cells = []
         for axis in axes:
             c = changes[run, axis]
-            bold = "**" if c["q"] is not None and c["q"] < TOLD_APART else ""
             own = "→ " if tuned_axis(run) == axis else ""
-            cells.append(f"{own}{bold}{number(c['difference'], 2)}{bold} {interval(c['ci95'], 2)}")
+            cells.append(f"{own}{number(c['difference'], 2)} {interval(c['ci95'], 2)}")
         lines.append(f"| {run} | {' | '.join(cells)} |")
     return lines
 

@@ -149,6 +149,7 @@ def draw_transfer(ax: "Axes", summary: Summary, mode: str) -> None:
         ylabel="tuned on",
         title=f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the high end; bold: told from 0",
     )
+    ax.legend(handles=[], frameon=False)  # the rows say which run they are
 
 
 def transfer_changes(summary: Summary, mode: str) -> dict[tuple[str, str], Mapping[str, Any]]:
