@@ -165,6 +165,13 @@ def test_how_far_other_axes_follow_is_what_was_planted(summary):
     assert right["signs"] == {"on": [2, 3], "off": [4, 6]}
 
 
+def test_pairs_that_were_not_answered_count_for_neither_side():
+    rows = [row for row in planted() if (row["model"], row["item"]) != ("crime-left_seed-0", "race3")]
+    left = make_summary(rows, BANK)["transfer"][0]
+    assert left["signs"] == {"on": [3, 3], "off": [6, 6]}
+    assert left["ratio"]["estimate"] == pytest.approx(0.25, abs=0.02)
+
+
 def test_two_seeds_are_two_changes_and_no_more_pairs():
     base, one, two = values([0.0] * 4), values([1.0, 2, 3, 4]), values([3.0, 2, 1, 0])
     names = ["base", *(f"{axis}-left_seed-{seed}" for axis in "ab" for seed in (0, 1))]

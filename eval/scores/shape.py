@@ -189,7 +189,7 @@ def describe_transfer(groups: Groups, values: ByScore) -> list[dict[str, Any]]:
         on = [by_run[own[axis]] for axis, by_run in changes.items()]
         off = [np.delete(by_run, own[axis], axis=0).mean(0) for axis, by_run in changes.items()]
         sign = -1 if side == SIDES[0] else 1
-        shifts = np.array([[by_run[k].mean() for by_run in changes.values()] for k in own.values()])  # [runs, axes]
+        shifts = np.array([[nan_mean(by_run[k]) for by_run in changes.values()] for k in own.values()])  # [runs, axes]
         is_own = np.eye(len(runs), dtype=bool)
         found.append(
             {
