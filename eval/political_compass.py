@@ -166,7 +166,6 @@ class PoliticalCompassRecipe:
         self._places |= {name: Place(**place) for name, place in self._adapters.places.items()} | (places or {})
         if self._places:
             self._settings["places"] = {name: place._asdict() for name, place in self._places.items()}
-        runs = [place.run for place in self._places.values() if place.seed is not None]
         self._rows = None
         if cfg.rows is not None:
             self._rows, notes = read_rows(cfg.rows, self._instrument, self._interview)
@@ -177,6 +176,7 @@ class PoliticalCompassRecipe:
         if self._rows is not None:
             asked = [row["model"] for row in self._rows if row["mode"] == "pairs"]
             self._places |= {name: place for name, place in read_places(asked).items() if name not in self._places}
+        runs = [place.run for place in self._places.values() if place.seed is not None]
         names = [*dict.fromkeys(asked + runs)]
         self._contrast, self._exposure = read_primary(cfg.primary or {}, names)
         self._expected = read_expected(cfg.expected or (), names)

@@ -130,6 +130,13 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
     assert "2 runs, 68 pairs" in table
     summary = json.loads((folder / "tiny" / "compass_2" / "summary.json").read_text())
     assert [c["x"] for c in summary["curves"] if c["kind"] == "pairs"] == [[0, 4, 64]]
+    rows = [f"rows={folder / 'tiny' / 'compass_2' / 'results.jsonl'}", f"instrument={tmp_path / 'bank.yaml'}"]
+    rows += [
+        f"output_dir={tmp_path / 'anew'}",
+        "n_pair_templates=2",
+        "expected=left_pairs-64 - base",
+    ]  # runs have names too
+    assert tune_run("eval/political_compass.py", "--config", "configs/political_compass.yaml", *rows) == 0
     straight = [word for word in second.command[2:] if not word.startswith(("output_dir=", "resume"))]
     assert tune_run(*straight, f"output_dir={tmp_path / 'straight'}") == 0
     expected = load_file(tmp_path / "straight" / "epoch_0" / "adapter_model.safetensors")
