@@ -19,7 +19,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
     It has no gradient.
     """
-    plain = x.dtype is not torch.float32 or weight.dtype is not torch.float32 or x.is_cuda or x.numel() == 0
+    plain = x.dtype is not torch.float32 or weight.dtype is not torch.float32 or x.device.type != "cpu" or x.numel() == 0
     if plain or not _HAS_ONEDNN or not torch.backends.mkldnn.enabled:
         return x @ weight.T
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
