@@ -19,8 +19,9 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
     It has no gradient.
     """
-    plain = x.dtype is not torch.float32 or weight.dtype is not torch.float32 or x.device.type != "cpu" or x.numel() == 0
-    if plain or not _HAS_ONEDNN or not torch.backends.mkldnn.enabled:
+    is_float = x.dtype is torch.float32 and weight.dtype is torch.float32
+    can = is_float and x.device.type == "cpu" and x.numel() and _HAS_ONEDNN and torch.backends.mkldnn.enabled
+    if not can:
         return x @ weight.T
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
