@@ -145,6 +145,9 @@ def tables() -> Iterator[tuple[str, str]]:
     told = beside_null("personas")
     yield "personas", table(told, [Shown("told-left", "told-right")])
     yield "personas_said", said(told, [("told-left", "told-right")])
+    told = beside_null("personas_gemma3_270m")
+    yield "personas_gemma3_270m", table(told, [Shown("told-left", "told-right")])
+    yield "personas_gemma3_270m_said", said(told, [("told-left", "told-right")])
     yield "taste", table(beside_null("taste"), [Shown("first", "second")])
 
 
