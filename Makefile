@@ -9,7 +9,7 @@ ifeq ($(MODEL),smollm2_135m)
 FOLDER := outputs/models/SmolLM2-135M-Instruct
 QUICKSTART := outputs/quickstart
 PACKAGED := configs/packaged_model.yaml
-COMPASS := configs/political_compass.yaml
+COMPASS := configs/political_compass.yaml shuffled=docs/results/null_smollm2-135m.json
 DIAL := configs/dial.yaml n_pair_templates=2
 else ifeq ($(MODEL),gemma3_270m)
 FOLDER := outputs/models/gemma-3-270m

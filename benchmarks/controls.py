@@ -16,14 +16,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
 from eval.readings.controls import add_null, describe_validation, read_null
-from eval.scores.evidence import ALL, Background, describe_evidence
+from eval.scores.evidence import ALL, Background, contrasts, describe_evidence, predict
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
 from eval.statements.instruments import load_instrument
+from finetune.adapters.training_data import recorded_answers
 
 REPO = Path(__file__).parents[1]
 RESULTS = REPO / "docs" / "results"
@@ -50,8 +53,24 @@ def keep(name: str, folder: Path) -> None:
         row["option_logprobs"] = [round(x, 4) for x in row["option_logprobs"]]
     settings = json.loads((folder / "settings.json").read_text())
     about = {key: settings.get(key) for key in ("base_sha256", "instrument_sha256", "templates_sha256", "dtype")}
+    about["lexical"] = dict(_lexical_shifts(rows, settings["adapters"] or {}))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.jsonl.xz").write_bytes(lzma.compress(to_jsonl([about, *rows]).encode(), preset=9))
+
+
+def _lexical_shifts(rows: Rows, adapters: dict[str, str]) -> Iterator[tuple[str, list[float]]]:
+    """Yield what vocabulary alone would show of each contrast of single adapters, of which not every text may ship."""
+    groups = _groups(rows)
+    known = {name: recorded_answers(adapters[name]) for name in groups.models if name in adapters}
+    background = Background({name: answers for name, answers in known.items() if answers})
+    for sides in contrasts(groups):
+        shifts, _ = predict(sides, BANK, groups, background)
+        if shifts is not None:
+            yield f"{sides.a} {sides.b}", [round(x, 4) for x in shifts.tolist()]
+
+
+def _groups(rows: Rows) -> Groups:
+    return Groups(list(dict.fromkeys(row["model"] for row in rows)))
 
 
 def kept(name: str) -> tuple[dict[str, Any], Rows]:
@@ -65,16 +84,20 @@ def kept(name: str) -> tuple[dict[str, Any], Rows]:
     return about, rows
 
 
-def evidence(rows: Rows, is_of_shipped: bool = False) -> list[dict[str, Any]]:
+def evidence(name: str, is_of_shipped: bool = False) -> list[dict[str, Any]]:
     """Return the evidence of all contrasts of a run, or of the runs of a study, which were tuned on the shipped set."""
-    groups = Groups(list(dict.fromkeys(row["model"] for row in rows)))
-    return describe_evidence(rows, BANK, groups, Background({}, TAUGHT if is_of_shipped else None))
+    about, rows = kept(name)
+    lexical = {
+        (a, b): np.array(shifts) for (a, b), shifts in ((key.split(), x) for key, x in about.get("lexical", {}).items())
+    }
+    background = Background(exposure=TAUGHT if is_of_shipped else None, lexical=lexical)
+    return describe_evidence(rows, BANK, _groups(rows), background)
 
 
 def null_summary() -> dict[str, Any]:
     """Return what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
-    about, rows = kept("shuffled_sides")
-    found = evidence(rows, is_of_shipped=True)
+    about, _ = kept("shuffled_sides")
+    found = evidence("shuffled_sides", is_of_shipped=True)
     for contrast in found:
         contrast["subsets"] = [{key: row[key] for key in ("subset", "by_seed")} for row in contrast["subsets"]]
     return {
@@ -87,18 +110,25 @@ def null_summary() -> dict[str, Any]:
 
 def table(found: Sequence[dict[str, Any]], shown: Iterable[Shown]) -> str:
     """Return a table of contrasts in Markdown."""
-    lines = ["| contrast | pairs | n | change | 95 % | null, 95 % | |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| contrast | pairs | n | change | 95 % | null, 95 % | vocabulary alone | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for one in shown:
         (contrast,) = [c for c in found if (c["a"], c["b"]) == (one.a, one.b)]
-        void = " and ".join(
-            dict.fromkeys(f["name"].replace("_", " ") for f in contrast["flags"] if f["state"] == "void")
-        )
+        flags = {
+            state: ", ".join(
+                dict.fromkeys(f["name"].replace("_", " ") for f in contrast["flags"] if f["state"] == state)
+            )
+            for state in ("void", "doubtful")
+        }
+        doubts = next((f"{state}: {names}" for state, names in flags.items() if names), "")
         for row in contrast["subsets"]:
             if row["subset"] in one.subsets:
                 place = {None: "", True: "beyond", False: "within"}[row.get("beyond_null")]
-                said = ", ".join(part for part in (place, void and f"void: {void}") if part)
+                said = ", ".join(part for part in (place, doubts) if part)
                 cells = [f"{one.b} − {one.a}", row["subset"], str(row["n_items"]), number(row["difference"])]
-                cells += [interval(row["ci95"]), interval(row.get("null95")), said]
+                cells += [interval(row["ci95"]), interval(row.get("null95")), number(row["lexical"]), said]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -112,7 +142,7 @@ def said(found: Sequence[dict[str, Any]], expected: Sequence[tuple[str, str]]) -
 
 def seed_table() -> str:
     """Return what each seed of the shuffled sides showed."""
-    found = evidence(kept("shuffled_sides")[1], is_of_shipped=True)
+    found = evidence("shuffled_sides", is_of_shipped=True)
     shown = [("base", "drawn"), ("base", "exchanged"), ("drawn", "exchanged")]
     lines = ["| contrast | pairs | seed 0 | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
     for contrast in (c for c in found if (c["a"], c["b"]) in shown):
@@ -129,9 +159,8 @@ def tables() -> Iterator[tuple[str, str]]:
     beside = (ALL, "unseen", "placebo", "lexical")
 
     def beside_null(name: str, is_of_shipped: bool = False) -> list[dict[str, Any]]:
-        about, rows = kept(name)
-        found = evidence(rows, is_of_shipped)
-        add_null(found, null, "base", about["base_sha256"])
+        found = evidence(name, is_of_shipped)
+        add_null(found, null, "base", kept(name)[0]["base_sha256"])
         return found
 
     yield "shuffled", seed_table()

@@ -41,12 +41,14 @@ class Background(NamedTuple):
 
     ``answers``: model to the answers that its training preferred and those that it dispreferred; ``exposure``: pair to
     what the training sets of the run have argued of it, or None where no set is known; ``taught``: model to what its
-    own training has argued of each pair, where that is less than all sets of the run have.
+    own training has argued of each pair, where that is less than all sets of the run have; ``lexical``: two names ``(a,
+    b)`` to what :func:`predict` gave of them, where the answers themselves are not at hand.
     """
 
     answers: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
     exposure: Mapping[str, Exposure] | None = None
     taught: Mapping[str, Mapping[str, Exposure]] = {}
+    lexical: Mapping[tuple[str, str], np.ndarray] = {}
 
     def exposure_of(self, models: Iterable[str]) -> Mapping[str, Exposure] | None:
         """Return what the trainings of these models have argued of each pair, the most of it where they differ."""
@@ -113,7 +115,7 @@ def describe_evidence(
         a, b = (_together([values[name] for name in names]) for names in (sides.of_a, sides.of_b))
         if a.cells.shape != b.cells.shape:  # asked in other templates
             continue
-        lexical, why_not = _prediction(sides, instrument, groups, background)
+        lexical, why_not = predict(sides, instrument, groups, background)
         change = b.cells - a.cells
         base = values.get(groups.base)
         masks = list(_masks(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
@@ -221,7 +223,7 @@ def _masks(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> l
     return [subset for subset in subsets if subset.mask.any()]
 
 
-def _prediction(
+def predict(
     sides: Sides, instrument: Instrument, groups: Groups, background: Background
 ) -> tuple[np.ndarray | None, str | None]:
     """Return the lexical shift of the training data on every pair, or why there is none.
@@ -229,6 +231,8 @@ def _prediction(
     Between two tuned models it is that from the answers of one to those of the other. Against the base, from the
     answers that a training dispreferred to those that it preferred.
     """
+    if (sides.a, sides.b) in background.lexical:
+        return background.lexical[sides.a, sides.b], None
     known = [background.answers.get(names[0]) for names in (sides.of_a, sides.of_b)]
     before, after = known
     if sides.a == groups.base and after is not None:
