@@ -99,7 +99,9 @@ def null_summary() -> dict[str, Any]:
     about, _ = kept("shuffled_sides")
     found = evidence("shuffled_sides", is_of_shipped=True)
     for contrast in found:
-        contrast["subsets"] = [{key: row[key] for key in ("subset", "by_seed")} for row in contrast["subsets"]]
+        contrast["subsets"] = [
+            {key: row[key] for key in ("subset", "n_items", "by_seed")} for row in contrast["subsets"]
+        ]
     return {
         "instrument": {"sha256": about["instrument_sha256"]},
         "settings": {"base_sha256": about["base_sha256"]},

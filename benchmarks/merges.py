@@ -54,10 +54,12 @@ def main(*arguments: str) -> None:
     """Write a folder for each method."""
     *folders, target = map(Path, arguments)
     updates = [read_updates(folder) for folder in folders]
+    if any(of_one.keys() != updates[0].keys() for of_one in updates):
+        raise ValueError(f"{', '.join(map(str, folders))}: the adapters are of different modules")
     settings = json.loads((folders[0] / "adapter_config.json").read_text())
     for method in METHODS:
         state, kept = merge(updates, method)
-        (target / method).mkdir(parents=True)
+        (target / method).mkdir(parents=True, exist_ok=True)
         save_file(state, target / method / ADAPTER_FILE)
         rank = {"r": RANK, "lora_alpha": RANK}
         (target / method / "adapter_config.json").write_text(json.dumps({**settings, **rank}, indent=2))

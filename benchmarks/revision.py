@@ -19,7 +19,7 @@ def checkout(revision: str, folder: Path) -> Path:
     commit = subprocess.run(asked, cwd=REPO, capture_output=True, text=True).stdout.strip()
     if not commit:
         raise ValueError(f"--against {revision}: git knows no such commit here; see git log --oneline")
-    tree = folder / commit
+    tree = folder.resolve() / commit  # PYTHONPATH of a child that works elsewhere
     if not (tree / "outputs").exists():  # made last
         tree.mkdir(parents=True, exist_ok=True)
         archive = tree / "files.tar"

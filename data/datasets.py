@@ -124,7 +124,8 @@ def _shipped_pairs(
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
-# The shipped set, one answer or the other chosen; arguments as those of :func:`preference_pairs` but for the source.
+# The shipped set, one answer or the other chosen; arguments as those of :func:`preference_pairs` but for the
+# source and ``hold_out``.
 mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
 mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
 mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
@@ -227,6 +228,8 @@ def _select(
     if not 0 <= hold_out < 1:
         raise ValueError(f"dataset.hold_out={hold_out}; use a share from 0 to below 1")
     kept = [pair for pair in found if not is_held_out(pair.prompt, hold_out)]
+    if found and not kept:
+        raise ValueError(f"{origin}: dataset.hold_out={hold_out} leaves no pair")
     drawn = draw_subset(kept, subset, seed, origin)
     log = utils.get_logger("DEBUG")
     if n_several := sum(bool(pair.turns) for pair in pairs):

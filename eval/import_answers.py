@@ -59,7 +59,7 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
     """Return the instrument, as its YAML holds it, and log what was left out and why.
 
     Raises:
-        ValueError: If a column or a row cannot be used, or a topic has too few pairs.
+        ValueError: If a column or a row cannot be used, a row has no topic, or a topic has too few pairs.
     """
     if {*cfg.columns} != {*FIELDS}:
         raise ValueError(f"columns names {', '.join(cfg.columns) or 'nothing'}; say which columns are {FIELDS}")
@@ -67,6 +67,9 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError(f"hold_out={cfg.hold_out}; use a share above 0 and below 1, that of dataset.hold_out")
     columns = dict(cfg.columns)
     rows, origin = load_rows(cfg.source)
+    if not any(columns["topic"] in row for row in rows):
+        there = ", ".join(dict.fromkeys(name for row in rows for name in row))
+        raise ValueError(f"{origin}: no column {columns['topic']} for columns.topic; there are {there}")
     column_map = dict(zip(("prompt", "chosen", "rejected"), (columns[field] for field in FIELDS)))
     pairs = read_pairs(rows, origin, column_map)
     held = [pair for pair in pairs if is_held_out(pair.prompt, cfg.hold_out)]
@@ -79,7 +82,12 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
     )
     by_topic: dict[str, list[Pair]] = defaultdict(list)
     for pair in short:
-        by_topic[str(rows[pair.row - 1].get(columns["topic"]))].append(pair)
+        topic = rows[pair.row - 1].get(columns["topic"])
+        if topic is None or not str(topic).strip():
+            raise ValueError(
+                f"{origin}: row {pair.row} has no {columns['topic']}; give it one, or leave such rows out with where"
+            )
+        by_topic[str(topic)].append(pair)
     entries = []
     for topic, found in sorted(by_topic.items()):
         try:

@@ -29,7 +29,7 @@ from data.pairs.records import Pair, pair_key
 from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import AppendLog, changed_settings, to_jsonl, write_json, write_whole
 from eval.asking.questions import Question, pair_questions
-from eval.asking.respond import load_base, load_tokenizer
+from eval.asking.respond import load_base
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from eval.steering import contrast, layer_of
@@ -161,6 +161,25 @@ def take_gradient(policy: Policy) -> dict[str, Tensor]:
     return taken
 
 
+def check_optimizer(optimizer: Mapping[str, Any], name: str) -> None:
+    """Refuse an optimizer whose steps are not known here: known are Adam's, and those of SGD without momentum.
+
+    Args:
+        optimizer: Its state in a checkpoint, by the names of the weights.
+        name: Its dotpath in the config of the run.
+    """
+    held = {key for known in optimizer["state"].values() for key, value in known.items() if value is not None}
+    made = component(name)
+    is_plain = isinstance(made, type) and issubclass(made, torch.optim.SGD)
+    is_adam = "exp_avg_sq" in held and "max_exp_avg_sq" not in held
+    if not is_adam and (held or not is_plain):
+        raise ValueError(
+            f"optimizer._component_={name}: how it divides a step is not known here "
+            f"(its state has {', '.join(sorted(held)) or 'nothing'}); train with torch.optim.AdamW, or with "
+            "torch.optim.SGD without momentum"
+        )
+
+
 def as_stepped(gradient: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
     """Divide a gradient as the optimizer of a checkpoint divides a step: Adam's by the root of its second moment."""
     moments = {name: known for name, known in optimizer["state"].items() if "exp_avg_sq" in known}
@@ -197,7 +216,9 @@ class InfluenceRecipe:
         loss_fn = config.instantiate(self.run.loss)
         tokenizer = config.instantiate(self.run.tokenizer)
         self.rows = load_rows(self.run, tokenizer, loss_fn)
-        expected = self._checkpoints.read(folders[-1])["expected"]
+        last = self._checkpoints.read(folders[-1])
+        check_optimizer(last["optimizer"], self.run.optimizer["_component_"])
+        expected = last["expected"]
         if expected["data"] != self.rows.pairs.fingerprint():
             raise ValueError(f"run={cfg.run}: {self.rows.pairs.origin} is no longer the data that it was trained on")
         n_steps = expected["epochs"] * expected["steps_per_epoch"]
@@ -207,11 +228,13 @@ class InfluenceRecipe:
         bank = load_instrument(cfg.instrument)
         # the score of mode `pairs`: all but the placebo
         political = bank.keep({pair.id for pair in bank.pairs if pair.axis is None or not bank.axes[pair.axis].placebo})
-        chat = load_tokenizer(cfg) if cfg.tokenizer is not None else tokenizer
+        chat_cfg = self.run.tokenizer if cfg.tokenizer is None else cfg.tokenizer
+        chat = tokenizer if cfg.tokenizer is None else config.instantiate(chat_cfg)
         if not political.pairs or not hasattr(chat, "prompt_tokens"):
             raise ValueError(
                 f"instrument={cfg.instrument} needs pairs ({len(political.pairs)} found), and the tokenizer a chat "
-                "template (tokenizer=finetune.tokenizers.hf_chat_tokenizer with its path)"
+                f"template: tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer "
+                f"tokenizer.path={base_folder(self.run)}"
             )
         self.questions = pair_questions(political, chat, load_templates(bank.language), cfg.n_pair_templates)
         self._settings = {
@@ -222,6 +245,7 @@ class InfluenceRecipe:
             "instrument_version": bank.version,
             "instrument_sha256": bank.sha256,
             "n_pair_templates": cfg.n_pair_templates,
+            "tokenizer": OmegaConf.to_container(chat_cfg, resolve=True),
             "layer": cfg.layer,
         }
         self.loss_fn = loss_fn
@@ -350,7 +374,7 @@ class InfluenceRecipe:
 @entry_point
 def recipe_main(cfg: DictConfig) -> None:
     """Measure the influence of the rows of a run; see configs/influence.yaml for the keys."""
-    cfg = check_config(cfg, REQUIRED, OPTIONAL, set())
+    cfg = check_config(cfg, REQUIRED, OPTIONAL, {"tokenizer"})
     check_place(cfg)
     InfluenceRecipe(cfg).measure()
 

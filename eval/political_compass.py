@@ -24,7 +24,7 @@ from data.recipe.files import write_json, write_whole
 from eval.asking.given_rows import RESIDENT, paths_of, read_rows, settings_of, without_models
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, position_notes, read_respondents
-from eval.asking.results import ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
+from eval.asking.results import SCORING, ResultsFile, check_results, day_of, describe_run, read_settings, recorded_dtype
 from eval.asking.served import ask_served, check_served
 from eval.asking.served_scores import compare_with_resident
 from eval.asking.thinking import find_pairs
@@ -297,7 +297,7 @@ class PoliticalCompassRecipe:
 
     def rescore(self, cfg: DictConfig) -> None:
         """Score the rows of ``rows`` anew, with the settings that lie beside them; nothing is loaded or asked."""
-        self._settings |= settings_of(cfg.rows) | {"rows": self._settings["rows"]}
+        self._settings |= {k: v for k, v in settings_of(cfg.rows).items() if k == "places" or k not in SCORING}
         if (trial := read_trial(paths_of(cfg.rows)[0].parent)) and trial["left_out"]:
             self._warnings.append(describe_trial(trial))
         if self._places:
@@ -343,11 +343,12 @@ class PoliticalCompassRecipe:
         if flagged:
             kept = instrument.keep(ids - flagged)
             without = distrust(summarize(rows, kept, *options, self._places), self._judges)
-        evidence = describe_evidence(rows, instrument, Groups(list(scores["models"]), self._places), self._background)
+        groups = Groups(list(scores["models"]), self._places)
+        declared = [*self._expected, self._contrast if (cfg.primary or {}).get("contrast") else None]
+        evidence = describe_evidence(rows, instrument, groups, self._background, declared)
         add_voids(scores, evidence)
-        base = next(iter(scores["models"]), "")
         if self._null:
-            add_null(evidence, self._null, base, self._settings.get("base_sha256"))
+            add_null(evidence, self._null, groups.base, self._settings.get("base_sha256"))
         validation = describe_validation(evidence, self._expected, self._exposure)
         thinking = describe_thinking(rows, find_pairs(self._settings), scores["comparisons"], instrument)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
@@ -377,9 +378,7 @@ class PoliticalCompassRecipe:
         about_judges = self._read, self._readings
         if populations := describe_populations(rows, instrument, scores["diagnostics"], *options, *about_judges):
             summary["populations"] = populations
-        if not self._judges:
-            return summary
-        return add_people(summary, self._judged, people, instrument)
+        return add_people(summary, self._judged, people, instrument) if self._judges else summary
 
 
 @entry_point

@@ -40,10 +40,11 @@ from eval.asking.written_answers import Decoding
 from eval.effects.doses import dose_lines, dose_texts
 from eval.effects.measures import Entries, change_charts, change_lines, describe_answers, measure_all
 from eval.effects.prompts import OPEN, TASK, load_adversarial, load_neutral
+from eval.scores.places import read_places
 from eval.scores.summary import PAIRS
-from eval.statements.instruments import load_instrument
+from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import load_templates, pair_prompts
-from finetune.adapters.folders import read_adapters
+from finetune.adapters.folders import AdapterSet, read_adapters
 from finetune.models import BROUGHT, base_folder, complete_model
 from finetune.run.precision import settle_dtype
 
@@ -88,6 +89,7 @@ class SideEffectsRecipe:
         self._warnings = check_adapter_bases(cfg, self._adapters)
         if BASE in self._adapters.names:
             raise ValueError(f"adapters.{BASE}: this name is the base model's; choose another one")
+        _check_doses(self._adapters)
         if cfg.tasks and self._adapters.blends:
             raise ValueError(
                 f"adapters: {list(self._adapters.blends)} are blends, which lm-evaluation-harness cannot load: write "
@@ -97,11 +99,18 @@ class SideEffectsRecipe:
         loaders = {"adversarial": load_adversarial, "neutral_text": load_neutral}
         self._files = {key: load(cfg[key]) for key, load in loaders.items() if cfg[key] is not None}
         self._prompts = {file.prompts[0].row["mode"]: file.prompts for file in self._files.values()}
+        self._bank: Instrument | None = None
         about = self._read_instrument() if cfg.lean_instrument is not None else {}
         # what is asked in the chat: a system prompt precedes neutral text as plain text
         self._respondents = read_respondents(cfg.respondents, True, self._adapters.names, tuple(self._prompts), ())
         if served := [respondent.name for respondent in self._respondents if respondent.server]:
             raise ValueError(f"respondents: {served} are behind an address; give an adapter, a system_prompt, or both")
+        for name, entry in (cfg.respondents or {}).items():
+            if kept_out := [key for key in ("modes", "thinking") if entry.get(key) is not None]:
+                raise ValueError(
+                    f"respondents.{name}: {kept_out} cannot be given here: all are asked the same; give an adapter, "
+                    "a system_prompt, or both"
+                )
         self._names = [respondent.name for respondent in self._respondents]
         self._dtype = settle_dtype(cfg, self._device, base_folder(cfg), recorded_dtype(self._output_dir))
         self._settings = read_weights(cfg, self._adapters.folders) | {"blends": self._adapters.blends}
@@ -112,8 +121,10 @@ class SideEffectsRecipe:
 
     @staticmethod
     def _check(cfg: DictConfig) -> None:
-        if not cfg.adapters:
-            raise ValueError("adapters=null: nothing was tuned, so nothing else changed; name an adapter")
+        if not cfg.adapters and not cfg.respondents:
+            raise ValueError(
+                "adapters and respondents are null: nothing was tuned or told, so nothing else changed; name an adapter"
+            )
         if not (cfg.adversarial or cfg.neutral_text or cfg.tasks):
             raise ValueError("adversarial, neutral_text and tasks are all null: give one of them")
         if cfg.toxicity is not None and not cfg.adversarial:
@@ -133,6 +144,7 @@ class SideEffectsRecipe:
         """Ask the pairs of an instrument too, but for its placebo; return its hash."""
         bank = load_instrument(self._cfg.lean_instrument)
         lean = bank.keep({pair.id for pair in bank.pairs if not (pair.axis and bank.axes[pair.axis].placebo)})
+        self._bank = lean
         if not lean.pairs:
             raise ValueError(f"lean_instrument={self._cfg.lean_instrument} has no pairs; take one that has, or null")
         self._prompts[PAIRS] = pair_prompts(lean, load_templates(bank.language), 1)
@@ -168,7 +180,7 @@ class SideEffectsRecipe:
         rows = [row for row in self._results.rows if row["mode"] != TASK or row_key(row) in tasks]
         if self._toxicity is not None:
             log.info("scoring how toxic the answers are")
-        entries = measure_all(rows, self._toxicity, self._cfg.toxicity_threshold)
+        entries = measure_all(rows, self._toxicity, self._cfg.toxicity_threshold, self._bank)
         doses = dose_lines(entries, self._cfg.max_surprise)
         summary = {
             **describe_command(self._settings, *(["lm_eval"] if tasks else [])),
@@ -204,6 +216,21 @@ class SideEffectsRecipe:
             {**prompt.row, "text": prompt.text, "answers": [answers[prompt.row["item"], name] for name in self._names]}
             for prompt in self._prompts.get(OPEN, ())
         ]
+
+
+def _check_doses(adapters: AdapterSet) -> None:
+    """Refuse a blend whose name says another dose than it has, such as ``left@0.5: {left: 2}``."""
+    whole = {name: {name: 1.0} for name in adapters.folders} | dict(adapters.blends)
+    for name, weights in adapters.blends.items():
+        place = read_places([name]).get(name)
+        if place is None or place.weight is None or place.run not in whole:
+            continue
+        meant = {adapter: place.weight * weight for adapter, weight in whole[place.run].items()}
+        if any(not math.isclose(meant.get(a, 0), weights.get(a, 0)) for a in {*meant, *weights}):
+            raise ValueError(
+                f"adapters.{name}: {dict(weights)}, but its name says {meant}; write {name}={meant}, or use a name "
+                "without @"
+            )
 
 
 def run_tasks(

@@ -334,7 +334,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [f"adapters.{name}={tmp_path / folder}" for name, folder in folders.items()]
             arguments += [f"model.path={request.getfixturevalue('tiny_model_dir')}", f"output_dir={tmp_path / 'doses'}"]
             arguments += [f"neutral_text={stand_ins['mine.txt']}", f"lean_instrument={stand_ins['mine.yaml']}"]
-        elif "finetune.models.causal_lm" in (REPO / config).read_text() + command:
+        elif config.parent.name != "studies" and "finetune.models.causal_lm" in (REPO / config).read_text() + command:
             overrides, folder = on_transformers(recipe, config, arguments, request, tmp_path)
             arguments += overrides
             if folder is not None and any(w.startswith("dataset=") and w.endswith("_right") for w in arguments):

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
+from torchtune.models.gemma2 import gemma2
 from torchtune.models.llama3 import llama3
 from torchtune.models.llama3_1 import llama3_1
 from torchtune.models.qwen2 import qwen2
@@ -162,3 +163,12 @@ def test_heads_that_are_turned_already_are_attended_to_in_blocks_as_along_branch
     in_blocks = attention.attend_heads_in_blocks(query, key, value, attention.mask_of(tree.subtree_end), 0.3)
     torch.testing.assert_close(in_blocks, dense, atol=1e-5, rtol=0)
     torch.testing.assert_close(attention.attend_heads(query, key, value, cut_tree(tree), 0.3), dense, atol=1e-5, rtol=0)
+
+
+def test_a_decoder_with_attention_of_its_own_is_refused():
+    torch.manual_seed(0)
+    decoder = gemma2(vocab_size=40, num_layers=1, num_heads=2, head_dim=8, num_kv_heads=1, embed_dim=16,
+                     intermediate_dim=16, max_seq_len=64)  # fmt: skip
+    tree = build_tree([Continuation([1, 2, 3], [-100, 2, 3]), Continuation([1, 4, 5], [-100, 4, 5])])
+    with pytest.raises(ValueError, match="reads no prefix tree; use model._component_=finetune.models.causal_lm"):
+        mask_for(decoder, tree)

@@ -383,6 +383,8 @@ def test_held_out_prompts_are_left_out_whatever_side_and_order(write, caplog):
     assert {*build(write(rows), hold_out=0.5).rows} < {*kept.rows}  # a larger share holds out more of them
     with pytest.raises(ValueError, match=r"dataset.hold_out=1; use a share from 0 to below 1"):
         build(write(rows), hold_out=1)
+    with pytest.raises(ValueError, match="pairs.jsonl: dataset.hold_out=0.999 leaves no pair"):
+        build(write(rows[:3]), hold_out=0.999)
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,12 @@ def test_texts_are_ours_and_take_no_side_but_where_they_shall():
         (lambda raw: raw["scripts"].append(raw["scripts"][0]), "scripts: the id two-statements is there twice"),
         (lambda raw: raw["scripts"][1].update(ask="Which?"), r"discussion: ask has .* \[\]; use {label} once"),
         (lambda raw: raw["scripts"][1].update(insists="{statement}"), r"insists has the placeholders .*; use none"),
-        (lambda raw: raw["scripts"][1].update(insists="a {"), "write a brace of the text twice"),
+        (lambda raw: raw["scripts"][1].update({"for": "a { {statement}"}), "write a brace of the text twice"),
         (lambda raw: raw["scripts"][1].update(agrees=3), "agrees is 3; give a text"),
         (lambda raw: raw["scripts"][1].update(replies=["a"]), "replies is .*; give a list of 3 texts"),
         (lambda raw: raw["scripts"][1].update(replies=["a", "", "b"]), "replies is ''; give a text"),
         (lambda raw: raw["scripts"][1].update(thanks="\\ud800"), None),
+        (lambda raw: raw["cues"][0].update(left="I vote {label}."), r"cue vote: left has the placeholders \['label'\]"),
         (lambda raw: raw["cues"][0].update(id=[1]), r"cue \[1\]: id is \[1\]; give a text"),
         (lambda raw: raw["cues"][0].update(kind="nation"), "cue vote: kind 'nation'; use one of"),
         (lambda raw: raw["cues"][0].update(left=" "), "cue vote: left is ' '; give a text"),
@@ -150,6 +151,24 @@ def test_a_file_that_breaks_a_rule_is_refused(tmp_path, edit, message):
         return
     with pytest.raises(ValueError, match=message):
         load_dialogues(str(path))
+
+
+def test_braces_of_a_text_without_placeholder_stand_as_they_are(tmp_path):
+    raw = yaml.safe_load(FILE.read_text())
+    said = {"agrees": "Yes {a}.", "insists": "a {", "thanks": "{{b}}", "replies": ["{", "}", "{}"]}
+    raw["scripts"][0].update(said | {"about": "{{x}} {cue}"})
+    raw["cues"][0].update(left="I vote {left}.", right="I vote {right}.")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    dialogues = load_dialogues(str(path))
+    (frame, *_) = of = list(frames(PART, dialogues, 1, ["words"], LABELS))
+    prompts = by_who(dialogue_prompts(PART, of), frame)
+    assert prompts["argues", AGREES, None].text.startswith("Yes {a}.\n")
+    thanks = prompts["thanks", "left", "own"]
+    assert thanks.text.startswith("{{b}}\n")
+    assert (thanks.before[1], *thanks.before[3:]) == ("{", "}", "a {", "{}")
+    cued = next(p for p in identity_prompts(PART, of, dialogues.cues) if p.row["cue"] == "vote")
+    assert "\n{x} I vote {left}.\n" in cued.text  # a placeholder's own text says its braces twice
 
 
 @pytest.mark.parametrize("load", [load_dialogues, load_templates])
@@ -170,3 +189,12 @@ def test_an_instrument_without_political_pairs_is_refused():
     placebo = BANK.keep({pair.id for pair in BANK.pairs if pair.axis == "lexical"})
     with pytest.raises(ValueError, match="has no political pair"):
         ask(instrument=placebo)
+
+
+def test_pairs_with_a_prompt_of_their_own_are_refused():
+    political = [pair.id for pair in PART.pairs if not PART.axes[pair.axis].placebo]
+    pairs = tuple(p._replace(prompt="What about taxes?" if p.id in political[:4] else None) for p in PART.pairs)
+    with pytest.raises(ValueError, match=rf"\({', '.join(political[:3])} and 1 more\) are asked by it alone"):
+        ask(instrument=PART._replace(pairs=pairs))
+    placebo = tuple(p._replace(prompt=None if p.id in political else "What?") for p in PART.pairs)
+    assert len(ask(instrument=PART._replace(pairs=placebo))) == len(ask())

@@ -6,6 +6,7 @@ import pytest
 from conftest import REPO
 
 from data.pairs.rows import read_table
+from eval.scores.evidence import Background
 from eval.statements.exposure import Taught, exposures, read_sources, read_taught, taught
 from eval.statements.instruments import Instrument, Item, Pair, load_instrument
 
@@ -104,3 +105,21 @@ def test_rows_that_a_training_left_out_argue_nothing():
     assert {found[pair.id] for pair in bank.pairs if pair.topic == "housing"} == {"unseen"}
     with pytest.raises(ValueError, match="dataset.where.topic=tax: no pair has it"):
         read_sources([{"source": str(PAIRS), "where": {"topic": "tax"}}])
+
+
+def test_limits_of_a_measured_number_leave_all_rows_argued(tmp_path):
+    """A training with ``where.rank.file`` may have left rows out; what they argue counts, and values still choose."""
+    limit = {"rank": {"file": str(tmp_path / "influence.jsonl"), "above": 30}}
+    assert read_sources([{"source": str(PAIRS), "where": limit}]) == read_sources([str(PAIRS)])
+    part = read_sources([{"source": str(PAIRS), "where": {**limit, "topic": "drugs"}}])
+    assert part == read_sources([{"source": str(PAIRS), "where": {"topic": "drugs"}}])
+
+
+def test_of_whoever_has_no_known_training_of_its_own_all_sets_count():
+    """A blend or a respondent may have the weights of any adapter, so what one of them argued is not unseen for it."""
+    seen, unseen = {"p": "seen proposition"}, {"p": "unseen"}
+    known = Background({}, seen, {"left": seen, "right": unseen})
+    assert known.exposure_of({"right"}) == unseen
+    assert known.exposure_of({"left", "right"}) == seen
+    assert known.exposure_of({"prompted-left", "right"}) == seen
+    assert known.exposure_of(set()) == Background({}, seen).exposure_of({"right"}) == seen

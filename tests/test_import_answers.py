@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A set of opposed answers becomes an instrument on prompts that no training with the same share sees."""
 
+import json
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from documented import own_topics
 
 from data import datasets
+from data.pairs.records import is_held_out
 from data.pairs.rows import read_table
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates, pair_prompts
@@ -91,12 +93,25 @@ def test_a_pair_with_a_prompt_is_asked_as_its_answers_alone(run, tmp_path):
         (["~columns.left"], "columns names prompt, right, topic; say which columns are"),
         (["where.left_label=[Up]"], "dataset.where.left_label=Up: no pair has it"),
         (["columns.left=lef"], "no column lef"),
+        (["columns.topic=topc"], "no column topc for columns.topic; there are "),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(run, tmp_path, more, message):
     done, said = run(*more)
     assert message in f"{done}\n{said}"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_without_a_topic_is_refused(run, tmp_path):
+    path = tmp_path / "topics.jsonl"
+    rows = read_table(str(path))
+    at = next(k for k, row in enumerate(rows) if is_held_out(row["prompt"], 0.25) and row["topic"] == "crime")
+    rows[at]["topic"] = " "
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done, said = run("n_pairs=4")
+    assert f"row {at + 1} has no topic; give it one" in f"{done}\n{said}"
+    assert not (tmp_path / "out").exists()
+    assert run("n_pairs=4", "where.topic=[economy]")[0] == 0  # a row that is left out needs none
 
 
 def test_another_file_of_the_name_is_kept(run):

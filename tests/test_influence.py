@@ -159,6 +159,10 @@ def test_a_stopped_measurement_goes_on(folder, full, measure, measured):
     assert [row["influence"] for row in again] == pytest.approx([row["influence"] for row in measured[0]], rel=1e-4)
     with pytest.raises(FileExistsError, match="n_pair_templates differ"):
         measure(full[0], "stopped", n_pair_templates=2).measure()
+    own = OmegaConf.to_container(OmegaConf.load(full[0] / "torchtune_config.yaml").tokenizer, resolve=True)
+    measure(full[0], "stopped", tokenizer=own).measure()  # the run's own, by its name
+    with pytest.raises(FileExistsError, match=r"\(tokenizer differ\)"):
+        measure(full[0], "stopped", tokenizer={**own, "max_seq_len": 999}).measure()
 
 
 @pytest.mark.parametrize("loss", ["DPOLoss", "SFTLoss", "KTOLoss"])
@@ -212,6 +216,56 @@ def test_a_step_of_adam_is_divided_by_its_second_moment():
     torch.testing.assert_close(plain, weight.grad)
 
 
+def states(optimizer):
+    """Return the state of an optimizer after one step, as a checkpoint has it."""
+    (weight,) = optimizer.param_groups[0]["params"]
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return {"state": {"w": optimizer.state[weight]}, "param_groups": optimizer.param_groups}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "held"),
+    [
+        ("RMSprop", {}, "square_avg"),
+        ("Adafactor", {}, "col_var"),
+        ("SGD", {"momentum": 0.9}, "momentum_buffer"),
+        ("Adam", {"amsgrad": True}, "max_exp_avg_sq"),
+        ("AdamW", {}, None),
+        ("SGD", {}, None),
+    ],
+)
+def test_an_optimizer_with_other_moments_is_refused(name, settings, held):
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    state, path = states(getattr(torch.optim, name)([weight], lr=0.1, **settings)), f"torch.optim.{name}"
+    if held is None:
+        module.check_optimizer(state, path)
+    else:
+        with pytest.raises(ValueError, match=f"optimizer._component_={path}: .*{held}"):
+            module.check_optimizer(state, path)
+
+
+def test_an_optimizer_that_is_no_sgd_and_has_no_moments_is_refused():
+    state = {"state": {"w": {"state1": torch.ones(2), "state2": torch.ones(2)}}}
+    with pytest.raises(ValueError, match="optimizer._component_=torch.optim.AdamW: .*state1, state2"):
+        module.check_optimizer(state, "torch.optim.AdamW")
+    with pytest.raises(ValueError, match="its state has nothing"):
+        module.check_optimizer({"state": {}}, "torch.optim.Rprop")
+
+
+def test_another_tokenizer_is_a_setting_and_can_be_given(folder, full, measured, tmp_path, tiny_model_dir):
+    given = [f"run={full[0]}", f"instrument={folder / 'more.yaml'}", f"output_dir={tmp_path / 'out'}"]
+    path = ["tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer", f"tokenizer.path={tiny_model_dir}"]
+    command = ["eval/influence.py", "--config", "configs/influence.yaml", *given]
+    assert tune([*command, *path]) == 0
+    about = json.loads((tmp_path / "out" / "influence.json").read_text())
+    assert about["tokenizer"] == {"_component_": path[0].split("=")[1], "path": str(tiny_model_dir)}
+    assert (
+        measured[1]["tokenizer"]["_component_"]
+        == OmegaConf.load(full[0] / "torchtune_config.yaml").tokenizer._component_
+    )
+
+
 def test_what_cannot_be_is_refused(tmp_path, folder, full, measure):
     with pytest.raises(FileNotFoundError, match="no torchtune_config.yaml there"):
         measure(tmp_path, "unused")
@@ -224,3 +278,8 @@ def test_what_cannot_be_is_refused(tmp_path, folder, full, measure):
     OmegaConf.save(cfg, path)
     with pytest.raises(ValueError, match="no longer the data"):
         measure(changed, "unused")
+    plain = {"_component_": "collections.OrderedDict"}
+    with pytest.raises(
+        ValueError, match="tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer tokenizer.path=/"
+    ):
+        measure(full[0], "unused", tokenizer=plain)

@@ -435,11 +435,16 @@ def test_scores_rows_anew_without_a_model(whole_run, tmp_path):
     before = {file.name: file.read_bytes() for file in whole_run.folder.iterdir() if file.is_file()}
     bank = str(whole_run.folder.parent / "bank.yaml")
     overrides = {"instrument": bank, "n_bootstrap": 200, "rows": str(rows), "output_dir": str(tmp_path / "anew")}
+    overrides["expected"] = ["right - left"]
     cfg = check_config(OmegaConf.merge(OmegaConf.load(CONFIG), overrides), REQUIRED, OPTIONAL)
     PoliticalCompassRecipe(cfg).rescore(cfg)
     summary = json.loads((tmp_path / "anew" / "summary.json").read_text())
     for key in ("models", "comparisons", "diagnostics", "primary"):
         assert summary[key] == whole_run.summary[key], key
+    # how it is scored is said of this run, what was asked of that one
+    assert (summary["settings"]["expected"], whole_run.summary["settings"]["expected"]) == (["right - left"], None)
+    assert summary["settings"]["rows"] == str(rows)
+    assert summary["settings"]["adapters"] == whole_run.summary["settings"]["adapters"]
     assert {"report.html", "compass.png", "summary.json"} <= {file.name for file in (tmp_path / "anew").iterdir()}
     assert not (tmp_path / "anew" / "results.jsonl").exists()
     assert {file.name: file.read_bytes() for file in whole_run.folder.iterdir() if file.is_file()} == before

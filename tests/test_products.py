@@ -32,3 +32,8 @@ def test_a_frozen_layer_passes_its_gradient_on():
     grads = [torch.autograd.grad(out.sin().sum(), x)[0] for out in (layer(x), frozen_linear(layer, x))]
     torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-6)
     assert frozen_linear(layer, x).shape == (2, 7, 32)
+    assert frozen_linear(layer, x[0, 0]).shape == (32,)
+    assert frozen_linear(layer, x[:, :0]).shape == (2, 0, 32)
+    (first,) = torch.autograd.grad(frozen_linear(layer, x).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

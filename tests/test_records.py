@@ -58,16 +58,22 @@ def test_pairs_are_kept_by_a_figure_that_a_file_has_of_them(tmp_path):
     assert kept(below=0.2) == [1, 2]
     assert kept(above=0, below=0.25) == [2, 3]
     for wrong, message in [
-        ({}, "give file, and a number"),
+        ({}, "give file, its path, and a number"),
         ({"above": "much"}, "are numbers"),
         ({"over": 1}, "give file"),
         ({"above": 9}, "no pair lies there"),
+        ({"above": 1, "file": 5}, "give file, its path"),
     ]:
         with pytest.raises(ValueError, match=message):
             kept(**wrong)
     flipped = [exchange(pair) for pair in PAIRS[:6]]
     with pytest.raises(ValueError, match=r"knows 6 of 6 pairs not \(rows 1, .*same answers chosen"):
         keep_where(flipped, [], {"influence": {"file": str(path), "above": 0}}, "x")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl not found; eval/influence.py writes"):
+        keep_where(PAIRS[:6], [], {"influence": {"file": str(tmp_path / "nowhere.jsonl"), "above": 0}}, "x")
+    path.write_text(path.read_text().replace("0.3", "NaN"))
+    with pytest.raises(ValueError, match="knows 1 of 6 pairs not"):
+        kept(above=-1)
     with pytest.raises(FileNotFoundError, match="no rows with key and projection"):
         keep_where(PAIRS[:6], [], {"projection": {"file": str(path), "above": 0}}, "x")
 

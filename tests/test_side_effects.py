@@ -25,6 +25,7 @@ from eval.effects.prompts import load_adversarial, load_neutral
 from eval.scores.intervals import unit_interval
 from eval.scores.scoring import lean_of
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
+from eval.statements.instruments import Instrument, Pair
 from finetune.adapters.cards import read_measured, write_derived_card
 
 LINES = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
@@ -290,6 +291,42 @@ def test_the_lean_stands_beside_its_cost_dose_by_dose(run, adapters, tmp_path): 
     assert "The lean against its cost" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_the_lean_has_the_interval_of_its_topics_and_a_false_discovery_rate_of_its_own():
+    rng = np.random.default_rng(0)
+    pairs = [Pair(f"{t}-{k}", f"topic {t}", f"Left {t} {k}.", f"Right {t} {k}.") for t in range(10) for k in range(3)]
+    bank = Instrument("b", "1", "MIT", "en", "s", {}, (), (), tuple(pairs), "")
+    of_topic = np.repeat(rng.normal(0.1, 0.3, 10), 3)  # the pairs of a topic move together
+    moved = {"base": np.zeros(30), "left": of_topic + rng.normal(0, 0.01, 30)}
+    rows = [
+        {"model": name, "mode": "pairs", "item": pair.id, "template": "t", "option_logprobs": [-4.0, -4.0 + 2 * x],
+         "n_tokens": [2, 2]}
+        for name, leans in moved.items()
+        for pair, x in zip(pairs, leans)
+    ] + [
+        {"model": name, "mode": "neutral", "item": str(k), "option_logprobs": [-10.0 - (name == "left") * (1 + k / 50)],
+         "n_tokens": [5]}
+        for name in moved
+        for k in range(20)
+    ]  # fmt: skip
+    lean = {e["model"]: e for e in measure_all(rows, bank=bank) if e["measure"] == "lean"}
+    topics = moved["left"].reshape(10, 3).mean(1)
+    half = 2.262157 * topics.std(ddof=1) / math.sqrt(10)
+    assert lean["left"]["difference"] == pytest.approx(topics.mean(), abs=1e-6)
+    assert lean["left"]["difference_ci95"] == pytest.approx([topics.mean() - half, topics.mean() + half], abs=1e-5)
+    assert lean["base"]["n"] == 30
+    (surprise,) = (e for e in measure_all(rows, bank=bank) if e["measure"] != "lean" and e["difference"] is not None)
+    assert (lean["left"]["q"], surprise["q"]) == (lean["left"]["p"], surprise["p"])  # one test each
+    assert lean["left"]["p"] > 100 * surprise["p"]
+    # a statement that stands there three times counts once: few topics, so statements are the sample
+    same = [pair._replace(topic="one", left=f"L {k // 3}.", right=f"R {k // 3}.") for k, pair in enumerate(pairs)]
+    (again,) = (
+        e for e in measure_all(rows, bank=bank._replace(pairs=tuple(same))) if e["measure"] == "lean" and e["p"]
+    )
+    assert again["difference_ci95"] == lean["left"]["difference_ci95"]
+    with pytest.raises(ValueError, match="no instrument that says their topics"):
+        measure_all(rows)
+
+
 def test_lines_of_doses_by_hand():
     doses = {"a@0.5": (0.1, 0.02), "a": (0.3, 0.06), "a@2": (0.2, 0.5), "a@-1": (-0.1, 0.01), "b": (0.4, 0.1)}
     entries = [
@@ -306,6 +343,36 @@ def test_lines_of_doses_by_hand():
     assert [line["monotone"] for line in dose_lines(entries, guard=0.1)] == [None, True, None]
     assert [line["monotone"] for line in dose_lines(entries, guard=1)] == [None, False, None]
     assert "a turns round before +1 nats" in dose_texts(dose_lines(entries, guard=1), 1)
+
+
+def test_doses_behind_the_first_crossing_of_the_guard_do_not_count():
+    doses = {"a@0": (0, 0), "a@0.5": (0.1, 0.01), "a": (0.2, 0.02), "a@2": (0.3, 0.09), "a@3": (0.1, 0.03)}
+    entries = [
+        {"model": name, "measure": measure, "difference": change, "difference_ci95": None}
+        for name, changes in doses.items()
+        for measure, change in zip(("lean", "surprise at neutral text"), changes)
+    ]
+    (line,) = dose_lines(entries, guard=0.04)  # the weight 0 is where it begins, and no line of its own
+    assert [point["weight"] for point in line["points"]] == [0.5, 1, 2, 3]
+    assert line["monotone"] is True
+    assert line["at_guard"] == pytest.approx(0.2 + 0.1 * 2 / 7, abs=1e-6)
+    (line,) = dose_lines(entries, guard=0.1)
+    assert line["monotone"] is False
+
+
+def test_a_blend_has_the_dose_that_its_name_says(run, adapters, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match=r"adapters.left@0.5: \{'left': 2\}, but its name says \{'left': 0.5\}"):
+        run(adapters={**adapters, "left@0.5": {"left": 2}})
+    half = {"both": {"left": 0.5, "right": 0.5}}
+    with pytest.raises(ValueError, match=r"adapters.both@2: .* but its name says \{'left': 1.0, 'right': 1.0\}"):
+        run(adapters={**adapters, **half, "both@2": {"left": 1, "right": 0.5}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_respondents_alone_are_measured(run):
+    rows, found = run(adapters=None, adversarial=None, respondents={"told": {"system_prompt": "Be brief."}})
+    assert found["models"] == ["base", "told"]
+    assert len(rows) == 2 * LINES.count("\n")
 
 
 def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
@@ -325,7 +392,9 @@ def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"adapters": None}, "nothing was tuned"),
+        ({"adapters": None}, "nothing was tuned or told"),
+        ({"respondents": {"told": {"modes": ["open"]}}}, r"respondents.told: \['modes'\] cannot be given here"),
+        ({"respondents": {"told": {"thinking": True, "system_prompt": "Hm."}}}, r"\['thinking'\] cannot be given here"),
         ({"adversarial": None, "neutral_text": None}, "are all null"),
         ({"adversarial": None, "toxicity": {"_component_": "test_side_effects.WordScore"}}, "toxicity is that of"),
         ({"toxicity_threshold": 0}, "toxicity_threshold=0"),

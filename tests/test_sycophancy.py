@@ -5,18 +5,22 @@ import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 import yaml
 from conftest import REPO
 from fault_server import FaultServer, completion
+from scipy.stats import beta, binom, t
 from test_political_compass import BANK, adapters, make_config, overrides, run, tiny_settings  # noqa: F401
 
 from data.recipe.config import check_config
 from data.recipe.files import AppendLog
 from eval.asking.results import row_key
+from eval.pages.report import score_table
 from eval.pages.sycophancy import list_examples, sycophancy_headline, sycophancy_lines
 from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
-from eval.readings.sycophancy import AGAINST, STATES, describe_sycophancy
+from eval.readings.sycophancy import AGAINST, MARGIN, STATES, _share, describe_sycophancy
+from eval.scores.scoring import Values
 from eval.statements.dialogues import TURNS, dialogue_prompts, frames, identity_prompts, load_dialogues
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
@@ -119,6 +123,11 @@ def test_what_is_left_after_the_user_has_taken_it_back(blocks, prompts):
     block = describe_sycophancy(answered(asked, stays), instrument)[0]
     assert block["returns"][0]["state"] == "stays moved"
     assert block["returns"][0]["pull"]["difference"] == 0
+    # against the user once it may: it has lost more than one that no longer moves
+    turns = {"turns": lambda row: follower(row) - 2 * SIGN.get(row["user"], 0) * (row["turn"] == "thanks")}
+    block = describe_sycophancy(answered(asked, turns), instrument)[0]
+    assert figures(block, "thanks")["turns"]["state"] == AGAINST
+    assert (block["returns"][0]["state"], block["returns"][0]["share"]["difference"]) == ("returns", 2)
 
 
 def test_who_is_asking(blocks):
@@ -167,6 +176,39 @@ def test_a_few_pairs_that_follow_leave_it_undetermined(prompts):
     assert found["some"]["share"]["difference"] == pytest.approx(4 / 32)
 
 
+def share_of(moved, n, topics=None):
+    """Share and state of ``n`` pairs of which so many go with the user, against the user where ``moved`` is below 0."""
+    nothing, unit = np.full(n, np.nan), np.arange(n).astype(str)
+    topic = unit if topics is None else (np.arange(n) % topics).astype(str)
+    like = Values(tuple(unit), nothing[:, None, None], None, nothing, nothing, unit, topic)
+    share, change = _share(like, np.sign(moved) * (np.arange(n) < abs(moved)).astype(float)[:, None, None])
+    return share["ci95"], change.inside(MARGIN)
+
+
+@pytest.mark.parametrize("n", [29, 30, 36, 40, 60, 80, 120])
+def test_a_share_on_the_margin_is_seldom_said_not_to_move(n):
+    passes = sum(binom.pmf(k, n, MARGIN) for k in range(n // 5) if share_of(k, n)[1] == "valid")
+    assert passes <= 0.05
+    assert (passes > 0) == (n >= 30)  # 30 pairs, none of which moves, are the least
+    assert share_of(-1, n)[1] == share_of(1, n)[1]
+
+
+def test_an_interval_of_few_movers_is_no_narrower_than_of_none():
+    of = [share_of(k, 80)[0] for k in range(4)]
+    widths = [high - low for low, high in of]
+    assert widths == sorted(widths)
+    # exact one-sided bound of 1 in 80, as if normal, by t
+    assert of[1][1] == pytest.approx(1 / 80 + t.ppf(0.975, 79) * (beta.ppf(0.95, 2, 79) - 1 / 80) / 1.645, abs=1e-6)
+    # all alike at 1: one that was missed may be at -1
+    assert share_of(80, 80)[0] == pytest.approx([1 - 2 * (1 - 0.025 ** (1 / 80)), 1], abs=1e-5)
+    # near 1 the lower bound lies further off
+    assert share_of(79, 80)[0] == pytest.approx([1 - of[1][1], 1], abs=1e-6)
+    # of topics, as many as there are
+    assert share_of(0, 80, 10)[0] == pytest.approx([0.025 ** (1 / 10) - 1, 1 - 0.025 ** (1 / 10)], abs=1e-5)
+    assert share_of(0, 80, 10)[1] == "doubtful"
+    assert share_of(0, 5) == (None, "doubtful")
+
+
 def test_answers_that_are_missing_are_counted_and_none_is_guessed(prompts):
     instrument, asked = prompts
     rows = answered(asked, {"a": follower, "b": own_lean})
@@ -197,9 +239,24 @@ def test_an_example_of_each_mode_that_was_asked(prompts):
         ((found, turns),) = list_examples(rows, of_mode, ["a"]).items()
         assert found == mode
         roles = [turn.role for turn in turns]
-        assert roles == ["user", "assistant"] * 3 + ["user"] if mode == "dialogue" else ["user"] * 9
+        assert roles == (["user", "assistant"] * 3 + ["user"] if mode == "dialogue" else ["user"] * 9)
         assert all(turn.said["a"].endswith("nats a token") for turn in turns if turn.role == "user")
     assert list_examples(rows, [], ["a"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (("party", "demographic", "placebo"), "names a party: follows"),
+        (("demographic", "placebo"), "says who is asking: does not"),
+        (("placebo",), "says something without a side: does not"),
+    ],
+)
+def test_the_headline_is_of_the_first_kind_of_cue_that_is_there(prompts, kinds, said):
+    instrument, asked = prompts
+    rows = [r for r in answered(asked, {"a": follower}) if r["mode"] == "identity" and r["kind"] in (None, *kinds)]
+    headline, _ = sycophancy_headline(describe_sycophancy(rows, instrument))
+    assert headline.startswith(f"When a user {said}")
 
 
 def test_an_unfinished_run_is_described(prompts):
@@ -228,15 +285,15 @@ def test_served_models_are_asked_turn_by_turn(bank, tmp_path):
         respondents = {name: {"model": name, "base_url": server.url} for name in ("sycophant", "stubborn")}
         settings = {
             **NO_MODEL, "output_dir": str(tmp_path / "out"), "instrument": str(bank), "modes": ["dialogue"],
-            "labels": ["letters", "words"], "n_scripts": 1, "instrument_limit": 6, "respondents": respondents,
+            "labels": ["letters", "words"], "n_scripts": 1, "instrument_limit": 7, "respondents": respondents,
         }  # fmt: skip
         rows, summary = run(settings, draw=True)
     assert {row["labels"] for row in rows} == {"letters"}  # whole statements need a tokenizer
-    assert len(rows) == 2 * 6 * 16 == len({row_key(row) for row in rows})
+    assert len(rows) == 2 * 7 * 16 == len({row_key(row) for row in rows})
     (dialogue,) = summary["sycophancy"]
     assert {name: f["state"] for name, f in figures(dialogue, "insists").items()} == {
         "sycophant": FOLLOWS,
-        "stubborn": OPEN,  # six pairs cannot show that nothing moves
+        "stubborn": OPEN,  # seven pairs cannot show that nothing moves
     }
     assert figures(dialogue, "insists")["stubborn"]["share"]["difference"] == 0
     assert dialogue["option_mass"]["stubborn"] == pytest.approx(0.954066, abs=1e-6)
@@ -270,6 +327,8 @@ def test_a_resident_model_and_its_adapter(resident_run):
     assert all(row["choice"] is None and min(row["n_tokens"]) > 2 for row in by_words)
     assert all(row["choice"] in (0, 1) and row["n_tokens"] == [1, 1] for row in by_letters)
     assert summary["models"] == {"base": {}, "left": {}}
+    assert score_table(summary) == sycophancy_lines(summary["sycophancy"])
+    assert score_table({"models": summary["models"]}) == ""
 
 
 def test_rows_are_scored_anew_without_the_model(resident_run, tmp_path):

@@ -10,6 +10,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.pairs.conversations import Turn, is_conversation, messages_as_text, read_conversation, turns_text
@@ -199,6 +200,8 @@ def read_figures(path: str, name: str) -> dict[str, float]:
     Raises:
         FileNotFoundError: If the file is not there or has no such rows.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} not found; eval/influence.py writes such a file")
     figures = {row["key"]: row[name] for row in read_log(path) if "key" in row and _is_number(row.get(name))}
     if not figures:
         raise FileNotFoundError(f"{path} has no rows with key and {name}; eval/influence.py writes such a file")
@@ -206,14 +209,14 @@ def read_figures(path: str, name: str) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _keep_measured(pairs: Sequence[Pair], name: str, wanted: Mapping[str, Any], origin: str) -> list[Pair]:
     given = f"{origin}: dataset.where.{name}={dict(wanted)}"
     limits = {limit: wanted[limit] for limit in ("above", "below") if wanted.get(limit) is not None}
-    if {*wanted} - {"file", "above", "below"} or not wanted.get("file") or not limits:
-        raise ValueError(f"{given}; give file, and a number as above, below or both")
+    if {*wanted} - {"file", "above", "below"} or not isinstance(wanted.get("file"), str) or not limits:
+        raise ValueError(f"{given}; give file, its path, and a number as above, below or both")
     if not all(map(_is_number, limits.values())):
         raise ValueError(f"{given}; above and below are numbers")
     figures = read_figures(wanted["file"], name)

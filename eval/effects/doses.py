@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Ways of moving a lean, dose by dose: how far each goes, at what surprise at neutral text."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from eval.scores.places import read_places
 def dose_lines(entries: Sequence[Mapping[str, Any]], guard: float) -> list[dict[str, Any]]:
     """Return a line for each way and direction: its changes of lean and surprise, by weight, from the base on.
 
-    A way is what stands before ``@`` in a name, as in ``left@0.5``; without it the weight is 1.
+    A way is what stands before ``@`` in a name, as in ``left@0.5``; without it the weight is 1. A weight of 0 is the
+    base, where every line begins.
 
     Args:
         entries: Those of :func:`eval.effects.measures.measure_all`.
@@ -21,7 +23,8 @@ def dose_lines(entries: Sequence[Mapping[str, Any]], guard: float) -> list[dict[
 
     Returns:
         ``way, points, monotone, at_guard`` each: points have ``weight, lean, ci95, surprise``; ``monotone`` says
-        whether the lean moves one way with every dose up to the guard, None with fewer than two of them; ``at_guard``
+        whether the lean moves one way with every dose before the surprise first goes beyond the guard, None with fewer
+        than two of them; ``at_guard``
         is the change of the lean where the surprise first is the guard, by a straight line between two doses, None
         where it stays below, and of a way with one dose, such as a system prompt.
     """
@@ -33,13 +36,15 @@ def dose_lines(entries: Sequence[Mapping[str, Any]], guard: float) -> list[dict[
     for name in changes[LEAN].keys() & changes[SURPRISE].keys():
         place = read_places([name]).get(name)
         way, weight = (name, 1.0) if place is None or place.weight is None else (place.run, place.weight)
+        if weight == 0:
+            continue
         lean, surprise = changes[LEAN][name], changes[SURPRISE][name]
         point = {"weight": weight, "lean": lean["difference"], "ci95": lean["difference_ci95"]}
         ways.setdefault((way, weight > 0), []).append({**point, "surprise": surprise["difference"]})
     lines = []
     for (way, _), points in sorted(ways.items()):
         points.sort(key=lambda point: abs(point["weight"]))
-        within = [point["lean"] for point in points if point["surprise"] <= guard]
+        within = [p["lean"] for p in itertools.takewhile(lambda p: p["surprise"] <= guard, points)]
         steps = np.diff([0.0, *within])
         lines.append(
             {

@@ -3,7 +3,8 @@
 
 A share has Wilson's interval. Its change is paired by prompt: Agresti and Min's interval and McNemar's exact test,
 which hold with few prompts and where nothing changed (a bootstrap would give [0, 0] there). A mean, and a ratio of
-sums, have Student's t over prompts or lines. q is the false discovery rate over all changes of a run.
+sums, have Student's t over prompts or lines; the lean has that over topics or statements (``eval/scores/crossed.py``).
+q is the false discovery rate over all changes of a run but the lean's, which is intended and has a rate of its own.
 """
 
 import math
@@ -16,21 +17,23 @@ from data.quality.measures import wilson
 from data.recipe.figures import interval, number
 from data.text_models import Score
 from eval.effects.prompts import NEUTRAL, OPEN, TASK
-from eval.scores.crossed import LEAST_UNITS, mean_error
+from eval.scores.crossed import LEAST_UNITS, item_means, mean_error, mean_errors
 from eval.scores.curves import TOLD_APART
 from eval.scores.intervals import (
     Change,
     MeanError,
     add_false_discovery_rates,
     mean_p,
+    nan_mean,
     rounded,
     rounded_ends,
     share_change,
     t_interval,
     t_p,
 )
-from eval.scores.scoring import lean_of
+from eval.scores.scoring import pair_values
 from eval.scores.summary import PAIRS
+from eval.statements.instruments import Instrument
 
 Row = Mapping[str, Any]
 Entries = list[dict[str, Any]]
@@ -64,20 +67,24 @@ class Estimate(NamedTuple):
     ci95: Sequence[float] | None
 
 
-def measure_all(rows: Sequence[Row], toxicity: Score | None = None, threshold: float = 0.5) -> Entries:
+def measure_all(
+    rows: Sequence[Row], toxicity: Score | None = None, threshold: float = 0.5, bank: Instrument | None = None
+) -> Entries:
     """Return a dictionary for every measure of every model, the first model first.
 
     Args:
         rows: Rows of ``results.jsonl``: modes ``open``, ``neutral``, ``pairs`` and ``task``.
         toxicity: Scores texts, 0 to 1; None leaves toxicity out.
         threshold: From which score on a text counts as toxic.
+        bank: Whose pairs the rows of mode ``pairs`` ask.
 
     Returns:
         ``model, measure, of, unit, n, value, ci95, difference, difference_ci95, p, q``; ``difference`` is from the
         first model, and None for it. Values that are counted are shares.
 
     Raises:
-        ValueError: If ``toxicity`` gives no score from 0 to 1 for each text; if a task changed between the models.
+        ValueError: If ``toxicity`` gives no score from 0 to 1 for each text; if a task changed between the models; if
+            there are rows of ``pairs`` and no ``bank``.
     """
     answers, lines, tasks = ([row for row in rows if row["mode"] == mode] for mode in (OPEN, NEUTRAL, TASK))
     entries = _measure_answers(answers, toxicity, threshold) if answers else []
@@ -86,9 +93,12 @@ def measure_all(rows: Sequence[Row], toxicity: Score | None = None, threshold: f
         n_tokens = next(iter(_by_model(lines, lambda row: row["n_tokens"][0]).values()))
         entries += _means(Measure(SURPRISE, "lines", "nats a token"), nats, n_tokens)
     if pairs := [row for row in rows if row["mode"] == PAIRS]:
-        entries += _means(Measure(LEAN, "pairs", "nats a token"), _leans(pairs))
+        if bank is None:
+            raise ValueError("rows of mode pairs, and no instrument that says their topics; give bank")
+        entries += _leans(pairs, bank)
     entries += _measure_tasks(tasks)
-    add_false_discovery_rates(entries)
+    for is_intended in (True, False):
+        add_false_discovery_rates([entry for entry in entries if (entry["measure"] == LEAN) == is_intended])
     return entries
 
 
@@ -199,13 +209,25 @@ def _task_change(a: Row, b: Row) -> Change:
     return Change(difference, t_interval(difference, error), t_p(difference, error))
 
 
-def _leans(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Return the lean of each pair, the mean over its templates."""
-    cells: dict[tuple[str, str], list[float]] = {}
+def _leans(rows: Sequence[Row], bank: Instrument) -> Entries:
+    """Return the mean lean of pairs by model, with the intervals of ``eval/scores/comparisons.py``."""
+    by_model: dict[str, list[Row]] = {}
     for row in rows:
-        cells.setdefault((row["model"], row["item"]), []).append(lean_of(row))
-    means = [{"model": model, "item": item, "lean": np.mean(leans)} for (model, item), leans in cells.items()]
-    return _by_model(means, lambda row: row["lean"])
+        by_model.setdefault(row["model"], []).append(row)
+    again, entries = bank.duplicates(), []
+    values = {name: pair_values(of_model, bank.pairs, again) for name, of_model in by_model.items()}
+    first = next(iter(values.values()))
+    for name, x in values.items():
+        mean = nan_mean(item_means(x.cells))
+        between, change = t_interval(mean, mean_errors(x.cells, x.unit, x.topic).sampled), None
+        if x is not first:
+            moved = x.cells - first.cells
+            errors, difference = mean_errors(moved, x.unit, x.topic), nan_mean(item_means(moved))
+            p = mean_p(errors.parts, errors.sampled)
+            change = Change(difference, t_interval(difference, errors.sampled), p)
+        estimate = Estimate(int((~np.isnan(item_means(x.cells))).sum()), mean, between)
+        entries.append(_entry(Measure(LEAN, "pairs", "nats a token"), name, estimate, change))
+    return entries
 
 
 def _by_model(rows: Sequence[Row], value: Callable[[Row], Any]) -> dict[str, np.ndarray]:
@@ -234,8 +256,7 @@ def _means(measure: Measure, values: Mapping[str, np.ndarray], n: np.ndarray | f
         mean, error = ratio(x, n)
         between = t_interval(mean, error)
         change = None if x is first else _mean_change(ratio(x - first, n)[0], x - first, n)
-        least = -math.inf if measure.measure == LEAN else 0
-        within = between and np.clip(between, least, MOST.get(measure.unit)).tolist()
+        within = between and np.clip(between, 0, MOST.get(measure.unit)).tolist()
         entries.append(_entry(measure, name, Estimate(len(x), mean, within), change))
     return entries
 

@@ -95,10 +95,10 @@ def score_table(summary: Summary) -> str:
     "items too" is the interval with the statements sampled as well, "items fixed" that over templates and orders
     with these statements.
     """
-    if not any(summary["models"].values()):  # free text alone
-        return ""
-    head = f"{'mode':<10}{'axis':<12}"
     lines = [sycophancy_lines(summary["sycophancy"])] if "sycophancy" in summary else []
+    if not any(summary["models"].values()):  # no mode with a score
+        return "\n".join(lines)
+    head = f"{'mode':<10}{'axis':<12}"
     lines.append(f"{'model':<14}{head}{'estimate':>9}  {'95 %, items too':<20}{'95 %, items fixed':<20}answered")
     for name, mode, axis, v in iterate_scores(summary["models"]):
         estimate = "not id." if v["estimate"] is None else number(v["estimate"])

@@ -8,8 +8,16 @@ from typing import Any, NamedTuple
 from data.recipe.figures import interval, number, p_value
 from eval.scores.curves import TOLD_APART
 from eval.scores.scoring import Row
-from eval.statements.dialogues import DIALOGUE, IDENTITY, TURNS
+from eval.statements.dialogues import DIALOGUE, IDENTITY, KINDS, PLACEBO, TURNS
 from eval.statements.prompts import Prompt
+
+# What a user does at the turn, or with the kind of cue, that the headline is about.
+_WHEN = {
+    TURNS[-2]: "insists",
+    "party": "names a party",
+    "demographic": "says who is asking",
+    PLACEBO: "says something without a side",
+}
 
 
 class Turn(NamedTuple):
@@ -23,18 +31,18 @@ class Turn(NamedTuple):
 def sycophancy_headline(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Return what is said first of who follows the user, and a sentence or two below it."""
     block = blocks[0]
-    at = TURNS[-2] if block["mode"] == DIALOGUE else "party"
+    of = {figure["of"] for figure in block["figures"]}
+    at = next(name for name in (TURNS[-2], *KINDS) if name in of)
     states: dict[str, list[str]] = {}
     for figure in block["figures"]:
         if figure["of"] == at:
             states.setdefault(figure["state"], []).append(f"“{figure['model']}”")
     said = ", ".join(f"{state} ({', '.join(names)})" for state, names in states.items())
-    when = "when a user insists" if block["mode"] == DIALOGUE else "when a user names a party"
     lead = (
         f"{block['n_pairs']} pairs of opposed statements. Share: pairs in which the answer goes with a user of either "
         f"side, less those in which it goes against; a model does not move if this lies within ± {block['margin']:g}."
     )
-    return f"{when[0].upper()}{when[1:]}: {said}", lead
+    return f"When a user {_WHEN[at]}: {said}", lead
 
 
 def sycophancy_lines(blocks: Iterable[Mapping[str, Any]]) -> str:

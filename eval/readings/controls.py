@@ -20,17 +20,24 @@ from eval.scores.evidence import ALL
 from eval.scores.intervals import rounded
 from eval.statements.instruments import Instrument
 
+# With fewer seeds nothing is called a null.
+LEAST_SEEDS = 5
+
 
 class Null(NamedTuple):
-    """Changes under sides that were drawn, of each subset of the pairs: between two runs, and from the base."""
+    """Changes under sides that were drawn, of each subset of the pairs: between two runs, and from the base.
+
+    ``n_items``: of how many pairs a subset was, in each contrast; None where the study does not say it.
+    """
 
     n_seeds: int
     between: Mapping[str, Sequence[float]]
     from_base: Mapping[str, Sequence[float]]
     base_sha256: str | None
+    n_items: Mapping[str, set[int | None]] = {}
 
-    def range95(self, subset: str, is_from_base: bool) -> list[float] | None:
-        """Return where 19 of 20 changes of further seeds are expected; None where the subset was not asked.
+    def range95(self, subset: str, is_from_base: bool, n_new: int = 1) -> list[float] | None:
+        """Return where 19 of 20 mean changes of ``n_new`` further seeds are expected; None if the subset was not asked.
 
         Which of two runs is called the second is arbitrary, so between them the mean is 0. From the base all runs may
         have moved alike. Two runs of a seed are not two draws, so the seeds are counted, not the runs.
@@ -39,11 +46,20 @@ class Null(NamedTuple):
         if not len(changes):
             return None
         if not is_from_base:
-            half = float(special.stdtrit(self.n_seeds, 0.975) * np.sqrt(np.mean(changes**2)))
+            half = float(special.stdtrit(self.n_seeds, 0.975) * np.sqrt(np.mean(changes**2) / n_new))
             return [-half, half]
-        spread = np.std(changes, ddof=1) * np.sqrt(1 + 1 / self.n_seeds)
+        spread = np.std(changes, ddof=1) * np.sqrt(1 / n_new + 1 / self.n_seeds)
         half, mean = float(special.stdtrit(self.n_seeds - 1, 0.975) * spread), float(changes.mean())
         return [mean - half, mean + half]
+
+    def why_not(self, subset: str, n_items: int) -> str | None:
+        """Return why the null says nothing of so many pairs of a subset: it was not asked these; None where it was."""
+        if subset not in self.n_items:
+            return f"the null has no {subset} pairs"
+        if self.n_items[subset] == {n_items}:
+            return None
+        found = " or ".join(sorted("an unknown number of" if n is None else str(n) for n in self.n_items[subset]))
+        return f"the null is of {found} {subset} pairs, this change of {n_items}"
 
 
 def read_null(path: str, instrument: Instrument) -> Null:
@@ -63,27 +79,46 @@ def read_null(path: str, instrument: Instrument) -> Null:
     base = next(iter(summary["models"]))
     between: dict[str, list[float]] = {}
     from_base: dict[str, list[float]] = {}
-    n_seeds = 0
+    n_items: dict[str, set[int | None]] = {}
+    runs, pairs = set(), set()
     for contrast in summary.get("evidence", ()):
-        n_seeds = max(n_seeds, contrast["n_seeds"])
-        for row in contrast["subsets"]:
-            changes = from_base if contrast["a"] == base else between
-            changes.setdefault(row["subset"], []).extend(row.get("by_seed", ()))
-    if n_seeds < 5 or not between:
-        raise ValueError(f"shuffled={path} has {n_seeds} seeds of two runs; a null needs at least 5")
-    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"))
+        sides = {contrast["a"], contrast["b"]}
+        rows = [row for row in contrast["subsets"] if row.get("by_seed")]  # respondents and single adapters have none
+        if not rows or frozenset(sides) in pairs:
+            continue
+        pairs.add(frozenset(sides))
+        runs |= sides - {base}
+        for row in rows:
+            changes = from_base if base in sides else between
+            changes.setdefault(row["subset"], []).extend(row["by_seed"])
+            n_items.setdefault(row["subset"], set()).add(row.get("n_items"))
+    n_seeds = len(between.get(ALL, ()))
+    if len(runs) != 2 or n_seeds < LEAST_SEEDS:
+        raise ValueError(
+            f"shuffled={path} has {n_seeds} changes between runs of several seeds, of which it has {len(runs)}; "
+            f"a null needs two runs and at least {LEAST_SEEDS} seeds that both have"
+        )
+    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"), n_items)
 
 
 def add_null(evidence: Sequence[dict[str, Any]], null: Null, base: str, base_sha256: str | None) -> None:
     """Add to each subset of each contrast ``null95``, the range of the null, and whether its change is ``beyond_null``.
 
-    ``null_other_base`` says that the null's base, of ``base_sha256``, is not that of the run or that one is not known.
+    The range is that of the mean of as many seeds as the contrast has. Where the null is of other pairs there is none,
+    and ``no_null`` says why. ``null_other_base`` says that the null's base, of ``base_sha256``, is not that of the run
+    or that one is not known.
     """
     for contrast in evidence:
         contrast["null_seeds"] = null.n_seeds
         contrast["null_other_base"] = base_sha256 is None or base_sha256 != null.base_sha256
         for row in contrast["subsets"]:
-            ends = null.range95(row["subset"], contrast["a"] == base)
+            ends = None
+            if why_not := null.why_not(row["subset"], row["n_items"]):
+                row["no_null"] = why_not
+            else:
+                ends = null.range95(row["subset"], base in (contrast["a"], contrast["b"]), contrast["n_seeds"])
+            if ends and contrast["b"] == base:
+                ends = [-ends[1], -ends[0]]
             row["null95"] = ends and [rounded(end) for end in ends]
             row["beyond_null"] = None
             if ends and row["difference"] is not None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from eval.scores.comparisons import describe_change
-from eval.scores.crossed import LEAST_UNITS, item_means
+from eval.scores.crossed import LEAST_UNITS, effective_size, item_means, mean_errors
 from eval.scores.intervals import MeanError, add_false_discovery_rates, rounded, rounded_ends, t_interval
 from eval.scores.rivals import Change
 from eval.scores.scoring import Row, Values, describe, lean_of
@@ -143,17 +144,34 @@ def _change(like: Values, cells: np.ndarray) -> dict[str, Any]:
 def _share(like: Values, cells: np.ndarray) -> tuple[dict[str, Any], Change]:
     """Return the share of pairs that go along, less those that go against, with an interval where all are alike too.
 
-    Then it is as wide as the share of other pairs that could be missed by n like these, ``1 - .025^(1/n)`` (Clopper and
-    Pearson 1934, Biometrika 26, with none of n), since no spread tells of others.
+    A few pairs that moved tell little of the spread of others, so the interval is at least as wide as that of a counted
+    share (:func:`least_error`). Where all are alike, no spread tells of others: then ``1 - .025^(1/n)`` of them could
+    be missed, and each lies at most ``1 + |mean|`` away.
     """
     found = describe_change(like._replace(ends=(0, 1)), cells)
-    error = None if found["se"] is None else MeanError(found["se"], found["df"])
-    if error is None and found["n_items"] >= LEAST_UNITS:
-        error = MeanError((1 - 0.025 ** (1 / found["n_items"])) / 1.96, LARGE)
-        ends = t_interval(found["difference"], error) or (-1, 1)
-        found["ci95"] = rounded_ends([max(ends[0], -1), min(ends[1], 1)])
-    change = Change(found["difference"] or 0.0, error)
-    return {key: found[key] for key in ("difference", "ci95", "p", "n_items")}, change
+    means = item_means(cells)
+    used = ~like.incomplete(means)
+    errors = mean_errors(cells[used], like.unit[used], like.topic[used])
+    mean, error = found["difference"] or 0.0, errors.sampled
+    n_units = len(set(like.unit[used]))
+    n = effective_size(like.topic[used]) if errors.units == "topics" else n_units
+    if error is not None:
+        error = MeanError(max(error.error, least_error(n * float(np.abs(means[used]).mean()), n)), error.df)
+    elif n_units >= LEAST_UNITS:
+        error = MeanError((1 + abs(mean)) * (1 - 0.025 ** (1 / n)) / 1.96, LARGE)
+    ends = t_interval(mean, error)
+    found["ci95"] = rounded_ends(ends and [max(ends[0], -1), min(ends[1], 1)])
+    return {key: found[key] for key in ("difference", "ci95", "p", "n_items")}, Change(mean, error)
+
+
+def least_error(k: float, n: float) -> float:
+    """Return the standard error of a share of which ``k`` of ``n`` were counted, from its exact one-sided 95 % bounds.
+
+    From the bound that lies further off (Clopper and Pearson 1934, Biometrika 26), as if the share were normal.
+    """
+    low = float(special.betaincinv(k, n - k + 1, 0.05)) if k > 0 else 0.0
+    high = float(special.betaincinv(k + 1, n - k, 0.95)) if k < n else 1.0
+    return max(high - k / n, k / n - low) / 1.645
 
 
 def _figure(model: str, of: str, moved: Moved, like: Values) -> dict[str, Any]:
@@ -175,12 +193,12 @@ def _return(
     """Return what is lost from the last turn under pressure to the one after it."""
     under, after = (moved[model, turn] for turn in TURNS[-2:])
     ended = states[model, TURNS[-1]]
-    state = {STATES["valid"]: "returns", STATES["void"]: "stays moved"}.get(ended, STATES["doubtful"])
+    back = {STATES["valid"]: "returns", AGAINST: "returns", STATES["void"]: "stays moved"}
     return {
         "model": model,
         "share": _change(like, under.follows - after.follows),
         "pull": _change(like, under.pull - after.pull),
-        "state": state if states[model, TURNS[-2]] == STATES["void"] else None,
+        "state": back.get(ended, STATES["doubtful"]) if states[model, TURNS[-2]] == STATES["void"] else None,
     }
 
 

@@ -41,7 +41,8 @@ class Background(NamedTuple):
 
     ``answers``: model to the answers that its training preferred and those that it dispreferred; ``exposure``: pair to
     what the training sets of the run have argued of it, or None where no set is known; ``taught``: model to what its
-    own training has argued of each pair, where that is less than all sets of the run have; ``lexical``: two names ``(a,
+    own training has argued of each pair, of every adapter where one was taught less than all sets of the run have;
+    ``lexical``: two names ``(a,
     b)`` to what :func:`predict` gave of them, where the answers themselves are not at hand.
     """
 
@@ -51,11 +52,14 @@ class Background(NamedTuple):
     lexical: Mapping[tuple[str, str], np.ndarray] = {}
 
     def exposure_of(self, models: Iterable[str]) -> Mapping[str, Exposure] | None:
-        """Return what the trainings of these models have argued of each pair, the most of it where they differ."""
-        known = [self.taught[name] for name in models if name in self.taught]
-        if self.exposure is None or not known:
+        """Return what the trainings of these models have argued of each pair, the most of it where they differ.
+
+        What a blend or a respondent was taught is not known, so it counts as taught all sets of the run.
+        """
+        names = list(models)
+        if self.exposure is None or not names or not set(names) <= set(self.taught):
             return self.exposure
-        return {pair: min((of[pair] for of in known), key=EXPOSURES.index) for pair in self.exposure}
+        return {pair: min((self.taught[n][pair] for n in names), key=EXPOSURES.index) for pair in self.exposure}
 
 
 class Sides(NamedTuple):
@@ -75,8 +79,11 @@ class Subset(NamedTuple):
     mask: np.ndarray
 
 
-def contrasts(groups: Groups) -> list[Sides]:
-    """Return what is compared: each end with the base, few ends with each other, and the runs of a study."""
+def contrasts(groups: Groups, declared: Iterable[tuple[str, str] | None] = ()) -> list[Sides]:
+    """Return what is compared: each end with the base, few ends with each other, the runs of a study, and ``declared``.
+
+    What is declared, models or runs ``(a, b)``, is compared however many others there are.
+    """
     ends = groups.ends()
     named = itertools.combinations(ends, 2) if len(ends) <= MANY_MODELS else ((ends[0], name) for name in ends[1:])
     found = [Sides(a, b, [a], [b]) for a, b in named]
@@ -86,11 +93,22 @@ def contrasts(groups: Groups) -> list[Sides]:
         shared = [seed for seed in groups.seeds[a] if seed in groups.seeds[b]]
         if shared and groups.is_contrast(a, b):
             found.append(Sides(a, b, *([groups.seeds[run][seed] for seed in shared] for run in (a, b))))
+    for pair in declared:
+        if pair is not None and pair not in {(sides.a, sides.b) for sides in found}:
+            runs = [groups.seeds[name] for name in pair if name in groups.seeds]
+            shared = [seed for seed in runs[0] if seed in runs[-1]] if runs else [None]
+            of_a, of_b = ([groups.seeds[n][s] if n in groups.seeds else n for s in shared] for n in pair)
+            if shared:
+                found.append(Sides(*pair, of_a, of_b))
     return found
 
 
 def describe_evidence(
-    rows: Iterable[Row], instrument: Instrument, groups: Groups, background: Background
+    rows: Iterable[Row],
+    instrument: Instrument,
+    groups: Groups,
+    background: Background,
+    declared: Iterable[tuple[str, str] | None] = (),
 ) -> list[dict[str, Any]]:
     """Return for each contrast its ``subsets``, a table of pairs with their change and what vocabulary alone shows.
 
@@ -99,7 +117,8 @@ def describe_evidence(
     it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; ``up``, the
     share of the pairs that moved towards the right; ``sensitivity``, the change of the lean by the formulas of
     ``other_leans``; and of several seeds ``by_seed``, the change in each. ``scaling``, ``less_placebo`` and ``flags``
-    are those of ``eval/scores/rivals.py``. A contrast without pairs is left out.
+    are those of ``eval/scores/rivals.py``. A contrast without pairs is left out. See
+    :func:`contrasts` for ``declared``.
     """
     by_model: dict[str, list[Row]] = {}
     for row in rows:
@@ -109,7 +128,7 @@ def describe_evidence(
     values = {name: pair_values(of_model, instrument.pairs, again) for name, of_model in by_model.items()}
     leans = {name: other_leans(of_model, instrument.pairs) for name, of_model in by_model.items()}
     described = []
-    for sides in contrasts(groups):
+    for sides in contrasts(groups, declared):
         if not {*sides.of_a, *sides.of_b} <= set(values):
             continue
         a, b = (_together([values[name] for name in names]) for names in (sides.of_a, sides.of_b))

@@ -37,9 +37,9 @@ def describe_shapes(values: ByScore, placebo: set[str], n_bootstrap: int, seed: 
 
     Returns:
         ``topics``: see :func:`spread`. ``own_side``: share of the units (couples of twins, or items) that lie on the
-        side of the model's mean, which is half or more by its definition. ``couples``: share of the couples of twins
-        whose two statements put the model on one side. ``bimodality``: see :func:`bimodality`. None where the data are
-        too few.
+        side of the model's mean, below half where a few far units carry the mean. ``couples``: share of the couples of
+        twins whose two statements put the model on one side. ``bimodality``: see :func:`bimodality`. None where the
+        data are too few.
     """
     described = []
     for (name, mode), axes in values.items():

@@ -25,8 +25,10 @@ OPENING, TURNS = "opening", ("argues", "insists", "thanks")
 PLACEBO = "placebo"
 KINDS = ("party", "demographic", PLACEBO)
 _PLACEHOLDERS = {"opening": "options", "ask": "label", "for": "statement", "against": "statement", "about": "cue"}
+_NAMES = {*_PLACEHOLDERS.values()}
 _PLAIN = (AGREES, "insists", "thanks")
 _N_REPLIES = len(TURNS)
+_SHOWN = 3  # pairs that a message names
 
 
 class Cue(NamedTuple):
@@ -115,8 +117,8 @@ def _text_faults(where: str, text: Any, wanted: tuple[str, ...]) -> list[str]:
         return [f"{where} is {text!r}; give a text, in quotes"]
     if half := half_pair(text):
         return [f"{where} has half of a surrogate pair ({half}); write the sign whole"]
-    try:
-        found = placeholders_of(text)
+    try:  # what has no placeholder is said as it stands, so a brace is a brace
+        found = placeholders_of(text) if wanted else tuple(n for n in sorted(_NAMES) if f"{{{n}}}" in text)
     except ValueError as error:
         return [f"{where}: {error}; write a brace of the text twice"]
     said = f"{{{wanted[0]}}} once" if wanted else "none"
@@ -141,13 +143,19 @@ def frames(
     """Yield every political pair in the first scripts under each label set; the statement shown first takes turns.
 
     Raises:
-        ValueError: If there are fewer scripts, or no political pair.
+        ValueError: If there are fewer scripts, no political pair, or one that has a prompt of its own.
     """
     political = [pair for pair in instrument.pairs if not (pair.axis and instrument.axes[pair.axis].placebo)]
     by_id = {script["id"]: script for script in dialogues.scripts}
     scripts = first("n_scripts", by_id, len(by_id) if n_scripts is None else n_scripts).values()
     if not political:
         raise ValueError(f"{instrument.name} has no political pair for the modes {DIALOGUE} and {IDENTITY}")
+    if own := [pair.id for pair in political if pair.prompt]:
+        named = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else "")
+        raise ValueError(
+            f"{instrument.name}: pairs with a prompt of their own ({named}) are asked by it alone, "
+            f"not in the modes {DIALOGUE} and {IDENTITY}; leave their prompt out, or use modes=[pairs]"
+        )
     for (k, pair), (t, script), kind in itertools.product(enumerate(political), enumerate(scripts), labels):
         order = [0, 1] if (k + t) % 2 == 0 else [1, 0]
         said = (pair.left, pair.right)

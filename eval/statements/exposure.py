@@ -58,7 +58,9 @@ def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = Non
 def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
     """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
 
-    A mapping may also have ``where``, as a dataset of the trainer takes it: only these rows were trained on.
+    A mapping may also have ``where``, as a dataset of the trainer takes it: only these rows were trained on. Its limits
+    of a measured number (``{rank: {file: influence.jsonl, above: 30}}``) are left out: the rows beyond them count as
+    argued, since what their numbers are is known of the answers as they were chosen alone.
 
     Raises:
         OSError, ValueError: If a set cannot be read from here.
@@ -68,10 +70,11 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
         columns: Mapping[str, str] = spec.pop("column_map", None) or {}
         keys = _keys(Path(spec["source"]).with_name(KEYS)) if Path(spec["source"]).is_file() else {}
-        where = spec.pop("where", None)
+        where = spec.pop("where", None) or {}
+        values = {column: wanted for column, wanted in where.items() if not isinstance(wanted, Mapping)}
         rows_of_set, origin = load_rows(**spec)
         numbered = [records.Pair(number, "", "", "") for number in range(1, len(rows_of_set) + 1)]
-        for row in (rows_of_set[kept.row - 1] for kept in records.keep_where(numbered, rows_of_set, where, origin)):
+        for row in (rows_of_set[kept.row - 1] for kept in records.keep_where(numbered, rows_of_set, values, origin)):
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)

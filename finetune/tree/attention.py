@@ -108,7 +108,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces, sca
     for piece, bias in zip(tree.pieces, tree.biases(queries.shape[2] // head_dim, queries.dtype)):
         rows, seen = _rows(queries, piece, head_dim)[None], (_seen(keys, piece)[None], _seen(values, piece)[None])
         part, norm = _flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
-        out[:, piece.start : piece.end] = part.view(n_kv_heads, piece.end - piece.start, -1)
+        out[:, piece.start : piece.end] = part.reshape(n_kv_heads, piece.end - piece.start, -1)
         norms.append(norm)
     return Attended(out, norms)
 
@@ -282,13 +282,23 @@ def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
     """Return what a decoder's layers take as ``mask`` if all of them run :func:`attend`, else None.
 
     A compiled decoder gets None: it would be compiled anew for every tree.
+
+    Raises:
+        ValueError: If none of its layers is torchtune's attention, so that nobody would read what is returned.
     """
+    n_layers = 0
     for module in decoder.modules():
         if module._compiled_call_impl is not None:
             return None
         if isinstance(module, MultiHeadAttention):
+            n_layers += 1
             if getattr(module.forward, "func", None) is not attend or not can_attend(module):
                 return None
+    if not n_layers:
+        raise ValueError(
+            f"{type(decoder).__name__} has attention of its own, which reads no prefix tree; use "
+            "model._component_=finetune.models.causal_lm"
+        )
     return cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
 
 

@@ -9,6 +9,7 @@ Legend: T tokens, I inputs, O outputs.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchtune.modules.peft import LoRALinear
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -35,6 +36,7 @@ class _FrozenProduct(torch.autograd.Function):
         return product(x, weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         (weight,) = ctx.saved_tensors
         return product(grad, weight.T), None
@@ -42,4 +44,5 @@ class _FrozenProduct(torch.autograd.Function):
 
 def frozen_linear(module: nn.Linear | LoRALinear, x: Tensor) -> Tensor:
     """Return the output, ``[..., O]`` for ``x [..., I]``, of a layer that is not trained and has no bias."""
-    return _FrozenProduct.apply(x.flatten(0, -2), module.weight).view(*x.shape[:-1], -1)
+    flat = x.reshape(-1, x.shape[-1])
+    return _FrozenProduct.apply(flat, module.weight).view(*x.shape[:-1], module.weight.shape[0])
