@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from data.recipe.figures import interval, number
 from eval.scores.crossed import item_means, mean_errors
 from eval.scores.intervals import MeanError, fit_line, rounded, rounded_ends, t_interval, t_p
 from eval.scores.scoring import Row, lean_of, pair_cells
@@ -183,7 +184,7 @@ def flags(
         state = (
             "void" if drift.inside(DRIFT * abs(lean.mean)) == "void" else "valid" if inside == "valid" else "doubtful"
         )
-        text = f"all text of the placebo moved {_said(drift)}, whichever its side; the lean {lean.mean:+.3f}"
+        text = f"all text of the placebo moved {_said(drift)}, whichever its side; the lean {number(lean.mean)}"
         found.append(_flag("generic_drift", state, text))
     if line:
         shift = Change(line["shift"]["estimate"], None)
@@ -192,9 +193,10 @@ def flags(
         told = lean.error is not None and abs(lean.mean) > special.stdtrit(lean.error.df, 0.975) * lean.error.error
         none = bool(between) and max(map(abs, between)) <= max(margin, abs(lean.mean) / 2)
         state = "valid" if same_side else "void" if told and none else "doubtful"
-        text = f"scale {line['scale']:.2f}, shift {shift.mean:+.3f}".replace("+0.000", "0").replace("-0.000", "0")
+        moved = number(shift.mean)
+        text = f"scale {line['scale']:.2f}, shift {'0' if moved == '0.000' else moved}"
         if between:
-            text += f" [{between[0]:+.3f}, {between[1]:+.3f}] where the base leans to neither side"
+            text += f" {interval(between)} where the base leans to neither side"
         found.append(_flag("sharpening", state, text))
     return found
 
@@ -205,4 +207,4 @@ def _flag(name: str, state: str, reason: str, **more: Any) -> dict[str, Any]:
 
 def _said(change: Change) -> str:
     between = t_interval(change.mean, change.error)
-    return f"{change.mean:+.3f}" + (f" [{between[0]:+.3f}, {between[1]:+.3f}]" if between else "")
+    return number(change.mean) + (f" {interval(between)}" if between else "")
