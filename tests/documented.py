@@ -391,6 +391,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [w for w in overrides if not w.startswith(("instrument=", "n_bootstrap="))]
             arguments += ["max_new_tokens=2"]
         elif recipe == "eval/political_compass.py":
+            arguments = [word for word in arguments if not word.startswith("shuffled=")]  # the shipped bank's null
             given = {word.split("=")[0] for word in arguments}
             nothing = {word.removesuffix("=null") for word in arguments if word.endswith("=null")}
             overrides = {word.split("=")[0]: word for word in request.getfixturevalue("compass_overrides")}
@@ -408,7 +409,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             arguments += [
                 word
                 for key, word in overrides.items()
-                if key not in given - {"output_dir"} and key.split(".")[0] not in nothing
+                if key not in given - {"output_dir", "instrument_limit"} and key.split(".")[0] not in nothing
             ]
         if "--nnodes" in arguments:  # there is one node here: the command line must at least be right
             tune(arguments, parse_only=True)

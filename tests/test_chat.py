@@ -140,6 +140,7 @@ def test_a_server_that_takes_no_connection_is_told_before_the_wait_that_would_be
     """Only one that takes none is given up; one that answers with errors may be starting."""
     with FaultServer(echo, fault_rate=1.0, faults=("500",)) as server:
         if not is_there:
+            server.http.shutdown()  # or the thread that polls it keeps it open for a moment
             server.http.server_close()
         chat = client(server.url, max_retries=2, retry_wait_s=0.01 if is_there else 9.0)
         reason = chat.ask(ask("x")).reason
