@@ -134,7 +134,7 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
     rows += [
         f"output_dir={tmp_path / 'anew'}",
         "n_pair_templates=2",
-        "expected=left_pairs-64 - base",
+        "expected=[left_pairs-64 - base]",
     ]  # runs have names too
     assert tune_run("eval/political_compass.py", "--config", "configs/political_compass.yaml", *rows) == 0
     straight = [word for word in second.command[2:] if not word.startswith(("output_dir=", "resume"))]
