@@ -20,8 +20,9 @@ from benchmarks.planted_truths import (
     verdict,
 )
 from eval.scores.endpoint import count_pairs, detectable, power, power_line, read_primary
-from eval.scores.evidence import ALL, BALANCED, Background
+from eval.scores.evidence import ALL, BALANCED, Background, contrasts, predict
 from eval.scores.intervals import MeanError
+from eval.scores.places import Groups
 from eval.scores.rivals import Change, other_leans
 from eval.scores.scoring import lean_of, pair_cells
 from eval.scores.summary import add_voids, summarize
@@ -58,6 +59,22 @@ def test_what_was_taught_alone_is_told_from_what_was_not():
 def test_against_the_base_words_go_from_the_dispreferred_to_the_preferred():
     subsets, _ = contrast(fake(), "base", "left")
     assert subsets[ALL]["lexical"] == pytest.approx(-WORDS[~IS_PLACEBO].mean(), abs=1e-6)
+
+
+def test_the_prediction_of_seeds_that_drew_other_pairs_is_their_mean():
+    seeds = [f"{side}_seed-{seed}" for side in ("left", "right") for seed in (0, 1)]
+    chosen = {name: BACKGROUND.answers[name.partition("_")[0]] for name in seeds}
+    chosen["left_seed-1"] = (chosen["left_seed-1"][0][:40], ())
+    groups = Groups(["base", *seeds])
+    (sides,) = [sides for sides in contrasts(groups) if (sides.a, sides.b) == ("left", "right")]
+    background = Background(chosen)
+    both, _ = predict(sides, BANK, groups, background)
+    first, second = (
+        predict(sides._replace(of_a=[f"left_seed-{k}"], of_b=[f"right_seed-{k}"]), BANK, groups, background)[0]
+        for k in (0, 1)
+    )
+    assert both == pytest.approx((first + second) / 2)
+    assert not np.allclose(first, second)
 
 
 def test_without_known_data_there_is_no_prediction():

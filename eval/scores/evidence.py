@@ -248,20 +248,22 @@ def predict(
     """Return the lexical shift of the training data on every pair, or why there is none.
 
     Between two tuned models it is that from the answers of one to those of the other. Against the base, from the
-    answers that a training dispreferred to those that it preferred.
+    answers that a training dispreferred to those that it preferred. Of several seeds it is their mean.
     """
     if (sides.a, sides.b) in background.lexical:
         return background.lexical[sides.a, sides.b], None
-    known = [background.answers.get(names[0]) for names in (sides.of_a, sides.of_b)]
-    before, after = known
-    if sides.a == groups.base and after is not None:
-        before = (after[1], ())
-        if not after[1]:
-            return None, f"{sides.b} was tuned on preferred answers alone, so nothing stands for the base's words"
-    if before is None or after is None:
-        unknown = [name for name, texts in zip(sides, (before, after)) if texts is None]
-        return None, f"the training answers of {' and '.join(map(str, unknown))} are not known"
-    return lexical_shifts(instrument.pairs, before[0], after[0]), None
+    shifts = []
+    for name_a, name_b in zip(sides.of_a, sides.of_b):  # seeds may have drawn other pairs
+        before, after = background.answers.get(name_a), background.answers.get(name_b)
+        if sides.a == groups.base and after is not None:
+            before = (after[1], ())
+            if not after[1]:
+                return None, f"{sides.b} was tuned on preferred answers alone, so nothing stands for the base's words"
+        if before is None or after is None:
+            unknown = [name for name, texts in zip(sides, (before, after)) if texts is None]
+            return None, f"the training answers of {' and '.join(map(str, unknown))} are not known"
+        shifts.append(lexical_shifts(instrument.pairs, before[0], after[0]))
+    return np.mean(shifts, axis=0), None
 
 
 def _subset(
