@@ -34,6 +34,10 @@ PAGE = REPO / "docs" / "measure" / "controls.md"
 NULL = RESULTS / "null_smollm2-135m.json"
 BANK = load_instrument("compass300")
 TAUGHT = exposures(BANK, read_taught(str(REPO / SHIPPED_SET)))
+ODD = frozenset(
+    "business_regulation healthcare public_ownership trade wages_and_work abortion_and_end_of_life drugs "
+    "family_and_gender national_identity religion_in_public_life".split()
+)
 COLUMNS = ("model", "mode", "item", "template", "option_logprobs", "n_tokens")
 Rows = list[dict[str, Any]]
 
@@ -92,6 +96,30 @@ def evidence(name: str, is_of_shipped: bool = False) -> list[dict[str, Any]]:
     }
     background = Background(exposure=TAUGHT if is_of_shipped else None, lexical=lexical)
     return describe_evidence(rows, BANK, _groups(rows), background)
+
+
+def by_teaching() -> list[dict[str, Any]]:
+    """Return the contrasts of both halves of the topics together: with what each adapter was taught, and with the rest.
+
+    Of the pairs on a taught topic of the shipped set, ``taught`` takes each from the adapters that were trained on its
+    topic, and ``held out`` from the others.
+    """
+    about, rows = kept("held_out_topics")
+    topics = {row["topic"] for row in read_log(REPO / SHIPPED_SET)}
+    part = BANK.keep({pair.id for pair in BANK.pairs if pair.topic in topics})
+    at = {pair.id: i for i, pair in enumerate(BANK.pairs)}
+    found = []
+    for kind in ("taught", "held out"):
+        half = {pair.id: "odd" if (pair.topic in ODD) == (kind == "taught") else "even" for pair in part.pairs}
+        some = [
+            {**row, "model": row["model"].replace(f"{half[row['item']]}-", f"{kind}, ")}
+            for row in rows
+            if row["item"] in half and row["model"].startswith(("base", half[row["item"]]))
+        ]
+        lexical = np.array([about["lexical"][f"{name}-left {name}-right"][at[pair]] for pair, name in half.items()])
+        background = Background(lexical={(f"{kind}, left", f"{kind}, right"): lexical})
+        found += describe_evidence(some, part, _groups(some), background)
+    return found
 
 
 def null_summary() -> dict[str, Any]:
@@ -179,6 +207,8 @@ def tables() -> Iterator[tuple[str, str]]:
     told = beside_null("personas_gemma3_270m")
     yield "personas_gemma3_270m", table(told, [Shown("told-left", "told-right")])
     yield "personas_gemma3_270m_said", said(told, [("told-left", "told-right")])
+    kinds = ("taught", "held out")
+    yield "held_out_topics", table(by_teaching(), [Shown(f"{kind}, left", f"{kind}, right", [ALL]) for kind in kinds])
     yield "taste", table(beside_null("taste"), [Shown("first", "second")])
 
 
