@@ -26,6 +26,7 @@ from eval.scores.evidence import ALL, Background, contrasts, describe_evidence, 
 from eval.scores.places import Groups
 from eval.statements.exposure import exposures, read_taught
 from eval.statements.instruments import load_instrument
+from eval.statements.prompts import load_templates
 from finetune.adapters.training_data import recorded_answers
 
 REPO = Path(__file__).parents[1]
@@ -81,10 +82,9 @@ def kept(name: str) -> tuple[dict[str, Any], Rows]:
     """Return what answered, and its answers."""
     lines = lzma.decompress((RESULTS / f"{name}.jsonl.xz").read_bytes()).decode().splitlines()
     about, *rows = map(json.loads, lines)
-    if about["instrument_sha256"] != BANK.sha256:
-        raise ValueError(
-            f"{name}: its answers are to another version of {BANK.name}; ask again, and --keep the answers"
-        )
+    for key, now in (("instrument", BANK), ("templates", load_templates(BANK.language))):
+        if about[f"{key}_sha256"] != now.sha256:
+            raise ValueError(f"{name}: it was asked with other {key} than today's; ask again, and --keep the answers")
     return about, rows
 
 
@@ -128,7 +128,7 @@ def null_summary() -> dict[str, Any]:
     found = evidence("shuffled_sides", is_of_shipped=True)
     for contrast in found:
         contrast["subsets"] = [
-            {key: row[key] for key in ("subset", "n_items", "by_seed")} for row in contrast["subsets"]
+            {key: row[key] for key in ("subset", "n_items", "pairs_sha256", "by_seed")} for row in contrast["subsets"]
         ]
     return {
         "instrument": {"sha256": about["instrument_sha256"]},

@@ -343,11 +343,14 @@ class InfluenceRecipe:
             -sum(s.learning_rates * values[s.folder.name, k] for s in self.segments) / n for k in range(n_rows)
         ]
         order = sorted(range(n_rows), key=lambda k: -influence[k])
-        rank = {k: place for place, k in enumerate(order, start=1)}
+        keys = [pair_key(pair) for pair in self.rows.texts]
+        rank: dict[str, int] = {}
+        for place, k in enumerate(order, start=1):
+            rank.setdefault(keys[k], place)  # a row that repeats another has its place
         rows = [
             {
-                "key": pair_key(pair), "row": pair.row, "prompt": pair.prompt, "influence": influence[k],
-                "rank": rank[k], "projection": values["projection", k],
+                "key": keys[k], "row": pair.row, "prompt": pair.prompt, "influence": influence[k],
+                "rank": rank[keys[k]], "projection": values["projection", k],
             }
             for k, pair in enumerate(self.rows.texts)
         ]  # fmt: skip

@@ -219,7 +219,8 @@ class PoliticalCompassRecipe:
                 except (OSError, ValueError) as error:  # gone, changed, or not to be reached from here
                     unknown.append(str(error).removeprefix("training_data: "))
                     continue
-                if about["sha256"] not in {file["sha256"] for file in self._training_files}:
+                looked_up = [(file["sha256"], file.get("hold_out")) for file in self._training_files]
+                if (about["sha256"], about.get("hold_out")) not in looked_up:
                     sentences += of_file
                     self._training_files.append(about)
                     sources.append(known)
@@ -242,7 +243,8 @@ class PoliticalCompassRecipe:
         seen, taught = None, {}
         if not self._unchecked:
             seen = exposures(self._instrument, read_sources(sources))
-            if any("where" in source for source in sources):  # adapters of one set that were taught different parts
+            # adapters of one set that were taught different parts
+            if any({"where", "hold_out"} & {*source} for source in sources if not isinstance(source, str)):
                 parts = {n: read_sources([*self._training_data, *of]) for n, of in own.items()}
                 taught = {n: exposures(self._instrument, part) for n, part in parts.items()}
         self._background = Background(answers, seen, taught)

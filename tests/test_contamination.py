@@ -9,6 +9,7 @@ import re
 import pytest
 from conftest import REPO
 
+from data.pairs.records import is_held_out
 from data.quality.contamination import Sentence, Statement, find_matches, overlaps, read_sentences, shipped_statements
 from data.recipe.files import to_jsonl, to_parquet
 
@@ -188,6 +189,18 @@ def test_columns_under_other_names_globs_and_folders_are_read(tmp_path):
         read_sentences({"source": str(tmp_path / "mine.csv"), "column_map": {"question": "prompt"}})
     with pytest.raises(ValueError, match=r"training_data: .* has file; use source and any of data_files, split"):
         read_sentences({"source": "mine.csv", "file": "x"})
+
+
+def test_rows_whose_prompts_a_training_held_out_are_not_looked_at(tmp_path):
+    rows = [{"q": f"Why {k}?", "chosen": f"So {k}.", "rejected": "No."} for k in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"source": str(tmp_path / "a.jsonl"), "column_map": {"prompt": "q"}}
+    sentences, about = read_sentences({**source, "hold_out": 0.25})
+    held = {number for number, row in enumerate(rows, start=1) if is_held_out(row["q"], 0.25)}
+    assert {sentence.row for sentence in sentences} == {*range(1, 41)} - held
+    assert (about["n_rows"], about["hold_out"], about["n_held_out"]) == (40, 0.25, len(held))
+    with pytest.raises(ValueError, match="training_data: hold_out=1; use a share from 0 to below 1"):
+        read_sentences({**source, "hold_out": 1})
 
 
 @pytest.mark.parametrize(

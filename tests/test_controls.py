@@ -50,11 +50,11 @@ def test_the_range_of_the_null_by_hand():
 
 def test_a_mean_over_seeds_is_held_against_the_range_of_such_means():
     changes = {ALL: [0.01, -0.01, 0.01, 0.01, -0.01]}
-    null = Null(5, changes, changes, "b", {ALL: {254}})
+    null = Null(5, changes, changes, "b", {ALL: {254}}, {ALL: {None}})
 
     def of(a, b, n_seeds, difference=0.02):
-        found = [{"a": a, "b": b, "n_seeds": n_seeds, "subsets": [{"subset": ALL, "n_items": 254}]}]
-        found[0]["subsets"][0]["difference"] = difference
+        row = {"subset": ALL, "n_items": 254, "pairs_sha256": "a", "difference": difference}
+        found = [{"a": a, "b": b, "n_seeds": n_seeds, "subsets": [row]}]
         add_null(found, null, "base", "b")
         return found[0]["subsets"][0]
 
@@ -84,7 +84,28 @@ def test_the_null_of_other_pairs_is_none_of_these(null_file):
     assert rows[ALL]["null95"]
     assert rows["unseen"]["null95"] is None
     assert rows["unseen"]["no_null"].startswith("the null is of 132 unseen pairs, this change of ")
-    assert null._replace(n_items={}).why_not("unseen", 132) == "the null has no unseen pairs"
+    assert null._replace(n_items={}).why_not("unseen", 132, "") == "the null has no unseen pairs"
+
+
+def test_as_many_other_pairs_are_not_those_of_the_null(null_file, tmp_path):
+    """``instrument_limit`` draws by the seed; a null of an earlier version knows the number alone."""
+    half = [pair.id for pair, is_placebo in zip(BANK.pairs, IS_PLACEBO) if not is_placebo][:132]
+    others = {pair.id: "unseen" if pair.id in half else "seen topic" for pair in BANK.pairs}
+    found = evidence(fake(), Background(BACKGROUND.answers, others))
+    add_null(found, read_null(str(null_file), BANK), "base", "b")
+    rows = {row["subset"]: row for row in found[-1]["subsets"]}
+    assert rows[ALL]["null95"]
+    assert (rows["unseen"]["n_items"], rows["unseen"]["null95"]) == (132, None)
+    assert rows["unseen"]["no_null"] == "the null is of 132 other unseen pairs"
+    verdict = describe_primary(found, ("left", "right"), "unseen", BANK.name)["verdict"]
+    assert "; not held against the null of shuffled sides: the null is of 132 other unseen pairs; " in verdict
+    old = json.loads(null_file.read_text())
+    for contrast in old["evidence"]:
+        for row in contrast["subsets"]:
+            del row["pairs_sha256"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    add_null(found, read_null(str(tmp_path / "old.json"), BANK), "base", "b")
+    assert rows["unseen"]["null95"]
 
 
 def test_the_null_stands_beside_each_change_and_in_the_verdict(null_file):

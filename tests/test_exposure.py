@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from conftest import REPO
 
+from data.pairs.records import is_held_out
 from data.pairs.rows import read_table
 from eval.scores.evidence import Background
 from eval.statements.exposure import Taught, exposures, read_sources, read_taught, taught
@@ -113,6 +114,15 @@ def test_limits_of_a_measured_number_leave_all_rows_argued(tmp_path):
     assert read_sources([{"source": str(PAIRS), "where": limit}]) == read_sources([str(PAIRS)])
     part = read_sources([{"source": str(PAIRS), "where": {**limit, "topic": "drugs"}}])
     assert part == read_sources([{"source": str(PAIRS), "where": {"topic": "drugs"}}])
+
+
+def test_prompts_that_a_training_held_out_argue_nothing(tmp_path):
+    rows = [{"question": f"Why {k}?", "chosen": "a", "rejected": "b", "topic": f"t{k}"} for k in range(40)]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"source": str(tmp_path / "set.jsonl"), "column_map": {"prompt": "question"}, "hold_out": 0.25}
+    held = {row["topic"] for row in rows if is_held_out(row["question"], 0.25)}
+    assert 0 < len(held) < 40
+    assert read_sources([source]).topics == {row["topic"] for row in rows} - held
 
 
 def test_of_whoever_has_no_known_training_of_its_own_all_sets_count():

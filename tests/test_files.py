@@ -7,8 +7,18 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from data.recipe.files import AppendLog, changed_settings, read_log, to_jsonl, write_files, write_json, write_whole
+from data.recipe.files import (
+    AppendLog,
+    changed_settings,
+    load_yaml,
+    read_log,
+    to_jsonl,
+    write_files,
+    write_json,
+    write_whole,
+)
 
 
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
@@ -69,6 +79,17 @@ def test_a_file_is_whole_and_its_folder_is_made(tmp_path):
 def test_settings_are_compared_as_json_has_them():
     assert changed_settings({"a": [1, 2], "b": 1}, {"a": (1, 2), "b": 1}) == []
     assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None, "d": 0}, ignored=["d"]) == ["a", "b"]
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 1, "a": 2}\n')
+    with pytest.raises(ValueError, match="log.jsonl line 2: no JSON .the key 'a' stands twice in an object"):
+        read_log(tmp_path / "log.jsonl")
+    with pytest.raises(yaml.YAMLError, match="the key 'a' stands twice in a mapping; keep one of them"):
+        load_yaml("b: {a: 1, c: 2, a: 3}")
+    assert load_yaml("x: &x {a: 1, b: 2}\ny: {<<: *x, a: 3}\n1: c\n'1': d") == {
+        "x": {"a": 1, "b": 2}, "y": {"a": 3, "b": 2}, 1: "c", "1": "d",
+    }  # fmt: skip
 
 
 def test_a_manifest_names_what_lies_beside_it(tmp_path):

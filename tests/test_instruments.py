@@ -188,6 +188,14 @@ def test_all_faults_at_once_and_broken_files(tmp_path):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(ValueError, match="bad.yaml"):
             load_instrument(str(tmp_path / "bad.yaml"))
+    (tmp_path / "bad.yaml").write_text("name: a\nitems: []\nitems: []\n")  # PyYAML takes the last in silence
+    with pytest.raises(ValueError, match="bad.yaml: not valid YAML: the key 'items' stands twice in a mapping"):
+        load_instrument(str(tmp_path / "bad.yaml"))
+    path = write(tmp_path, GOOD)
+    Path(path).with_suffix(".propositions.json").write_text('{"a": "x", "a": "y"}')
+    with pytest.raises(ValueError, match="propositions.json: not valid JSON .the key 'a' stands twice in an object"):
+        load_instrument(path)
+    Path(path).with_suffix(".propositions.json").unlink()
     with pytest.raises(ValueError, match="both empty"):
         load_instrument(write(tmp_path, {k: v for k, v in GOOD.items() if k not in ("items", "pairs")}))
 

@@ -223,6 +223,8 @@ def test_slices_that_are_not_there_are_refused(write, split, message):
         # one field too many in the first row is no index: nothing is shifted
         ("d.csv", "prompt,chosen,rejected\na,b,c,d\na,b,c\n", "row 1: 4 fields, the header has 3"),
         ("e.parquet", "no parquet", "not a parquet file"),
+        ("g.jsonl", '{"prompt": "x", "prompt": "y"}\n', "row 1: the key 'prompt' stands twice in an object"),
+        ("h.json", '[{"prompt": {"a": 1, "a": 1}}]', "the key 'a' stands twice in an object"),
         ("f.jsonl", b'{"prompt": "\xff\xfe"}\n', "row 1: not UTF-8"),
     ],
 )

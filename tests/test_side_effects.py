@@ -22,7 +22,7 @@ from eval.asking import respond
 from eval.effects.doses import dose_lines, dose_texts
 from eval.effects.measures import GROUPS, measure_all, ratio, share_change
 from eval.effects.prompts import load_adversarial, load_neutral
-from eval.scores.intervals import unit_interval
+from eval.scores.intervals import paired_interval, unit_interval
 from eval.scores.scoring import lean_of
 from eval.side_effects import OPTIONAL, REQUIRED, SideEffectsRecipe
 from eval.statements.instruments import Instrument, Pair
@@ -68,12 +68,12 @@ def test_the_paired_change_of_a_share_by_hand():
     a = np.array([True] + [False] * 9)
     b = np.array([False] + [True] * 3 + [False] * 6)
     change = share_change(a, b)
-    half = 1.96 * math.sqrt(5 - 4 / 12) / 12  # 3 gained, 1 lost, 10 pairs and 2
     assert change.difference == pytest.approx(2 / 10)
-    assert change.ci95 == pytest.approx([2 / 12 - half, 2 / 12 + half])
+    assert change.ci95 == paired_interval(3, 1, 10)
     assert change.p == pytest.approx(2 * (1 + 4) / 16)
     # nothing seen is not nothing there
-    assert share_change(a, a) == (0, pytest.approx([-1.96 / 12, 1.96 / 12]), 1)
+    z_squared = 1.959964**2
+    assert share_change(a, a) == (0, pytest.approx([-z_squared / (10 + z_squared), z_squared / (10 + z_squared)]), 1)
     assert share_change(np.zeros(8, bool), np.ones(8, bool)).p == pytest.approx(2 / 2**8)
 
 

@@ -116,3 +116,8 @@ def test_the_rows_that_were_trained_on_are_named_with_their_set(trained):
     assert recorded_data(of_shipped) == ([{"source": SHIPPED_SET, "where": where}], [])
     of_csv = trained("csv", {"_component_": "data.datasets.preference_pairs", **CSV, "where": where})
     assert recorded_data(of_csv) == ([{**CSV, "where": where}], [])
+
+
+def test_what_a_training_held_out_is_named_with_its_set(trained):
+    known = trained("left", {"_component_": "data.datasets.preference_pairs", **CSV, "hold_out": 0.25})
+    assert recorded_data(known) == ([{**CSV, "hold_out": 0.25}], [])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.pairs.hub import named_labels
+from data.recipe.files import unique_keys
 
 _UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _ARCHIVES = (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # zip, zstd, lz4
@@ -118,11 +119,13 @@ def json_rows(path: str | Path, file: io.BufferedReader, limit: int) -> Iterator
     if file.peek(1).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
         try:
             whole = file.read().decode("utf-8-sig")
-            rows = json.loads(whole)
+            rows = json.loads(whole, object_pairs_hook=unique_keys)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} line {error.lineno}: {error.msg} at column {error.colno}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         yield from (_object(number, row, whole) for number, row in enumerate(rows, start=1))
         return
     defects: deque[str] = deque(maxlen=1)
@@ -132,13 +135,15 @@ def json_rows(path: str | Path, file: io.BufferedReader, limit: int) -> Iterator
             yield BadRow(number, defects.pop())
             continue
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=unique_keys)
         except json.JSONDecodeError as error:
             if number == 1 and text.lstrip().startswith("{"):
                 position = file.tell()
                 _check_one_object(path, text + file.read(_MOST_LOOKED_AT).decode(errors="replace"))
                 file.seek(position)
             yield BadRow(number, f"no JSON: {error.msg} at column {error.colno}")
+        except ValueError as error:
+            yield BadRow(number, str(error))
         else:
             yield _object(number, row, text)
 

@@ -199,10 +199,19 @@ def read_figures(path: str, name: str) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: If the file is not there or has no such rows.
+        ValueError: If it says two numbers of one pair.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} not found; eval/influence.py writes such a file")
-    figures = {row["key"]: row[name] for row in read_log(path) if "key" in row and _is_number(row.get(name))}
+    figures: dict[str, float] = {}
+    for row in read_log(path):
+        if "key" in row and _is_number(row.get(name)):
+            known = figures.setdefault(row["key"], row[name])
+            if not math.isclose(known, row[name], rel_tol=1e-6):
+                raise ValueError(
+                    f"{path}: the pair {row['key']} has {name} {known:g} and {row[name]:g}; files of several runs "
+                    "cannot be joined, and rows that repeat one must be taken out of the set"
+                )
     if not figures:
         raise FileNotFoundError(f"{path} has no rows with key and {name}; eval/influence.py writes such a file")
     return figures

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from data.language import lower_words
+from data.pairs.records import is_held_out
 from data.pairs.rows import load_rows
 from data.quality.duplicates import shingles
 from data.quality.measures import FUNCTION_WORDS
+from data.recipe.files import load_yaml
 
 SHIPPED = Path(__file__).parents[2] / "eval" / "instruments"
 RUN = 8  # words in a row; a shorter statement counts if a text holds all of it
@@ -30,7 +32,7 @@ SAME, CONTAINED = 0.65, 0.75
 # Two words are alike if they begin alike: enough for the endings of English.
 STEM_LETTERS = 6
 TRAINING_FIELDS = ("prompt", "chosen", "rejected", "left", "right")
-SOURCE_KEYS = ("source", "data_files", "split", "revision", "name", "column_map")
+SOURCE_KEYS = ("source", "data_files", "split", "revision", "name", "column_map", "hold_out")
 _TEXT_KEYS = ("messages", "content", "value", "text")  # of conversations
 _IGNORED = {*FUNCTION_WORDS, "ought"}
 
@@ -101,7 +103,7 @@ def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
 
 def _instrument_statements(text: str, path: Path) -> list[Statement]:
     try:
-        instrument = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        instrument = load_yaml(text)
         items, pairs = (instrument.get(key) or [] for key in ("items", "pairs"))
         statements = [Statement(item["text"], path.stem, str(item["id"])) for item in items]
         sides = [(pair, side) for pair in pairs for side in ("left", "right")]
@@ -151,15 +153,18 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
     """Return the sentences of a preference set, and its file, SHA-256 and number of rows for a report.
 
     ``source`` is a file, a repository of the Hub, or a mapping with ``source`` and, as a dataset of the trainer takes
-    them, ``data_files``, ``split``, ``revision``, ``name`` and ``column_map``.
+    them, ``data_files``, ``split``, ``revision``, ``name``, ``column_map`` and ``hold_out``: the rows whose prompts are
+    held out are left out and counted; those whose prompt is no text are taken.
     """
     spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
     if "source" not in spec or (unknown := sorted({*spec} - {*SOURCE_KEYS})):
         found = f"has {', '.join(unknown)}" if "source" in spec else "has no source"
         raise ValueError(f"training_data: {dict(spec)} {found}; use source and any of {', '.join(SOURCE_KEYS[1:])}")
-    column_map = spec.pop("column_map", None) or {}
+    column_map, hold_out = spec.pop("column_map", None) or {}, spec.pop("hold_out", None) or 0
     if unknown := sorted({*column_map} - {*TRAINING_FIELDS}):
         raise ValueError(f"training_data: column_map names {', '.join(unknown)}; use {', '.join(TRAINING_FIELDS)}")
+    if not 0 <= hold_out < 1:
+        raise ValueError(f"training_data: hold_out={hold_out}; use a share from 0 to below 1, that of dataset.hold_out")
     try:
         rows, origin = load_rows(**spec)
     except FileNotFoundError as error:
@@ -169,8 +174,11 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
     except ValueError as error:
         raise ValueError(f"training_data: {error}") from error
     fields = {field: column_map.get(field, field) for field in TRAINING_FIELDS}
-    sentences = []
+    sentences, n_held_out = [], 0
     for number, row in enumerate(rows, start=1):
+        if is_row_held_out(row, column_map, hold_out):
+            n_held_out += 1
+            continue
         if not any(row.get(column) for column in fields.values()):
             wanted = ", ".join(fields.values())
             raise ValueError(
@@ -184,7 +192,14 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
                 sentences.append(Sentence(origin, number, field, " ".join(parts), is_whole=True))
     rows_text = json.dumps(rows, sort_keys=True, default=str).encode()
     content = Path(origin).read_bytes() if Path(origin).is_file() else rows_text
-    return sentences, {"file": origin, "sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
+    about = {"file": origin, "sha256": hashlib.sha256(content).hexdigest(), "n_rows": len(rows)}
+    return sentences, about | ({"hold_out": hold_out, "n_held_out": n_held_out} if hold_out else {})
+
+
+def is_row_held_out(row: Mapping[str, Any], column_map: Mapping[str, str], share: float) -> bool:
+    """Say whether a training with this ``hold_out`` left the row out; of a prompt that is no text it is not known."""
+    prompt = row.get(column_map.get("prompt", "prompt"))
+    return isinstance(prompt, str) and is_held_out(prompt, share)
 
 
 def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement]) -> list[Match]:

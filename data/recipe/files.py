@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 
 def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as JSON Lines, keys in their order, no ASCII escapes: the same rows give the same bytes."""
@@ -29,6 +31,35 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table(texts), sink)
     return sink.getvalue()
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON (``object_pairs_hook``); a key that it has twice is a ValueError: which value is meant?"""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in an object; keep one of them")
+    return made
+
+
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML; a key that a mapping has twice is an error, as YAML says, where PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        met = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in met:
+                    said = f"the key {key.value!r} stands twice in a mapping; keep one of them"
+                    raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+                met.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(content: str | bytes) -> Any:
+    """Return what YAML holds; anything that cannot be read, or a key that stands twice, is a ``yaml.YAMLError``."""
+    return yaml.load(content, Loader=_UniqueKeys)
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +160,7 @@ def _whole_rows(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     rows = []
     for number, line in enumerate(content[:n_bytes].split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=unique_keys)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: no JSON ({error}); restore the file, or delete it") from error
         if not isinstance(row, dict):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measures of every model from the rows of a run, each with its paired change from the first model.
 
-A share has Wilson's interval. Its change is paired by prompt: Agresti and Min's interval and McNemar's exact test,
+A share has Wilson's interval. Its change is paired by prompt: Tango's score interval and McNemar's exact test,
 which hold with few prompts and where nothing changed (a bootstrap would give [0, 0] there). A mean, and a ratio of
 sums, have Student's t over prompts or lines; the lean has that over topics or statements (``eval/scores/crossed.py``).
 q is the false discovery rate over all changes of a run but the lean's, which is intended and has a rate of its own.

@@ -14,6 +14,7 @@ import yaml
 
 from data.pairs.formats import half_pair
 from data.pairs.records import OTHER_SIDE
+from data.recipe.files import load_yaml
 from eval.statements.instruments import find_file
 from eval.statements.prompts import Prompt, prompt_row
 
@@ -40,7 +41,7 @@ def load_adversarial(name: str) -> SidePrompts:
     path = find_file("adversarial", name, "adversarial")
     content = path.read_bytes()
     try:
-        raw = yaml.safe_load(content)
+        raw = load_yaml(content)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: no YAML: {error}") from error
     if not isinstance(raw, dict) or not {"name", "version", "prompts"} <= set(raw) or not raw["prompts"]:

@@ -27,7 +27,8 @@ LEAST_SEEDS = 5
 class Null(NamedTuple):
     """Changes under sides that were drawn, of each subset of the pairs: between two runs, and from the base.
 
-    ``n_items``: of how many pairs a subset was, in each contrast; None where the study does not say it.
+    ``n_items`` and ``pairs``: of how many pairs a subset was, and the hash of which, in each contrast; None where the
+    study does not say it.
     """
 
     n_seeds: int
@@ -35,6 +36,7 @@ class Null(NamedTuple):
     from_base: Mapping[str, Sequence[float]]
     base_sha256: str | None
     n_items: Mapping[str, set[int | None]] = {}
+    pairs: Mapping[str, set[str | None]] = {}
 
     def range95(self, subset: str, is_from_base: bool, n_new: int = 1) -> list[float] | None:
         """Return where 19 of 20 mean changes of ``n_new`` further seeds are expected; None if the subset was not asked.
@@ -52,12 +54,16 @@ class Null(NamedTuple):
         half, mean = float(special.stdtrit(self.n_seeds - 1, 0.975) * spread), float(changes.mean())
         return [mean - half, mean + half]
 
-    def why_not(self, subset: str, n_items: int) -> str | None:
-        """Return why the null says nothing of so many pairs of a subset: it was not asked these; None where it was."""
+    def why_not(self, subset: str, n_items: int, pairs: str) -> str | None:
+        """Return why the null says nothing of these pairs of a subset: it was not asked them; None where it was.
+
+        Where the study does not say which pairs it asked, as many are taken for the same.
+        """
         if subset not in self.n_items:
             return f"the null has no {subset} pairs"
         if self.n_items[subset] == {n_items}:
-            return None
+            others = self.pairs[subset] - {pairs, None}
+            return f"the null is of {n_items} other {subset} pairs" if others else None
         found = " or ".join(sorted("an unknown number of" if n is None else str(n) for n in self.n_items[subset]))
         return f"the null is of {found} {subset} pairs, this change of {n_items}"
 
@@ -80,25 +86,27 @@ def read_null(path: str, instrument: Instrument) -> Null:
     between: dict[str, list[float]] = {}
     from_base: dict[str, list[float]] = {}
     n_items: dict[str, set[int | None]] = {}
-    runs, pairs = set(), set()
+    pairs: dict[str, set[str | None]] = {}
+    runs, met = set(), set()
     for contrast in summary.get("evidence", ()):
         sides = {contrast["a"], contrast["b"]}
         rows = [row for row in contrast["subsets"] if row.get("by_seed")]  # respondents and single adapters have none
-        if not rows or frozenset(sides) in pairs:
+        if not rows or frozenset(sides) in met:
             continue
-        pairs.add(frozenset(sides))
+        met.add(frozenset(sides))
         runs |= sides - {base}
         for row in rows:
             changes = from_base if base in sides else between
             changes.setdefault(row["subset"], []).extend(row["by_seed"])
             n_items.setdefault(row["subset"], set()).add(row.get("n_items"))
+            pairs.setdefault(row["subset"], set()).add(row.get("pairs_sha256"))
     n_seeds = len(between.get(ALL, ()))
     if len(runs) != 2 or n_seeds < LEAST_SEEDS:
         raise ValueError(
             f"shuffled={path} has {n_seeds} changes between runs of several seeds, of which it has {len(runs)}; "
             f"a null needs two runs and at least {LEAST_SEEDS} seeds that both have"
         )
-    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"), n_items)
+    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"), n_items, pairs)
 
 
 def add_null(evidence: Sequence[dict[str, Any]], null: Null, base: str, base_sha256: str | None) -> None:
@@ -113,7 +121,7 @@ def add_null(evidence: Sequence[dict[str, Any]], null: Null, base: str, base_sha
         contrast["null_other_base"] = base_sha256 is None or base_sha256 != null.base_sha256
         for row in contrast["subsets"]:
             ends = None
-            if why_not := null.why_not(row["subset"], row["n_items"]):
+            if why_not := null.why_not(row["subset"], row["n_items"], row["pairs_sha256"]):
                 row["no_null"] = why_not
             else:
                 ends = null.range95(row["subset"], base in (contrast["a"], contrast["b"]), contrast["n_seeds"])

@@ -10,13 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from data.judging.judges import Judge
 from data.judging.scales import PAIR, load_scale
 from eval.readings.factors import describe_factors
 from eval.readings.outcomes import Outcome, counted_outcomes, judged_outcomes, values_of
 from eval.scores.comparisons import compare, describe_change
-from eval.scores.intervals import MeanError, add_false_discovery_rates, nan_mean, rounded, share_change
+from eval.scores.intervals import (
+    MeanError,
+    add_false_discovery_rates,
+    nan_mean,
+    paired_interval,
+    rounded,
+    rounded_ends,
+    share_change,
+)
 from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
 from eval.scores.rivals import Change
 from eval.scores.scoring import Row, Values, describe
@@ -141,9 +150,10 @@ def _compare_sides(
     mcnemar = _mcnemar(outcome, rows, sides) if outcome.ends == (0, 1) else None
     if mcnemar and error is None and found["difference"] == 0:
         # nobody differs: as two shares of one pair an issue, none of which differ, are told apart
-        none = np.zeros(found["n_items"], bool)
-        found["ci95"] = [rounded(end) for end in share_change(none, none).ci95 or ()]
-        change = change._replace(error=MeanError(found["ci95"][1] / 1.96, float(found["n_items"])))
+        n = found["n_items"]
+        found["ci95"] = rounded_ends(paired_interval(0, 0, n))
+        if inner := paired_interval(0, 0, n, level=0.9):
+            change = change._replace(error=MeanError(inner[1] / float(special.stdtrit(n, 0.95)), float(n)))
     even = {"margin": rounded(margin), "state": EVEN[change.inside(margin)], "p": rounded(change.equivalence_p(margin))}
     return {
         "outcome": outcome.name,
@@ -167,7 +177,7 @@ def _mcnemar(outcome: Outcome, rows: Sequence[Row], sides: tuple[str, str]) -> d
         "n_pairs": len(both),
         f"only_{sides[0]}": int((a & ~b).sum()),
         f"only_{sides[1]}": int((~a & b).sum()),
-        "ci95": [rounded(end) for end in change.ci95 or ()],
+        "ci95": rounded_ends(change.ci95),
         "p": rounded(change.p),
     }
 

@@ -120,6 +120,8 @@ def describe_primary(
     if row.get("beyond_null") is not None:
         place = "beyond" if row["beyond_null"] else "within"
         said.append(f"{place} the null of shuffled sides {interval(row['null95'])}")
+    elif row.get("no_null"):
+        said.append(f"not held against the null of shuffled sides: {row['no_null']}")
     if unseen is None:
         said.append(f"no pair of {instrument} is known to be unseen")
     elif unseen:

@@ -5,6 +5,7 @@ Vocabulary, learning of what was taught (seen and unseen propositions), sharpeni
 the base thought already, and whatever moves the placebo too.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -116,9 +117,9 @@ def describe_evidence(
     has the fields of a comparison, and: ``lexical``, the mean of the lexical prediction; ``slope`` of the changes on
     it, and ``beyond``, the change where it is 0; ``dz``, the mean over the pairs' standard deviation; ``up``, the
     share of the pairs that moved towards the right; ``sensitivity``, the change of the lean by the formulas of
-    ``other_leans``; and of several seeds ``by_seed``, the change in each. ``scaling``, ``less_placebo`` and ``flags``
-    are those of ``eval/scores/rivals.py``. A contrast without pairs is left out. See
-    :func:`contrasts` for ``declared``.
+    ``other_leans``; ``pairs_sha256``, which pairs they are; and of several seeds ``by_seed``, the change in each.
+    ``scaling``, ``less_placebo`` and ``flags`` are those of ``eval/scores/rivals.py``. A contrast without pairs is left
+    out. See :func:`contrasts` for ``declared``.
     """
     by_model: dict[str, list[Row]] = {}
     for row in rows:
@@ -279,6 +280,7 @@ def _subset(
     described = {key: x for key, x in describe_change(some, cells).items() if key != "q"}
     means = item_means(cells)
     described |= {
+        "pairs_sha256": hashlib.sha256("\n".join(some.items).encode()).hexdigest(),
         **dict.fromkeys(("lexical", "slope", "beyond")),
         "sensitivity": {
             name: change_of(other[mask], some.unit, some.topic).describe() for name, other in others.items()

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from data.pairs import records
 from data.pairs.rows import load_rows, read_table
+from data.quality.contamination import is_row_held_out
 from data.quality.propositions import PromptIndex
 from eval.statements.instruments import Instrument, Item, Pair
 
@@ -58,9 +59,9 @@ def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = Non
 def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
     """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
 
-    A mapping may also have ``where``, as a dataset of the trainer takes it: only these rows were trained on. Its limits
-    of a measured number (``{rank: {file: influence.jsonl, above: 30}}``) are left out: the rows beyond them count as
-    argued, since what their numbers are is known of the answers as they were chosen alone.
+    A mapping may also have ``where`` and ``hold_out``, as a dataset of the trainer takes them: only these rows were
+    trained on. Limits of a measured number (``{rank: {file: influence.jsonl, above: 30}}``) are left out: the rows
+    beyond them count as argued, since what their numbers are is known of the answers as they were chosen alone.
 
     Raises:
         OSError, ValueError: If a set cannot be read from here.
@@ -69,12 +70,15 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
     for source in sources:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
         columns: Mapping[str, str] = spec.pop("column_map", None) or {}
+        hold_out = spec.pop("hold_out", None) or 0
         keys = _keys(Path(spec["source"]).with_name(KEYS)) if Path(spec["source"]).is_file() else {}
         where = spec.pop("where", None) or {}
         values = {column: wanted for column, wanted in where.items() if not isinstance(wanted, Mapping)}
         rows_of_set, origin = load_rows(**spec)
         numbered = [records.Pair(number, "", "", "") for number in range(1, len(rows_of_set) + 1)]
         for row in (rows_of_set[kept.row - 1] for kept in records.keep_where(numbered, rows_of_set, values, origin)):
+            if is_row_held_out(row, columns, hold_out):
+                continue
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from data.pairs.rows import read_table
+from data.recipe.files import load_yaml
 
 # as TwinViews (Fulay et al. 2024, arXiv 2409.05283), and what a file may have besides
 PAIR_COLUMNS = {"left": "l", "right": "r", "topic": "topic", "proposition": "proposition", "note": "note"}
@@ -74,7 +75,7 @@ def read_instrument(file: str, content: bytes, instrument_format: str, columns: 
 def read_yaml(file: str, content: bytes, columns: Mapping[str, str] | None = None) -> Any:
     """Return what a YAML file holds; one that cannot be read is a ValueError that names it. It has no columns."""
     try:
-        return yaml.safe_load(_decode(file, content))
+        return load_yaml(_decode(file, content))
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: not valid YAML: {error}") from error
 
@@ -247,7 +248,7 @@ def _parse_javascript(file: str, text: str) -> list[Any]:
         questions = json.loads(text)
     except json.JSONDecodeError as fault:
         try:
-            questions = yaml.safe_load(text.replace("\t", " "))
+            questions = load_yaml(text.replace("\t", " "))
         except yaml.YAMLError:
             raise ValueError(f"{file}: line {fault.lineno}: not a JavaScript or JSON list ({fault.msg})") from fault
     if isinstance(questions, dict) and isinstance(questions.get("questions"), list):

@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from data.language import lower_words
+from data.recipe.files import unique_keys
 from eval.statements.banks import Bank, bank_files, load_bank
 from eval.statements.importers import read_instrument
 from eval.statements.populations import Population, load_populations
@@ -238,8 +239,8 @@ def _add_propositions(form: Mapping[str, Any], file: Path) -> None:
     if not file.is_file():
         return
     try:
-        propositions = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        propositions = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+    except ValueError as error:
         raise ValueError(f"{file}: not valid JSON ({error}); give a mapping from ids to propositions") from error
     entries = [entry for key in ("items", "pairs") if isinstance(form[key], list) for entry in form[key]]
     by_id = {entry["id"]: entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)}

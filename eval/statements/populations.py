@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import yaml
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StringConstraints, TypeAdapter, ValidationError
 
+from data.recipe.files import load_yaml
+
 if TYPE_CHECKING:
     from eval.statements.instruments import Instrument
 
@@ -83,7 +85,7 @@ def load_populations(file: str, given: Any, instrument: "Instrument") -> dict[st
         if given is not None:
             raise ValueError(f"{file}: populations stand there and in {beside}; put all of them into one of both")
         try:
-            file, given = str(beside), yaml.safe_load(beside.read_text(encoding="utf-8"))
+            file, given = str(beside), load_yaml(beside.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{beside}: not valid YAML: {error}") from error
     if given is None:
