@@ -133,7 +133,10 @@ class _FolderModel:
     def _pipeline(self) -> Any:
         from transformers import pipeline
 
-        loaded = pipeline(self.task, model=self.folder, device=self.device)
+        try:
+            loaded = pipeline(self.task, model=self.folder, device=self.device)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"folder={self.folder}: transformers cannot load it ({error!s:.200})") from error
         loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
         loaded.tokenizer.padding_side = "right"
         loaded.model.config.pad_token_id = loaded.tokenizer.pad_token_id  # a decoder finds the last token by it

@@ -11,6 +11,7 @@ import random
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -87,7 +88,9 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(
                 f"{origin}: row {pair.row} has no {columns['topic']}; give it one, or leave such rows out with where"
             )
-        by_topic[str(topic)].append(pair)
+        by_topic[str(topic).strip()].append(pair)
+    if not by_topic:
+        raise ValueError(f"{origin}: no row is left; raise hold_out={cfg.hold_out} or max_words, or widen where")
     entries = []
     for topic, found in sorted(by_topic.items()):
         try:
@@ -116,8 +119,10 @@ def recipe_main(cfg: DictConfig) -> None:
     content = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120)
     if path.is_file() and path.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"{path} is there, and is another one; choose another output_dir, or delete that file")
+    with TemporaryDirectory() as trial:  # one that cannot be loaded is refused before it lies there
+        write_whole(Path(trial) / path.name, content)
+        counts = Counter(pair.topic for pair in load_instrument(str(Path(trial) / path.name)).pairs)
     write_whole(path, content)
-    counts = Counter(pair.topic for pair in load_instrument(str(path)).pairs)
     log.info(f"wrote {path}: {', '.join(f'{topic} {n}' for topic, n in counts.items())} pairs")
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -152,8 +153,11 @@ def recipe_main(cfg: DictConfig) -> None:
     content = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     if path.is_file() and path.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"{path} is there, and is another one; choose another output_dir, or delete that file")
+    with TemporaryDirectory() as trial:  # one that cannot be loaded is refused before it lies there
+        write_whole(Path(trial) / path.name, content)
+        populations = load_instrument(str(Path(trial) / path.name)).populations
     write_whole(path, content)
-    for name, population in load_instrument(str(path)).populations.items():
+    for name, population in populations.items():
         log.info(f"wrote {path}: {name}, {len(raw['items'])} entries, groups {', '.join(population.groups)}")
 
 

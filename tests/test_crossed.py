@@ -3,6 +3,7 @@
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -199,3 +200,13 @@ def test_topic_correlation_by_hand():
     """Two topics of two: 0, 2 and 4, 6. Between 16, within 2, n 2: (16 - 2) / (16 + 2)."""
     found = topic_correlation(np.array([0.0, 2, 4, 6]), np.array(["a", "a", "b", "b"]))
     assert found["estimate"] == pytest.approx(14 / 18)
+
+
+def test_one_pair_or_one_answered_of_two_has_a_table_without_a_warning():
+    """One item has no variance between items; RuntimeWarnings are errors here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for cells in (np.array([[[1.0], [2.0]]]), np.array([[[1.0], [2.0]], [[np.nan], [np.nan]]])):
+            rows = variance_table(cells, np.array(["a", "b"])[: len(cells)], 0.5)
+            assert all(np.isfinite(row["share"]) and np.isfinite(row["error"]) for row in rows)
+            assert {row["source"] for row in rows} >= {"templates", "rest"}

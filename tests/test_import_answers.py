@@ -93,6 +93,8 @@ def test_a_pair_with_a_prompt_is_asked_as_its_answers_alone(run, tmp_path):
         (["~columns.left"], "columns names prompt, right, topic; say which columns are"),
         (["where.left_label=[Up]"], "dataset.where.left_label=Up: no pair has it"),
         (["columns.left=lef"], "no column lef"),
+        (["max_words=1"], "no row is left; raise hold_out=0.25 or max_words, or widen where"),
+        (["n_pairs=4", "name=null"], "name is missing"),
         (["columns.topic=topc"], "no column topc for columns.topic; there are "),
     ],
 )
@@ -112,6 +114,17 @@ def test_a_row_without_a_topic_is_refused(run, tmp_path):
     assert f"row {at + 1} has no topic; give it one" in f"{done}\n{said}"
     assert not (tmp_path / "out").exists()
     assert run("n_pairs=4", "where.topic=[economy]")[0] == 0  # a row that is left out needs none
+
+
+def test_a_topic_has_one_name_with_blanks_around_it_or_not(run, tmp_path):
+    path = tmp_path / "topics.jsonl"
+    rows = read_table(str(path))
+    for row in rows[::2]:
+        row["topic"] += " "
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("n_pairs=4")[0] == 0
+    bank = load_instrument(str(tmp_path / "out" / "ideoinst.yaml"))
+    assert [sum(pair.axis == axis for pair in bank.pairs) for axis in bank.axes] == [4] * 6
 
 
 def test_another_file_of_the_name_is_kept(run):

@@ -80,6 +80,14 @@ def test_two_humps_are_told_from_one():
     assert bimodality(np.ones(9), 300, 0) is None
 
 
+def test_a_resample_of_one_unit_alone_has_no_shape():
+    """One of 64 resamples of four units: a division by 0, or a share below 0, by rounding."""
+    with np.errstate(all="raise"):
+        for leans in (np.array([0.1, -0.3, 0.2, 0.7]), np.array([1, 1, 1, 2.0])):
+            low, high = bimodality(leans, 2000, 0)["ci95"]
+            assert 0 < low < high < 1
+
+
 def test_one_mean_has_two_shapes():
     """A mild model leans .1 everywhere, a torn one far to both sides by topic: mean .1 both."""
     topic = np.repeat(list("abcdef"), N_PAIRS)

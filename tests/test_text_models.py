@@ -78,6 +78,20 @@ def test_a_folder_without_its_tokenizer_is_refused(folder, tmp_path):
     TextEncoder("owner/name")  # perhaps in the Hub's cache
 
 
+def test_a_folder_whose_config_names_no_architecture_is_read_and_one_of_no_model_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((tmp_path / "copy" / "config.json").read_text())
+    texts = ["you are kind", "rents should fall"]
+    for key in ("architectures", "model_type"):
+        del config[key]
+        (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+        encoder = TextEncoder(str(tmp_path / "copy"))
+        if key == "architectures":
+            assert np.array_equal(encoder(texts), TextEncoder(folder)(texts))
+    with pytest.raises(ValueError, match=r"folder=.*copy: transformers cannot load it \(Unrecognized model"):
+        encoder(texts)
+
+
 def test_labels_that_are_not_exclusive_are_read_apart(folder, tmp_path):
     model = BertForSequenceClassification.from_pretrained(folder, problem_type="multi_label_classification")
     model.save_pretrained(tmp_path)

@@ -43,8 +43,8 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads YAML; a key that a mapping has twice is an error, as YAML says, where PyYAML takes the last."""
+class _UniqueKeys(yaml.constructor.SafeConstructor):
+    """Makes what YAML says; a key that a mapping has twice is an error, as YAML says, where PyYAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         met = set()
@@ -57,9 +57,20 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
         return super().construct_mapping(node, deep)
 
 
+class _Plain(_UniqueKeys, yaml.SafeLoader):
+    pass
+
+
+class _Fast(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    pass
+
+
 def load_yaml(content: str | bytes) -> Any:
     """Return what YAML holds; anything that cannot be read, or a key that stands twice, is a ``yaml.YAMLError``."""
-    return yaml.load(content, Loader=_UniqueKeys)
+    try:
+        return yaml.load(content, Loader=_Fast)
+    except yaml.YAMLError:  # which libyaml says for half of a surrogate pair, too, that others here name with its entry
+        return yaml.load(content, Loader=_Plain)
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> dict[str, Any]:

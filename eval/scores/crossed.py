@@ -208,7 +208,9 @@ def variance_table(cells: np.ndarray, topic: np.ndarray, alike: float) -> list[d
     if total <= TINY:
         return []
     items = variance.pop((0,), 0.0)
-    of_topics = min(items, max(0.0, alike) * float(np.nanvar(item_means(cells), ddof=1)))
+    means = item_means(cells)
+    means = means[~np.isnan(means)]
+    of_topics = min(items, max(0.0, alike) * float(means.var(ddof=1))) if len(means) > 1 else 0.0
     alone = [variance.pop((k,), 0.0) for k in range(1, cells.ndim)]
     names = ["topics", "items", *list(LEAST_LEVELS)[: cells.ndim - 1]]
     parts = zip(names, [len(set(topic)), *cells.shape], [of_topics, items - of_topics, *alone])

@@ -115,9 +115,10 @@ def unit_interval(
     """Return the 95 % bootstrap interval of a statistic of means, whole units drawn; None for fewer than two.
 
     ``values`` has a row an item, ``[I, D]``, ``unit`` the name of what was sampled as one (a couple of twins states one
-    proposition twice), ``[I]``; ``statistic`` maps means ``[..., D]`` to ``[...]``. Percentiles are expanded to what
-    Student's t with n - 1 degrees of freedom asks for: with some 15 units they are else about 10 % too close (the
-    expanded percentile interval of Hesterberg 2015, The American Statistician 69(4), section 5.3).
+    proposition twice), ``[I]``; ``statistic`` maps means ``[..., D]`` to ``[...]``, nan for a resample that does not
+    count. Percentiles are expanded to what Student's t with n - 1 degrees of freedom asks for: with some 15 units they
+    are else about 10 % too close (the expanded percentile interval of Hesterberg 2015, The American Statistician 69(4),
+    section 5.3).
     """
     _, index = np.unique(unit, return_inverse=True)
     sizes = np.bincount(index)
@@ -133,7 +134,9 @@ def unit_interval(
     for start in range(0, n_bootstrap, n_at_once):
         drawn = rng.integers(n, size=(min(n_at_once, n_bootstrap - start), n))
         resampled.append(statistic(sums[drawn].sum(1) / sizes[drawn].sum(1)[:, None]))
-    return [float(x) for x in np.quantile(np.concatenate(resampled), [tail, 1 - tail])]
+    found = np.concatenate(resampled)
+    found = found[~np.isnan(found)]
+    return [float(x) for x in np.quantile(found, [tail, 1 - tail])] if len(found) else None
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> Line | None:
