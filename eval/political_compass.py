@@ -219,8 +219,7 @@ class PoliticalCompassRecipe:
                 except (OSError, ValueError) as error:  # gone, changed, or not to be reached from here
                     unknown.append(str(error).removeprefix("training_data: "))
                     continue
-                looked_up = [(file["sha256"], file.get("hold_out")) for file in self._training_files]
-                if (about["sha256"], about.get("hold_out")) not in looked_up:
+                if not any({**about, "file": ""} == {**file, "file": ""} for file in self._training_files):
                     sentences += of_file
                     self._training_files.append(about)
                     sources.append(known)
