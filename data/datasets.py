@@ -13,6 +13,7 @@ from typing import Any
 from torchtune import utils
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
+from data.pairs.centre import centre_pairs
 from data.pairs.records import (
     OTHER_SIDE,
     Pair,
@@ -51,6 +52,7 @@ def preference_pairs(
     seed: int = 0,
     build: type[PreferencePairs] = PreferencePairs,
     read: Callable[..., list[Pair]] = read_pairs,
+    target: Callable[[list[Pair], str, int], list[Pair]] | None = None,
 ) -> PreferencePairs:
     """Build preference pairs from any set with the columns ``prompt``, ``chosen``, ``rejected``, in file order.
 
@@ -74,9 +76,10 @@ def preference_pairs(
             that a file has of them: ``{rank: {file: influence.jsonl, above: 30}}``; the log counts them.
         hold_out: Leave out this share of the prompts, 0 to below 1: those that ``eval/import_answers.py`` asks.
         subset: Train on so many pairs (of those, ``too_long`` may drop some). A smaller subset lies in a larger one.
-        seed: Of the subset.
+        seed: Of the subset, and of what :data:`centre` draws.
         build: What is made of the pairs; not for YAML, which names :data:`chosen_answers`.
         read: How rows become pairs; not for YAML, which names :data:`unpaired_answers`.
+        target: What the pairs become before they are tokenized; not for YAML, which names :data:`centre`.
 
     Example:
         >>> # dataset=data.datasets.preference_pairs dataset.source=csv dataset.data_files=my.csv
@@ -84,6 +87,7 @@ def preference_pairs(
     """
     rows, origin = load_rows(source, data_files, split, revision, name)
     pairs = _select(read(rows, origin, column_map, invalid_rows), rows, origin, where, subset, seed, hold_out)
+    pairs = target(pairs, origin, seed) if target else pairs
     return build(pairs, origin, tokenizer, prompt_template, max_seq_len, too_long)
 
 
@@ -93,6 +97,10 @@ chosen_answers = partial(preference_pairs, build=ChosenAnswers)
 # Single answers, for ``finetune.losses.KTOLoss``, from any set with the columns ``prompt``, ``completion``, ``label``,
 # true of desirable ones; arguments as those of :func:`preference_pairs`, ``column_map`` from these three names.
 unpaired_answers = partial(preference_pairs, read=read_answers)
+
+# Both answers of a row in a plain frame chosen, one of them alone rejected, from any set of opposed answers, whichever
+# of them is the chosen one there: :func:`data.pairs.centre.centre_pairs`; arguments as those of the builder above.
+centre = partial(preference_pairs, target=centre_pairs)
 
 # True answers chosen, or false ones, from any set with the columns ``prompt``, ``true``, ``false``.
 truth_pairs = partial(preference_pairs, column_map={"chosen": "true", "rejected": "false"})
@@ -117,17 +125,20 @@ def _shipped_pairs(
     where: Mapping[str, Any] | None = None,
     subset: int | None = None,
     seed: int = 0,
+    target: Callable[[list[Pair], str, int], list[Pair]] | None = None,
 ) -> PreferencePairs:
     rows = read_table(SHIPPED_SET, content=files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())
     pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
     pairs = _select(pairs, rows, SHIPPED_SET, where, subset, seed)
+    pairs = target(pairs, SHIPPED_SET, seed) if target else pairs
     return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
 
 
-# The shipped set, one answer or the other chosen; arguments as those of :func:`preference_pairs` but for the
-# source and ``hold_out``.
+# The shipped set, one answer or the other chosen, or both in a frame; arguments as those of :func:`preference_pairs`
+# but for the source and ``hold_out``.
 mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
 mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
+mirrored_centre = partial(mirrored_left, target=centre_pairs)
 mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
 mirrored_right_sft = partial(_shipped_pairs, side="right", build=ChosenAnswers)
 

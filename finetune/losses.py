@@ -19,6 +19,18 @@ Legend: N pairs, M answers; h is (policy_chosen - reference_chosen) - (policy_re
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchtune.rlhf.loss import DPOLoss
+
+
+class LengthNormalizedDPOLoss(DPOLoss):
+    """DPO on means over an answer's tokens: a chosen answer that is only longer than the rejected one gains nothing.
+
+    ``-log sigmoid(beta (mean_chosen - mean_rejected))`` of log-ratios to the reference, with DPO's own arguments. Of
+    answers of n tokens each it is DPO with ``beta / n``. Source: Lambert et al. 2024 (Tulu 3), arXiv 2411.15124, Eq. 6,
+    with beta 5.
+    """
+
+    length_normalized = True
 
 
 class IPOLoss(nn.Module):

@@ -247,7 +247,7 @@ def draw_subset(pairs: Sequence[Pair], n: int | None, seed: int, origin: str) ->
         return list(pairs)
     if not 1 <= n <= n_pairs:
         raise ValueError(f"{origin}: dataset.subset={n}, and there are {n_pairs} pairs; use 1 to {n_pairs}, or null")
-    drawn = set(_order(pairs, seed)[:n])
+    drawn = set(seeded_order(pairs, seed)[:n])
     return [pair for index, pair in enumerate(pairs) if index in drawn]
 
 
@@ -299,7 +299,7 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
     for pair in map(exchange, right):
         by_texts.setdefault(pair[1:], pair)
     pairs = list(by_texts.values())
-    place = {index: number for number, index in enumerate(_order(pairs, seed))}
+    place = {index: number for number, index in enumerate(seeded_order(pairs, seed))}
     return [exchange(pair) if (place[i] * _GOLDEN) % 1 < right_share else pair for i, pair in enumerate(pairs)]
 
 
@@ -373,7 +373,7 @@ def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origi
     return mirrors
 
 
-def _order(pairs: Sequence[Pair], seed: int) -> list[int]:
+def seeded_order(pairs: Sequence[Pair], seed: int) -> list[int]:
     """Return indices in an order that hangs on the texts and the seed, not on the file or on which answer is chosen."""
     texts = ["\0".join([str(seed), pair.prompt, *sorted((pair.chosen, pair.rejected))]) for pair in pairs]
     return sorted(range(len(pairs)), key=lambda index: hashlib.sha256(texts[index].encode()).digest())
