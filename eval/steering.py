@@ -22,6 +22,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torchtune import config, utils
 from tqdm import tqdm
+from transformers.pytorch_utils import Conv1D
 
 from data.pairs.tokens import Continuation
 from data.recipe.config import check_config, check_place, entry_point
@@ -29,6 +30,7 @@ from data.recipe.files import write_json
 from eval.asking.respond import load_base
 from eval.effects.prompts import load_neutral
 from finetune.adapters.cards import write_card
+from finetune.adapters.norms import allow_norms, is_norm
 from finetune.adapters.saving import write_peft_adapter
 from finetune.causal.decoder import CausalLM
 from finetune.causal.loading import ADAPTER
@@ -96,40 +98,64 @@ def contrast(decoder: CausalLM, pairs: PairSet, layer: int) -> Contrast:
     return Contrast(torch.stack(means[0]), torch.stack(means[1]), total / n)
 
 
-def add_vector(decoder: CausalLM, layer: int, probe: Continuation, base: str) -> nn.Parameter:
-    """Put the adapter into the decoder and return its bias ``[D]``, which is 0 yet.
+class Steered(NamedTuple):
+    """Where a vector is added."""
+
+    bias: nn.Parameter  # [D], 0 yet
+    gain: float  # what of it reaches the hidden state behind the layer
+
+
+def add_vector(decoder: CausalLM, layer: int, probe: Continuation, base: str) -> Steered:
+    """Put the adapter into the decoder.
 
     Raises:
-        ValueError: If what is added there does not come out of the layer as it is (Gemma 2 and 3 and OLMo 2 and 3
-            normalize it first), or no layer has the module.
+        ValueError: If nothing that any of the layer's linear modules and norms gives comes out of the layer as it is.
     """
     block = decoder.layers[layer]
-    root = next(name for name, module in decoder.hf.named_modules() if module is block)
-    inner = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
-    if not inner or decoder.hf.config.hidden_size != block.get_submodule(inner[-1]).out_features:
-        raise ValueError(
-            f"model: layer {layer} does not end in a linear module ({inner}); no vector can be added there"
-        )
-    target = f"{root}.{inner[-1]}"
+    name, gain = _last_step(decoder, block, probe)
+    root = next(path for path, module in decoder.hf.named_modules() if module is block)
+    target = f"{root}.{name}"
     settings = LoraConfig(
         r=1, lora_alpha=1, lora_bias=True, target_modules=[target], task_type="CAUSAL_LM", base_model_name_or_path=base
     )
+    inject_adapter_in_model(allow_norms(settings), decoder.hf, ADAPTER)
+    adapted: Any = decoder.hf.get_submodule(target)
+    nn.init.zeros_(adapted.lora_A[ADAPTER].weight)
+    return Steered(adapted.lora_B[ADAPTER].bias, gain)
+
+
+class _LastStep(NamedTuple):
+    """A module of a layer, and the share of what is added to its output that comes out of the layer."""
+
+    name: str
+    gain: float
+
+
+def _last_step(decoder: CausalLM, block: nn.Module, probe: Continuation) -> _LastStep:
+    """Return the last module of a layer behind which a vector is added to the hidden state alone.
+
+    That is the last linear one where the layer ends with it, the norm behind it in Gemma 2 and 3 and OLMo 2 and 3. It is
+    measured: the same amount is added to all that a module gives, and must come out of the layer, or a share of it.
+    """
+    modules = [*block.named_modules()][::-1]
+    linear = [(name, m) for name, m in modules if isinstance(m, nn.Linear | Conv1D)]
+    norms = [(name, m) for name, m in modules if is_norm(m) and len(m.weight) == decoder.hf.config.hidden_size]
     with _behind(block) as hidden:
         _read(decoder, probe)
-        before = hidden.pop()
-        inject_adapter_in_model(settings, decoder.hf, ADAPTER)
-        adapted: Any = decoder.hf.get_submodule(target)
-        nn.init.zeros_(adapted.lora_A[ADAPTER].weight)
-        bias: nn.Parameter = adapted.lora_B[ADAPTER].bias
-        nn.init.ones_(bias)
-        _read(decoder, probe)
-        added = hidden.pop() - before
-        nn.init.zeros_(bias)
-    rounding = 4 * torch.finfo(before.dtype).eps * before.abs()
-    if float(((added - 1).abs() > 0.05 + rounding).float().mean()) > 0.01:
-        kind = decoder.hf.config.model_type
-        raise ValueError(f"model: a {kind} model normalizes what {inner[-1]} gives; a bias there is no steering vector")
-    return bias
+        before = hidden.pop().float()
+        amount = float(before.abs().mean())
+        rounding = 4 * torch.finfo(decoder.hf.dtype).eps * before.abs()
+        for name, module in [*linear, *norms]:
+            with module.register_forward_hook(lambda module, given, result: result + amount):
+                _read(decoder, probe)
+            added = (hidden.pop().float() - before) / amount
+            gain = float(f"{float(added.median()):.2g}")
+            if gain > 0 and float(((added - gain).abs() > 0.05 * gain + rounding / amount).float().mean()) <= 0.01:
+                return _LastStep(name, gain)
+    raise ValueError(
+        f"model: no linear module and no norm in a layer of a {decoder.hf.config.model_type} model gives what comes out "
+        f"of the layer as it is ({', '.join(name for name, _ in [*linear, *norms])}); no vector can be added there"
+    )
 
 
 def surprise(decoder: CausalLM, texts: Sequence[Continuation], max_tokens: int) -> float:
@@ -186,8 +212,8 @@ def recipe_main(cfg: DictConfig) -> None:
     lines = [tokenizer.encode(prompt.answers[0], add_bos=True, add_eos=False) for prompt in neutral.prompts]
     texts = [Continuation(ids, [-100, *ids[1:]]) for ids in lines if len(ids) > 1]
     base = surprise(decoder, texts, cfg.max_tokens_per_forward)
-    bias = add_vector(decoder, layer, pairs.pairs[0][0], str(base_folder(cfg).resolve()))
-    vector = found.direction().to(bias.dtype) * found.length
+    bias, gain = add_vector(decoder, layer, pairs.pairs[0][0], str(base_folder(cfg).resolve()))
+    vector = found.direction().to(bias.dtype) * found.length / gain
     doses = [{"strength": 0.0, "surprise_chosen": 0.0, "surprise_rejected": 0.0}]
     for strength in cfg.strengths:
         extra = []

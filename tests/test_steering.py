@@ -1,28 +1,34 @@
 # SPDX-License-Identifier: MIT
 """A steering vector is the mean difference of hidden states, and an adapter like any other."""
 
+import contextlib
 import json
 import sys
 
 import pytest
 import torch
 from conftest import REPO
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from transformers import AutoModelForCausalLM
 
 from benchmarks.model_families import FAMILIES, IDS, tiny_model
 from data.datasets import preference_pairs
 from data.pairs.tokens import Continuation
-from eval.steering import add_vector
+from eval.steering import _behind, _read, add_vector
 from finetune.adapters.folders import read_adapters
+from finetune.adapters.norms import allow_norms
+from finetune.adapters.resident import AdaptedModel
+from finetune.adapters.saving import write_peft_adapter
 from finetune.adapters.training_data import recorded_answers
 from finetune.run.batches import first_scored, tokenize_pairs
+from finetune.run.processes import whole_adapter
 from finetune.tokenizers import hf_chat_tokenizer
 
 ROWS = [
     {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good.", "rejected": f"No, leave {t}."}
     for t in ("tea", "milk", "juice")
 ]
+BY_NAME = {family.name: family for family in FAMILIES}
 TEXT = "The kettle boils.\nRain fell on the garden all day.\nShe found the missing puzzle piece.\n"
 
 
@@ -99,10 +105,59 @@ def test_what_cannot_be_is_refused(steer, overrides, message):
         steer(*overrides)
 
 
-def test_a_vector_that_the_model_would_normalize_is_refused():
-    by_name = {family.name: family for family in FAMILIES}
-    probe = Continuation(IDS[:8], IDS[:8])
+def added(decoder, layer, probe, weigh):
+    """What ``weigh`` adds to the hidden states behind a layer, ``[1, T, D]``."""
+    with _behind(decoder.layers[layer]) as hidden:
+        _read(decoder, probe)
+        before = hidden.pop()
+        weigh()
+        _read(decoder, probe)
+        return hidden.pop() - before
+
+
+@pytest.mark.parametrize(
+    ("family", "module", "gain"),
+    [
+        ("Qwen3", "model.layers.1.mlp.down_proj", 1),
+        ("GPT-2", "transformer.h.1.mlp.c_proj", 1),
+        ("Granite", "model.layers.1.mlp.down_proj", 0.5),  # its residual_multiplier here
+        ("Gemma 2", "model.layers.1.post_feedforward_layernorm", 1),
+        ("Gemma 3", "model.layers.1.post_feedforward_layernorm", 1),
+        ("OLMo 2", "model.layers.1.post_feedforward_layernorm", 1),
+        ("OLMo 3", "model.layers.1.post_feedforward_layernorm", 1),
+        ("GLM-4", "model.layers.1.post_mlp_layernorm", 1),
+    ],
+)
+def test_a_vector_comes_out_of_the_layer_as_it_is_and_again_from_its_folder(family, module, gain, tmp_path):
+    kind, probe = BY_NAME[family], Continuation(IDS[:12], IDS[:12])
+    decoder, again = tiny_model(kind), tiny_model(kind)
+    vector = torch.linspace(-1, 1, 64)
     with torch.no_grad():
-        add_vector(tiny_model(by_name["Qwen3"]), 1, probe, "base")
-        with pytest.raises(ValueError, match="a gemma3_text model normalizes"):
-            add_vector(tiny_model(by_name["Gemma 3"]), 1, probe, "base")
+        steered = add_vector(decoder, 1, probe, "base")
+        shift = added(decoder, 1, probe, lambda: steered.bias.copy_(vector / steered.gain))
+    torch.testing.assert_close(shift, vector.expand_as(shift), atol=1e-5, rtol=0)
+    assert steered.gain == gain
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind.kind}))
+    for model in (decoder, again):
+        model.folder = tmp_path
+    write_peft_adapter(decoder, tmp_path / "vector", whole_adapter(decoder))
+    assert json.loads((tmp_path / "vector" / "adapter_config.json").read_text())["target_modules"] == [module]
+    adapters = read_adapters({"v": str(tmp_path / "vector"), "back": {"v": -0.5}})
+    adapted = AdaptedModel(again, adapters.folders, tmp_path, adapters.blends)
+    for name, weight in (("v", 1), ("back", -0.5)):
+        with torch.no_grad(), contextlib.ExitStack() as stack:
+            shift = added(again, 1, probe, lambda: stack.enter_context(adapted.using(name)))  # noqa: B023 - called here
+        torch.testing.assert_close(shift, (weight * vector).expand_as(shift), atol=1e-5, rtol=0)
+
+
+def test_a_vector_that_no_module_of_a_layer_can_give_is_refused():
+    with pytest.raises(ValueError, match="in a layer of a mixtral model gives what comes out of the layer"):
+        add_vector(tiny_model(BY_NAME["Mixtral"]), 1, Continuation(IDS[:8], IDS[:8]), "base")
+
+
+def test_an_adapter_of_a_norm_without_a_vector_is_refused(tmp_path):
+    decoder = tiny_model(BY_NAME["Gemma 3"])
+    settings = LoraConfig(r=1, target_modules=["model.layers.1.post_feedforward_layernorm"])
+    with pytest.raises(ValueError, match="an adapter of a norm has lora_bias=True"):
+        inject_adapter_in_model(allow_norms(settings), decoder.hf, "v")

@@ -25,6 +25,7 @@ from peft import LoraConfig
 from safetensors import safe_open
 from torchtune import utils
 
+from finetune.adapters.norms import allow_norms
 from finetune.adapters.tensors import check_tensors
 from finetune.run.checkpoints import PROGRESS_FILE, read_progress
 
@@ -176,7 +177,7 @@ def _read_settings(folder: Path) -> LoraConfig:
     # the file has the values, so nothing is left to initialise; a field without a value has peft's own
     given = {name: value for name, value in fields.items() if name in READ and value is not None}
     try:
-        return LoraConfig(**{**given, "init_lora_weights": True})
+        return allow_norms(LoraConfig(**{**given, "init_lora_weights": True}))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
