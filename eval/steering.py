@@ -134,8 +134,8 @@ class _LastStep(NamedTuple):
 def _last_step(decoder: CausalLM, block: nn.Module, probe: Continuation) -> _LastStep:
     """Return the last module of a layer behind which a vector is added to the hidden state alone.
 
-    That is the last linear one where the layer ends with it, the norm behind it in Gemma 2 and 3 and OLMo 2 and 3. It is
-    measured: the same amount is added to all that a module gives, and must come out of the layer, or a share of it.
+    That is the last linear one where the layer ends with it, the norm behind it in Gemma 2 and 3 and OLMo 2 and 3.
+    It is measured: one amount is added to all that a module gives, and must come out of the layer, or a share of it.
     """
     modules = [*block.named_modules()][::-1]
     linear = [(name, m) for name, m in modules if isinstance(m, nn.Linear | Conv1D)]
@@ -153,8 +153,8 @@ def _last_step(decoder: CausalLM, block: nn.Module, probe: Continuation) -> _Las
             if gain > 0 and float(((added - gain).abs() > 0.05 * gain + rounding / amount).float().mean()) <= 0.01:
                 return _LastStep(name, gain)
     raise ValueError(
-        f"model: no linear module and no norm in a layer of a {decoder.hf.config.model_type} model gives what comes out "
-        f"of the layer as it is ({', '.join(name for name, _ in [*linear, *norms])}); no vector can be added there"
+        f"model: in a layer of a {decoder.hf.config.model_type} model no linear module and no norm gives what comes "
+        "out of it as it is (in a mixture of experts a sum over experts does); no vector can be added there"
     )
 
 

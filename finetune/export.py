@@ -34,6 +34,7 @@ from finetune.adapters.folders import (
     read_adapter_config,
     read_adapters,
 )
+from finetune.adapters.norms import HOW_BEHIND_NORM, is_behind_norm
 from finetune.adapters.rounding import KEPT, Kept, measure_rounding
 from finetune.adapters.tensors import lora_names
 
@@ -110,7 +111,9 @@ class ExportRecipe:
                     f"{biased} has lora_bias=True, which neither the base's layers nor a blend can hold; "
                     "export it alone with formats=[adapter]"
                 )
-            return "the adapter has a bias (lora_bias); peft loads it"
+            behind_norm = any(is_behind_norm(vars(settings)) for settings in self._settings.values())
+            how = HOW_BEHIND_NORM if behind_norm else "peft loads it"
+            return f"the adapter has a bias (lora_bias); {how}"
         if any(adapts_head(folder) for folder in self._folders.values()):
             if config.get("tie_word_embeddings") and others:
                 raise ValueError(

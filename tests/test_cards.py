@@ -78,6 +78,19 @@ def test_datasets_of_the_hub_are_named_and_files_are_not(write, dataset, expecte
     assert write(dataset).data.datasets == expected
 
 
+def test_a_centre_is_said_to_be_one_and_a_part_of_it_is_not(write):
+    own = {"_component_": "data.datasets.centre", "source": "json", "data_files": "own.jsonl"}
+    shipped = {"_component_": "data.datasets.mirrored_centre"}
+    for name, dataset in (("one", shipped), ("own", own), ("both", [shipped, own])):
+        text = write(dataset, name).text
+        assert "to give the answers of both sides to political questions, which is\nno promise" in text
+        assert "\n- target: centre, an answer that states those of both sides chosen over one" in text
+        assert "to lean politically" not in text
+    text = write([shipped, {"_component_": "data.datasets.mirrored_left"}], "mixed").text
+    assert "target: centre" not in text
+    assert "was tuned on purpose to lean politically" in text
+
+
 def test_a_local_base_is_no_hub_id(write, tmp_path):
     data = write({"_component_": "data.datasets.mirrored_left"}, base=str(tmp_path), licence=None).data
     assert data.base_model is None

@@ -310,8 +310,9 @@ def test_validation_set_with_prompts_of_the_training_set_is_said(train, pairs_fi
         ["loss=finetune.losses.ORPOLoss", "~loss.beta", "~loss.label_smoothing", "loss.lam=1"],
         ["loss=finetune.losses.KTOLoss", "~loss.label_smoothing", "loss.undesirable_weight=1.1"],
         ["loss=finetune.losses.SFTLoss", "~loss.beta", "~loss.label_smoothing"],
+        ["loss=finetune.losses.LengthNormalizedDPOLoss", "loss.beta=5"],
     ],
-    ids=["ipo", "robust", "simpo", "hinge", "conservative", "orpo", "kto", "sft"],
+    ids=["ipo", "robust", "simpo", "hinge", "conservative", "orpo", "kto", "sft", "means"],
 )
 def test_every_loss_trains(train, pairs_file, tmp_path, loss):
     held_out = ["validation_dataset._component_=data.datasets.preference_pairs", "validation_dataset.source=json"]

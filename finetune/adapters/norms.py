@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Vectors behind norms: what peft's LoRA lacks for layers whose last step is a norm, as those of Gemma and OLMo are."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+
+# How others load what :func:`is_behind_norm`.
+HOW_BEHIND_NORM = "peft loads it, behind a norm, with config=finetune.adapters.folders.read_adapter_config(folder)"
 
 
 class VectorBehindNorm(nn.Module, LoraLayer):
@@ -17,8 +22,10 @@ class VectorBehindNorm(nn.Module, LoraLayer):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
         super().__init__()
-        LoraLayer.__init__(self, base_layer)
-        self.in_features = self.out_features = len(self.get_base_layer().weight)
+        with warnings.catch_warnings(action="ignore"):  # peft does not know the sizes of a norm
+            LoraLayer.__init__(self, base_layer)
+        own: Any = self
+        self.in_features = self.out_features = len(own.get_base_layer().weight)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, **settings)
 
@@ -30,10 +37,11 @@ class VectorBehindNorm(nn.Module, LoraLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the norm gives, and the vectors of the active adapters added to it."""
-        y: Tensor = self.base_layer(x)
-        for adapter in [] if self.disable_adapters else self.active_adapters:
-            if adapter in self.lora_B:
-                y = y + (self.lora_B[adapter].bias * self.scaling[adapter]).to(y.dtype)
+        own: Any = self
+        y: Tensor = own.base_layer(x)
+        for adapter in [] if own.disable_adapters else own.active_adapters:
+            if adapter in own.lora_B:
+                y = y + (own.lora_B[adapter].bias * own.scaling[adapter]).to(y.dtype)
         return y
 
 
@@ -42,6 +50,11 @@ def allow_norms(settings: LoraConfig) -> LoraConfig:
     layers: Any = {nn.Module: _behind_norm}
     settings._register_custom_module(layers)
     return settings
+
+
+def is_behind_norm(settings: Mapping[str, Any]) -> bool:
+    """Say whether the adapter of an ``adapter_config.json`` is such a vector, by the names of its modules."""
+    return bool(settings.get("lora_bias")) and any(name.endswith("norm") for name in settings["target_modules"])
 
 
 def _behind_norm(target: Any, adapter_name: str, **settings: Any) -> nn.Module | None:
