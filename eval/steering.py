@@ -45,7 +45,7 @@ log = utils.get_logger("INFO")
 REQUIRED = {"output_dir", "model", "tokenizer", "checkpointer", "dataset", "device", "dtype"}
 OPTIONAL: dict[str, Any] = {
     "layer": None,
-    "strengths": [0.02, 0.05, 0.1, 0.2, 0.4],
+    "strengths": [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4],
     "max_surprise": 0.05,
     "neutral_text": "en",
     "max_tokens_per_forward": 800,
