@@ -2,15 +2,18 @@
 """The files of another git revision beside these, so that a benchmark runs both in turn."""
 
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 from benchmarks.child_process import REPO
 
+CLOCK = Path("benchmarks", "step_log.py")  # imports nothing of the project; both sides are timed by the same one
+
 
 def checkout(revision: str, folder: Path) -> Path:
-    """Return a tree with a revision's files in a subfolder of ``folder``; its models are those of this tree.
+    """Return a tree with a revision's files in a subfolder of ``folder``; models and clock are those of this tree.
 
     Raises:
         ValueError: If git knows no such revision.
@@ -27,6 +30,7 @@ def checkout(revision: str, folder: Path) -> Path:
         with tarfile.open(archive) as files:
             files.extractall(tree, filter="data")
         archive.unlink()
+        shutil.copy(REPO / CLOCK, tree / CLOCK)
         (tree / "outputs").mkdir()
         os.symlink(REPO / "outputs" / "models", tree / "outputs" / "models")
     return tree

@@ -33,8 +33,20 @@ def feed_forward(**kwargs):
     return FeedForward(gate_proj=gate, down_proj=down, up_proj=up, **kwargs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("make", [norm, feed_forward])
+def adapted_feed_forward(dropout=0.0):
+    layers = [LoRALinear(a, b, rank=2, alpha=4.0, dropout=dropout) for a, b in ((6, 9), (9, 6), (6, 9))]
+    for layer in layers:
+        nn.init.normal_(layer.lora_b.weight)
+        layer.weight.requires_grad_(False)
+    gate, down, up = layers
+    return FeedForward(gate_proj=gate, down_proj=down, up_proj=up)
+
+
+# with a LoRA bf16 rounds in other places than torchtune; the tests of whole models hold what it costs
+KINDS = [(norm, torch.float32), (norm, torch.bfloat16), (feed_forward, torch.float32), (feed_forward, torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("make", "dtype"), [*KINDS, (adapted_feed_forward, torch.float32)])
 def test_output_and_gradient_equal_torchtunes(make, dtype):
     torch.manual_seed(0)
     plain = make().to(dtype)
@@ -52,12 +64,29 @@ def test_output_and_gradient_equal_torchtunes(make, dtype):
         assert (a - b).norm() <= tolerance * a.norm()
 
 
-@pytest.mark.parametrize("make", [norm, feed_forward])
+@pytest.mark.parametrize("make", [norm, feed_forward, adapted_feed_forward])
 def test_gradient_is_that_of_finite_differences(make):
     torch.manual_seed(0)
     module = make().double()
     use_fast_layers(nn.Sequential(module))
     assert torch.autograd.gradcheck(module, torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_an_adapted_mlp_keeps_no_product_of_gate_and_up(dropout):
+    torch.manual_seed(0)
+    module = adapted_feed_forward(dropout)
+    use_fast_layers(module)
+    kept = {}  # by address: the same tensor is kept by several layers
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tuple(tensor.shape[-2:])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(torch.randn(1, 5, 6, requires_grad=True))
+    # gate and up; dropout needs their product too, before and after, and what it drew
+    assert list(kept.values()).count((5, 9)) == (2 if dropout == 0 else 5)
 
 
 def test_layers_of_another_kind_stay_as_they_are():

@@ -235,13 +235,17 @@ def test_another_revision_is_laid_beside_this_tree_once(tmp_path, monkeypatch):
     (repository / "outputs" / "models").mkdir(parents=True)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(repository)]
     subprocess.run([*git, "init", "--quiet"], check=True)
+    clock = repository / revision.CLOCK
+    clock.parent.mkdir()
     for text in ("old", "new"):
-        (repository / "file.txt").write_text(text)
-        subprocess.run([*git, "add", "file.txt"], check=True)
+        for file in (repository / "file.txt", clock):
+            file.write_text(text)
+        subprocess.run([*git, "add", "file.txt", clock], check=True)
         subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
     monkeypatch.setattr(revision, "REPO", repository)
     tree = revision.checkout("HEAD~1", tmp_path / "trees")
     assert (tree / "file.txt").read_text() == "old"
+    assert (tree / revision.CLOCK).read_text() == "new"  # else an older clock leaves out what the report reads
     assert (tree / "outputs" / "models").resolve() == repository / "outputs" / "models"
     (tree / "file.txt").write_text("kept")
     assert revision.checkout("HEAD~1", tmp_path / "trees") == tree

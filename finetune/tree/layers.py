@@ -11,7 +11,7 @@ Legend: T tokens, D embedding, I inputs, O outputs, R LoRA rank.
 
 import inspect
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,34 @@ def _norm(module: RMSNorm, x: Tensor) -> Tensor:
 
 def _feed_forward(module: FeedForward, x: Tensor) -> Tensor:
     """Return the MLP's output, ``[..., D]``."""
-    return module.w2(_SwiGLU.apply(module.w1(x), module.w3(x)))
+    return _gated(module.w2, module.w1(x), module.w3(x))
+
+
+class _Adapted(NamedTuple):
+    """A frozen weight and its LoRA."""
+
+    weight: Tensor  # [O, I]
+    lora_a: Tensor  # [R, I]
+    lora_b: Tensor  # [O, R]
+    scale: float
+
+    def low(self, x: Tensor) -> Tensor:
+        """Return what the LoRA makes of its input, ``[T, R]`` for ``x [T, I]``."""
+        return product(x, self.lora_a.to(x.dtype))
+
+    def output(self, x: Tensor, low: Tensor) -> Tensor:
+        """Return ``x W^T + s low B^T``, ``[T, O]``."""
+        return product(x, self.weight).addmm_(low, self.lora_b.to(x.dtype).T, alpha=self.scale)
+
+    def low_back(self, grad: Tensor) -> Tensor:
+        """Return the gradient of ``low`` from that of the output."""
+        return self.scale * product(grad, self.lora_b.to(grad.dtype).T)
+
+    def weights_back(self, grad: Tensor, d_low: Tensor, x: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of A and B; ``x`` is what the LoRA saw."""
+        # the long side of a thin product last: half the time
+        d_b = self.scale * (low.T @ grad).T.to(self.lora_b.dtype)
+        return (d_low.T @ x).to(self.lora_a.dtype), d_b
 
 
 class _LoRAProduct(torch.autograd.Function):
@@ -89,28 +116,51 @@ class _LoRAProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, z, weight, lora_a, lora_b, scale):
-        # x, z: [T, I]; weight: [O, I]; lora_a: [R, I]; lora_b: [O, R]. z is None where it is x.
-        low = product(x if z is None else z, lora_a.to(x.dtype))
-        ctx.save_for_backward(x, z, weight, lora_a, lora_b, low)
+        # x, z: [T, I]; z is None where it is x
+        layer = _Adapted(weight, lora_a, lora_b, scale)
+        low = layer.low(x if z is None else z)
+        ctx.save_for_backward(x, z, low, *layer[:3])
         ctx.scale = scale
-        return product(x, weight).addmm_(low, lora_b.to(x.dtype).T, alpha=scale)
+        return layer.output(x, low)
 
     @staticmethod
     def backward(ctx, grad):
-        x, z, weight, lora_a, lora_b, low = ctx.saved_tensors
-        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-        d_low = ctx.scale * product(grad, b.T)  # [T, R]
-        # the long side of a thin product last: half the time
-        d_b = ctx.scale * (low.T @ grad).T.to(lora_b.dtype) if ctx.needs_input_grad[4] else None
-        d_a = (d_low.T @ (x if z is None else z)).to(lora_a.dtype) if ctx.needs_input_grad[3] else None
-        d_x = d_z = None
+        x, z, low, *weights = ctx.saved_tensors
+        layer = _Adapted(*weights, ctx.scale)
+        d_low = layer.low_back(grad)
+        d_a, d_b = layer.weights_back(grad, d_low, x if z is None else z, low)
+        a, d_x, d_z = layer.lora_a.to(x.dtype), None, None
         if ctx.needs_input_grad[0]:
-            d_x = product(grad, weight.T)
+            d_x = product(grad, layer.weight.T)
             if z is None:
                 d_x.addmm_(d_low, a)
         if z is not None and ctx.needs_input_grad[1]:
             d_z = d_low @ a
         return d_x, d_z, None, d_a, d_b, None
+
+
+class _GatedLoRAProduct(torch.autograd.Function):
+    """:class:`_LoRAProduct` of :class:`_SwiGLU`, which is computed again in the backward pass: the widest of all."""
+
+    @staticmethod
+    def forward(ctx, gate, up, weight, lora_a, lora_b, scale):
+        # gate, up: [T, I]
+        layer = _Adapted(weight, lora_a, lora_b, scale)
+        x = F.silu(gate).mul_(up)
+        low = layer.low(x)
+        ctx.save_for_backward(gate, up, low, *layer[:3])
+        ctx.scale = scale
+        return layer.output(x, low)
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, up, low, *weights = ctx.saved_tensors
+        layer = _Adapted(*weights, ctx.scale)
+        silu, d_low = F.silu(gate), layer.low_back(grad)
+        d_a, d_b = layer.weights_back(grad, d_low, silu * up, low)
+        d_x = product(grad, layer.weight.T).addmm_(d_low, layer.lora_a.to(grad.dtype))
+        d_gate = torch.ops.aten.silu_backward(d_x * up, gate)
+        return d_gate, silu.mul_(d_x), None, d_a, d_b, None
 
 
 def _lora(module: LoRALinear, x: Tensor) -> Tensor:
@@ -119,9 +169,11 @@ def _lora(module: LoRALinear, x: Tensor) -> Tensor:
         return frozen_linear(module, x)
     flat = x.reshape(-1, x.shape[-1])
     dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
-    scale = module.alpha / module.rank
-    out = _LoRAProduct.apply(flat, dropped, module.weight, module.lora_a.weight, module.lora_b.weight, scale)
-    return out.view(*x.shape[:-1], -1)
+    return _LoRAProduct.apply(flat, dropped, *_tune_layer(module)).view(*x.shape[:-1], -1)
+
+
+def _tune_layer(module: LoRALinear) -> _Adapted:
+    return _Adapted(module.weight, module.lora_a.weight, module.lora_b.weight, module.alpha / module.rank)
 
 
 def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
@@ -135,6 +187,25 @@ def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
         return out
     low = F.linear(module.dropout(x), module.lora_a.weight.to(x.dtype))
     return out + (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
+
+
+def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
+    """Return what an MLP's last layer makes of ``silu(gate) * up``, ``[..., D]``."""
+    layer = _adapted(down, gate)
+    if layer is None:
+        return down(_SwiGLU.apply(gate, up))
+    out = _GatedLoRAProduct.apply(*(x.reshape(-1, x.shape[-1]) for x in (gate, up)), *layer)
+    return out.view(*gate.shape[:-1], -1)
+
+
+def _adapted(module: Any, x: Tensor) -> _Adapted | None:
+    """Return a layer of :func:`_lora` or :func:`_tune_lora` if one LoRA without dropout is on, else None."""
+    kind, layer, dropout = getattr(module.forward, "func", None), None, None
+    if kind is _lora and not module.disabled:
+        layer, dropout = _tune_layer(module), module.dropout
+    elif kind is _tune_lora and len(names := _plain_adapters(module, x) or []) == 1:
+        layer, dropout = _peft_layer(module, names[0]), module.lora_dropout[names[0]]
+    return layer if isinstance(dropout, nn.Identity) or not module.training else None
 
 
 def _is_frozen_linear(module: nn.Module) -> bool:
@@ -200,8 +271,12 @@ def _tune_lora(module: lora.Linear, x: Tensor) -> Tensor:
     (name,) = names
     flat, dropout = x.reshape(-1, x.shape[-1]), module.lora_dropout[name]
     dropped = dropout(flat) if module.training and not isinstance(dropout, nn.Identity) else None
+    return _LoRAProduct.apply(flat, dropped, *_peft_layer(module, name)).view(*x.shape[:-1], -1)
+
+
+def _peft_layer(module: lora.Linear, name: str) -> _Adapted:
     weights = module.base_layer.weight, module.lora_A[name].weight, module.lora_B[name].weight
-    return _LoRAProduct.apply(flat, dropped, *weights, module.scaling[name]).view(*x.shape[:-1], -1)
+    return _Adapted(*weights, module.scaling[name])
 
 
 def widen_adapter(decoder: nn.Module) -> None:
@@ -227,7 +302,7 @@ def _transformers_norm(module: Any, x: Tensor) -> Tensor:
 
 def _transformers_mlp(module: Any, x: Tensor) -> Tensor:
     """Return the output, ``[..., D]``, of an MLP that computes as Llama's with SiLU."""
-    return module.down_proj(_SwiGLU.apply(module.gate_proj(x), module.up_proj(x)))
+    return _gated(module.down_proj, module.gate_proj(x), module.up_proj(x))
 
 
 def use_fast_transformers_layers(model: nn.Module) -> None:
