@@ -22,8 +22,10 @@ from data.datasets import SHIPPED_SET
 from data.recipe.figures import interval, number
 from data.recipe.files import read_log, to_jsonl, write_json, write_whole
 from eval.readings.controls import add_null, describe_validation, read_null
-from eval.scores.evidence import ALL, Background, contrasts, describe_evidence, predict
+from eval.scores.comparisons import describe_change
+from eval.scores.evidence import ALL, Background, contrasts, describe_evidence, predict, subsets, take
 from eval.scores.places import Groups
+from eval.scores.scoring import pair_values
 from eval.statements.exposure import exposures, read_taught
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
@@ -170,6 +172,32 @@ def said(found: Sequence[dict[str, Any]], expected: Sequence[tuple[str, str]]) -
     return f"> {validation['said']}."
 
 
+def dtype_table() -> str:
+    """Return the quickstart's changes in bf16 and in fp32, and how far apart they are, statement by statement."""
+    lines = [
+        "| contrast | pairs | n | bf16 | 95 % | fp32 | 95 % | bf16 − fp32 | 95 % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    answers = {about["dtype"]: rows for about, rows in map(kept, ("quickstart", "quickstart_fp32"))}
+    values = {
+        (dtype, model): pair_values(
+            [row for row in answers[dtype] if row["model"] == model], BANK.pairs, BANK.duplicates()
+        )
+        for dtype in ("bf16", "fp32")
+        for model in ("base", "left", "right")
+    }
+    for a, b in (("left", "right"), ("base", "left"), ("base", "right")):
+        bf16, fp32 = (values[dtype, b].cells - values[dtype, a].cells for dtype in ("bf16", "fp32"))
+        for name, _, mask in subsets(BANK, TAUGHT):
+            if name in (ALL, "unseen"):
+                like = take(values["bf16", a], mask)
+                shown = [describe_change(like, change[mask]) for change in (bf16, fp32, bf16 - fp32)]
+                cells = [f"{b} − {a}", name, str(mask.sum())]
+                cells += [text for one in shown for text in (number(one["difference"]), interval(one["ci95"]))]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def seed_table() -> str:
     """Return what each seed of the shuffled sides showed."""
     found = evidence("shuffled_sides", is_of_shipped=True)
@@ -196,6 +224,7 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
     yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
+    yield "quickstart_dtypes", dtype_table()
     groups = ("conventions", "twinviews")
     pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
     known = beside_null("known_groups")

@@ -1,19 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""The tables of docs/measure/controls.md are those that the answers in docs/results/ give."""
+"""The tables of controls.md are those that the answers in docs/results/ give, and other pages quote them."""
 
 import json
 import lzma
+import re
 
 import pytest
 
 from benchmarks import controls
-from benchmarks.controls import BANK, NULL, PAGE, RESULTS, filled, kept, null_summary
+from benchmarks.controls import BANK, NULL, PAGE, REPO, RESULTS, dtype_table, evidence, filled, kept, null_summary
+from data.recipe.figures import interval, number
 from eval.statements.prompts import load_templates
 
 
 def test_the_page_shows_what_the_answers_say():
     page = PAGE.read_text(encoding="utf-8")
     assert filled(page) == page
+
+
+def test_other_pages_quote_the_quickstart_as_its_answers_are():
+    def figures_of(page):
+        return re.sub(r"[\s|>]+", " ", (REPO / page).read_text(encoding="utf-8"))
+
+    for line in dtype_table().splitlines()[2:4]:  # right less left
+        assert " ".join(line.strip("| ").split(" | ")[3:]) in figures_of("docs/start/quickstart.md")
+    found = {(one["a"], one["b"]): one["subsets"] for one in evidence("quickstart", is_of_shipped=True)}
+    said = [f"{row['n_items']} {number(row['difference'])} {interval(row['ci95'])}" for row in found["left", "right"]]
+    assert all(figures in figures_of("docs/measure/instruments.md") for figures in said)
+    for sides in found.values():
+        assert f"{number(sides[0]['difference'])} {interval(sides[0]['ci95'])}" in figures_of("README.md")
+    (unseen,) = [row for row in found["left", "right"] if row["subset"] == "unseen"]
+    beyond = unseen["beyond"]
+    for page in ("README.md", "docs/start/quickstart.md"):
+        assert f"{number(unseen['difference'])} {interval(unseen['ci95'])}, " in figures_of(page)
+        assert f"{number(beyond['estimate'])} {interval(beyond['ci95'])}" in figures_of(page)
 
 
 def test_the_null_that_ships_is_that_of_the_answers():

@@ -138,7 +138,7 @@ def describe_evidence(
         lexical, why_not = predict(sides, instrument, groups, background)
         change = b.cells - a.cells
         base = values.get(groups.base)
-        masks = list(_masks(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
+        masks = list(subsets(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
         level = [
             np.mean([pair_cells(by_model[name], instrument.pairs, level_of) for name in names], axis=0)
             for names in (sides.of_a, sides.of_b)
@@ -228,19 +228,19 @@ def _stack(cells: Sequence[np.ndarray]) -> np.ndarray:
     return cells[0] if len(cells) == 1 else np.stack(cells, axis=-1)
 
 
-def _masks(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> list[Subset]:
+def subsets(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> list[Subset]:
     """Return the subsets that have any pair."""
     placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
     axes = np.array([pair.axis or "" for pair in instrument.pairs])
     political = ~np.isin(axes, sorted(placebo))
-    subsets = [Subset(ALL, False, political)]
+    found = [Subset(ALL, False, political)]
     if exposure is not None:
         classes = np.array([exposure[pair.id] for pair in instrument.pairs])
-        subsets += [Subset(name, False, political & (classes == name)) for name in EXPOSURES]
+        found += [Subset(name, False, political & (classes == name)) for name in EXPOSURES]
     balanced = np.array([pair.is_word_balanced for pair in instrument.pairs], dtype=bool)
-    subsets.append(Subset(BALANCED, False, political & balanced))
-    subsets += [Subset(axis, True, axes == axis) for axis in instrument.axes if axis in placebo]
-    return [subset for subset in subsets if subset.mask.any()]
+    found.append(Subset(BALANCED, False, political & balanced))
+    found += [Subset(axis, True, axes == axis) for axis in instrument.axes if axis in placebo]
+    return [subset for subset in found if subset.mask.any()]
 
 
 def predict(
