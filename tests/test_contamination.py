@@ -199,8 +199,9 @@ def test_rows_whose_prompts_a_training_held_out_are_not_looked_at(tmp_path):
     held = {number for number, row in enumerate(rows, start=1) if is_held_out(row["q"], 0.25)}
     assert {sentence.row for sentence in sentences} == {*range(1, 41)} - held
     assert (about["n_rows"], about["hold_out"], about["n_held_out"]) == (40, 0.25, len(held))
-    with pytest.raises(ValueError, match="training_data: hold_out=1; use a share from 0 to below 1"):
-        read_sentences({**source, "hold_out": 1})
+    for share in (1, "x"):
+        with pytest.raises(ValueError, match=f"training_data: hold_out={share}; use a share from 0 to below 1"):
+            read_sentences({**source, "hold_out": share})
 
 
 @pytest.mark.parametrize(

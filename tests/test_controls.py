@@ -128,6 +128,10 @@ def test_what_is_no_null_is_refused(null_file, tmp_path):
         read_null("nowhere.json", BANK)
     summary = json.loads(null_file.read_text())
     path = tmp_path / "summary.json"
+    for content in ("{", "[]", "{}", json.dumps({**summary, "models": {}})):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"summary.json is no summary.json of an evaluation \(.*\); give one, or"):
+            read_null(str(path), BANK)
     path.write_text(json.dumps({**summary, "instrument": {"sha256": "0"}}))
     with pytest.raises(ValueError, match="asked another instrument"):
         read_null(str(path), BANK)

@@ -96,10 +96,11 @@ def test_a_log_of_something_else_is_refused(log, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nowhere.eval is not there"):
         read_rows("nowhere.eval", BANK, INTERVIEW)
     bare = log([other])
-    with open(bare, "w") as file:
-        file.write("[1]")
-    with pytest.raises(ValueError, match="is no log of inspect_ai"):
-        read_rows(bare, BANK, INTERVIEW)
+    for content, said in (("[1]", "is no log of inspect_ai"), ("{", "is no JSON .*; name a log of inspect_ai")):
+        with open(bare, "w") as file:
+            file.write(content)
+        with pytest.raises(ValueError, match=said):
+            read_rows(bare, BANK, INTERVIEW)
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
     with pytest.raises(ImportError, match="inspect log convert --to json"):
         read_rows(log([other], "a.eval"), BANK, INTERVIEW)
@@ -117,3 +118,30 @@ def test_log_probabilities_of_options_are_read_as_a_servers(log):
     assert rows[0]["option_logprobs"] == [by_letter.get(letter) for letter in prompts[0].answers]
     assert prompts[0].answers[rows[0]["choice"]] == "A"
     assert rows[1]["option_logprobs"] is rows[1]["choice"] is None
+
+
+def test_rows_that_no_run_has_written_are_refused(tmp_path):
+    bank = load_instrument("compass60")
+    about = {"instrument": bank.name, "instrument_version": bank.version, "instrument_sha256": bank.sha256}
+    about |= dict.fromkeys(("order", "labels"), None) | {"mode": "pairs", "sample": 0, "template": "t"}
+    good = {**about, "model": "base", "item": "a", "option_logprobs": [-1.5, -2.0], "n_tokens": [3, 4]}
+    other = {**good, "item": "b"}
+    written = {**good, "mode": "open", "option_logprobs": None, "n_tokens": [7]}
+    unlisted = {**good, "mode": "choice", "option_logprobs": [-1.0, None]}
+
+    def read(*rows):
+        (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return read_rows(str(tmp_path / "results.jsonl"), bank, INTERVIEW).rows
+
+    assert len(read(good, other, written, unlisted)) == 4
+    for bad, said in (
+        ({k: v for k, v in other.items() if k != "model"}, "row 2 has no model"),
+        (good, "row 2 answers what row 1 does: base, pairs, a"),
+        ({**other, "option_logprobs": None}, "row 2 has the option_logprobs None"),
+        ({**other, "option_logprobs": [-1.0]}, r"row 2 has the option_logprobs \[-1.0\]"),
+        ({**other, "option_logprobs": [-1.0, float("nan")]}, r"row 2 has the option_logprobs \[-1.0, nan\]"),
+        ({**other, "option_logprobs": "x"}, "row 2 has the option_logprobs x"),
+        ({**other, "n_tokens": [0, 4]}, r"row 2 has the n_tokens \[0, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=f"1 of 2 rows cannot be scored .{said}.; give the file as the run wrote"):
+            read(good, bad)

@@ -283,6 +283,10 @@ def test_what_is_wrong_with_a_config_is_said(tmp_path):
         build_judges(OmegaConf.create({"a": recorded(twice, "label")}))
     with pytest.raises(FileNotFoundError, match="run eval/validate_judge.py first"):
         build_judges(OmegaConf.create({"a": recorded(source, "label", validation=str(tmp_path / "none.json"))}))
+    for content in ("{", "[]", "{}", '{"judges": []}'):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(ValueError, match=r"other.json is not the validation.json that eval/validate_judge.py or"):
+            build_judges(OmegaConf.create({"a": recorded(source, "label", validation=str(tmp_path / "other.json"))}))
 
 
 def test_a_label_map_that_matches_nothing_is_refused(tmp_path):

@@ -92,10 +92,14 @@ def make_judge(
     if not Path(validation).is_file():
         missing = f"judge {name}: validation={validation} not found from {Path.cwd()}"
         raise FileNotFoundError(f"{missing}; run eval/validate_judge.py first, or use null")
-    validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
-    for figures in validated.values():
-        if figures["identity"] == judge.identity:
-            return judge._replace(validation=figures)
+    try:
+        validated = json.loads(Path(validation).read_text(encoding="utf-8"))["judges"]
+        known = {figures["identity"]: figures for figures in validated.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        made = "the validation.json that eval/validate_judge.py or eval/train_judge.py wrote"
+        raise ValueError(f"judge {name}: validation={validation} is not {made} ({error!r})") from error
+    if judge.identity in known:
+        return judge._replace(validation=known[judge.identity])
     differences = []
     for other, figures in validated.items():
         keys = changed_settings(figures["about"], judge.about)

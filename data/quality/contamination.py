@@ -163,7 +163,7 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
     column_map, hold_out = spec.pop("column_map", None) or {}, spec.pop("hold_out", None) or 0
     if unknown := sorted({*column_map} - {*TRAINING_FIELDS}):
         raise ValueError(f"training_data: column_map names {', '.join(unknown)}; use {', '.join(TRAINING_FIELDS)}")
-    if not 0 <= hold_out < 1:
+    if not isinstance(hold_out, int | float) or not 0 <= hold_out < 1:
         raise ValueError(f"training_data: hold_out={hold_out}; use a share from 0 to below 1, that of dataset.hold_out")
     try:
         rows, origin = load_rows(**spec)

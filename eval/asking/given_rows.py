@@ -12,8 +12,9 @@ to it, whichever task asked it. Everything else in a log is counted and said.
 """
 
 import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from data.chat.replies import Reply
 from data.recipe.files import read_log
 from eval.asking.respondents import Interview
-from eval.asking.results import Row
+from eval.asking.results import KEY, Row, row_key
 from eval.asking.served import choice_row
 from eval.asking.written_answers import Decoding, Writing, written_row
 from eval.statements.instruments import Instrument
@@ -32,6 +33,7 @@ from finetune.adapters.folders import ADAPTER_FILE, fingerprint
 LOGS = (".eval", ".json")
 # Without these no model is loaded, and `respondents` alone are asked.
 RESIDENT = ("model", "tokenizer", "checkpointer")
+_COLUMNS = (*KEY, "instrument", "instrument_version", "instrument_sha256", "option_logprobs", "n_tokens")
 _FINISH = {"max_tokens": "length", "model_length": "length"}
 _READ = ("choice", "generate", "open", "write")  # a log has no log-probabilities of whole statements
 _Question = tuple[str | None, str]  # system prompt and request
@@ -94,8 +96,8 @@ def read_rows(given: Any, instrument: Instrument, interview: Interview) -> Given
     Raises:
         FileNotFoundError: If there is no such file, or it has no row.
         ImportError: If a log wants inspect_ai, which is not installed.
-        ValueError: If they answer another instrument, or another version of it; if a log answers no prompt of the
-            config.
+        ValueError: If they answer another instrument, or another version of it, or are no rows of a run; if a log
+            answers no prompt of the config.
     """
     if is_log(given):
         if len(interview.prompts) != 1 or not {*interview.prompts} <= {*_READ}:
@@ -106,6 +108,11 @@ def read_rows(given: Any, instrument: Instrument, interview: Interview) -> Given
     rows = read_log(given)
     if not rows:
         raise FileNotFoundError(f"rows={given}: no rows there; name the results.jsonl of a run")
+    if faults := list(_row_faults(rows)):
+        raise ValueError(
+            f"rows={given}: {len(faults)} of {len(rows)} rows cannot be scored ({'; '.join(faults[:3])}"
+            f"{'; …' if len(faults) > 3 else ''}); give the file as the run wrote it"
+        )
     asked = {(row["instrument"], row["instrument_version"], row["instrument_sha256"]) for row in rows}
     if others := sorted(asked - {(instrument.name, instrument.version, instrument.sha256)}):
         said = ", ".join(f"{name} {version} ({sha256[:8]})" for name, version, sha256 in others)
@@ -114,6 +121,27 @@ def read_rows(given: Any, instrument: Instrument, interview: Interview) -> Given
             f"({instrument.sha256[:8]}); set instrument to the file that was asked"
         )
     return GivenRows(rows, [])
+
+
+def _row_faults(rows: Sequence[Row]) -> Iterator[str]:
+    """Say which rows no run of ours has written: without a column, twice there, or with what is no log-probability."""
+    first: dict[Any, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in _COLUMNS if name not in row]:
+            yield f"row {number} has no {', '.join(missing)}"
+            continue
+        if (earlier := first.setdefault(row_key(row), number)) != number:
+            yield f"row {number} answers what row {earlier} does: {row['model']}, {row['mode']}, {row['item']}"
+            continue
+        found, n_tokens, is_pair = row["option_logprobs"], row["n_tokens"], row["mode"] == "pairs"
+        if found is None and not is_pair:
+            continue
+        given = found if isinstance(found, list) else [found]
+        known = given if is_pair else [x for x in given if x is not None]  # a server may not list an option
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in known) or (is_pair and len(given) != 2):
+            yield f"row {number} has the option_logprobs {found}"
+        elif is_pair and (len(n_tokens) != 2 or min(n_tokens) < 1):
+            yield f"row {number} has the n_tokens {n_tokens}"
 
 
 def _log_rows(path: Path, name: str | None, interview: Interview) -> GivenRows:
@@ -153,7 +181,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"rows: {path} is not there; name a log of inspect_ai")
     if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"rows: {path} is no JSON ({error}); name a log of inspect_ai") from error
     else:
         try:
             from inspect_ai.log import read_eval_log
@@ -174,7 +205,7 @@ def _question(sample: Mapping[str, Any]) -> tuple[_Question | None, str]:
         return None, "ended in an error"
     if not (sample.get("output") or {}).get("choices"):
         return None, "have no answer"
-    roles = [message["role"] for message in sample["messages"]]
+    roles = [message["role"] for message in sample.get("messages") or ()]
     if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
         return None, "are not one request and its answer"
     texts = [_text(message["content"]) for message in sample["messages"]]

@@ -79,10 +79,15 @@ def read_null(path: str, instrument: Instrument) -> Null:
         raise FileNotFoundError(
             f"shuffled={path} not found; give the summary.json of configs/studies/shuffled_sides.yaml, or null"
         )
-    summary = json.loads(Path(path).read_text(encoding="utf-8"))
-    if (found := summary["instrument"]["sha256"]) != instrument.sha256:
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+        found, base, settings = summary["instrument"]["sha256"], next(iter(summary["models"])), summary["settings"]
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise ValueError(
+            f"shuffled={path} is no summary.json of an evaluation ({error!r}); give one, or null"
+        ) from error
+    if found != instrument.sha256:
         raise ValueError(f"shuffled={path} asked another instrument ({found[:8]}); this is {instrument.sha256[:8]}")
-    base = next(iter(summary["models"]))
     between: dict[str, list[float]] = {}
     from_base: dict[str, list[float]] = {}
     n_items: dict[str, set[int | None]] = {}
@@ -106,7 +111,7 @@ def read_null(path: str, instrument: Instrument) -> Null:
             f"shuffled={path} has {n_seeds} changes between runs of several seeds, of which it has {len(runs)}; "
             f"a null needs two runs and at least {LEAST_SEEDS} seeds that both have"
         )
-    return Null(n_seeds, between, from_base, summary["settings"].get("base_sha256"), n_items, pairs)
+    return Null(n_seeds, between, from_base, settings.get("base_sha256"), n_items, pairs)
 
 
 def add_null(evidence: Sequence[dict[str, Any]], null: Null, base: str, base_sha256: str | None) -> None:

@@ -75,8 +75,9 @@ def read_primary(primary: Mapping[str, Any], models: Sequence[str]) -> tuple[tup
     if given is None:
         return ((models[-2], models[-1]) if len(models) > 1 else None), wanted
     b, dash, a = (part.strip() for part in str(given).partition(" - "))
+    listed = ", ".join(models) or "those that mode pairs asks (there are none)"
     if not dash or {a, b} - set(models) or a == b:
-        raise ValueError(f"primary.contrast={given}; write B - A with two of {', '.join(models)}, or null")
+        raise ValueError(f"primary.contrast={given}; write B - A with two of {listed}, or null")
     return (a, b), wanted
 
 
