@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The headline of a run says what was planted, and never more than the declared contrast does."""
 
+import copy
+
 import pytest
 from test_diagnostics import ask, leaning, place
 from test_evidence import BACKGROUND, BANK, CLASSES, IS_PLACEBO, WORDS, fake
 from test_report import make_summary
 
+from data.recipe.figures import page_template
 from eval.pages.compass import draw_compass
 from eval.pages.finding import _dial_finding, describe_finding
+from eval.readings.controls import Null, add_null
 from eval.scores.endpoint import describe_primary
 from eval.scores.evidence import ALL, describe_evidence
-from eval.scores.places import Groups
+from eval.scores.places import Groups, seeds_note
+from eval.scores.rivals import OTHER_LEANS
 from eval.scores.summary import add_voids
 
 
@@ -57,6 +62,15 @@ FURTHER = "“right” leans further right than “left”"
 def test_what_was_planted_is_the_headline(planted, contrast, wanted, headline):
     summary = summarized(fake(**planted, templates=1), contrast, wanted)
     assert describe_finding(summary).headline == headline
+
+
+def test_the_report_says_beside_which_pairs_there_is_no_null(leans):
+    summary = {"evidence": copy.deepcopy(leans["evidence"])}
+    add_null(summary["evidence"], Null(5, {ALL: [0.01] * 5}, {}, "b", {ALL: {254}}, {ALL: {None}}), "base", "b")
+    part = page_template("eval.pages", "report_evidence.html.jinja", seeds_note=seeds_note)
+    text = part.render(s=summary, base="base", other_leans=OTHER_LEANS)
+    assert "None beside unseen: the null has no unseen pairs." in text
+    assert f"None beside {ALL}" not in text
 
 
 def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
