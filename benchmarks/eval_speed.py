@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     add("--orders", type=int, default=8, help="(%(default)s)")
     add("--labels", default="letters", choices=["letters", "digits", "words"], help="letters: one token each, the "
         "harness's best case (%(default)s)")  # fmt: skip
+    add("--dtype", default="fp32", choices=["fp32", "bf16"], help="of every side (%(default)s)")
     add("--batch-sizes", default="1,4,8,32", help="that lm-evaluation-harness tries (%(default)s)")
     add("--trial-prompts", type=int, default=96, help="of its trials (%(default)s)")
     add("--max-tokens", type=int, default=800, help="merged tokens of one of our forwards (%(default)s)")
@@ -111,7 +112,9 @@ def main() -> None:
     args = _arguments()
     sides = args.sides.split(",")
     folder = Path(f"{args.output}-runs")
-    settings = {key: getattr(args, key) for key in ("items", "templates", "orders", "labels", "threads", "rounds")}
+    settings = {
+        key: getattr(args, key) for key in ("items", "templates", "orders", "labels", "dtype", "threads", "rounds")
+    }
     settings |= {"model": str(MODEL), "max_tokens": args.max_tokens, "slices": args.slices, "inputs": str(folder)}
     versions = peer_versions(args.lm_eval_python) if "lm_eval" in sides else {}
     ours = Path(sys.executable)

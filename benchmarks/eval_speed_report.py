@@ -58,9 +58,9 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append(f"| {names[side]} | {' | '.join(cells)} |")
     counts, settings = results["counts"], results["settings"]
     lines += ["", f"{counts['prompts']} prompts ({counts['items']} items x {settings['templates']} templates x "
-              f"{settings['orders']} orders, {settings['labels']}), SmolLM2-135M, fp32, {settings['threads']} threads, "
-              f"{results['machine']['cpu']}; {counts['tokens']} tokens one option at a time, {counts['merged_tokens']} "
-              f"merged. Medians of {settings['rounds']} round(s), the sides "
+              f"{settings['orders']} orders, {settings['labels']}), SmolLM2-135M, {settings['dtype']}, "
+              f"{settings['threads']} threads, {results['machine']['cpu']}; {counts['tokens']} tokens one option at a "
+              f"time, {counts['merged_tokens']} merged. Medians of {settings['rounds']} round(s), the sides "
               f"in turn after each of {settings['slices']} slices."]  # fmt: skip
     if results["speed_against_lm_eval"]:
         lines.append(

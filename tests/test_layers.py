@@ -205,6 +205,42 @@ def test_a_float32_adapter_on_a_bf16_layer(kwargs, is_off):
         assert (found - gradient).norm() < 2e-2 * gradient.norm()
 
 
+def small_update(kind):
+    """A layer in bf16, as it computes; its weight; and the whole update of its adapter, far below bf16's last digit."""
+    torch.manual_seed(0)
+    if kind in ("torchtune", "bias"):
+        model = nn.Sequential(LoRALinear(64, 256, rank=2, alpha=4.0, use_bias=kind == "bias"))
+        use, weight, scale = use_fast_layers, model[0].weight, 2.0
+        a, b = model[0].lora_a.weight, model[0].lora_b.weight
+    else:
+        model = nn.Sequential(nn.Linear(64, 256, bias=False))
+        inject_adapter_in_model(LoraConfig(r=2, lora_alpha=4.0, target_modules=["0"]), model, adapter_name="one")
+        use = use_fast_transformers_layers if kind == "tuned" else accumulate_when_reading
+        weight, scale = model[0].base_layer.weight, 2.0
+        a, b = model[0].lora_A["one"].weight, model[0].lora_B["one"].weight
+    nn.init.normal_(b, std=1e-4)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter is a or parameter is b)
+    model.to(torch.bfloat16)
+    use(model.eval())
+    bias = model[0].bias.detach().float() if kind == "bias" else 0.0
+    return model, weight.detach().float(), bias, scale * (b.float() @ a.float()).detach()
+
+
+@pytest.mark.parametrize("kind", ["torchtune", "bias", "tuned", "read"])
+def test_bf16_does_not_lose_a_small_update(kind):
+    model, weight, bias, update = small_update(kind)
+    x = torch.randn(1, 200, 64).bfloat16().requires_grad_(kind != "read")
+    with torch.set_grad_enabled(kind != "read"):
+        out = model(x)
+    wide = x.detach().float()
+    wanted = wide @ update.T
+    assert wanted.norm() < 5e-4 * out.float().norm()
+    found = out.detach().float() - wide @ weight.T - bias
+    # how much of the update is there; a sixth if it was added to what was rounded before
+    assert (found * wanted).sum() / wanted.square().sum() == pytest.approx(1.0, abs=0.1)
+
+
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_dropout": 0.5}], ids=str)
 @pytest.mark.parametrize("active", [["one"], ["one", "two"], []], ids=str)
 def test_reading_equals_pefts_own_layer(settings, active):

@@ -84,6 +84,18 @@ def _feed_forward(module: FeedForward, x: Tensor) -> Tensor:
     return _gated(module.w2, module.w1(x), module.w3(x))
 
 
+def _sum_of_products(x: Tensor, weight: Tensor, low: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:
+    """Return ``x W^T + s low U``, ``[T, O]`` for ``low [T, R]`` and ``up [R, O]``, rounded once.
+
+    Added to a product that was rounded to bf16 already, all that is less than half of its last digit would be lost:
+    most of what an adapter does at the start of a training. So the large product is accumulated, in float32, into the
+    small one.
+    """
+    if x.dtype.itemsize < 4:
+        return torch.mm(scale * low, up).addmm_(x, weight.T)
+    return product(x, weight).addmm_(low, up, alpha=scale)
+
+
 class _Adapted(NamedTuple):
     """A frozen weight and its LoRA."""
 
@@ -98,7 +110,7 @@ class _Adapted(NamedTuple):
 
     def output(self, x: Tensor, low: Tensor) -> Tensor:
         """Return ``x W^T + s low B^T``, ``[T, O]``."""
-        return product(x, self.weight).addmm_(low, self.lora_b.to(x.dtype).T, alpha=self.scale)
+        return _sum_of_products(x, self.weight, low, self.lora_b.to(x.dtype).T, self.scale)
 
     def low_back(self, grad: Tensor) -> Tensor:
         """Return the gradient of ``low`` from that of the output."""
@@ -130,10 +142,10 @@ class _LoRAProduct(torch.autograd.Function):
         d_low = layer.low_back(grad)
         d_a, d_b = layer.weights_back(grad, d_low, x if z is None else z, low)
         a, d_x, d_z = layer.lora_a.to(x.dtype), None, None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and z is None:
+            d_x = _sum_of_products(grad, layer.weight.T, d_low, a)
+        elif ctx.needs_input_grad[0]:
             d_x = product(grad, layer.weight.T)
-            if z is None:
-                d_x.addmm_(d_low, a)
         if z is not None and ctx.needs_input_grad[1]:
             d_z = d_low @ a
         return d_x, d_z, None, d_a, d_b, None
@@ -158,7 +170,7 @@ class _GatedLoRAProduct(torch.autograd.Function):
         layer = _Adapted(*weights, ctx.scale)
         silu, d_low = F.silu(gate), layer.low_back(grad)
         d_a, d_b = layer.weights_back(grad, d_low, silu * up, low)
-        d_x = product(grad, layer.weight.T).addmm_(d_low, layer.lora_a.to(grad.dtype))
+        d_x = _sum_of_products(grad, layer.weight.T, d_low, layer.lora_a.to(grad.dtype))
         d_gate = torch.ops.aten.silu_backward(d_x * up, gate)
         return d_gate, silu.mul_(d_x), None, d_a, d_b, None
 
@@ -178,15 +190,18 @@ def _tune_layer(module: LoRALinear) -> _Adapted:
 
 def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
     """Return torchtune's output on a quantized weight or with a bias; the adapter may be wider than ``x``."""
+    update = None
+    if not module.disabled:
+        low = F.linear(module.dropout(x), module.lora_a.weight.to(x.dtype))
+        update = (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
     if isinstance(module.weight, NF4Tensor):
         out = linear_nf4(x, module.weight)
-        out = out + module.bias if module.use_bias else out
-    else:
-        out = F.linear(x, module.weight, module.bias)
-    if module.disabled:
-        return out
-    low = F.linear(module.dropout(x), module.lora_a.weight.to(x.dtype))
-    return out + (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
+        out = out if update is None else out + update
+    elif update is None:
+        out = F.linear(x, module.weight)
+    else:  # as in _sum_of_products
+        out = torch.addmm(update.flatten(0, -2), x.flatten(0, -2), module.weight.T).view_as(update)
+    return out + module.bias if module.use_bias else out
 
 
 def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -247,11 +262,14 @@ def _read_lora(module: lora.Linear, x: Tensor) -> Tensor:
     names = _plain_adapters(module, x)
     if names is None or module.training or torch.is_grad_enabled():
         return type(module).forward(module, x)
-    out = module.base_layer(x)
-    for name in names:
-        low = product(x.flatten(0, -2), module.lora_A[name].weight.to(x.dtype))
-        out.view(len(low), -1).addmm_(low, module.lora_B[name].weight.to(x.dtype).T, alpha=module.scaling[name])
-    return out
+    base, flat = module.base_layer, x.flatten(0, -2)
+    if not names:
+        return base(x)
+    layers = [_peft_layer(module, name) for name in names]
+    low = torch.cat([layer.scale * layer.low(flat) for layer in layers], 1)
+    up = torch.cat([layer.lora_b.to(x.dtype) for layer in layers], 1).T
+    out = _sum_of_products(flat, base.weight, low, up).view(*x.shape[:-1], -1)
+    return out if base.bias is None else out + base.bias
 
 
 def accumulate_when_reading(decoder: nn.Module) -> None:
