@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import gc
 import json
 import os
 import shutil
@@ -13,18 +14,25 @@ import torch
 from safetensors.torch import save_file
 
 REPO = Path(__file__).parents[1]
+gc.disable()  # until the tests are collected: modules leave no garbage
 pytest_plugins = ["documented", "review_client"]
 
 # A worker takes whole files: the slow ones first, or one worker would end long after the other.
 SLOW_FIRST = (
-    "test_study",
-    "test_dpo_finetune",
-    "test_processes",
+    "test_synthesize",
     "test_configs",
     "test_docs",
-    "test_synthesize",
-    "test_models",
+    "test_study",
+    "test_repair",
+    "test_processes",
+    "test_political_compass",
+    "test_dpo_finetune",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest the one mark of these tests."""
+    config.addinivalue_line("markers", "slow(seconds): takes five seconds or more of a processor, about so many")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
-# Sizes of a Llama small enough for a recipe to run in seconds; the tokenizer is the packaged model's.
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at the modules and tests again: torchtune asks for one in each training."""
+    gc.freeze()
+    gc.enable()
+
+
+# Sizes of a Llama small enough for a recipe to run in a second; the tokenizer is the packaged model's.
 TINY = {
     "vocab_size": 49152,
     "num_layers": 2,

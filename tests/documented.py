@@ -178,14 +178,20 @@ def stand_ins(tmp_path, pairs_file):
     }
 
 
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model_dir, tmp_path_factory):
+    """An adapter of the tiny model as peft makes it, not to be changed."""
+    hf = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    folder = tmp_path_factory.mktemp("adapter")
+    get_peft_model(hf, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def compass_overrides(tiny_model_dir, stand_ins, tmp_path):
+def compass_overrides(tiny_model_dir, tiny_adapter, stand_ins, tmp_path):
     """Overrides that make configs/political_compass.yaml run on the tiny model, three adapters and one item."""
-    hf = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(target_modules=["q_proj"], r=2)
-    )
     for folder in ("adapter", "right", "mine", "checkpoints/checkpoint-1", "checkpoints/checkpoint-2"):
-        hf.save_pretrained(tmp_path / folder)
+        shutil.copytree(tiny_adapter, tmp_path / folder)
     return [
         f"output_dir={tmp_path / 'compass'}",
         "model._component_=torchtune.models.llama3_2.llama3_2",
@@ -395,10 +401,11 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             given = {word.split("=")[0] for word in arguments}
             nothing = {word.removesuffix("=null") for word in arguments if word.endswith("=null")}
             overrides = {word.split("=")[0]: word for word in request.getfixturevalue("compass_overrides")}
+            sizes = {"max_new_tokens": 2, "open_max_new_tokens": 2}
             if config.stem == "write":  # the shipped bank, a few requests of it
                 del overrides["instrument"]
-                sizes = {"instrument_limit": 6, "n_write_templates": 1, "open_max_new_tokens": 2}
-                overrides |= {key: f"{key}={n}" for key, n in sizes.items()}
+                sizes |= {"instrument_limit": 6, "n_write_templates": 1}
+            overrides |= {key: f"{key}={n}" for key, n in sizes.items()}
             if config.stem == "dialogue":  # the tiny bank has fewer pairs
                 overrides["instrument_limit"] = "instrument_limit=null"
             if "rows" in given:  # of a run that is there

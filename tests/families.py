@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
+from conftest import TINY
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, LlamaTokenizer
 
 from benchmarks.model_families import EXPERTS, SIZES, TWO_WINDOWS
@@ -86,7 +87,11 @@ def mistral_v3() -> dict[str, str]:
 def write_family(folder: Path, name: str, tiny_model_dir: Path) -> Path:
     """Write the shrunken checkpoint of one name into a folder, in bf16 as on the Hub, with its tokenizer."""
     family = SHRUNKEN[name]
-    sizes = {**SIZES, "vocab_size": 32_768 if family.kind == "mistral" else 49_152, "max_position_embeddings": 2048}
+    sizes = {
+        **SIZES,
+        "vocab_size": 32_768 if family.kind == "mistral" else TINY["vocab_size"],
+        "max_position_embeddings": 2048,
+    }
     config = CONFIG_MAPPING[family.kind](**{**sizes, **family.own})
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -97,7 +102,7 @@ def write_family(folder: Path, name: str, tiny_model_dir: Path) -> Path:
 
 def write_images_too(folder: Path, name: str, tiny_model_dir: Path) -> Path:
     """Write the same language model in the layout of a model that reads images too, as on the Hub."""
-    sizes = {**SIZES, "vocab_size": 49_152, "max_position_embeddings": 2048, **SHRUNKEN[name].own}
+    sizes = {**SIZES, "vocab_size": TINY["vocab_size"], "max_position_embeddings": 2048, **SHRUNKEN[name].own}
     images = {**VISION, "image_size": 28, "patch_size": 14}
     config = CONFIG_MAPPING["gemma3"](text_config=sizes, vision_config=images, mm_tokens_per_image=4)
     AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)

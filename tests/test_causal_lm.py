@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from conftest import REPO, tiny_overrides
+from conftest import REPO, TINY, tiny_overrides
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
@@ -134,6 +134,7 @@ def compass(tune_run, output_dir, *overrides):
     return {tuple(str(row[k]) for k in ("model", "mode", "item", "template", "order")): row for row in rows}
 
 
+@pytest.mark.slow(6)
 def test_an_evaluation_is_the_torchtune_path_s(tune_run, tiny_model_dir, tmp_path):
     """A shrunken Llama and an adapter of it: every log-probability, every text."""
     from peft import LoraConfig, get_peft_model
@@ -169,7 +170,7 @@ def test_an_evaluation_is_the_torchtune_path_s(tune_run, tiny_model_dir, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def qwen3(packaged_model_dir, tmp_path_factory):
+def qwen3(tiny_model_dir, tmp_path_factory):
     """A family that torchtune's path refuses, in its own layout, and an adapter of it on all linear layers."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Qwen3Config
@@ -177,13 +178,13 @@ def qwen3(packaged_model_dir, tmp_path_factory):
     folder, tuned = tmp_path_factory.mktemp("qwen3"), tmp_path_factory.mktemp("tuned")
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
+        vocab_size=TINY["vocab_size"], hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(packaged_model_dir / name, folder)
+        shutil.copy(tiny_model_dir / name, folder)
     lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora).save_pretrained(tuned)
     return folder, tuned

@@ -24,6 +24,7 @@ def tokenizer(packaged_model_dir):
     return hf_chat_tokenizer(str(packaged_model_dir))
 
 
+@pytest.mark.slow(10)
 def test_logits_equal_transformers(packaged_model_dir, tokenizer, tmp_path):
     ours = smollm2_135m().eval()
     checkpointer = FullModelHFCheckpointer(str(packaged_model_dir), ["model.safetensors"], "LLAMA3", str(tmp_path))

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,29 +16,44 @@ from transformers import AutoModelForCausalLM
 
 from finetune.run.processes import Processes
 
-RECIPE = ["finetune/dpo_finetune.py", "--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]
+RECIPE = "finetune/dpo_finetune.py"
+# A process and its imports serve all the runs, and a process group too, which a recipe would leave at its end.
+IN_TURN = f"""
+import json, runpy, sys
+from torch import distributed
+leave, distributed.destroy_process_group = distributed.destroy_process_group, lambda: None
+for arguments in json.load(open(sys.argv[1])):
+    sys.argv = ["{RECIPE}", *arguments]
+    try:
+        runpy.run_path("{RECIPE}", run_name="__main__")
+    except SystemExit as stop:
+        assert not stop.code, (arguments, stop.code)
+leave()
+"""
 
 
-@pytest.fixture
-def base(tiny_model_dir, tmp_path):
+@pytest.fixture(scope="module")
+def base(tiny_model_dir, tmp_path_factory):
     """A tiny Llama whose head is its own, so that it can carry a LoRA."""
-    folder = write_llama_folder(tmp_path / "base", {**TINY, "rope_base": 500_000}, tied=False)
+    folder = write_llama_folder(tmp_path_factory.mktemp("base"), {**TINY, "rope_base": 500_000}, tied=False)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tiny_model_dir / name, folder)
     return folder
 
 
-@pytest.fixture
-def overrides(base, tmp_path):
-    """Five pairs to train on, one a forward, three a step: a step's last turn has work for one process only."""
+@pytest.fixture(scope="module")
+def runs(base, tiny_model_dir, tmp_path_factory):
+    """The arguments of each run but for its folder."""
+    # five pairs to train on, one a forward, three a step: a step's last turn has work for one process only
     rows = [
         {"prompt": f"Is {t} good?", "chosen": f"Yes, {t} is very good indeed.", "rejected": f"No, avoid {t}."}
         for t in ("tea", "coffee", "juice", "milk", "water", "wine")
     ]
-    path = tmp_path / "pairs.jsonl"
+    path = tmp_path_factory.mktemp("rows") / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    return [
-        *[x for x in tiny_overrides(base, tmp_path) if not x.startswith(("output_dir", "model._comp", "model.scale"))],
+    kept = [x for x in tiny_overrides(base, path) if not x.startswith(("output_dir", "model._comp", "model.scale"))]
+    torchtunes = [
+        "--config", "configs/smollm2_135m_lora_dpo_cpu.yaml", *kept,
         "model._component_=torchtune.models.llama3.lora_llama3", "model.rope_base=500000",
         "model.apply_lora_to_output=True",
         "dataset=data.datasets.preference_pairs", "dataset.source=json", f"dataset.data_files={path}",
@@ -48,26 +62,40 @@ def overrides(base, tmp_path):
         "probe._component_=eval.probe.Probe", "probe.n_items=4", "probe.n_pairs=2", "probe.every_n_steps=2",
         "probe.max_tokens_per_forward=100",
     ]  # fmt: skip
+    transformers = [
+        "--config", "configs/any_model_lora_dpo.yaml", f"model.path={tiny_model_dir}", "dataset.subset=6",
+        "batch_size=3", "max_steps_per_epoch=2", "lr_scheduler.num_warmup_steps=0", "reference_cache_dir=null",
+        "max_tokens_per_forward=200", "enable_activation_checkpointing=True",
+    ]  # fmt: skip
+    return {"torchtune": torchtunes} | {dtype: [*transformers, f"dtype={dtype}"] for dtype in ("fp32", "bf16")}
 
 
-def run_two(arguments, folder):
-    """Run a recipe in two processes of one launcher, which meet over the loopback device at a port that it picks."""
-    command = [Path(sys.executable).with_name("tune"), "run", "--nproc_per_node", "2", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+@pytest.fixture(scope="module")
+def two(runs, tmp_path_factory):
+    """The folder of the runs in two processes of one launcher, which meet over loopback at a port that it picks."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "in_turn.py").write_text(IN_TURN)
+    arguments = [[*of_run, f"output_dir={folder / name}"] for name, of_run in runs.items()]
+    (folder / "runs.json").write_text(json.dumps(arguments))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    path = f"{REPO}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": path}
     output = folder / "two.txt"
     with output.open("w") as written:
+        command = [*launch, folder / "in_turn.py", folder / "runs.json"]
         done = subprocess.run(command, cwd=REPO, env=environment, stdout=written, stderr=subprocess.STDOUT)
     assert done.returncode == 0, output.read_text()[-6000:]
+    return folder
 
 
-def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, base, tmp_path):
-    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
-    assert tune_run(*RECIPE, *overrides, f"output_dir={one}") == 0
-    run_two([*RECIPE, *overrides, f"output_dir={two}"], tmp_path)
+@pytest.mark.slow(15)
+def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, runs, base, two, tmp_path):
+    one, two, resumed = tmp_path / "one", two / "torchtune", tmp_path / "resumed"
+    assert tune_run(RECIPE, *runs["torchtune"], f"output_dir={one}") == 0
 
     shutil.copytree(two / "step_1", resumed / "step_1")
     shutil.copy(two / "trajectory.jsonl", resumed)
-    assert tune_run(*RECIPE, *overrides, f"output_dir={resumed}", "resume_from_checkpoint=True") == 0
+    assert tune_run(RECIPE, *runs["torchtune"], f"output_dir={resumed}", "resume_from_checkpoint=True") == 0
 
     expected = {step: values for step, values in read_steps(one).items() if step}
     assert len(expected) == 4
@@ -92,18 +120,12 @@ def test_two_processes_equal_one_and_one_goes_on_from_two(tune_run, overrides, b
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), two / "epoch_1")
 
 
+@pytest.mark.slow(15)  # the first of the three; the others 1
 @pytest.mark.parametrize(("dtype", "near"), [("fp32", 1e-5), ("bf16", 2e-2)])
-def test_two_processes_equal_one_on_a_transformers_model(tune_run, tiny_model_dir, dtype, near, tmp_path):
+def test_two_processes_equal_one_on_a_transformers_model(tune_run, runs, two, tiny_model_dir, dtype, near, tmp_path):
     """Its head is tied, so that one weight has two names; the first process alone reads the weights."""
-    arguments = [
-        RECIPE[0], "--config", "configs/any_model_lora_dpo.yaml", f"model.path={tiny_model_dir}", "dataset.subset=6",
-        "batch_size=3", "max_steps_per_epoch=2", "lr_scheduler.num_warmup_steps=0", "reference_cache_dir=null",
-        "max_tokens_per_forward=200", "enable_activation_checkpointing=True",
-        f"dtype={dtype}",
-    ]  # fmt: skip
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert tune_run(*arguments, f"output_dir={one}") == 0
-    run_two([*arguments, f"output_dir={two}"], tmp_path)
+    one, two = tmp_path / "one", two / dtype
+    assert tune_run(RECIPE, *runs[dtype], f"output_dir={one}") == 0
     expected, found = read_steps(one), read_steps(two)
     assert len(expected) == 2
     for step, values in expected.items():

@@ -82,6 +82,7 @@ def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path
     assert shown
 
 
+@pytest.mark.slow(20)
 def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
     path, folder = write(study, tmp_path), Path(study["output_dir"])
     first, second = plan(study)[0].runs

@@ -289,6 +289,7 @@ def test_calls_without_an_answer_stop_the_run_and_a_second_start_asks_for_them_a
     assert check_rows(tmp_path / "run" / "dataset", 30) == (0, 0)
 
 
+@pytest.mark.slow(15)
 def test_killed_runs_repeat_no_call_and_lose_no_row(tmp_path):
     figures = kill_at_random(tmp_path, n_kills=2, n_posts=20)
     assert figures["kills"] >= 2

@@ -2,18 +2,18 @@
 """Mode ``write`` end to end, on the tiny model and a server on the loopback."""
 
 import json
+import multiprocessing
+import os
 import shutil
-import subprocess
-import sys
-import textwrap
+import signal
 from collections import Counter
 
 import pytest
-from conftest import REPO
+import torch
 from fault_server import FaultServer
-from omegaconf import OmegaConf
 from test_political_compass import adapters, make_config, overrides, run  # noqa: F401
 
+from data.recipe.files import AppendLog
 from eval.asking.results import row_key
 
 WRITE = {
@@ -135,28 +135,22 @@ def test_a_run_that_was_killed_writes_nothing_twice(overrides, tmp_path):  # noq
     """SIGKILL in the middle of a batch; the same command then gives the file of a run that nobody stopped."""
     settings = {**overrides, **WRITE, "adapters": None}
     killed = {**settings, "output_dir": str(tmp_path / "killed")}
-    OmegaConf.save(make_config(killed), tmp_path / "killed.yaml")
-    code = """
-        import os, signal, sys
-        from omegaconf import OmegaConf
-        from data.recipe import files
-        from data.recipe.config import check_config
-        from eval.political_compass import OPTIONAL, REQUIRED, PoliticalCompassRecipe
-        append = files.AppendLog.append
-        def die_later(self, rows):
-            append(self, rows)
-            if len(self.rows) > 20:
-                self._file.write(b'{"model": "ba')
-                os.kill(os.getpid(), signal.SIGKILL)
-        files.AppendLog.append = die_later
-        cfg = check_config(OmegaConf.load(sys.argv[1]), REQUIRED, OPTIONAL)
-        recipe = PoliticalCompassRecipe(cfg)
-        recipe.setup(cfg)
-        recipe.evaluate(cfg)
-    """
-    arguments = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "killed.yaml")]
-    died = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True, check=False)
-    assert died.returncode == -9, died.stderr
+
+    def die_later(self, rows, append=AppendLog.append):
+        append(self, rows)
+        if len(self.rows) > 20:
+            self._file.write(b'{"model": "ba')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run_and_die():
+        torch.set_num_threads(1)  # those of the process that forked are not here
+        AppendLog.append = die_later
+        run(killed)
+
+    child = multiprocessing.get_context("fork").Process(target=run_and_die)  # forking saves the imports
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     path = tmp_path / "killed" / "results.jsonl"
     assert 20 < path.read_bytes().count(b"\n") < 36
     rows, _ = run(killed)
