@@ -68,7 +68,8 @@ def keep(name: str, folder: Path) -> None:
 def _lexical_shifts(rows: Rows, adapters: dict[str, str]) -> Iterator[tuple[str, list[float]]]:
     """Yield what vocabulary alone would show of each contrast of single adapters, of which not every text may ship."""
     groups = _groups(rows)
-    known = {name: recorded_answers(adapters[name]) for name in groups.models if name in adapters}
+    folders = {name: given for name, given in adapters.items() if isinstance(given, str)}  # the others are blends
+    known = {name: recorded_answers(folders[name]) for name in groups.models if name in folders}
     background = Background({name: answers for name, answers in known.items() if answers})
     for sides in contrasts(groups):
         shifts, _ = predict(sides, BANK, groups, background)

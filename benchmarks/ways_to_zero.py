@@ -38,7 +38,8 @@ def table(rows: Rows) -> str:
     for name, of_modes in summary["models"].items():
         score, shape = of_modes["pairs"]["lean"], shapes[name]
         moved = leans[base].scale * item_means(leans[name].cells - leans[base].cells)
-        of_change = [_cell(spread(moved, leans[base].topic), "sd"), _cell(_deviation(moved), "sd")]
+        asked = ~np.isnan(moved)  # of a part of the instrument
+        of_change = [_cell(spread(moved[asked], leans[base].topic[asked]), "sd"), _cell(_deviation(moved[asked]), "sd")]
         cells = [
             f"{number(score['estimate'])} {interval(score['ci95'])}",
             f"{number(c['difference'])} {interval(c['ci95'])}" if (c := changes.get(name)) else "",

@@ -3,13 +3,20 @@
 
 import random
 
-from benchmarks.controls import BANK
+from conftest import REPO
+
+from benchmarks.controls import BANK, kept
 from benchmarks.ways_to_zero import table
 
 
 def cells(text, model):
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_page_has_the_table_of_the_kept_answers():
+    page = (REPO / "docs" / "measure" / "topics.md").read_text(encoding="utf-8")
+    assert table(kept("centre")[1]) in page, "run: python -m benchmarks.ways_to_zero"
 
 
 def test_a_change_of_all_pairs_alike_has_no_spread_and_one_of_topics_has():
