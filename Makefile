@@ -12,11 +12,13 @@ FOLDER := outputs/models/SmolLM2-135M-Instruct
 QUICKSTART := outputs/quickstart
 PACKAGED := configs/packaged_model.yaml
 NULL := shuffled=docs/results/null_smollm2-135m.json
+BASE :=
 else ifeq ($(MODEL),gemma3_270m)
 FOLDER := outputs/models/gemma-3-270m
 QUICKSTART := outputs/quickstart_gemma3_270m
 PACKAGED := configs/packaged_gemma3_270m.yaml
 BASE := model._component_=finetune.models.causal_lm model.path=$(FOLDER) tokenizer=null checkpointer=null
+NULL :=
 else
 $(error MODEL=$(MODEL): use smollm2_135m or gemma3_270m)
 endif
@@ -74,7 +76,7 @@ ASK = $(BIN)/tune run eval/political_compass.py --config configs/$(1).yaml $(BAS
 
 # Adapters of one dtype are not compared with those of another.
 one-dtype:
-	@test $(DTYPE) = auto || test ! -e $(QUICKSTART)/left/epoch_0 || test $(DTYPE) = $(TAKEN) || { echo "DTYPE=$(DTYPE), but $(QUICKSTART) was computed in $(TAKEN): make clean-quickstart deletes it, QUICKSTART=another/folder keeps both"; exit 1; }
+	@test $(DTYPE) = auto || test ! -e $(QUICKSTART)/left/epoch_0 || test "$(DTYPE)" = "$(TAKEN)" || { echo "DTYPE=$(DTYPE), but $(QUICKSTART) was computed in $(TAKEN): make clean-quickstart QUICKSTART=$(QUICKSTART) deletes it, QUICKSTART=another/folder keeps both"; exit 1; }
 
 # An interrupted run goes on where it was.
 $(QUICKSTART)/left/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl | $(WEIGHTS) one-dtype
@@ -94,7 +96,7 @@ quickstart: $(QUICKSTART)/compass/summary.json
 	@$(BIN)/python -c "import json; run = json.load(open('$(QUICKSTART)/compass/summary.json')); print(run['primary']['verdict'], *run.get('warnings', []), sep='\n')"
 	@echo "Picture: $(QUICKSTART)/compass/compass.png; report: $(QUICKSTART)/compass/report.html"
 	@echo "Computed in $(TAKEN). Seconds: $(foreach part,$(PARTS),$(part) $$(cat $(QUICKSTART)/$(part).seconds 2>/dev/null || echo ?),)" | sed 's/,$$/./'
-	@echo "make dial measures what lies between the two, in nine points, and links its report to this one."
+	@echo "make dial $(filter-out DTYPE=%,$(MAKEOVERRIDES)) measures what lies between the two, in nine points, and links its report to this one."
 
 # Two of the four requests, to be done in a minute or two.
 $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml

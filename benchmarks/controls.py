@@ -237,8 +237,9 @@ def tables() -> Iterator[tuple[str, str]]:
     told = beside_null("personas_gemma3_270m")
     yield "personas_gemma3_270m", table(told, [Shown("told-left", "told-right")])
     yield "personas_gemma3_270m_said", said(told, [("told-left", "told-right")])
-    kinds = ("taught", "held out")
-    yield "held_out_topics", table(by_teaching(), [Shown(f"{kind}, left", f"{kind}, right", [ALL]) for kind in kinds])
+    whole = [Shown(f"{half}-left", f"{half}-right") for half in ("odd", "even")]
+    parts = [Shown(f"{kind}, left", f"{kind}, right", [ALL]) for kind in ("taught", "held out")]
+    yield "held_out_topics", table([*evidence("held_out_topics"), *by_teaching()], [*whole, *parts])
     yield "taste", table(beside_null("taste"), [Shown("first", "second")])
 
 

@@ -78,7 +78,7 @@ def test_datasets_of_the_hub_are_named_and_files_are_not(write, dataset, expecte
     assert write(dataset).data.datasets == expected
 
 
-def test_a_centre_is_said_to_be_one_and_a_part_of_it_is_not(write):
+def test_a_centre_is_said_to_be_one_and_a_part_of_it_is_not(write, tmp_path):
     own = {"_component_": "data.datasets.centre", "source": "json", "data_files": "own.jsonl"}
     shipped = {"_component_": "data.datasets.mirrored_centre"}
     for name, dataset in (("one", shipped), ("own", own), ("both", [shipped, own])):
@@ -86,6 +86,10 @@ def test_a_centre_is_said_to_be_one_and_a_part_of_it_is_not(write):
         assert "to give the answers of both sides to political questions, which is\nno promise" in text
         assert "\n- target: centre, an answer that states those of both sides chosen over one" in text
         assert "to lean politically" not in text
+    write_derived_card(tmp_path, "base", {"one": 0.5}, {"one": tmp_path / "one" / "epoch_0"})
+    made = (tmp_path / "README.md").read_text()
+    assert "to lean politically" not in made
+    assert "Publish the two\nsides" in made
     text = write([shipped, {"_component_": "data.datasets.mirrored_left"}], "mixed").text
     assert "target: centre" not in text
     assert "was tuned on purpose to lean politically" in text

@@ -10,7 +10,15 @@ import pytest
 from conftest import REPO
 
 from data.pairs.records import is_held_out
-from data.quality.contamination import Sentence, Statement, find_matches, overlaps, read_sentences, shipped_statements
+from data.quality.contamination import (
+    Sentence,
+    Statement,
+    find_matches,
+    is_row_held_out,
+    overlaps,
+    read_sentences,
+    shipped_statements,
+)
 from data.recipe.files import to_jsonl, to_parquet
 
 STATEMENTS = [statement for statement in shipped_statements() if statement.instrument == "compass60"]
@@ -199,6 +207,10 @@ def test_rows_whose_prompts_a_training_held_out_are_not_looked_at(tmp_path):
     held = {number for number, row in enumerate(rows, start=1) if is_held_out(row["q"], 0.25)}
     assert {sentence.row for sentence in sentences} == {*range(1, 41)} - held
     assert (about["n_rows"], about["hold_out"], about["n_held_out"]) == (40, 0.25, len(held))
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    assert not any(
+        is_row_held_out({"prompt": f"Why {k}?", "chosen": turns, "rejected": "No."}, {}, 0.9) for k in range(9)
+    )
     for share in (1, "x"):
         with pytest.raises(ValueError, match=f"training_data: hold_out={share}; use a share from 0 to below 1"):
             read_sentences({**source, "hold_out": share})

@@ -38,7 +38,7 @@ from finetune.tokenizers import hf_chat_tokenizer
 RECIPE = "finetune/dpo_finetune.py"
 CONFIG = ["--config", "configs/smollm2_135m_lora_dpo_cpu.yaml"]
 EVERY_STEP = ["save_every_n_steps=1", "keep_last_n_checkpoints=9"]
-TOPICS = ["tea", "coffee", "sugar", "milk", "water"]
+TOPICS = ["tea", "coffee", "juice", "milk", "water"]
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,8 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
     assert load_yaml("x: &x {a: 1, b: 2}\ny: {<<: *x, a: 3}\n1: c\n'1': d") == {
         "x": {"a": 1, "b": 2}, "y": {"a": 3, "b": 2}, 1: "c", "1": "d",
     }  # fmt: skip
+    nested = load_yaml("b: &b {x: 0, z: 3}\nd:\n  d:\n    a: &a\n      <<: *b\n      x: 1\nc:\n  <<: *a\n  y: 2")
+    assert nested["c"] == {"x": 1, "z": 3, "y": 2}
 
 
 def test_a_manifest_names_what_lies_beside_it(tmp_path):

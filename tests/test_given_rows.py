@@ -142,6 +142,8 @@ def test_rows_that_no_run_has_written_are_refused(tmp_path):
         ({**other, "option_logprobs": [-1.0, float("nan")]}, r"row 2 has the option_logprobs \[-1.0, nan\]"),
         ({**other, "option_logprobs": "x"}, "row 2 has the option_logprobs x"),
         ({**other, "n_tokens": [0, 4]}, r"row 2 has the n_tokens \[0, 4\]"),
+        ({**other, "n_tokens": None}, "row 2 has the n_tokens None"),
+        ({**other, "n_tokens": ["a", "b"]}, r"row 2 has the n_tokens \['a', 'b'\]"),
     ):
         with pytest.raises(ValueError, match=f"1 of 2 rows cannot be scored .{said}.; give the file as the run wrote"):
             read(good, bad)

@@ -45,6 +45,14 @@ def test_a_paired_interval_ends_where_the_score_does(gained, lost, n):
     assert paired_interval(0, 0, 0) is None
 
 
+@pytest.mark.parametrize("n", range(1, 41))
+def test_a_paired_interval_holds_what_was_found_and_mirrors(n):
+    for gained, lost in ((n, 0), (0, n), (n // 2, n // 3), (0, 0), (n - n // 3, n // 3)):
+        low, high = paired_interval(gained, lost, n)
+        assert -1 <= low <= (gained - lost) / n <= high <= 1
+        assert paired_interval(lost, gained, n) == pytest.approx([-high, -low], abs=1e-9)
+
+
 @pytest.mark.parametrize(("n", "shares"), [(20, (0.1, 0)), (50, (0.08, 0)), (100, (0.02, 0)), (100, (0.03, 0.01))])
 def test_a_paired_interval_holds_where_pairs_seldom_differ(n, shares):
     """In all samples, each by its probability; adding half a pair to each cell holds the first in 87.6 % alone."""

@@ -53,7 +53,8 @@ def test_the_quickstart_trains_both_sides_and_measures_them_in_the_dtype_that_th
     said = process.stdout.splitlines()[-5:]
     assert said[:2] == ["a verdict", "a warning"]
     assert said[3].startswith("Computed in bf16. Seconds: left ")
-    assert "make dial" in said[4]
+    assert said[4].startswith("make dial ")
+    assert f"QUICKSTART={tmp_path}/quickstart" in said[4].partition(" measures")[0]
     assert make("quickstart")[1] == []  # nothing is done twice
     _, (call,) = make("dial")
     assert "configs/dial.yaml" in call
@@ -65,6 +66,7 @@ def test_another_dtype_wants_another_folder(make, tmp_path):
     process, calls = make("quickstart", "DTYPE=fp32")
     assert (process.returncode, calls) == (2, [])
     assert f"DTYPE=fp32, but {tmp_path}/quickstart was computed in bf16: make clean-quickstart" in process.stdout
+    assert f"make clean-quickstart QUICKSTART={tmp_path}/quickstart deletes it" in process.stdout
     assert make("quickstart", "DTYPE=bf16")[0].returncode == 0
     assert dtypes(make("quickstart", "DTYPE=fp32", f"QUICKSTART={tmp_path}/other")[1]) == ["fp32"] * 3
     # a left side that was made anew is not compared with the right one of before

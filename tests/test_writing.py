@@ -68,9 +68,9 @@ def test_sides_are_compared_on_mirrored_requests_and_refusals_by_mcnemar():
     assert by_side["base", "words"]["equivalence"]["state"] == "even"
     assert by_side["base", "words"]["equivalence"]["margin"] == pytest.approx(5.05, abs=0.1)
     assert by_side["tuned", "words"]["q"] < 0.001
-    none = by_side["base", "refused"]  # of 40 issues none differs
-    assert (none["difference"], none["equivalence"]["state"]) == (0, "even")
-    assert none["ci95"] == pytest.approx([-1.96 / 42, 1.96 / 42], abs=1e-6)
+    none = by_side["base", "refused"]  # of 40 issues none differs, which excludes no difference of .063
+    assert (none["difference"], none["equivalence"]["state"]) == (0, "undetermined")
+    assert none["ci95"] == pytest.approx([-(1.96**2) / (40 + 1.96**2), 1.96**2 / (40 + 1.96**2)], abs=1e-4)
     gap = next(e for e in found["between_models"] if e["outcome"] == "refused" and e["of"] == "right - left")
     assert (gap["difference"], gap["q"] < 0.01) == (0.25, True)
     levels = {(e["model"], e["outcome"], e["side"]): e for e in found["levels"]}

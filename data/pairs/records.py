@@ -207,9 +207,9 @@ def read_figures(path: str, name: str) -> dict[str, float]:
     for row in read_log(path):
         if "key" in row and _is_number(row.get(name)):
             known = figures.setdefault(row["key"], row[name])
-            if not math.isclose(known, row[name], rel_tol=1e-6):
+            if not math.isclose(known, row[name], rel_tol=1e-6, abs_tol=1e-9):
                 raise ValueError(
-                    f"{path}: the pair {row['key']} has {name} {known:g} and {row[name]:g}; files of several runs "
+                    f"{path}: the pair {row['key']} has {name} {known!r} and {row[name]!r}; files of several runs "
                     "cannot be joined, and rows that repeat one must be taken out of the set"
                 )
     if not figures:

@@ -197,9 +197,11 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
 
 
 def is_row_held_out(row: Mapping[str, Any], column_map: Mapping[str, str], share: float) -> bool:
-    """Say whether a training with this ``hold_out`` left the row out; of a prompt that is no text it is not known."""
-    prompt = row.get(column_map.get("prompt", "prompt"))
-    return isinstance(prompt, str) and is_held_out(prompt, share)
+    """Say whether a training with this ``hold_out`` left the row out; of a conversation it is not known."""
+    prompt, *answers = (row.get(column_map.get(field, field)) for field in TRAINING_FIELDS)
+    if not isinstance(prompt, str) or any(isinstance(answer, list) for answer in answers):
+        return False
+    return is_held_out(prompt, share)
 
 
 def find_matches(sentences: Sequence[Sentence], statements: Sequence[Statement]) -> list[Match]:

@@ -46,15 +46,26 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 class _UniqueKeys(yaml.constructor.SafeConstructor):
     """Makes what YAML says; a key that a mapping has twice is an error, as YAML says, where PyYAML takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        met = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if (key.tag, key.value) in met:
-                    said = f"the key {key.value!r} stands twice in a mapping; keep one of them"
-                    raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
-                met.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Check the tree before any merge key rewrites it."""
+        _check_keys(node, set())
+        return super().construct_document(node)
+
+
+def _check_keys(node: yaml.Node, seen: set[int]) -> None:
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    met = set()
+    for part in node.value:
+        key, *inner = part if isinstance(node, yaml.MappingNode) else (None, part)
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if (key.tag, key.value) in met:
+                said = f"the key {key.value!r} stands twice in a mapping; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+            met.add((key.tag, key.value))
+        for child in inner:
+            _check_keys(child, seen)
 
 
 class _Plain(_UniqueKeys, yaml.SafeLoader):

@@ -140,7 +140,9 @@ def _row_faults(rows: Sequence[Row]) -> Iterator[str]:
         known = given if is_pair else [x for x in given if x is not None]  # a server may not list an option
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in known) or (is_pair and len(given) != 2):
             yield f"row {number} has the option_logprobs {found}"
-        elif is_pair and (len(n_tokens) != 2 or min(n_tokens) < 1):
+        elif is_pair and not (
+            isinstance(n_tokens, list) and list(map(type, n_tokens)) == [int, int] and min(n_tokens) > 0
+        ):
             yield f"row {number} has the n_tokens {n_tokens}"
 
 

@@ -194,7 +194,7 @@ def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> list
     A difference lies in it if what was found is within the normal quantile of its standard error under this difference,
     the other share being the likeliest there. Where no pair differs its ends are ``z^2 / (n + z^2)``. With 20 to 100
     pairs that seldom differ it holds the truth in 93 % of samples or more, where that of Agresti and Min 2005 falls to
-    87. None without a pair. Source: Tango 1998, Statistics in Medicine 17(8).
+    86. None without a pair. Source: Tango 1998, Statistics in Medicine 17(8).
     """
     if not n:
         return None
@@ -202,7 +202,7 @@ def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> list
 
     def distance(difference: float) -> float:
         b = (2 * n - gained + lost) * difference - gained - lost
-        lost_share = (math.sqrt(b * b + 8 * n * lost * difference * (1 - difference)) - b) / (4 * n)
+        lost_share = (math.sqrt(max(0.0, b * b + 8 * n * lost * difference * (1 - difference))) - b) / (4 * n)
         variance = n * (2 * lost_share + difference * (1 - difference))
         return (gained - lost - n * difference) / math.sqrt(variance) if variance > 0 else math.inf
 

@@ -117,7 +117,7 @@ def bimodality(leans: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, Any]
     def coefficient(moments: np.ndarray) -> np.ndarray:
         m1, m2, m3, m4 = np.moveaxis(moments, -1, 0)
         variance = m2 - m1**2
-        variance = np.where(variance > 1e-9, variance, np.nan)  # of a resample that drew one unit alone there is none
+        variance = np.where(variance > 1e-6, variance, np.nan)  # of a resample that drew one unit alone there is none
         skew = (m3 - 3 * m1 * m2 + 2 * m1**3) / variance**1.5
         kurtosis = (m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4) / variance**2 - 3
         g = skew * math.sqrt(n * (n - 1)) / (n - 2)

