@@ -228,15 +228,14 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "quickstart_dtypes", dtype_table()
     groups = ("conventions", "twinviews")
     pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
-    known = beside_null("known_groups")
-    yield "known_groups", table(known, [Shown(*sides) for sides in pairs_of])
-    yield "known_groups_said", said(known, pairs_of)
-    told = beside_null("personas")
-    yield "personas", table(told, [Shown("told-left", "told-right")])
-    yield "personas_said", said(told, [("told-left", "told-right")])
-    told = beside_null("personas_gemma3_270m")
-    yield "personas_gemma3_270m", table(told, [Shown("told-left", "told-right")])
-    yield "personas_gemma3_270m_said", said(told, [("told-left", "told-right")])
+    for name in ("known_groups", "known_groups_gemma3_270m"):
+        known = beside_null(name)
+        yield name, table(known, [Shown(*sides) for sides in pairs_of])
+        yield f"{name}_said", said(known, pairs_of)
+    for name in ("personas", "personas_gemma3_270m"):
+        told = beside_null(name)
+        yield name, table(told, [Shown("told-left", "told-right")])
+        yield f"{name}_said", said(told, [("told-left", "told-right")])
     whole = [Shown(f"{half}-left", f"{half}-right") for half in ("odd", "even")]
     parts = [Shown(f"{kind}, left", f"{kind}, right", [ALL]) for kind in ("taught", "held out")]
     yield "held_out_topics", table([*evidence("held_out_topics"), *by_teaching()], [*whole, *parts])
