@@ -73,7 +73,7 @@ def test_pairs_are_kept_by_a_figure_that_a_file_has_of_them(tmp_path):
     (tmp_path / "two.jsonl").write_text(path.read_text() + to_jsonl([{"key": one, "influence": 0.0}]))
     assert kept(above=0.2, file=str(tmp_path / "two.jsonl")) == [4, 5, 6]
     (tmp_path / "two.jsonl").write_text(path.read_text() + to_jsonl([{"key": one, "influence": 0.7}]))
-    with pytest.raises(ValueError, match=f"two.jsonl: the pair {one} has influence 0 and 0.7; files of several runs"):
+    with pytest.raises(ValueError, match=f"two.jsonl: the pair {one} has influence 0.0 and 0.7; files of several runs"):
         kept(above=0.2, file=str(tmp_path / "two.jsonl"))
     with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl not found; eval/influence.py writes"):
         keep_where(PAIRS[:6], [], {"influence": {"file": str(tmp_path / "nowhere.jsonl"), "above": 0}}, "x")
