@@ -96,7 +96,7 @@ quickstart: $(QUICKSTART)/compass/summary.json
 	@$(BIN)/python -c "import json; run = json.load(open('$(QUICKSTART)/compass/summary.json')); print(run['primary']['verdict'], *run.get('warnings', []), sep='\n')"
 	@echo "Picture: $(QUICKSTART)/compass/compass.png; report: $(QUICKSTART)/compass/report.html"
 	@echo "Computed in $(TAKEN). Seconds: $(foreach part,$(PARTS),$(part) $$(cat $(QUICKSTART)/$(part).seconds 2>/dev/null || echo ?),)" | sed 's/,$$/./'
-	@echo "make dial $(filter-out DTYPE=%,$(MAKEOVERRIDES)) measures what lies between the two, in nine points, and links its report to this one."
+	@echo "$(strip make dial $(filter-out DTYPE=%,$(MAKEOVERRIDES))) measures what lies between the two, in nine points, and links its report to this one."
 
 # Two of the four requests, to be done in a minute or two.
 $(QUICKSTART)/dial/summary.json: $(QUICKSTART)/compass/summary.json configs/dial.yaml
