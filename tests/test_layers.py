@@ -213,9 +213,9 @@ def small_update(kind):
         use, weight, scale = use_fast_layers, model[0].weight, 2.0
         a, b = model[0].lora_a.weight, model[0].lora_b.weight
     else:
-        model = nn.Sequential(nn.Linear(64, 256, bias=False))
+        model = nn.Sequential(nn.Linear(64, 256, bias=kind == "tuned, bias"))
         inject_adapter_in_model(LoraConfig(r=2, lora_alpha=4.0, target_modules=["0"]), model, adapter_name="one")
-        use = use_fast_transformers_layers if kind == "tuned" else accumulate_when_reading
+        use = use_fast_transformers_layers if "tuned" in kind else accumulate_when_reading
         weight, scale = model[0].base_layer.weight, 2.0
         a, b = model[0].lora_A["one"].weight, model[0].lora_B["one"].weight
     nn.init.normal_(b, std=1e-4)
@@ -223,11 +223,11 @@ def small_update(kind):
         parameter.requires_grad_(parameter is a or parameter is b)
     model.to(torch.bfloat16)
     use(model.eval())
-    bias = model[0].bias.detach().float() if kind == "bias" else 0.0
+    bias = model[0].bias.detach().float() if "bias" in kind else 0.0
     return model, weight.detach().float(), bias, scale * (b.float() @ a.float()).detach()
 
 
-@pytest.mark.parametrize("kind", ["torchtune", "bias", "tuned", "read"])
+@pytest.mark.parametrize("kind", ["torchtune", "bias", "tuned", "tuned, bias", "read"])
 def test_bf16_does_not_lose_a_small_update(kind):
     model, weight, bias, update = small_update(kind)
     x = torch.randn(1, 200, 64).bfloat16().requires_grad_(kind != "read")

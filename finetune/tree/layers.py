@@ -218,7 +218,7 @@ def _adapted(module: Any, x: Tensor) -> _Adapted | None:
     kind, layer, dropout = getattr(module.forward, "func", None), None, None
     if kind is _lora and not module.disabled:
         layer, dropout = _tune_layer(module), module.dropout
-    elif kind is _tune_lora and len(names := _plain_adapters(module, x) or []) == 1:
+    elif kind is _tune_lora and module.base_layer.bias is None and len(names := _plain_adapters(module, x) or []) == 1:
         layer, dropout = _peft_layer(module, names[0]), module.lora_dropout[names[0]]
     return layer if isinstance(dropout, nn.Identity) or not module.training else None
 
@@ -289,7 +289,8 @@ def _tune_lora(module: lora.Linear, x: Tensor) -> Tensor:
     (name,) = names
     flat, dropout = x.reshape(-1, x.shape[-1]), module.lora_dropout[name]
     dropped = dropout(flat) if module.training and not isinstance(dropout, nn.Identity) else None
-    return _LoRAProduct.apply(flat, dropped, *_peft_layer(module, name)).view(*x.shape[:-1], -1)
+    out = _LoRAProduct.apply(flat, dropped, *_peft_layer(module, name)).view(*x.shape[:-1], -1)
+    return out if module.base_layer.bias is None else out + module.base_layer.bias
 
 
 def _peft_layer(module: lora.Linear, name: str) -> _Adapted:
@@ -337,5 +338,5 @@ def use_fast_transformers_layers(model: nn.Module) -> None:
         elif kind.__name__.endswith("MLP") and _source(kind) == _source(LlamaMLP):
             if type(module.act_fn) in (nn.SiLU, SiLUActivation):
                 module.forward = partial(_transformers_mlp, module)
-        elif kind is lora.Linear and type(module.base_layer) is nn.Linear and module.base_layer.bias is None:
+        elif kind is lora.Linear and type(module.base_layer) is nn.Linear:
             module.forward = partial(_tune_lora, module)
