@@ -189,7 +189,8 @@ def _check(cfg: DictConfig) -> None:
             "model: steering needs model=finetune.models.causal_lm with model.path, tokenizer and checkpointer null"
         )
     strengths = list(cfg.strengths)
-    if not strengths or strengths != sorted(set(strengths)) or strengths[0] <= 0:
+    numbers = all(isinstance(x, int | float) for x in strengths)
+    if not strengths or not numbers or strengths != sorted(set(strengths)) or strengths[0] <= 0:
         raise ValueError(f"strengths={strengths}; give positive numbers, each larger than the one before")
     if (folder := Path(cfg.output_dir) / "vector").exists():
         raise FileExistsError(f"{folder} is there already; choose another output_dir")

@@ -97,6 +97,7 @@ def test_the_strength_is_the_largest_that_neutral_text_bears(steer):
         (["strengths=[0.1]", "max_surprise=1e-9"], "the first costs .* give smaller ones"),
         (["layer=2"], "layer=2; the model has layers 0 to 1"),
         (["strengths=[0.2,0.1]"], "each larger than the one before"),
+        (["strengths=[0.1,x]"], "give positive numbers, each larger than the one before"),
         (["max_surprise=0"], "max_surprise=0"),
     ],
 )
