@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import BINARY, Chromium
 from test_diagnostics import BANK, ask, leaning
 from test_report import Page, make_summary
 
 from eval.pages.compass import draw_compass, list_panels
-from eval.pages.panels import curve_panels
+from eval.pages.panels import STYLES, curve_panels
 from eval.pages.report import render_report, score_table
 from eval.pages.study import AskedModel, render_study
 from eval.scores.comparisons import compare
@@ -266,3 +267,42 @@ def test_the_study_is_drawn_and_told(doses):
     assert "Runs of the study, over their seeds" in page.text
     assert "right_pairs-40 − left_pairs-40" in page.text
     assert "mean and range of seeds 0, 1" in score_table(doses)
+
+
+@pytest.fixture(scope="module")
+def many_runs():
+    """Eight runs of one seed, more than rows of marks can show."""
+    rows = ask(leaning(0), templates="a")
+    for k in range(8):
+        rows += ask(leaning((k - 4) / 4), model=f"immigration-{'abcdefgh'[k]}_seed-0", templates="a")
+    return make_summary(rows)
+
+
+def test_many_runs_are_a_table_of_colors_that_names_each(many_runs):
+    page = render_study("many", [AskedModel("tiny", Path("out/tiny/compass_8"), {}, many_runs)], None)
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "change from the base" in svg
+    assert all(f">immigration-{letter}<" in svg for letter in "abcdefgh")
+    assert "frame:" not in svg  # no run says which axis it is tuned on
+
+
+def test_fourteen_models_look_different():
+    assert len(set(STYLES)) == len({(style.color, style.marker) for style in STYLES}) == 14
+
+
+@pytest.mark.skipif(BINARY is None, reason="no Chromium on this machine")
+def test_no_words_of_a_study_are_cut_on_a_phone_or_a_screen(doses, many_runs, tmp_path):
+    for name, summary in (("doses", doses), ("many", many_runs)):
+        page = render_study(name, [AskedModel("tiny", Path("out/tiny/compass_8"), {}, summary)], None)
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+    outside = """[...document.querySelectorAll("svg text")].filter(text => {
+        const box = text.getBoundingClientRect(), room = text.closest("svg").getBoundingClientRect();
+        return box.left < room.left - 2 || box.right > room.right + 2;
+    }).map(text => text.textContent)"""
+    with Chromium(tmp_path / "profile") as browser:
+        for name in ("doses", "many"):
+            for width in (400, 1400):
+                browser.size(width, 900)
+                browser.open(f"file://{tmp_path / name}.html")
+                assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+                assert browser.run(outside) == []

@@ -109,14 +109,19 @@ def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
             if all(high - low < CROWDED * (r[1] - r[0]) for (low, high), r in zip(spans, ranges)):
                 drawn.append(partial(draw_plane, summary=summary, mode=mode, axes=axes, zoomed=True))
         if any(run["mode"] == mode for run in summary["replicates"]["runs"]):
-            drawn.append(partial(panels.draw_replicates, summary=summary, mode=mode))
+            changes = panels.run_changes(summary, mode)
+            if len({run for run, _ in changes}) <= panels.MOST_MARKED:
+                drawn.append(partial(panels.draw_replicates, summary=summary, mode=mode))
+            else:
+                drawn.append(partial(panels.draw_run_table, mode=mode, changes=changes))
             continue
         drawn.append(partial(panels.draw_scores, summary=summary, mode=mode))
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
             drawn.append(partial(panels.draw_differences, summary=summary, mode=mode))
     curves = panels.curve_panels(summary)
     modes = dict.fromkeys(entry["mode"] for entry in summary.get("transfer", ()))
-    curves = [partial(panels.draw_transfer, summary=summary, mode=mode) for mode in modes] + curves
+    transfers = [panels.transfer_changes(summary, mode) for mode in modes]
+    curves = [partial(panels.draw_run_table, mode=m, changes=changes) for m, changes in zip(modes, transfers)] + curves
     planes = planes if len(summary["models"]) > 1 else []
     if summary["replicates"]["runs"]:
         return curves[:1] or drawn[:1], [*drawn[not curves :], *curves[1:]]

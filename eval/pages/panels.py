@@ -28,6 +28,7 @@ class Style(NamedTuple):
 
 
 # Okabe and Ito's colors, told apart with any color vision; none stands for a side, and marker and line differ too.
+# From the eighth on a color comes again with another marker.
 STYLES = (
     Style("#000000", "o", "-"),
     Style("#E69F00", "s", "--"),
@@ -36,7 +37,16 @@ STYLES = (
     Style("#56B4E9", "v", "--"),
     Style("#D55E00", "P", "-."),
     Style("#0072B2", "X", ":"),
+    Style("#000000", "<", "--"),
+    Style("#E69F00", "p", "-."),
+    Style("#009E73", "*", ":"),
+    Style("#CC79A7", "h", "-"),
+    Style("#56B4E9", ">", "-."),
+    Style("#D55E00", "d", ":"),
+    Style("#0072B2", "H", "-"),
 )
+# Runs of a study that rows of marks can show; more become a table of colors.
+MOST_MARKED = 7
 # Widths of the two intervals.
 WIDTHS = {"ci95": 1.2, "ci95_items_fixed": 3.2}
 # Of a name in a picture.
@@ -115,21 +125,20 @@ def draw_finding(ax: "Axes", title: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     """Draw the paired difference of each run of a study to the base, with its seeds as small points about it."""
-    changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
+    changes = run_changes(summary, mode).values()
     models = {run["run"]: run["models"] for run in summary["replicates"]["runs"]}
     styles = style_of_each(summary)
     runs = {c["b"]: styles[models[c["b"]][0]] for c in changes}
     _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c["difference"], c) for c in changes], runs)
     share_style = len(set(runs.values())) < len(runs)
-    order = "\nrows of one color: from the least place down to the greatest" if share_style else ""
+    order = "\nrows of one color: from the least place downwards" if share_style else ""
     ax.set(xlabel=MOVED, title=f"{mode}: runs minus base, mean over seeds{order}")
 
 
-def draw_transfer(ax: "Axes", summary: Summary, mode: str) -> None:
+def draw_run_table(ax: "Axes", mode: str, changes: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
     """Draw how far each run of a study moved each axis: a row for each run, a frame where it was tuned on the axis."""
     from matplotlib.patches import Rectangle
 
-    changes = transfer_changes(summary, mode)
     runs, axes = ([*dict.fromkeys(names)] for names in zip(*changes))
     table = [[changes[run, axis]["difference"] or 0.0 for axis in axes] for run in runs]
     largest = max(abs(x) for row in table for x in row) or 1.0
@@ -145,19 +154,23 @@ def draw_transfer(ax: "Axes", summary: Summary, mode: str) -> None:
             ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="black", lw=1.5, zorder=3))
     ax.set(xticks=range(len(axes)), yticks=range(len(runs)), yticklabels=list(map(short, runs)))
     ax.set_xticklabels(list(map(short, axes)), rotation=30, ha="right")
-    ax.set(
-        ylabel="tuned on",
-        title=f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the high end; bold: told from 0",
-    )
+    framed = "\nframe: what the run is tuned on" if ax.patches else ""
+    title = f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the high end; bold: told from 0{framed}"
+    ax.set_title(title)
     ax.legend(handles=[], frameon=False)  # the rows say which run they are
 
 
+def run_changes(summary: Summary, mode: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return run and axis to the comparison with the base, of the runs of a study."""
+    changes = summary["replicates"]["comparisons"]
+    return {(c["b"], c["axis"]): c for c in changes if c["mode"] == mode and c["a"] in summary["models"]}
+
+
 def transfer_changes(summary: Summary, mode: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Return run and axis to the comparison with the base, of runs that are tuned on one of these axes each."""
+    """Return those of runs that are tuned on one of these axes each."""
     runs = [run for entry in summary.get("transfer", ()) if entry["mode"] == mode for run in entry["runs"]]
     axes = list(map(tuned_axis, runs))
-    changes = [c for c in summary["replicates"]["comparisons"] if c["mode"] == mode and c["a"] in summary["models"]]
-    return {(c["b"], c["axis"]): c for c in changes if c["b"] in runs and c["axis"] in axes}
+    return {(run, axis): c for (run, axis), c in run_changes(summary, mode).items() if run in runs and axis in axes}
 
 
 def _draw_rows(ax: "Axes", summary: Summary, marks: Sequence[Mark], styles: Mapping[str, Style]) -> None:
