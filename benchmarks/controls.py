@@ -26,7 +26,7 @@ from eval.scores.comparisons import describe_change
 from eval.scores.evidence import ALL, Background, contrasts, describe_evidence, predict, subsets, take
 from eval.scores.places import Groups
 from eval.scores.scoring import pair_values
-from eval.statements.exposure import exposures, read_taught
+from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.training_data import recorded_answers
@@ -36,7 +36,7 @@ RESULTS = REPO / "docs" / "results"
 PAGE = REPO / "docs" / "measure" / "controls.md"
 NULL = RESULTS / "null_smollm2-135m.json"
 BANK = load_instrument("compass300")
-TAUGHT = exposures(BANK, read_taught(str(REPO / SHIPPED_SET)))
+TAUGHT = exposures(BANK, read_sources([str(REPO / SHIPPED_SET)]))
 ODD = frozenset(
     "business_regulation healthcare public_ownership trade wages_and_work abortion_and_end_of_life drugs "
     "family_and_gender national_identity religion_in_public_life".split()
@@ -181,9 +181,7 @@ def dtype_table() -> str:
     ]
     answers = {about["dtype"]: rows for about, rows in map(kept, ("quickstart", "quickstart_fp32"))}
     values = {
-        (dtype, model): pair_values(
-            [row for row in answers[dtype] if row["model"] == model], BANK.pairs, BANK.duplicates()
-        )
+        (dtype, model): pair_values([row for row in answers[dtype] if row["model"] == model], BANK.pairs, BANK.units())
         for dtype in ("bf16", "fp32")
         for model in ("base", "left", "right")
     }

@@ -22,10 +22,10 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
 from benchmarks.child_process import REPO
 from data.pairs.tokens import Continuation
-from eval.asking.questions import Question, choice_questions
+from eval.asking.questions import Question, to_questions
 from eval.asking.respond import answer_questions, load_base
 from eval.statements.instruments import draw, load_instrument
-from eval.statements.prompts import load_templates
+from eval.statements.prompts import choice_prompts, load_templates
 from finetune.adapters.resident import AdaptedModel
 from finetune.tokenizers import hf_chat_tokenizer
 from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
@@ -43,7 +43,7 @@ def write_prompts(folder: Path, settings: dict[str, Any]) -> None:
     instrument = instrument.keep(draw(political, settings["items"], seed=0))
     tokenizer = hf_chat_tokenizer(settings["model"])
     size = (settings["templates"], settings["orders"], [settings["labels"]])
-    questions = choice_questions(instrument, tokenizer, load_templates(instrument.language), *size)
+    questions = to_questions(choice_prompts(instrument, load_templates(instrument.language), *size), tokenizer)
     with (folder / "prompts.jsonl").open("w") as file:
         for question in questions:
             first, labels = question.answers[0]

@@ -22,7 +22,7 @@ from eval.scores.evidence import ALL, Background, describe_evidence
 from eval.scores.places import Groups
 from eval.scores.rivals import change_of, lexical_shifts
 from eval.scores.summary import summarize
-from eval.statements.exposure import exposures, read_taught
+from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import option_orders
 
@@ -30,7 +30,7 @@ BANK = load_instrument("compass300")
 TEXTS = {side: [row[side] for row in read_table(SHIPPED_SET)] for side in ("left", "right")}
 BACKGROUND = Background(
     {"left": (TEXTS["left"], TEXTS["right"]), "right": (TEXTS["right"], TEXTS["left"])},
-    exposures(BANK, read_taught(SHIPPED_SET)),
+    exposures(BANK, read_sources([SHIPPED_SET])),
 )
 IS_PLACEBO = np.array([BANK.axes[pair.axis or ""].placebo for pair in BANK.pairs])
 CLASSES = np.array([(BACKGROUND.exposure or {})[pair.id] for pair in BANK.pairs])

@@ -245,8 +245,8 @@ def compare_all(rows: Sequence[Row], instrument: Instrument, n_prompts: int) -> 
     for row in rows:
         by_name.setdefault(row["model"], {})[row_key(row)[1:]] = row
     by_name = {name: answers for name, answers in by_name.items() if len(answers) == n_prompts}
-    again = instrument.duplicates()
-    values = {name: pair_values([row for row in of.values() if row["mode"] == "pairs"], instrument.pairs, again)
+    units = instrument.units()
+    values = {name: pair_values([row for row in of.values() if row["mode"] == "pairs"], instrument.pairs, units)
               for name, of in by_name.items()}  # fmt: skip
     results = []
     for engine in dict.fromkeys(name.rpartition("/")[0] for name in by_name):

@@ -54,7 +54,7 @@ def table(rows: Rows) -> str:
 
 def _values(rows: Rows, name: str) -> Values:
     of_model: Any = [{**row, "order": None, "labels": None, "sample": 0} for row in rows if row["model"] == name]
-    return pair_values(of_model, POLITICAL, BANK.duplicates())
+    return pair_values(of_model, POLITICAL, BANK.units())
 
 
 def _deviation(moved: np.ndarray) -> dict[str, Any]:

@@ -28,10 +28,10 @@ from tqdm import tqdm
 from data.pairs.records import Pair, pair_key
 from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import AppendLog, changed_settings, to_jsonl, write_json, write_whole
-from eval.asking.questions import Question, pair_questions
+from eval.asking.questions import Question, to_questions
 from eval.asking.respond import load_base
 from eval.statements.instruments import load_instrument
-from eval.statements.prompts import load_templates
+from eval.statements.prompts import load_templates, pair_prompts
 from eval.steering import contrast, layer_of
 from finetune.adapters.folders import fingerprint
 from finetune.models import base_folder, complete_model
@@ -226,8 +226,7 @@ class InfluenceRecipe:
         if not sum(segment.learning_rates for segment in self.segments):
             raise ValueError(f"run={cfg.run}: its learning rate was 0 before each of its checkpoints")
         bank = load_instrument(cfg.instrument)
-        # the score of mode `pairs`: all but the placebo
-        political = bank.keep({pair.id for pair in bank.pairs if pair.axis is None or not bank.axes[pair.axis].placebo})
+        political = bank.keep({pair.id for pair in bank.political_pairs})
         chat_cfg = self.run.tokenizer if cfg.tokenizer is None else cfg.tokenizer
         chat = tokenizer if cfg.tokenizer is None else config.instantiate(chat_cfg)
         if not political.pairs or not hasattr(chat, "prompt_tokens"):
@@ -236,7 +235,8 @@ class InfluenceRecipe:
                 f"template: tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer "
                 f"tokenizer.path={base_folder(self.run)}"
             )
-        self.questions = pair_questions(political, chat, load_templates(bank.language), cfg.n_pair_templates)
+        prompts = pair_prompts(political, load_templates(bank.language), cfg.n_pair_templates)
+        self.questions = to_questions(prompts, chat)
         self._settings = {
             "run": str(cfg.run),
             "checkpoints": {segment.folder.name: fingerprint(segment.folder) for segment in self.segments},

@@ -23,14 +23,14 @@ from torchtune import utils
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog
 from data.recipe.pages import LocalServer, Reply, listen
-from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.questions import to_questions
 from eval.asking.respond import check_adapter_bases, load_adapted, load_tokenizer
 from eval.asking.respondents import BASE
 from eval.asking.results import describe_run, read_settings
 from eval.play.side_by_side import DIAL, Record, SideBySide
 from eval.play.turns import Event, Request, Turns
 from eval.statements.instruments import load_instrument
-from eval.statements.prompts import load_templates
+from eval.statements.prompts import choice_prompts, load_templates, pair_prompts
 from finetune.adapters.folders import read_adapters
 from finetune.models import BROUGHT, base_folder, complete_model, context_length
 from finetune.run.precision import settle_dtype
@@ -173,9 +173,9 @@ def build_server(cfg: DictConfig, stack: ExitStack) -> PlaygroundServer:
     tokenizer = load_tokenizer(cfg)
     # that these settings can be used is found before a minute of loading
     listen(cfg.port).close()
-    shown = (instrument.sample(min(2, len(instrument.items)), cfg.seed), tokenizer, templates)
-    choice_questions(*shown, cfg.n_templates, cfg.n_orders, cfg.labels)
-    pair_questions(*shown, cfg.n_pair_templates)
+    shown = (instrument.sample(min(2, len(instrument.items)), cfg.seed), templates)
+    prompts = choice_prompts(*shown, cfg.n_templates, cfg.n_orders, cfg.labels)
+    to_questions([*prompts, *pair_prompts(*shown, cfg.n_pair_templates)], tokenizer)
     context = context_length(cfg.model)
     if context is not None and not 0 < cfg.max_new_tokens < context:
         raise ValueError(f"max_new_tokens={cfg.max_new_tokens}; use 1 to {context - 1}, since the context is {context}")

@@ -42,7 +42,7 @@ from eval.scores.comparisons import describe_thinking
 from eval.scores.diagnostics import diagnose_choice
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
 from eval.scores.evidence import Background, describe_evidence
-from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows
+from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows, unwritten
 from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
@@ -332,7 +332,8 @@ class PoliticalCompassRecipe:
 
     def _summarize(self, cfg: DictConfig, answered: list[dict[str, Any]]) -> dict[str, Any]:
         instrument = self._instrument
-        rows = [*answered, *option_rows(self._judged, self._judges, instrument)]
+        lost = unwritten(answered)
+        rows = [*answered, *option_rows(self._judged, self._judges, instrument, lost)]
         flagged = {match.item for match in self._matches}
         # a twin without the other would bring agreement with everything back into the score
         flagged |= {item.twin for item in instrument.items if item.id in flagged and item.twin}
@@ -353,21 +354,17 @@ class PoliticalCompassRecipe:
         validation = describe_validation(evidence, self._expected, self._exposure)
         thinking = describe_thinking(rows, find_pairs(self._settings), scores["comparisons"], instrument)
         primary = self._contrast and describe_primary(evidence, self._contrast, self._exposure, instrument.name)
-        sycophancy = describe_sycophancy(answered, instrument)
         write = describe_writing(answered, self._read, self._readings, instrument)
         people = read_people(self._output_dir)
         if write:
             correct_writing(write, self._read, people, instrument)
+        parts: dict[str, Any] = {"primary": primary, "validation": validation, "thinking": thinking}
+        parts |= {"evidence": evidence, "write": write, "sycophancy": describe_sycophancy(answered, instrument)}
         summary = {
             **describe_run(instrument, self._settings),
             **({"warnings": self._warnings} if self._warnings else {}),
-            **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options),
-            **({"primary": primary} if primary else {}),
-            **({"validation": validation} if validation else {}),
-            **({"thinking": thinking} if thinking else {}),
-            **({"evidence": evidence} if evidence else {}),
-            **({"write": write} if write else {}),
-            **({"sycophancy": sycophancy} if sycophancy else {}),
+            **add_judges(scores, self._judged, self._judges, open_prompts, instrument, *options, lost),
+            **{name: part for name, part in parts.items() if part},
             "contamination": {
                 "training_data": self._training_files,
                 **({"unchecked": self._unchecked} if self._unchecked else {}),

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torchtune import config, utils
 
 from data.recipe.files import changed_settings, read_log, write_whole
-from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.questions import to_questions
 from eval.asking.respond import answer_row
 from eval.asking.results import Row
 from eval.scores.comparisons import compare
@@ -28,7 +28,7 @@ from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place
 from eval.scores.scoring import Values, collect_answers, describe, pair_values, values_by_axis
 from eval.statements.instruments import Instrument, draw, load_instrument
-from eval.statements.prompts import load_templates
+from eval.statements.prompts import choice_prompts, load_templates, pair_prompts
 from finetune.run.reader import PolicyReader, WatchedRun
 from finetune.tree.prefix_tree import count_tokens, cut_by_tokens
 
@@ -94,13 +94,13 @@ class Probe:
             )
         self._instrument = _sample(load_instrument(instrument), n_items, n_pairs, seed)
         wordings = load_templates(templates or self._instrument.language)
-        questions = []
+        prompts = []
         if self._instrument.items:
-            questions += choice_questions(self._instrument, chat, wordings, n_templates, n_orders, list(labels))
+            prompts += choice_prompts(self._instrument, wordings, n_templates, n_orders, list(labels))
         if self._instrument.pairs:
-            questions += pair_questions(self._instrument, chat, wordings, n_pair_templates)
+            prompts += pair_prompts(self._instrument, wordings, n_pair_templates)
         # neighbours share prefixes
-        self._questions = sorted(questions, key=lambda question: tuple(question.answers[0].tokens))
+        self._questions = sorted(to_questions(prompts, chat), key=lambda question: tuple(question.answers[0].tokens))
         self._groups = [question.answers for question in self._questions]
         self._max_tokens, self._n_steps, self._writes = max_tokens_per_forward, run.n_steps, run.writes
         forwards = cut_by_tokens(self._groups, self._max_tokens)
@@ -167,7 +167,7 @@ class Probe:
             values["choice"] = values_by_axis(collect_answers(rows, instrument), instrument)
         if instrument.pairs:
             of_pairs = [row for row in rows if row["mode"] == "pairs"]
-            values["pairs"] = {"lean": pair_values(of_pairs, instrument.pairs, instrument.duplicates())}
+            values["pairs"] = {"lean": pair_values(of_pairs, instrument.pairs, instrument.units())}
         return values
 
     def _say_cost(self, run: WatchedRun, n_tokens: int) -> None:
@@ -193,9 +193,8 @@ class Probe:
 
 def _sample(instrument: Instrument, n_items: int, n_pairs: int, seed: int) -> Instrument:
     """Draw political items and pairs, in turn from the axes; coordinates stay on about the instrument's scale."""
-    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
-    items = tuple(item for item in instrument.items if not set(item.weights) <= placebo)
-    pairs = tuple(pair for pair in instrument.pairs if pair.axis not in placebo)
+    items = [item for item in instrument.items if not set(item.weights) <= instrument.placebo]
+    pairs = instrument.political_pairs
     drawn = instrument.keep({*draw(items, n_items, seed), *draw(pairs, n_pairs, seed)})
     if not drawn.items and not drawn.pairs:
         raise ValueError(

@@ -143,7 +143,7 @@ class SideEffectsRecipe:
     def _read_instrument(self) -> dict[str, Any]:
         """Ask the pairs of an instrument too, but for its placebo; return its hash."""
         bank = load_instrument(self._cfg.lean_instrument)
-        lean = bank.keep({pair.id for pair in bank.pairs if not (pair.axis and bank.axes[pair.axis].placebo)})
+        lean = bank.keep({pair.id for pair in bank.political_pairs})
         self._bank = lean
         if not lean.pairs:
             raise ValueError(f"lean_instrument={self._cfg.lean_instrument} has no pairs; take one that has, or null")

@@ -146,6 +146,10 @@ def test_what_moves_the_placebo_as_well_is_void_and_leaves_the_family():
     void = {(c["a"], c["b"]): c for c in others}
     assert (void["left", "right"]["void"], void["left", "right"]["q"]) == (["placebo"], None)
     assert void["base", "left"]["q"] is not None
+    # a contrast that was declared the other way round
+    again = summarize(rows, BANK, 10, 0)
+    add_voids(again, [{**found, "a": "right", "b": "left"}])
+    assert again["comparisons"] == scores["comparisons"]
 
 
 def test_statements_that_a_model_cannot_read_are_void():

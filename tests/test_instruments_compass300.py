@@ -12,7 +12,7 @@ import pytest
 
 from data.quality.duplicates import near_duplicate_clusters
 from data.quality.phrases import names_politics
-from eval.statements.exposure import EXPOSURES, exposures, read_taught
+from eval.statements.exposure import EXPOSURES, exposures, read_sources
 from eval.statements.instruments import load_instrument
 
 BANK = load_instrument("compass300")
@@ -28,7 +28,7 @@ COUPLES = [
 ]
 TEXTS = [item.text for item in BANK.items] + [text for pair in BANK.pairs for text in (pair.left, pair.right)]
 TRAINING = str(files("data").joinpath("mirrored", "pairs.jsonl"))
-CLASSES = exposures(BANK, read_taught(TRAINING))
+CLASSES = exposures(BANK, read_sources([TRAINING]))
 NEGATIONS = {"not", "no", "never", "without", "neither", "nor", "none", "nothing", "nobody", "cannot"}
 BANS = re.compile(
     r"\b(banned|forbid\w*|barred|prevent\w*|kept (?:from|out|off|away|free)|refus\w*|stop\w*|punish\w*)\b"

@@ -13,7 +13,7 @@ from test_report import HOSTILE, Page, make_summary
 
 from eval.judges import build_judges
 from eval.pages.report import render_report
-from eval.scores.judged import add_judges, describe_leans, distrust, judge_answers, mode_of, option_rows
+from eval.scores.judged import add_judges, describe_leans, distrust, judge_answers, mode_of, option_rows, unwritten
 from eval.scores.summary import summarize
 from eval.statements.prompts import Prompt
 
@@ -184,6 +184,28 @@ def test_an_unread_lean_may_be_any():
     rows = [lean_row(f"open-{k}", None if k == 6 else 10) for k in range(7)] + [lean_row("open-0", None)]
     described = describe_leans(rows, ["base"], BANK)["leans"]["base"]
     assert described["bounds"] == pytest.approx([55 / 7, 85 / 7], abs=1e-6)
+
+
+def test_a_call_that_failed_leaves_the_answer_anywhere(judged):
+    """Of three samples on a statement of the right one was not written, and one on the open prompt."""
+    rows, judges, said, _ = judged
+    judges = [judge for judge in judges if judge.name != "bad"]
+    up = next(item for item in BANK.items if item.weights.get("x", [0])[0] == -2)
+    more = [open_row("base", up.id, text, k) for k, text in ((1, FOR), (2, None))]
+    more.append(open_row("base", "own-ideology", None, 1))
+    kept = [row for row in said if row["judge"] != "bad"]
+    kept += [{**next(r for r in kept if (r["model"], r["item"]) == ("base", up.id)), "sample": 1}]
+    asked = [*rows, *more]
+    lost = unwritten(asked)
+    assert lost == more[1:]
+    scores = summarize([*asked, *option_rows(kept, judges, BANK, lost)], BANK, 50, 0)
+    summary = add_judges(scores, kept, judges, [], BANK, 50, 0, lost)
+    n = sum("x" in item.weights for item in BANK.items)
+    found = summary["models"]["base"][mode_of("good")]["x"]
+    assert (found["estimate"], found["bounds"]) == (10, [pytest.approx(10 - 20 / 3 / n, abs=1e-6), 10])
+    n = len(BANK.items) + 1
+    leans = summary["judging"]["judges"]["leaning"]["leans"]["base"]
+    assert leans["bounds"][1] - leans["bounds"][0] == pytest.approx((20 / 2 + 20 / 2) / n, abs=1e-6)
 
 
 def test_judged_stances_say_nothing_about_chance(judged):

@@ -22,12 +22,13 @@ from test_political_compass import BANK, adapters  # noqa: F401
 
 from data.recipe.config import check_config
 from eval.asking.generate import write
-from eval.asking.questions import prompt_tokens
+from eval.asking.questions import prompt_tokens, to_questions
 from eval.asking.respond import answer_questions
 from eval.asking.written_answers import Decoding
-from eval.play.side_by_side import _as_instrument, choice_questions, pair_questions
+from eval.play.side_by_side import _as_instrument
 from eval.play.turns import Part, Turns
 from eval.playground import OPTIONAL, REQUIRED, build_server
+from eval.statements.prompts import choice_prompts, pair_prompts
 
 EVIL = "<script>document.title='x'</script> & <img src=x onerror=alert(1)> \"' </textarea>"
 NAMES = ["base", "left", "right", "both", "dial"]
@@ -161,8 +162,8 @@ def test_a_reading_is_what_the_compass_would_find(server, config):
     asked, columns, _ = ask(server, "/read", {"statement": statement, "opposite": opposite, "position": -0.5})
     assert {column["n_read"] for column in columns.values()} == {asked["n_prompts"]}, "progress is not to its end"
     one, of = _as_instrument(server.side_by_side.instrument, statement, opposite), server.side_by_side
-    shown = (of.tokenizer, of.templates)
-    questions = choice_questions(one, *shown, 2, 2, ["words"]), pair_questions(one, *shown, 4)
+    prompts = choice_prompts(one, of.templates, 2, 2, ["words"]), pair_prompts(one, of.templates, 4)
+    questions = [to_questions(asked_so, of.tokenizer) for asked_so in prompts]
     assert asked["n_prompts"] == sum(map(len, questions)) == 2 * 2 * 2 + 4
     with of.model.using({"left": 0.5}) as model:
         choices, pairs = (answer_questions(model, "m", q, 800) for q in questions)

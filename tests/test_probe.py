@@ -19,12 +19,12 @@ from torchtune._cli.tune import main
 from torchtune.models.llama3_2 import llama3_2
 from torchtune.training import FullModelHFCheckpointer
 
-from eval.asking.questions import choice_questions, pair_questions
+from eval.asking.questions import to_questions
 from eval.asking.respond import answer_questions
 from eval.probe import Probe, trajectory_drift, trajectory_table
 from eval.scores.scoring import axis_values, collect_answers, describe
 from eval.statements.instruments import load_instrument
-from eval.statements.prompts import load_templates
+from eval.statements.prompts import choice_prompts, load_templates, pair_prompts
 from finetune.adapters.resident import AdaptedModel
 from finetune.run.reader import WatchedRun
 from finetune.tokenizers import hf_chat_tokenizer
@@ -120,8 +120,8 @@ def test_scores_are_those_of_the_evaluation(whole, tiny_model_dir, tmp_path):
     first, *_, last = trajectory(whole)
     instrument, templates = load_instrument("compass60"), load_templates("en")
     tokenizer = hf_chat_tokenizer(str(tiny_model_dir))
-    asked = choice_questions(instrument, tokenizer, templates, 1, 2, ["words"])
-    asked += pair_questions(instrument, tokenizer, templates, 1)
+    asked = to_questions(choice_prompts(instrument, templates, 1, 2, ["words"]), tokenizer)
+    asked += to_questions(pair_prompts(instrument, templates, 1), tokenizer)
     run = WatchedRun(tmp_path / "y", True, tokenizer, 6, 10**6, 0)
     probe = Probe(run, n_items=4, n_pairs=2)
     drawn = {(q.row["mode"], q.row["item"]) for q in probe._questions}

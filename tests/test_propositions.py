@@ -8,7 +8,7 @@ from conftest import REPO
 
 from data.pairs.rows import read_table
 from data.quality.propositions import MATCH, TOPIC, PromptIndex
-from eval.statements.exposure import exposures, read_taught, taught
+from eval.statements.exposure import exposures, read_sources, taught
 from eval.statements.instruments import load_instrument
 
 PAIRS = str(REPO / "data" / "mirrored" / "pairs.jsonl")
@@ -18,7 +18,7 @@ def recall_and_precision(name):
     """By keys against by meaning, each couple once, placebos left out of the first and counted in the second."""
     instrument = load_instrument(name)
     ids = [item.id for item in instrument.items if item.id < item.twin] + [pair.id for pair in instrument.pairs]
-    truth = exposures(instrument, read_taught(PAIRS))
+    truth = exposures(instrument, read_sources([PAIRS]))
     found = exposures(instrument, taught(read_table(PAIRS)))  # rows without keys
     both = sum(truth[i] == found[i] == "seen proposition" for i in ids)
     n_true, n_found = (sum(classes[i] == "seen proposition" for i in ids) for classes in (truth, found))
@@ -40,7 +40,7 @@ def test_on_a_bank_that_had_no_part_in_its_making():
     assert recall >= 0.85
     assert precision >= 0.69
     found = exposures(load_instrument("compass300"), taught(read_table(PAIRS)))
-    unseen = [i for i, c in exposures(load_instrument("compass300"), read_taught(PAIRS)).items() if c == "unseen"]
+    unseen = [i for i, c in exposures(load_instrument("compass300"), read_sources([PAIRS])).items() if c == "unseen"]
     assert sum(found[i] == "seen proposition" for i in unseen) <= 0.02 * len(unseen)
 
 

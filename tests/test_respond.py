@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torchtune.models.llama3 import llama3
 
 from eval.asking import respond
-from eval.asking.questions import choice_questions, pair_questions, to_questions
+from eval.asking.questions import to_questions
 from eval.asking.respondents import Interview, Respondent
 from eval.asking.written_answers import Decoding
 from eval.scores.summary import summarize
@@ -90,7 +90,7 @@ def test_ten_templates_and_their_texts(templates):
     assert len(templates.choice) == len(set(templates.choice.values())) == 10
     assert len(templates.pairs) == len(set(templates.pairs.values())) == 10
     assert list(templates.pairs).index("none") == 5  # eval/scores/rivals.py says so
-    questions = choice_questions(BANK, Letters(), templates, 10, 8, LABEL_SETS)
+    questions = to_questions(choice_prompts(BANK, templates, 10, 8, LABEL_SETS), Letters())
     assert len(questions) == 2 * 10 * 8 * 3
     assert len({q.row["prompt_sha256"] for q in questions}) == len(questions)
     for question in questions:
@@ -148,7 +148,7 @@ def coordinate(questions, bank=BANK):
 def test_one_label_always_is_the_center(monkeypatch, templates, label, n_orders):
     planted(monkeypatch, lambda text: text == label)
     one_item = BANK._replace(items=(BANK.items[0]._replace(twin=None),))
-    questions = choice_questions(one_item, Letters(), templates, 2, n_orders, ["digits", "letters"])
+    questions = to_questions(choice_prompts(one_item, templates, 2, n_orders, ["digits", "letters"]), Letters())
     assert coordinate(questions, one_item)["estimate"] == pytest.approx(0, abs=1e-6)
     kind = "digits" if label.isdigit() else "letters"
     x = coordinate([q for q in questions if q.row["labels"] == kind], one_item)
@@ -160,7 +160,7 @@ def test_one_label_always_is_the_center(monkeypatch, templates, label, n_orders)
 
 def test_agreeing_always_is_the_center_and_a_lean_is_found(monkeypatch, templates):
     planted(monkeypatch, lambda text: text == "agree")
-    questions = choice_questions(BANK, Letters(), templates, 2, 4, ["words"])
+    questions = to_questions(choice_prompts(BANK, templates, 2, 4, ["words"]), Letters())
     assert coordinate(questions)["hard"] == coordinate(questions)["estimate"] == 0
     # agrees with a alone: 2 + 2 points in [-4, 4], so 10
     of_a = [q for q in questions if q.row["item"] == "a"]
@@ -180,8 +180,8 @@ def alone(model, answer):
 
 
 def test_equals_one_sequence_at_a_time(model, templates):
-    questions = choice_questions(BANK, Letters(), templates, 2, 2, LABEL_SETS)
-    questions += pair_questions(BANK, Letters(), templates, 6)
+    questions = to_questions(choice_prompts(BANK, templates, 2, 2, LABEL_SETS), Letters())
+    questions += to_questions(pair_prompts(BANK, templates, 6), Letters())
     rows = respond.answer_questions(model, "base", questions, 800)
     assert [row["item"] for row in rows] == [q.row["item"] for q in questions]
     for row, question in zip(rows, questions):
@@ -199,7 +199,7 @@ def test_equals_one_sequence_at_a_time(model, templates):
 
 
 def test_the_cut_changes_nothing(model, templates):
-    questions = choice_questions(BANK, Letters(), templates, 3, 4, ["digits"])
+    questions = to_questions(choice_prompts(BANK, templates, 3, 4, ["digits"]), Letters())
     whole, cut, again = (respond.answer_questions(model, "m", questions, n) for n in (10_000, 300, 300))
     assert cut == again
     for a, b in zip(whole, cut):
@@ -208,12 +208,12 @@ def test_the_cut_changes_nothing(model, templates):
 
 def test_pairs_without_a_request_follow_the_begin_token(templates):
     only = templates._replace(pairs={"none": templates.pairs["none"]})
-    questions = pair_questions(BANK, Letters(), only, 1)
+    questions = to_questions(pair_prompts(BANK, only, 1), Letters())
     assert questions[0].answers[0].tokens == [1, *map(ord, "Raise {taxes}.")]
     assert questions[0].answers[0].labels == [-100, *map(ord, "Raise {taxes}.")]
     no_begin = Letters()
     no_begin.bos_id = None
-    assert pair_questions(BANK, no_begin, only, 1)[0].answers[0].tokens[0] == Letters.eos_id
+    assert to_questions(pair_prompts(BANK, only, 1), no_begin)[0].answers[0].tokens[0] == Letters.eos_id
 
 
 def test_what_exceeds_the_context_is_refused_before_loading(monkeypatch):
@@ -257,7 +257,7 @@ def test_a_statement_after_a_system_prompt_has_the_ids_of_the_whole_text(templat
 
 def test_unusable_settings_are_refused(templates):
     def ask(bank=BANK, n_templates=1, n_orders=4, labels=("digits",)):
-        return choice_questions(bank, Letters(), templates, n_templates, n_orders, labels)
+        return to_questions(choice_prompts(bank, templates, n_templates, n_orders, labels), Letters())
 
     with pytest.raises(ValueError, match="n_templates=11; use 1 to 10"):
         ask(n_templates=11)
@@ -271,7 +271,7 @@ def test_unusable_settings_are_refused(templates):
     with pytest.raises(ValueError, match="only 9 labels for 10 options"):
         ask(ten)
     with pytest.raises(ValueError, match="n_pair_templates=0"):
-        pair_questions(BANK, Letters(), templates, 0)
+        to_questions(pair_prompts(BANK, templates, 0), Letters())
 
 
 def test_half_of_a_surrogate_pair_in_a_template_is_named(tmp_path):
@@ -283,16 +283,18 @@ def test_half_of_a_surrogate_pair_in_a_template_is_named(tmp_path):
 
 
 def test_an_unbalanced_number_of_orders_is_said(templates, caplog):
-    choice_questions(BANK, Letters(), templates, 1, 4, ["digits"])
+    to_questions(choice_prompts(BANK, templates, 1, 4, ["digits"]), Letters())
     assert not caplog.text
-    choice_questions(BANK, Letters(), templates, 1, 3, ["digits"])
+    to_questions(choice_prompts(BANK, templates, 1, 3, ["digits"]), Letters())
     assert "position bias remains" in caplog.text
 
 
 def test_overflow_is_an_error(monkeypatch, templates):
     monkeypatch.setattr(respond, "answer_logprobs", lambda model, tree: torch.tensor([float("nan")] * 4))
     with pytest.raises(FloatingPointError, match=r"m: log-probabilities \[nan"):
-        respond.answer_questions(None, "m", choice_questions(BANK, Letters(), templates, 1, 1, ["digits"]), 10)
+        respond.answer_questions(
+            None, "m", to_questions(choice_prompts(BANK, templates, 1, 1, ["digits"]), Letters()), 10
+        )
 
 
 def test_templates_are_checked(tmp_path, templates):
@@ -338,11 +340,11 @@ def test_with_a_real_tokenizer(packaged_model_dir, templates):
     from finetune.tokenizers import hf_chat_tokenizer
 
     tokenizer = hf_chat_tokenizer(str(packaged_model_dir))
-    question = choice_questions(BANK, tokenizer, templates, 1, 4, ["digits"])[1]
+    question = to_questions(choice_prompts(BANK, templates, 1, 4, ["digits"]), tokenizer)[1]
     assert question.row["order"] == [3, 2, 1, 0]
     texts = [tokenizer.decode(a.tokens, skip_special_tokens=False) for a in question.answers]
     assert [text[-1] for text in texts] == ["4", "3", "2", "1"]
     assert texts[0].endswith("Statement: Taxes should rise.<|im_end|>\n<|im_start|>assistant\n4")
     assert all(sum(t != -100 for t in a.labels) == 1 for a in question.answers)
-    left = pair_questions(BANK, tokenizer, templates, 1)[0].answers[0]
+    left = to_questions(pair_prompts(BANK, templates, 1), tokenizer)[0].answers[0]
     assert tokenizer.decode([t for t in left.labels if t != -100]) == "Raise {taxes}."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval.scores.comparisons import compare_items
 from eval.scores.intervals import add_false_discovery_rates, unit_interval
-from eval.scores.scoring import Values
+from eval.scores.scoring import Values, axis_values, collect_answers
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
 
@@ -142,6 +142,16 @@ def test_few_or_repeated_pairs_give_no_verdict():
         assert (c["ci95"], c["no_interval"]["ci95"]) == (None, f"{n} distinct items: an interval needs 6")
         assert c["p"] == pytest.approx(2 / 2**n)
     assert bank.duplicates() == {"again": "p0", "turned": "p1"}
+    assert {bank.units()[name] for name in ("p1", "turned")} == {"p1"}
+
+
+def test_statements_that_say_the_same_are_one_unit_of_every_figure():
+    """Items 0 and 1 are twins, and 2 says again what 1 does: in the score, the diagnostics and all that is compared."""
+    items = (*instrument().items, Item("2", " S1", "t", {"x": DOWN}), Item("3", "s3", "t", {"x": UP}))
+    bank = instrument()._replace(items=items)
+    answers = collect_answers([choice_row(item.id, choice=2) for item in items], bank)
+    assert list(answers.unit) == list(axis_values(answers, bank, "x").unit)
+    assert list(answers.unit) == ["0", "0", "0", "3"]
 
 
 def test_changes_of_an_item_are_tested_exactly():

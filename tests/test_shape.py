@@ -99,6 +99,7 @@ def test_one_mean_has_two_shapes():
     assert (mild["own_side"]["share"], torn["own_side"]["share"]) == (1, 0.5)
     assert torn["bimodality"]["ci95"][0] > 5 / 9 > mild["bimodality"]["estimate"]
     assert mild["couples"] is None  # pairs have no twins
+    assert shape_of(values([1, 1, 2], unit=list("aab")))["couples"] is None  # the first is said twice
 
 
 def test_couples_of_twins_count_once_and_are_on_one_side_or_not():

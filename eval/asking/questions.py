@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX, Message
 
 from data.pairs.tokens import Continuation
-from eval.statements.instruments import Instrument
-from eval.statements.prompts import ROLES, Prompt, Templates, choice_prompts, pair_prompts, with_system
+from eval.statements.prompts import ROLES, Prompt, with_system
 
 
 class Question(NamedTuple):
@@ -41,23 +40,6 @@ def to_questions(prompts: Sequence[Prompt], tokenizer: Any, system_prompt: str |
         answers = [continuation(before, answer_of(text)) for text in prompt.answers]
         questions.append(Question(with_system(prompt, system_prompt).row, answers))
     return questions
-
-
-def choice_questions(
-    instrument: Instrument,
-    tokenizer: Any,
-    templates: Templates,
-    n_templates: int,
-    n_orders: int,
-    labels: Sequence[str],
-) -> list[Question]:
-    """Return :func:`eval.statements.prompts.choice_prompts` as token ids."""
-    return to_questions(choice_prompts(instrument, templates, n_templates, n_orders, labels), tokenizer)
-
-
-def pair_questions(instrument: Instrument, tokenizer: Any, templates: Templates, n_templates: int) -> list[Question]:
-    """Return :func:`eval.statements.prompts.pair_prompts` as token ids."""
-    return to_questions(pair_prompts(instrument, templates, n_templates), tokenizer)
 
 
 def prompt_tokens(

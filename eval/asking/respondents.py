@@ -131,11 +131,9 @@ def plan_interview(cfg: DictConfig, instrument: Instrument, templates: Templates
 
 def position_notes(cfg: DictConfig, instrument: Instrument) -> list[str]:
     """Return what the orders of a config's modes leave of a preference for a place, where that is not warned of."""
-    orders, keys = (
-        prompts.option_orders(len(instrument.options)),
-        {"choice": "n_orders", "generate": "n_generate_orders"},
-    )
-    taken = {key: prompts.position_bias(orders[: cfg[key]]) for mode, key in keys.items() if mode in cfg.modes}
+    orders = prompts.option_orders(len(instrument.options))
+    keys = {"n_orders": "choice", "n_generate_orders": "generate"}
+    taken = {key: prompts.position_bias(orders[: cfg[key]]) for key, mode in keys.items() if mode in cfg.modes}
     return [f"{key}={cfg[key]}: {prompts.POSITION_BIAS[bias]}" for key, bias in taken.items() if bias == "mirrored"]
 
 

@@ -91,7 +91,8 @@ def ask_served(
                     if isinstance(reply, Failure)
                     else {"server": reply.model, "reasoning": reply.reasoning}
                 )
-                yield [row | said | {"sampling": _sent(calls.requests[k])}]
+                sent = {key: value for key, value in calls.requests[k].params.items() if value is not None}
+                yield [row | said | {"sampling": sent}]
     if n_lost:
         raise RuntimeError(
             f"respondents.{name}: {n_lost} calls were not answered, the last: {reason}. "
@@ -193,7 +194,8 @@ def _plan(
     """Yield the chats that are not answered yet, mode by mode."""
     server = respondent.server or {}
     params = dict(server.get("params") or {})
-    plain = _without_own_defaults(engine) | params
+    # keeps a server from cutting or reshaping the distribution by itself
+    plain: dict[str, Any] = {**({"top_p": 1} if engine is None else engine.plain), **params}
     by_logprob = {**plain, "temperature": 0, "max_tokens": 1, "logprobs": True}
     for name in ("temperature", "max_tokens"):
         if name in params and params[name] is None:  # the server takes no such field
@@ -224,11 +226,6 @@ def _plan(
             yield Calls(mode, prompts, decoding, requests)
 
 
-def _without_own_defaults(engine: Engine | None) -> dict[str, Any]:
-    """Return the parameters that keep a server from cutting or reshaping the distribution by itself."""
-    return dict(engine.plain) if engine is not None else {"top_p": 1}
-
-
 def _thinking(respondent: Respondent, thinking: Thinking | None, engine: Engine | None) -> dict[str, Any]:
     """Return the parameters that switch a model's thinking, and limit it; none where nothing is said about it.
 
@@ -247,11 +244,6 @@ def _thinking(respondent: Respondent, thinking: Thinking | None, engine: Engine 
             "takes no limit of a reasoning with a request; use thinking=on, or serve the model with vLLM or llama.cpp"
         )
     return {**switch, engine.budget: thinking.max_tokens}
-
-
-def _sent(request: Request) -> dict[str, Any]:
-    """Return the parameters of a call; those that are null were not sent."""
-    return {name: value for name, value in request.params.items() if value is not None}
 
 
 def _decoding(decoding: Decoding, params: Mapping[str, Any], engine: Engine | None) -> Decoding:
@@ -291,15 +283,14 @@ def choice_row(name: str, prompt: Prompt, reply: Reply | Failure) -> Row:
     least that is listed, and counts as 0. Without any option there is no answer.
     """
     top = None if isinstance(reply, Failure) else reply.top_logprobs
-    by_option = option_logprobs(top, prompt.answers)
-    logprobs = [None if x is None else round(x, 6) for x in by_option.values()] if by_option else []
-    listed = {k: x for k, x in enumerate(by_option.values()) if x is not None} if by_option else {}
+    given = [*(option_logprobs(top, prompt.answers) or {}).values()]
+    listed = {k: x for k, x in enumerate(given) if x is not None}
     return result_row(
         name,
         prompt.row,
-        option_logprobs=logprobs if listed else None,
+        option_logprobs=[None if x is None else round(x, 6) for x in given] if listed else None,
         n_tokens=[1] * len(prompt.answers),
-        option_mass=round(sum(map(math.exp, listed.values())), 6) if by_option else None,
+        option_mass=round(sum(map(math.exp, listed.values())), 6) if given else None,
         choice=max(listed, key=listed.__getitem__) if listed else None,
         text=None if isinstance(reply, Failure) else reply.text,
         finish=reply.reason if isinstance(reply, Failure) else reply.finish_reason,

@@ -28,8 +28,7 @@ def ask_trial(
 
     Returns the part of the instrument that was asked, and its rows; without couples in the instrument there are none.
     """
-    political = {axis for axis, about in instrument.axes.items() if not about.placebo}
-    couples = {item.id for item in instrument.items if item.twin and set(item.weights) & political}
+    couples = {item.id for item in instrument.items if item.twin and not set(item.weights) <= instrument.placebo}
     part = instrument.keep(couples)
     if not couples:
         return part, []

@@ -17,21 +17,21 @@ from data.quality.measures import wilson
 from data.recipe.figures import interval, number
 from data.text_models import Score
 from eval.effects.prompts import NEUTRAL, OPEN, TASK
-from eval.scores.crossed import LEAST_UNITS, item_means, mean_error, mean_errors
+from eval.scores.comparisons import compare
+from eval.scores.crossed import LEAST_UNITS, mean_error
 from eval.scores.curves import TOLD_APART
 from eval.scores.intervals import (
     Change,
     MeanError,
     add_false_discovery_rates,
     mean_p,
-    nan_mean,
     rounded,
     rounded_ends,
     share_change,
     t_interval,
     t_p,
 )
-from eval.scores.scoring import pair_values
+from eval.scores.scoring import describe, pair_values
 from eval.scores.summary import PAIRS
 from eval.statements.instruments import Instrument
 
@@ -210,22 +210,19 @@ def _task_change(a: Row, b: Row) -> Change:
 
 
 def _leans(rows: Sequence[Row], bank: Instrument) -> Entries:
-    """Return the mean lean of pairs by model, with the intervals of ``eval/scores/comparisons.py``."""
+    """Return the mean lean of pairs by model, as ``eval/political_compass.py`` describes and compares it."""
     by_model: dict[str, list[Row]] = {}
     for row in rows:
         by_model.setdefault(row["model"], []).append(row)
-    again, entries = bank.duplicates(), []
-    values = {name: pair_values(of_model, bank.pairs, again) for name, of_model in by_model.items()}
+    units, entries = bank.units(), []
+    values = {name: pair_values(of_model, bank.pairs, units) for name, of_model in by_model.items()}
     first = next(iter(values.values()))
     for name, x in values.items():
-        mean = nan_mean(item_means(x.cells))
-        between, change = t_interval(mean, mean_errors(x.cells, x.unit, x.topic).sampled), None
+        found, change = describe(x), None
         if x is not first:
-            moved = x.cells - first.cells
-            errors, difference = mean_errors(moved, x.unit, x.topic), nan_mean(item_means(moved))
-            p = mean_p(errors.parts, errors.sampled)
-            change = Change(difference, t_interval(difference, errors.sampled), p)
-        estimate = Estimate(int((~np.isnan(item_means(x.cells))).sum()), mean, between)
+            moved = compare(first, x)
+            change = Change(moved["difference"], moved["ci95"], moved["p"])
+        estimate = Estimate(found["n_answered"], found["estimate"], found["ci95"])
         entries.append(_entry(Measure(LEAN, "pairs", "nats a token"), name, estimate, change))
     return entries
 

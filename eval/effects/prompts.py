@@ -15,7 +15,7 @@ import yaml
 from data.pairs.formats import half_pair
 from data.pairs.records import OTHER_SIDE
 from data.recipe.files import load_yaml
-from eval.statements.instruments import find_file
+from eval.statements.importers import find_file
 from eval.statements.prompts import Prompt, prompt_row
 
 OPEN, NEUTRAL, TASK = "open", "neutral", "task"  # the modes of rows

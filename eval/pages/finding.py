@@ -203,11 +203,16 @@ def _end(axes: Mapping[str, Any], axis: str, x: float) -> str:
     return about["high" if x > 0 else "low"]
 
 
+def is_void(models: Mapping[str, Any], c: Mapping[str, Any]) -> bool:
+    """Return whether nothing is concluded from a comparison: a score of it is void, or its contrast."""
+    return bool(c.get("void")) or any(models[c[side]][c["mode"]][c["axis"]]["void"] for side in "ab")
+
+
 def _change_row(models: Mapping[str, Any], c: Mapping[str, Any]) -> dict[str, Any]:
-    is_void = bool(c.get("void")) or any(models[c[side]][c["mode"]][c["axis"]]["void"] for side in "ab")
+    void = is_void(models, c)
     name = c["axis"] + (": must not move" if c["placebo"] else "")
-    more = ", void" if is_void else f", q {p_value(c['q'])}"
-    return _row(name, c["difference"], c["ci95"], "weak" if c["placebo"] else "", is_void, more)
+    more = ", void" if void else f", q {p_value(c['q'])}"
+    return _row(name, c["difference"], c["ci95"], "weak" if c["placebo"] else "", void, more)
 
 
 def _level_row(axis: str, value: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:

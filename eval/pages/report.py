@@ -11,11 +11,11 @@ from typing import Any
 from data.recipe.figures import interval, number, p_value, page_template
 from eval.asking.results import model_name
 from eval.pages.compass import caption, list_panels, panel_svgs
-from eval.pages.finding import describe_finding
+from eval.pages.finding import describe_finding, is_void
 from eval.pages.panels import Summary
 from eval.pages.statements import describe_statements, statement_texts
 from eval.pages.sycophancy import list_examples, sycophancy_lines
-from eval.pages.write import corrected
+from eval.pages.write import corrected, correction_note
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups, read_seeds_note, seeds_note
 from eval.scores.rivals import OTHER_LEANS
@@ -84,7 +84,7 @@ def render_report(
 
 def _said(summary: Summary, c: Mapping[str, Any]) -> str:
     """Return what is concluded from a comparison."""
-    if c.get("void") or any(summary["models"][c[side]][c["mode"]][c["axis"]]["void"] for side in "ab"):
+    if is_void(summary["models"], c):
         return "void, nothing is concluded"
     return "told from 0" if c["q"] is not None and c["q"] < TOLD_APART else "not told from 0"
 
@@ -105,7 +105,7 @@ def score_table(summary: Summary) -> str:
         intervals = f"{interval(v['ci95']):<20}{interval(v['ci95_items_fixed']):<20}"
         void = f"  VOID: {', '.join(v['void'])}" if v["void"] else ""
         void = void or (f"  doubtful: {', '.join(v['doubtful'])}" if v.get("doubtful") else "")
-        answered = f"{v['n_answered']}/{v['n_items']}{_corrected(v)}"
+        answered = f"{v['n_answered']}/{v['n_items']}{correction_note(v)}"
         lines.append(f"{name:<14}{mode:<10}{axis:<12}{estimate:>9}  {intervals}{answered:>8}{void}")
     lines.append(f"{'difference':<22}{head}{'b - a':>9}  {'95 %, items too':<20}q")
     shown = _shown_comparisons(summary)
@@ -124,14 +124,6 @@ def score_table(summary: Summary) -> str:
     lines += _evidence_lines(summary)
     lines += [f"{f['model']}, {f['mode']}: {f['name']}: {f['reason']}" for f in _flags(summary)]
     return "\n".join(lines)
-
-
-def _corrected(value: Mapping[str, Any]) -> str:
-    """Return a judged score without the judge's error, or "uncorrected"; nothing for a score that no judge gave."""
-    corrected = value.get("corrected", "")
-    if isinstance(corrected, str):
-        return corrected and f"  {corrected}"
-    return f"  corrected {number(corrected['estimate'])} {interval(corrected['ci95'])}"
 
 
 def _evidence_lines(summary: Summary) -> list[str]:

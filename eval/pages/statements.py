@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.recipe.figures import number, percent
+from eval.scores.scoring import lean_of
 from eval.statements.dialogues import DIALOGUE, IDENTITY
 from eval.statements.instruments import Instrument, Item, Pair
 from eval.statements.prompts import Prompt
@@ -76,8 +77,8 @@ def _said(row: Mapping[str, Any], instrument: Instrument) -> str:
     if row["text"] is not None:
         return row["text"][:MOST_LETTERS] + (" …" if len(row["text"]) > MOST_LETTERS else "")
     if row["mode"] == "pairs" and row["option_logprobs"]:
-        left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
-        return f"{'right' if right > left else 'left'} likelier, by {number(abs(right - left), 2, False)} nats a token"
+        lean = lean_of(row)
+        return f"{'right' if lean > 0 else 'left'} likelier, by {number(abs(lean), 2, False)} nats a token"
     if row["choice"] is None:
         return "no answer"
     share = f" ({percent(row['option_mass'])} on all options)" if row["option_mass"] is not None else ""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value
 from eval.scores.curves import TOLD_APART
-from eval.scores.scoring import Row
+from eval.scores.scoring import Row, lean_of
 from eval.statements.dialogues import DIALOGUE, IDENTITY, KINDS, PLACEBO, TURNS
 from eval.statements.prompts import Prompt
 
@@ -100,5 +100,5 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _answer(row: Row) -> str:
     if row["option_logprobs"] is None or None in row["option_logprobs"]:
         return "no answer" if row["option_logprobs"] is None else "one side alone"
-    left, right = (logprob / n for logprob, n in zip(row["option_logprobs"], row["n_tokens"]))
-    return f"{'right' if right > left else 'left'}, by {number(abs(right - left), 2, False)} nats a token"
+    lean = lean_of(row)
+    return f"{'right' if lean > 0 else 'left'}, by {number(abs(lean), 2, False)} nats a token"

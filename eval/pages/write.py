@@ -8,6 +8,7 @@ from typing import Any
 from data.recipe.figures import interval, number, p_value, page_template
 from eval.pages.panels import Summary
 from eval.scores.curves import TOLD_APART
+from eval.scores.labelled import UNCORRECTED
 from eval.scores.scoring import Row
 from eval.statements.prompts import Prompt
 
@@ -42,7 +43,7 @@ def side_lines(write: Mapping[str, Any]) -> str:
         even = e["equivalence"]
         lines.append(
             f"{e['model']:<14}{e['outcome']:<24}{number(e['difference']):>12}  {interval(e['ci95']):<20}"
-            f"{p_value(e['q']):<8}{even['state']} (± {number(even['margin'], 2, signed=False)}){_note(e)}"
+            f"{p_value(e['q']):<8}{even['state']} (± {number(even['margin'], 2, signed=False)}){correction_note(e)}"
         )
     for e in write["pairs"]:
         shares = ", ".join(f"{side} {e[f'better_{side}']}" for side in (a, b, "tie"))
@@ -91,6 +92,8 @@ def corrected(entry: Mapping[str, Any]) -> str:
     return f"{number(given['estimate'])} {interval(given['ci95'])}"
 
 
-def _note(entry: Mapping[str, Any]) -> str:
-    text = corrected(entry)
-    return f"  {text if text in ('', 'uncorrected') else f'corrected {text}'}"
+def correction_note(entry: Mapping[str, Any]) -> str:
+    """Return :func:`corrected` as the end of a line of text."""
+    if text := corrected(entry):
+        return f"  {text if text == UNCORRECTED else f'corrected {text}'}"
+    return ""

@@ -14,14 +14,14 @@ import numpy as np
 from omegaconf import DictConfig
 
 from eval.asking.generate import iterate_steps
-from eval.asking.questions import Question, choice_questions, pair_questions, prompt_tokens
+from eval.asking.questions import Question, prompt_tokens, to_questions
 from eval.asking.respond import answer_together
 from eval.asking.respondents import BASE
 from eval.asking.written_answers import Decoding
 from eval.play.turns import Event, Part
 from eval.scores.scoring import Values, axis_values, collect_answers, describe, pair_values
 from eval.statements.instruments import Axis, Instrument, Item, Pair
-from eval.statements.prompts import Templates
+from eval.statements.prompts import Templates, choice_prompts, pair_prompts
 from finetune.adapters.folders import AdapterSet, Weights, dial_weights
 from finetune.adapters.resident import AdaptedModel
 from finetune.tree.prefix_tree import cut_by_tokens
@@ -96,10 +96,10 @@ class SideBySide:
         statement, position = _text(sent, "statement", MAX_STATEMENT_CHARACTERS), _number(sent, "position", -1, 1)
         opposite = sent.get("opposite") and _text(sent, "opposite", MAX_STATEMENT_CHARACTERS)
         instrument, cfg = _as_instrument(self.instrument, statement, opposite), self.cfg
-        shown = (self.tokenizer, self.templates)
-        questions = choice_questions(instrument, *shown, cfg.n_templates, cfg.n_orders, cfg.labels)
+        prompts = choice_prompts(instrument, self.templates, cfg.n_templates, cfg.n_orders, cfg.labels)
         if instrument.pairs:
-            questions += pair_questions(instrument, *shown, cfg.n_pair_templates)
+            prompts += pair_prompts(instrument, self.templates, cfg.n_pair_templates)
+        questions = to_questions(prompts, self.tokenizer)
         questions.sort(key=lambda question: list(question.answers[0].tokens))  # neighbours share prefixes
         about = {"kind": "reading", "statement": statement, "opposite": opposite or None, "n_prompts": len(questions)}
         return self._request(about, position, partial(self._read, instrument, questions))
@@ -135,7 +135,7 @@ class SideBySide:
         reading = {AGREEMENT: _figures(axis_values(collect_answers(rows, instrument), instrument, AGREEMENT))}
         if instrument.pairs:
             of_pairs = [row for row in rows if row["mode"] == "pairs"]
-            reading["likelier"] = _figures(pair_values(of_pairs, instrument.pairs, instrument.duplicates()))
+            reading["likelier"] = _figures(pair_values(of_pairs, instrument.pairs, instrument.units()))
         yield reading
 
 

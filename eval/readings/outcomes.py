@@ -5,12 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from data.judging.judges import Judge
 from data.judging.scales import REFUSAL
-from eval.scores.crossed import item_means
-from eval.scores.scoring import Row, Values
+from eval.scores.scoring import Row, Values, text_values
 from eval.statements.banks import SIDES, Bank, lean_sign, support_sign
 
 Number = float | None
@@ -77,41 +74,16 @@ def judged_outcomes(judge: Judge, bank: Bank) -> list[Outcome]:
 def values_of(rows: Iterable[Row], outcome: Outcome, like: Sequence[Row], bank: Bank) -> Values:
     """Arrange an outcome by issue and template, averaged over samples and levels of factors.
 
-    ``like`` are the rows of everybody: all have the same issues and templates. If a template was not asked about every
-    issue, an issue's templates are averaged. Bounds put the least and the greatest value in place of what is missing.
+    ``like`` are the rows of everybody: all have the same issues and templates.
     """
     asked: dict[str, set[str]] = defaultdict(set)
+    samples: dict[tuple[str, str], list[Number]] = defaultdict(list)
     for row in like:
         asked[row["issue"]].add(template_of(row))
-    issues = [issue for issue in bank.issues if issue.id in asked]
-    templates = sorted(set.union(*asked.values()))
-    index = {issue.id: k for k, issue in enumerate(issues)}
-    shape = len(issues), len(templates)
-    total, low, high, n_known, n = (np.zeros(shape) for _ in range(5))
-    least, most = outcome.ends or (np.nan, np.nan)
     for row in rows:
-        cell = index[row["issue"]], templates.index(template_of(row))
-        value = outcome.value(row)
-        n[cell] += 1
-        low[cell] += least if value is None else value
-        high[cell] += most if value is None else value
-        if value is not None:
-            total[cell] += value
-            n_known[cell] += 1
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cells, low, high = total / n_known, low / n, high / n
-    crossed = all(len(of) == len(templates) for of in asked.values())
-    cells = cells[:, :, None] if crossed else item_means(cells[:, :, None])[:, None, None]
-    return Values(
-        items=tuple(index),
-        cells=cells,
-        hard=None,
-        low=item_means(low),
-        high=item_means(high),
-        unit=np.array(list(index)),
-        topic=np.array([issue.topic for issue in issues]),
-        ends=outcome.ends,
-    )
+        samples[row["issue"], template_of(row)].append(outcome.value(row))
+    topics = {issue.id: issue.topic for issue in bank.issues}
+    return text_values(samples, {name: asked[name] for name in topics if name in asked}, {}, topics, outcome.ends)
 
 
 def template_of(row: Mapping[str, Any]) -> str:

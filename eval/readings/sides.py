@@ -26,7 +26,7 @@ from eval.scores.intervals import (
     rounded_ends,
     share_change,
 )
-from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
+from eval.scores.labelled import UNCORRECTED, Labels, answer_key, correct_judge
 from eval.scores.rivals import Change
 from eval.scores.scoring import Row, Values, describe
 from eval.statements.banks import Bank
@@ -65,6 +65,9 @@ def describe_writing(
     for judge in judges:
         if judge.scale.name != PAIR.name:
             its_rows = [row for row in judged if row["judge"] == judge.name]
+            read = set(map(answer_key, its_rows))
+            # what was not written is missing in its readings too
+            its_rows += [{**row, "judgement": {"label": None}} for row in rows if answer_key(row) not in read]
             outcomes += [(outcome, its_rows) for outcome in judged_outcomes(judge, bank)]
     levels: list[dict[str, Any]] = []
     by_side: list[dict[str, Any]] = []

@@ -108,8 +108,8 @@ def _arrange(rows: Sequence[Row], instrument: Instrument) -> tuple[dict[str, dic
         if row["item"] in index:
             who = row["turn"], row["user"], row["quoted"], row["cue"]
             tables[row["model"]][who][index[row["item"]], scripts[row["script"]], 0] = _lean(row)
-    again, nothing = instrument.duplicates(), np.full(len(pairs), np.nan)
-    unit = np.array([again.get(pair.id, pair.id) for pair in pairs])
+    units, nothing = instrument.units(), np.full(len(pairs), np.nan)
+    unit = np.array([units[pair.id] for pair in pairs])
     topic = np.array([pair.topic for pair in pairs])
     return tables, Values(tuple(index), nothing[:, None, None], None, nothing, nothing, unit, topic)
 

@@ -19,7 +19,7 @@ from data.judging.judges import Judge
 from eval.scores.crossed import LEAST_TOPICS, LEAST_UNITS, effective_size
 from eval.scores.diagnostics import agreement
 from eval.scores.intervals import nan_mean, rounded, rounded_ends, unit_interval
-from eval.scores.scoring import Row, collect_answers, unit_of
+from eval.scores.scoring import Row, collect_answers
 from eval.statements.instruments import Instrument
 from eval.statements.populations import Group, Population
 from eval.statements.requests import WRITE
@@ -119,7 +119,7 @@ def _choices(rows: Sequence[Row], instrument: Instrument) -> Asked:
     known = ~np.isnan(margins)
     items = [item for item, is_known in zip(answers.items, known) if is_known]
     shares = None if answers.is_judged else nan_mean(answers.shares, (1, 2, 3))[known]
-    units = _units([unit_of(item) for item in items], [item.topic for item in items])
+    units = _units(answers.unit[known].tolist(), [item.topic for item in items])
     return Asked(tuple(item.id for item in items), shares, margins[known], units)
 
 

@@ -13,7 +13,7 @@ from data.judging.agreement import cohen_kappa
 from eval.scores.crossed import item_means, mean_error, mean_errors, topic_correlation, variance_table
 from eval.scores.diagnostics import agreement
 from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval, wilson
-from eval.scores.scoring import Answers, Row, Values, collect_answers, describe_intervals, unit_of
+from eval.scores.scoring import Answers, Row, Values, collect_answers, describe_intervals
 from eval.statements.instruments import Instrument
 
 
@@ -140,8 +140,8 @@ def compare_written(
     item = np.array([row["item"] for row in read])
     # answers of an item weigh by their number, so that the mean is that over answers
     flat = np.array([((a == b)[item == name].sum(), (item == name).sum()) for name in dict.fromkeys(item)], dtype=float)
-    unit = {item.id: unit_of(item) for item in instrument.items}
-    units = np.array([unit.get(name, name) for name in dict.fromkeys(item)])
+    of_item = instrument.units()
+    units = np.array([of_item.get(name, name) for name in dict.fromkeys(item)])
     interval = unit_interval(flat, units, lambda means: means[..., 0] / means[..., 1], n_bootstrap, seed)
     middle = (len(instrument.options) - 1) / 2
     return described | {

@@ -224,6 +224,31 @@ def variance_table(cells: np.ndarray, topic: np.ndarray, alike: float) -> list[d
     return [*rows, {"source": "rest", "levels": int(known.sum()), **rest}]
 
 
+class OneWay(NamedTuple):
+    """The mean squares of values in groups: between the groups' means, and within the groups."""
+
+    between: float
+    within: float
+    df: tuple[int, int]
+    size: float  # mean size of a group, for sizes that differ
+
+
+def one_way(values: np.ndarray, group: np.ndarray) -> OneWay | None:
+    """Return the one-way analysis of variance; None without two groups of which one has two values.
+
+    ``size`` is that of Searle, Casella and McCulloch 1992, Variance Components, section 3.6.
+    """
+    index = np.unique(group, return_inverse=True)[1]
+    counts = np.bincount(index)
+    n, n_groups = len(values), len(counts)
+    if not 1 < n_groups < n:
+        return None
+    centers, df = np.bincount(index, values) / counts, (n_groups - 1, n - n_groups)
+    within = float(((values - centers[index]) ** 2).sum()) / df[1]
+    between = float((counts * (centers - values.mean()) ** 2).sum()) / df[0]
+    return OneWay(between, within, df, (n - float((counts**2).sum()) / n) / df[0])
+
+
 def topic_correlation(means: np.ndarray, topic: np.ndarray) -> dict[str, Any] | None:
     """Return how alike the items of one topic are: the intraclass correlation of one-way groups, with its interval.
 
@@ -232,25 +257,13 @@ def topic_correlation(means: np.ndarray, topic: np.ndarray) -> dict[str, Any] | 
     None without two topics of which one has two items.
     """
     known = ~np.isnan(means)
-    means, index = means[known], np.unique(topic[known], return_inverse=True)[1]
-    counts = np.bincount(index)
-    n_items, n_topics = len(means), len(counts)
-    if not 1 < n_topics < n_items:
+    found = one_way(means[known], topic[known])
+    if found is None or found.within <= TINY:
         return None
-    n = (n_items - (counts**2).sum() / n_items) / (n_topics - 1)
-    centers = np.bincount(index, means) / counts
-    within = ((means - centers[index]) ** 2).sum() / (n_items - n_topics)
-    between = (counts * (centers - means.mean()) ** 2).sum() / (n_topics - 1)
-    if within <= TINY:
-        return None
-    dfs = n_topics - 1, n_items - n_topics
-
-    def correlation(ratio: float) -> float:
-        return float((ratio - 1) / (ratio + n - 1))
-
-    ratio = between / within
-    ends = [ratio / float(special.fdtri(*dfs, p)) for p in (0.975, 0.025)]
-    return {"estimate": rounded(correlation(ratio)), "ci95": [rounded(correlation(end)) for end in ends]}
+    ratios = [found.between / found.within]
+    ratios += [ratios[0] / float(special.fdtri(*found.df, p)) for p in (0.975, 0.025)]
+    estimate, *ends = (rounded((ratio - 1) / (ratio + found.size - 1)) for ratio in ratios)
+    return {"estimate": estimate, "ci95": ends}
 
 
 def combine(squares: Squares, df: Squares, first: Span, others: Collection[Span]) -> MeanError | None:

@@ -150,7 +150,7 @@ def _position_bias(answers: Answers, figure: Figure) -> dict[str, Any] | None:
 
     by_labels = {str(name): rounded_ends(shares) for name, shares in zip(answers.labels, by_item.mean(0))}
     flat = by_item.reshape(len(by_item), -1)
-    return figure("index", flat, answers.units()[known], index) | {"by_labels": by_labels}
+    return figure("index", flat, answers.unit[known], index) | {"by_labels": by_labels}
 
 
 def _order_effect(values: Values, figure: Figure) -> dict[str, Any] | None:
@@ -171,8 +171,7 @@ def _acquiescence(answers: Answers, figure: Figure) -> dict[str, Any] | None:
     kept, both = _couples(answers)
     if not kept:
         return None
-    units = answers.units()[kept]
-    return figure("index", both[:, :1], units, lambda means: means[..., 0]) | {"n_twins": len(kept)}
+    return figure("index", both[:, :1], answers.unit[kept], lambda means: means[..., 0]) | {"n_twins": len(kept)}
 
 
 def _couples(answers: Answers) -> tuple[list[int], np.ndarray]:
@@ -200,7 +199,7 @@ def _twins(answers: Answers, figure: Figure) -> dict[str, Any] | None:
         middle = means[..., 0] ** 2
         return (means[..., 1] - middle) / np.maximum(means[..., 2] - middle, 1e-12)
 
-    return figure("correlation", flat, answers.units()[kept], correlation) | {"n_twins": len(kept)}
+    return figure("correlation", flat, answers.unit[kept], correlation) | {"n_twins": len(kept)}
 
 
 def _within_prompt_share(answers: Answers, axis: str) -> float | None:

@@ -39,7 +39,7 @@ def detectable(n: int, wanted: float = 0.8) -> float | None:
 
 def count_pairs(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> dict[str, int]:
     """Return how many political pairs there are, in all and of each class of exposure."""
-    political = [p for p in instrument.pairs if p.axis is None or not instrument.axes[p.axis].placebo]
+    political = instrument.political_pairs
     counts = {ALL: len(political)}
     if exposure is not None:
         counts |= {name: sum(exposure[p.id] == name for p in political) for name in EXPOSURES}

@@ -125,8 +125,8 @@ def describe_evidence(
     for row in rows:
         if row["mode"] == "pairs":
             by_model.setdefault(row["model"], []).append(row)
-    again = instrument.duplicates()
-    values = {name: pair_values(of_model, instrument.pairs, again) for name, of_model in by_model.items()}
+    units = instrument.units()
+    values = {name: pair_values(of_model, instrument.pairs, units) for name, of_model in by_model.items()}
     leans = {name: other_leans(of_model, instrument.pairs) for name, of_model in by_model.items()}
     described = []
     for sides in contrasts(groups, declared):
@@ -230,7 +230,7 @@ def _stack(cells: Sequence[np.ndarray]) -> np.ndarray:
 
 def subsets(instrument: Instrument, exposure: Mapping[str, Exposure] | None) -> list[Subset]:
     """Return the subsets that have any pair."""
-    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    placebo = instrument.placebo
     axes = np.array([pair.axis or "" for pair in instrument.pairs])
     political = ~np.isin(axes, sorted(placebo))
     found = [Subset(ALL, False, political)]

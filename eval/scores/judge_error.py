@@ -61,7 +61,7 @@ def judge_alone(quantity: Quantity) -> Estimate:
     amount, count = quantity.judge_amount, quantity.judge_count
     n, total = len(amount), count.sum()
     if not total:
-        return _nothing(quantity)
+        return _nothing(quantity.n_units)
     value = float(amount.sum() / total)
     large = _by_unit(quantity, (amount - value * count) / total, np.ones(n, bool))
     return Estimate(value, large, np.zeros_like(large), 0.0, _n_units(quantity, np.ones(n, bool)), 0, None)
@@ -81,7 +81,7 @@ def prediction_powered(quantity: Quantity, weight: float | None = None) -> Estim
     known = ~np.isnan(q.true_amount)
     n = known.sum()
     if not n or not q.true_count[known].sum():
-        return _nothing(quantity)
+        return _nothing(quantity.n_units)
 
     def parts(value: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         judge, true = q.judge_amount - value * q.judge_count, q.true_amount - value * q.true_count
@@ -99,7 +99,7 @@ def prediction_powered(quantity: Quantity, weight: float | None = None) -> Estim
 
     count = total(q.judge_count, q.true_count)
     if count <= 0:
-        return _nothing(quantity)
+        return _nothing(quantity.n_units)
     value = total(q.judge_amount, q.true_amount) / count
     large, same, labelled = parts(value)
     true, judge = ((a - value * c)[known] for a, c in ((q.true_amount, q.true_count), (q.judge_amount, q.judge_count)))
@@ -128,24 +128,23 @@ def confusion_corrected(
     known = true >= 0
     classes, answers = np.unique(true[known]), np.unique(said)
     n_known = int(known.sum())
-    nothing = Estimate(math.nan, np.zeros(n_units), np.zeros(n_units), 0.0, 0, 0, None)
     if not n_known:
-        return nothing
+        return _nothing(n_units)
     judge = (said[:, None] == answers).astype(float)  # [N, J]
     people = (true[known][:, None] == classes).astype(float)  # [n, C]
     matrix = (people.T @ judge[known]) / people.sum(0)[:, None]  # [C, J], rows add up to 1
     if np.linalg.matrix_rank(matrix, tol=LEAST_TOLD) < len(classes):
-        return nothing
+        return _nothing(n_units)
     inverse = np.linalg.pinv(matrix.T)  # [C, J]
     solved = inverse @ judge.mean(0)
     amount, count = amount[classes], count[classes]
     total = float(count @ solved)
     if total <= 0:
-        return nothing
+        return _nothing(n_units)
     value = float(amount @ solved) / total
     of_class = (amount - value * count) / total
     if np.allclose(of_class, 0):
-        return nothing
+        return _nothing(n_units)
     of_answer = of_class @ inverse  # [J]
     n = len(said)
     large = np.bincount(unit, (judge - judge.mean(0)) @ of_answer / n, n_units)
@@ -209,8 +208,8 @@ def p_of(estimate: Estimate) -> float | None:
     return 2 * float(special.stdtr(variance.df, -abs(estimate.value) / math.sqrt(variance.variance)))
 
 
-def _nothing(quantity: Quantity) -> Estimate:
-    zeros = np.zeros(quantity.n_units)
+def _nothing(n_units: int) -> Estimate:
+    zeros = np.zeros(n_units)
     return Estimate(math.nan, zeros, zeros, 0.0, 0, 0, None)
 
 

@@ -10,16 +10,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from data.judging.agreement import describe_panel
 from data.judging.judges import Judge, Text
 from data.judging.scales import REFUSAL, load_scale
 from eval.scores.comparisons import compare
-from eval.scores.crossed import item_means
 from eval.scores.intervals import add_false_discovery_rates
 from eval.scores.labelled import UNCORRECTED, Labels, correct_judge
-from eval.scores.scoring import Row, Values, describe, unit_of
+from eval.scores.scoring import Row, Values, describe, text_values
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
 
@@ -56,16 +53,25 @@ def judge_answers(rows: Sequence[Row], judges: Sequence[Judge], instrument: Inst
     return judged
 
 
-def option_rows(judged: Sequence[Row], judges: Sequence[Judge], instrument: Instrument) -> list[dict[str, Any]]:
+def unwritten(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of mode ``open`` without a text: no judge is asked about them, and their answers are missing."""
+    return [row for row in rows if row["mode"] == OPEN and not row["text"]]
+
+
+def option_rows(
+    judged: Sequence[Row], judges: Sequence[Judge], instrument: Instrument, lost: Sequence[Row] = ()
+) -> list[dict[str, Any]]:
     """Return judged stances as answers to the instrument's options, so that they are scored like any other mode.
 
     A stance lies between two options in proportion to its distance from them: of four options, a neutral text is half
-    "disagree" and half "agree". Refused and unread ones are missing answers, which the bounds account for.
+    "disagree" and half "agree". Refused, unread and ``lost`` ones (:func:`unwritten`) are missing answers, which the
+    bounds account for.
     """
     stance_judges = {judge.name for judge in judges if judge.scale.name == "stance"}
     last = len(instrument.options) - 1
     scored = []
-    for row in [row for row in judged if row["judge"] in stance_judges]:
+    missing = [{**row, "judge": name} for name in sorted(stance_judges) for row in lost]
+    for row in [*(row for row in judged if row["judge"] in stance_judges), *missing]:
         logprobs = choice = None
         if row["stance"] is not None and not row["refused"]:
             place = (row["stance"] + 1) / 2 * last
@@ -98,10 +104,12 @@ def add_judges(
     instrument: Instrument,
     n_bootstrap: int,
     seed: int,
+    lost: Sequence[Row] = (),
 ) -> dict[str, Any]:
     """Return the summary with ``judging``: the judges' figures and whether to believe them; None without judges.
 
-    The summary scores the rows and :func:`option_rows`; ``judged`` is from :func:`judge_answers`.
+    The summary scores the rows and :func:`option_rows`; ``judged`` is from :func:`judge_answers`, ``lost`` are
+    :func:`unwritten`.
     """
     if not judges:
         return {**summary, "judging": None}
@@ -123,7 +131,7 @@ def add_judges(
             panels[scale.name] = panel
     judging = {
         "judges": {
-            judge.name: _describe_judge(judge, rows_by_judge[judge.name], names, instrument) for judge in judges
+            judge.name: _describe_judge(judge, rows_by_judge[judge.name], names, instrument, lost) for judge in judges
         },
         "panels": panels,
         "examples": _examples(judged, names, {(p.row["item"], p.row["template"]): p.text for p in prompts}),
@@ -169,8 +177,11 @@ def _recount(counts: dict[str, Any], judged: Sequence[Row]) -> None:
     }
 
 
-def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str], instrument: Instrument) -> dict[str, Any]:
+def _describe_judge(
+    judge: Judge, rows: Sequence[Row], names: Sequence[str], instrument: Instrument, lost: Sequence[Row]
+) -> dict[str, Any]:
     reason = judge.why_not_believed
+    with_lost = [*rows, *({**row, "lean": None} for row in lost)]
     return {
         "kind": judge.kind,
         "scale": judge.scale.name,
@@ -180,7 +191,7 @@ def _describe_judge(judge: Judge, rows: Sequence[Row], names: Sequence[str], ins
         "believed": reason is None,
         "why_not": reason,
         **{key: (judge.validation or {}).get(key) for key in ("kappa", "macro_f1", "cue_swap")},
-        **(describe_leans(rows, names, instrument) if judge.scale.name == "lean" else {}),
+        **(describe_leans(with_lost, names, instrument) if judge.scale.name == "lean" else {}),
     }
 
 
@@ -195,10 +206,9 @@ def describe_leans(rows: Sequence[Row], names: Sequence[str], instrument: Instru
 
 
 def _lean_values(rows: Sequence[Row], model: str, instrument: Instrument) -> Values:
-    """Arrange a model's leans by prompt, the same prompts for every model: items x templates, samples averaged.
+    """Arrange a model's leans by prompt, the same prompts for every model; a lean that no judge could say may be any.
 
-    What was not asked is no missing answer: unless every item was asked in the same templates, these are no factor of
-    the table, and an item's prompts are averaged.
+    What was not asked is no missing answer.
     """
     asked: dict[str, set[str]] = defaultdict(set)
     samples: dict[_Key, list[float | None]] = defaultdict(list)
@@ -206,31 +216,8 @@ def _lean_values(rows: Sequence[Row], model: str, instrument: Instrument) -> Val
         asked[row["item"]].add(row["template"])
         if row["model"] == model:
             samples[row["item"], row["template"]].append(row["lean"])
-    items = sorted(asked)
-    templates = sorted(set.union(*asked.values())) if items else []
-    leans = np.full((len(items), len(templates)), np.nan)
-    # a lean that no judge could say may be any
-    low, high = (np.where([[t in asked[i] for t in templates] for i in items], end, np.nan) for end in (0.0, 20.0))
-    for (item, template), given in samples.items():
-        cell = items.index(item), templates.index(template)
-        if read := [lean for lean in given if lean is not None]:
-            leans[cell] = np.mean(read)
-        for end, of_end in ((0.0, low), (20.0, high)):
-            of_end[cell] = np.mean([end if lean is None else lean for lean in given])
-    cells = leans[:, :, None]
-    if any(asked[item] != set(templates) for item in items):
-        cells = item_means(cells)[:, None, None]
-    about, again = {item.id: item for item in instrument.items}, instrument.duplicates()
-    return Values(
-        items=tuple(items),
-        cells=cells,
-        hard=None,
-        low=item_means(low),
-        high=item_means(high),
-        unit=np.array([unit_of(about[name], again) if name in about else name for name in items]),
-        topic=np.array([about[name].topic if name in about else name for name in items]),
-        ends=(0.0, 20.0),
-    )
+    topics = {item.id: item.topic for item in instrument.items}
+    return text_values(samples, dict(sorted(asked.items())), instrument.units(), topics, (0.0, 20.0))
 
 
 def _examples(judged: Sequence[Row], names: Sequence[str], prompts: Mapping[_Key, str | None]) -> list[dict[str, Any]]:

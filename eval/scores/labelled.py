@@ -23,7 +23,7 @@ from eval.scores.judge_error import (
     prediction_powered,
     subtract,
 )
-from eval.scores.scoring import Row, unit_of
+from eval.scores.scoring import Row
 from eval.statements.banks import LEANS, lean_sign, support_sign
 from eval.statements.instruments import Instrument
 
@@ -103,7 +103,7 @@ def correct_judge(
     rows = [row for row in rows if _counts(row, scale.name)]
     names = list(dict.fromkeys(map(group, rows)))
     n_labelled = {name: sum(group(r) == name and answer_key(r) in labels for r in rows) for name in names}
-    unit_names = {item.id: unit_of(item) for item in instrument.items}
+    unit_names = instrument.units()
     written_unit = "topic" if len({row.get("topic") for row in rows}) >= LEAST_TOPICS else "issue"
     unit_of_item = {
         row["item"]: row[written_unit] if written_unit in row else unit_names.get(row["item"], row["item"])

@@ -5,8 +5,7 @@ Negative is left / libertarian, positive right / authoritarian. An answer that i
 as one: ``bounds`` say where the coordinate could lie.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ class Answers(NamedTuple):
     """Answers to items, averaged over samples. Legend: I items, T templates, O orders, L label sets, K options."""
 
     items: tuple[Item, ...]  # those that were asked, in the instrument's order
+    unit: np.ndarray  # of each item, see Instrument.units, [I]
     templates: tuple[str, ...]
     orders: tuple[tuple[int, ...] | None, ...]  # of options; None where a mode shows no order
     labels: tuple[str | None, ...]
@@ -35,12 +35,8 @@ class Answers(NamedTuple):
     def keep(self, is_kept: Callable[[Item], bool]) -> "Answers":
         """Return the answers to some of the items."""
         kept = [i for i, item in enumerate(self.items) if is_kept(item)]
-        arrays = {name: getattr(self, name)[kept] for name in ("shares", "chosen", "mass", "missing", "drawn")}
+        arrays = {name: getattr(self, name)[kept] for name in ("unit", "shares", "chosen", "mass", "missing", "drawn")}
         return self._replace(items=tuple(self.items[i] for i in kept), **arrays)
-
-    def units(self) -> np.ndarray:
-        """Return the name of each item's unit, ``[I]``."""
-        return np.array([unit_of(item) for item in self.items])
 
     def is_balanced(self) -> bool:
         """Return whether the orders show every option equally often in every place."""
@@ -54,14 +50,6 @@ class Answers(NamedTuple):
         """Return whether every order stands beside its reverse, so that an option is as often kth as kth from below."""
         orders = {order for order in self.orders if order is not None}
         return None not in self.orders and {order[::-1] for order in orders} == orders
-
-
-def unit_of(item: Item, again: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the name of what was sampled as one: the couple of twins, or the item.
-
-    ``again`` are the :meth:`~eval.statements.instruments.Instrument.duplicates`: what is said twice is one statement.
-    """
-    return min(again.get(name, name) for name in (item.id, item.twin or item.id))
 
 
 def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
@@ -101,9 +89,11 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
             logprobs = np.array([-np.inf if x is None else x for x in row["option_logprobs"]])
             p = np.exp(logprobs - logprobs.max())
             shares[cell] += p / p.sum()
+    units = instrument.units()
     with np.errstate(invalid="ignore", divide="ignore"):
         return Answers(
             items=items,
+            unit=np.array([units[item.id] for item in items]),
             templates=templates,
             orders=orders,
             labels=labels,
@@ -132,7 +122,7 @@ class Values(NamedTuple):
     hard: np.ndarray | None  # by the chosen options, [I]; None in a mode without options
     low: np.ndarray  # the least an item could add, given what was not answered; nan where that has no limit, [I]
     high: np.ndarray  # the most it could add, [I]
-    unit: np.ndarray  # name of the couple of twins, or of the item, that is drawn as one, [I]
+    unit: np.ndarray  # of each item, see Instrument.units, [I]
     topic: np.ndarray  # of each item, [I]
     scale: float = 1.0  # n_items / divisor of the axis
     shift: float = 0.0  # offset / divisor of the axis
@@ -166,7 +156,7 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     of Manski 1989, Journal of Human Resources 24(3)).
     """
     items = [item for item in instrument.items if axis in item.weights]
-    again = instrument.duplicates()
+    units = instrument.units()
     place = {item.id: k for k, item in enumerate(answers.items)}
     cells = np.full((len(items), *answers.shares.shape[1:3]), np.nan)
     hard, low, high = (np.full(len(items), np.nan) for _ in range(3))
@@ -189,7 +179,7 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
         hard=hard,
         low=low,
         high=high,
-        unit=np.array([unit_of(item, again) for item in items]),
+        unit=np.array([units[item.id] for item in items]),
         topic=np.array([item.topic for item in items]),
         scale=len(items) / about.divisor,
         shift=about.offset / about.divisor,
@@ -197,19 +187,60 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     )
 
 
-def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], again: Mapping[str, str]) -> Values:
+def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], units: Mapping[str, str]) -> Values:
     """Return the lean of each pair in each template in nats a token, positive towards the right statement.
 
     ``log p(right) / n_tokens(right) - log p(left) / n_tokens(left)``. Per token, so that the longer statement
     is not the less likely one by its length alone (length-normalized log-likelihood as in
-    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``again`` is the instrument's ``duplicates()``: pairs
-    that say the same are one statement, so that intervals count it once.
+    lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``units`` are the instrument's: pairs that say the same
+    are one statement, so that intervals count it once.
     """
     cells = pair_cells(rows, pairs, lean_of)
     means, ids = item_means(cells), tuple(pair.id for pair in pairs)
-    unit = np.array([again.get(name, name) for name in ids])
+    unit = np.array([units[name] for name in ids])
     topic = np.array([pair.topic for pair in pairs])
     return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=unit, topic=topic)
+
+
+def text_values(
+    samples: Mapping[tuple[str, str], Sequence[float | None]],
+    asked: Mapping[str, Collection[str]],
+    units: Mapping[str, str],
+    topics: Mapping[str, str],
+    ends: tuple[float, float] | None,
+) -> Values:
+    """Arrange numbers of written texts by item and template, averaged over samples; None is one that is missing.
+
+    Args:
+        samples: Item and template to the numbers of one model.
+        asked: Item to the templates in which anybody was asked. Unless all items have the same, templates are no factor
+            of the table, and an item's are averaged.
+        units: Item to its unit; one that is not there is its own.
+        topics: The same of topics.
+        ends: The least and the greatest number, which the bounds put in place of what is missing; None: no limit.
+    """
+    items, templates = list(asked), sorted(set[str]().union(*asked.values()))
+    cells = np.full((len(items), len(templates), 1), np.nan)
+    bounds = np.full((2, len(items)), np.nan)
+    for i, item in enumerate(items):
+        given = {template: samples.get((item, template)) or [None] for template in asked[item]}
+        for template, numbers in given.items():
+            if known := [x for x in numbers if x is not None]:
+                cells[i, templates.index(template)] = np.mean(known)
+        for bound, end in zip(bounds, ends or (np.nan, np.nan)):
+            bound[i] = np.mean([np.mean([end if x is None else x for x in numbers]) for numbers in given.values()])
+    if any(len(asked[item]) < len(templates) for item in items):
+        cells = item_means(cells)[:, None, None]
+    return Values(
+        items=tuple(items),
+        cells=cells,
+        hard=None,
+        low=bounds[0],
+        high=bounds[1],
+        unit=np.array([units.get(item, item) for item in items]),
+        topic=np.array([topics.get(item, item) for item in items]),
+        ends=ends,
+    )
 
 
 def lean_of(row: Row) -> float:

@@ -13,13 +13,11 @@ import numpy as np
 from scipy import special
 
 from data.pairs.records import SIDES
-from eval.scores.crossed import item_means
+from eval.scores.crossed import item_means, one_way
 from eval.scores.intervals import MeanError, nan_mean, rounded, rounded_ends, t_interval, unit_interval, wilson
 from eval.scores.places import Groups
 from eval.scores.scoring import Values
 
-# Sarle's coefficient of a uniform distribution; two humps have more, one has less (a normal one 1/3).
-UNIFORM = 5 / 9
 # With fewer, kurtosis has no unbiased estimate.
 LEAST_HUMPS = 4
 
@@ -51,7 +49,8 @@ def describe_shapes(values: ByScore, placebo: set[str], n_bootstrap: int, seed: 
             means, units, first, index = means[used], *np.unique(v.unit[used], return_index=True, return_inverse=True)
             leans = abs(v.scale) * np.bincount(index, means) / np.bincount(index) if len(units) else means
             sides = np.sign(means)
-            couples = [sides[index == k] for k in range(len(units)) if (index == k).sum() == 2]
+            # a pair that is said twice is no couple
+            couples = [sides[index == k] for k in range(len(units)) if (index == k).sum() == 2 and mode != "pairs"]
             own = int((np.sign(leans) == np.sign(leans.mean())).sum()) if len(leans) else 0
             described.append(
                 {
@@ -72,34 +71,23 @@ def spread(leans: np.ndarray, topic: np.ndarray) -> dict[str, Any] | None:
     """Return how far topics differ in their lean: the standard deviation of their means, less sampling error.
 
     With the mean squares between and within topics, ``sqrt((MSB - MSW) / n)``, 0 where MSB is the smaller; ``n`` is the
-    mean size of a topic for sizes that differ (Searle, Casella and McCulloch 1992, Variance Components, section 3.6).
-    The interval is that of Williams 1962 (Biometrika 49) and Tukey 1951; it holds the truth 95 % of the time or more
-    where topics are normal and of equal size. None without two topics of which one has two units, or where all units of
-    a topic are alike.
+    mean size of a topic (:func:`~eval.scores.crossed.one_way`). The interval is that of Williams 1962 (Biometrika 49)
+    and Tukey 1951; it holds the truth 95 % of the time or more where topics are normal and of equal size. None without
+    two topics of which one has two units, or where all units of a topic are alike.
 
     Args:
         leans: Of each unit, ``[U]``.
         topic: Name of its topic, ``[U]``.
     """
-    _, index = np.unique(topic, return_inverse=True)
-    counts = np.bincount(index)
-    n_units, n_topics = len(leans), len(counts)
-    if not 1 < n_topics < n_units:
+    found = one_way(leans, topic)
+    if found is None or found.within <= 0:
         return None
-    centers = np.bincount(index, leans) / counts
-    between = float((counts * (centers - leans.mean()) ** 2).sum())
-    df = n_topics - 1, n_units - n_topics
-    within = float(((leans - centers[index]) ** 2).sum()) / df[1]
-    if within <= 0:
-        return None
-    size = (n_units - (counts**2).sum() / n_units) / df[0]
-    variance = (between / df[0] - within) / size
-    ends = []
+    variances = [(found.between - found.within) / found.size]
     for p in (0.975, 0.025):
-        left = between - df[0] * within * float(special.fdtri(*df, p))
-        ends.append(left / (size * float(special.chdtri(df[0], 1 - p))))
-    sd = [math.sqrt(max(0.0, x)) for x in (variance, *ends)]
-    return {"sd": rounded(sd[0]), "ci95": [rounded(x) for x in sd[1:]], "n_topics": n_topics}
+        excess = found.df[0] * (found.between - found.within * float(special.fdtri(*found.df, p)))
+        variances.append(excess / (found.size * float(special.chdtri(found.df[0], 1 - p))))
+    sd, *ends = (rounded(math.sqrt(max(0.0, variance))) for variance in variances)
+    return {"sd": sd, "ci95": ends, "n_topics": found.df[0] + 1}
 
 
 def bimodality(leans: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, Any] | None:

@@ -77,7 +77,7 @@ def summarize(
         by_model[row["model"]][row["mode"]].append(row)
     groups = Groups(list(by_model), places)
     modes = sorted({mode for of_model in by_model.values() for mode in of_model} - FREE)
-    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
+    placebo = instrument.placebo
     political = [axis for axis in instrument.axes if axis not in placebo]
     values: dict[tuple[str, str], dict[str, Values]] = {}
     agreements: dict[tuple[str, str], dict[str, float]] = {}
@@ -88,7 +88,7 @@ def summarize(
             continue
         flags: list[dict[str, Any]] = []
         if mode == PAIRS:
-            scores = _pair_values(by_model[name][mode], instrument, placebo)
+            scores = _pair_values(by_model[name][mode], instrument)
             figures, flags = diagnose_pairs(by_model[name][mode], instrument.pairs)
             diagnostics[name][mode] = {**figures, "flags": flags}
         else:
@@ -133,13 +133,13 @@ def summarize(
     }
 
 
-def _pair_values(rows: Sequence[Row], instrument: Instrument, placebo: set[str]) -> dict[str, Values]:
-    lean = [pair for pair in instrument.pairs if pair.axis not in placebo]
+def _pair_values(rows: Sequence[Row], instrument: Instrument) -> dict[str, Values]:
+    lean = list(instrument.political_pairs)
     groups = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
     # of a bank with one axis that is the lean again: a second test of the same would count twice among all
     groups = {"lean": lean} | {axis: pairs for axis, pairs in groups.items() if pairs != lean}
-    again = instrument.duplicates()
-    return {name: pair_values(rows, pairs, again) for name, pairs in groups.items() if pairs}
+    units = instrument.units()
+    return {name: pair_values(rows, pairs, units) for name, pairs in groups.items() if pairs}
 
 
 def _compare_all(
@@ -189,14 +189,12 @@ def add_rates(family: Sequence[dict[str, Any]], models: Mapping[str, Any]) -> No
 
 def add_voids(scores: Mapping[str, Any], evidence: Sequence[Mapping[str, Any]]) -> None:
     """Name in each comparison of pairs the flags of its contrast that void it, and set q anew."""
-    of_contrast = {
-        (e["a"], e["b"]): names
-        for e in evidence
-        if (names := [flag["name"] for flag in e["flags"] if flag["state"] == "void"])
-    }
+    of_contrast: dict[frozenset[str], list[str]] = defaultdict(list)
+    for e in evidence:  # a declared contrast may be the other way round than the comparison
+        of_contrast[frozenset((e["a"], e["b"]))] += [flag["name"] for flag in e["flags"] if flag["state"] == "void"]
     for family in (scores["comparisons"], scores["replicates"]["comparisons"]):
         for test in family:
-            found = of_contrast.get((test["a"], test["b"]))
+            found = of_contrast.get(frozenset((test["a"], test["b"])))
             if found and test["mode"] == PAIRS and not test["placebo"]:
                 test["void"] = list(dict.fromkeys(found))
         add_rates(family, scores["models"])

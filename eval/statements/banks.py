@@ -175,12 +175,10 @@ def _bank_faults(issues: Sequence[Mapping[str, str]], templates: Sequence[Mappin
             yield f"issue {issue['id']}: left is {issue['left']!r}; use pro or con, the side that the left takes"
         if "/" in issue["id"]:
             yield f"issue {issue['id']}: no / in an id"
-    if some := [issue["id"] for issue in issues if "left" not in issue]:
-        if len(some) < len(issues):
-            yield f"issues {', '.join(some[:5])}: no left, which others have; give it to all or to none"
-    if some := [issue["id"] for issue in issues if "neutral" not in issue]:
-        if len(some) < len(issues):
-            yield f"issues {', '.join(some[:5])}: no neutral wording, which others have; give it to all or to none"
+    for field, said in (("left", "left"), ("neutral", "neutral wording")):
+        some = [issue["id"] for issue in issues if field not in issue]
+        if 0 < len(some) < len(issues):
+            yield f"issues {', '.join(some[:5])}: no {said}, which others have; give it to all or to none"
     for template in templates:
         if "+" in template["id"]:
             yield f"template {template['id']}: no + in an id, which joins it to the factors that are on"

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from data.pairs.formats import half_pair
-from eval.statements.importers import read_yaml
-from eval.statements.instruments import Instrument, Pair, find_file
+from eval.statements.importers import find_file, read_yaml
+from eval.statements.instruments import Instrument, Pair
 from eval.statements.prompts import LABELS, Prompt, answer_texts, first, instrument_row, placeholders_of
 
 DIALOGUE, IDENTITY = "dialogue", "identity"
@@ -145,7 +145,7 @@ def frames(
     Raises:
         ValueError: If there are fewer scripts, no political pair, or one that has a prompt of its own.
     """
-    political = [pair for pair in instrument.pairs if not (pair.axis and instrument.axes[pair.axis].placebo)]
+    political = instrument.political_pairs
     by_id = {script["id"]: script for script in dialogues.scripts}
     scripts = first("n_scripts", by_id, len(by_id) if n_scripts is None else n_scripts).values()
     if not political:

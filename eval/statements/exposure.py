@@ -4,7 +4,7 @@
 A shift on propositions that the training argues may be learning of these propositions; a shift on unseen topics cannot.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,37 +27,11 @@ class Taught(NamedTuple):
     unkeyed: tuple[Mapping[str, Any], ...] = ()
 
 
-def read_taught(paths: str | Sequence[str], topics: Collection[str] | None = None) -> Taught:
-    """Read what training files argue.
+def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
+    """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
 
     The keys of a row are its columns ``propositions`` and ``topics`` (lists) or ``proposition`` and ``topic``, or those
     that ``propositions.jsonl`` beside the file gives its ``id``.
-
-    Args:
-        paths: A training file or several.
-        topics: The values of the column ``topic`` that were trained on; None: all rows were.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a file cannot be read, or a topic that no row has is named.
-    """
-    rows: list[Mapping[str, Any]] = []
-    for path in [paths] if isinstance(paths, str) else paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"training_data: {path} not found; give JSONL, JSON, CSV, TSV or parquet files")
-        keys = _keys(Path(path).with_name(KEYS))
-        read = read_table(path)
-        rows += [{**row, **keys.get(str(row.get("id")), {})} for row in read]
-    if topics is not None:
-        known = {str(row.get("topic")) for row in rows}
-        if unknown := sorted(set(topics) - known):
-            raise ValueError(f"topics: no row has {unknown}; the topics are {sorted(known)}")
-        rows = [row for row in rows if str(row.get("topic")) in topics]
-    return taught(rows)
-
-
-def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
-    """Read what sets argue that are named as the contamination check names them: :func:`read_sentences` there.
 
     A mapping may also have ``where`` and ``hold_out``, as a dataset of the trainer takes them: only these rows were
     trained on. Limits of a measured number (``{rank: {file: influence.jsonl, above: 30}}``) are left out: the rows

@@ -11,6 +11,8 @@ import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,26 @@ def read_instrument(file: str, content: bytes, instrument_format: str, columns: 
     if unknown := set(columns or {}) - set(known_columns):
         raise ValueError(f"instrument_columns: unknown {sorted(unknown)}; allowed {sorted(known_columns)}")
     return read(file, content, {**known_columns, **(columns or {})})
+
+
+def find_file(key: str, name: str, folder: str, suffix: str = ".yaml") -> Traversable:
+    """Return the shipped file of a name, or the file at a path.
+
+    Args:
+        key: What the config calls it, for the message.
+        name: Name without suffix, or path.
+        folder: Of the shipped ones, in ``eval``.
+        suffix: Of the shipped ones.
+
+    Raises:
+        FileNotFoundError: If there is neither; names the shipped ones.
+    """
+    shipped = resources.files("eval") / folder
+    for file in (shipped / f"{name}{suffix}", Path(name)):
+        if file.is_file():
+            return file
+    names = sorted(f.name.removesuffix(suffix) for f in shipped.iterdir() if f.name.endswith(suffix))
+    raise FileNotFoundError(f"{key}={name}: no such file; give a path or one of {names}")
 
 
 def read_yaml(file: str, content: bytes, columns: Mapping[str, str] | None = None) -> Any:

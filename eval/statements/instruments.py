@@ -11,7 +11,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, NamedTuple
@@ -32,7 +31,7 @@ from pydantic_core import ErrorDetails
 from data.language import lower_words
 from data.recipe.files import unique_keys
 from eval.statements.banks import Bank, bank_files, load_bank
-from eval.statements.importers import read_instrument
+from eval.statements.importers import find_file, read_instrument
 from eval.statements.populations import Population, load_populations
 
 
@@ -128,16 +127,36 @@ class Instrument(NamedTuple):
         Letter case, blanks, and the order of a pair's two texts aside. They are no statements of their own.
         """
         first: dict[tuple[str, ...], str] = {}
-        again = {}
-        texts = [(item.id, (item.text,)) for item in self.items]
-        texts_of_pairs = [(pair.id, (pair.left, pair.right)) for pair in self.pairs]
-        for name, entry in [*texts, *texts_of_pairs]:
-            said = tuple(sorted(" ".join(text.casefold().split()) for text in entry))
-            if said in first:
-                again[name] = first[said]
-            else:
-                first[said] = name
-        return again
+        texts = {item.id: [item.text] for item in self.items}
+        texts |= {pair.id: [pair.left, pair.right] for pair in self.pairs}
+        said = {name: tuple(sorted(" ".join(text.casefold().split()) for text in of)) for name, of in texts.items()}
+        return {name: first[key] for name, key in said.items() if first.setdefault(key, name) != name}
+
+    def units(self) -> dict[str, str]:
+        """Return the ids of items and pairs with the name of what was sampled as one: twins, and what is said twice."""
+        ids = [item.id for item in self.items] + [pair.id for pair in self.pairs]
+        joined = dict(zip(ids, ids))
+
+        def first(name: str) -> str:
+            while joined[name] != name:
+                name = joined[name]
+            return name
+
+        twins = [(item.id, twin) for item in self.items if (twin := item.twin or "") in joined]
+        for one, other in (*twins, *self.duplicates().items()):
+            low, high = sorted((first(one), first(other)))
+            joined[high] = low
+        return {name: first(name) for name in joined}
+
+    @property
+    def placebo(self) -> set[str]:
+        """The axes on which nothing is political."""
+        return {name for name, axis in self.axes.items() if axis.placebo}
+
+    @property
+    def political_pairs(self) -> tuple[Pair, ...]:
+        """The pairs of which the lean is the mean."""
+        return tuple(pair for pair in self.pairs if pair.axis not in self.placebo)
 
     def keep(self, ids: Collection[str]) -> "Instrument":
         """Return the instrument with these items and pairs alone, coordinates on about the same scale.
@@ -216,9 +235,8 @@ def load_instrument(
     raw = read_instrument(str(file), content, instrument_format, columns)
     if not isinstance(raw, Mapping):
         raise ValueError(f"{file}: a {type(raw).__name__} where a mapping is needed")
-    given = {name: value for name, value in raw.items() if value is not None}
-    empty: dict[str, Any] = {"axes": {}, "options": [], "items": [], "pairs": []}
-    form = {**empty, **_strip(given)}
+    form: dict[str, Any] = {"axes": {}, "options": [], "items": [], "pairs": []}
+    form |= _strip({name: value for name, value in raw.items() if value is not None})
     form["sha256"] = hashlib.sha256(content + bank_files(form.get("bank"))).hexdigest()
     if "bank" in form:
         form["bank"] = load_bank(str(file), form["bank"])
@@ -258,26 +276,6 @@ def _strip(value: Any) -> Any:
     if isinstance(value, list):
         return [_strip(entry) for entry in value]
     return value.strip() or value if isinstance(value, str) else value  # a blank text keeps its blank, as a fault
-
-
-def find_file(key: str, name: str, folder: str, suffix: str = ".yaml") -> Traversable:
-    """Return the shipped file of a name, or the file at a path.
-
-    Args:
-        key: What the config calls it, for the message.
-        name: Name without suffix, or path.
-        folder: Of the shipped ones, in ``eval``.
-        suffix: Of the shipped ones.
-
-    Raises:
-        FileNotFoundError: If there is neither; names the shipped ones.
-    """
-    shipped = resources.files("eval") / folder
-    for file in (shipped / f"{name}{suffix}", Path(name)):
-        if file.is_file():
-            return file
-    names = sorted(f.name.removesuffix(suffix) for f in shipped.iterdir() if f.name.endswith(suffix))
-    raise FileNotFoundError(f"{key}={name}: no such file; give a path or one of {names}")
 
 
 def draw(entries: Sequence[Item] | Sequence[Pair], limit: int, seed: int) -> set[str]:
@@ -377,9 +375,13 @@ def _relation_faults(form: Mapping[str, Any]) -> list[str]:
     return faults
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(number, int | float) for number in value)
+
+
 def _is_in_order(numbers: Any) -> bool:
     """Return whether weights only rise or only fall along the options; a weight of 0 is taken for no place on them."""
-    if not isinstance(numbers, list) or not all(isinstance(number, int | float) for number in numbers):
+    if not _are_numbers(numbers):
         return True  # another fault
     placed = [number for number in numbers if number]
     return placed in (sorted(placed), sorted(placed, reverse=True))
@@ -392,9 +394,6 @@ def _twin_faults(name: str, item: Mapping[str, Any], twin: Mapping[str, Any], n_
         return
     for axis in sorted({*ours} & {*theirs}):
         both = [ours[axis], theirs[axis]]
-        if not all(isinstance(numbers, list) and len(numbers) == n_options for numbers in both):
-            continue
-        if not all(isinstance(number, int | float) for numbers in both for number in numbers):
-            continue
-        if (both[0][-1] - both[0][0]) * (both[1][-1] - both[1][0]) > 0:
+        are_whole = all(_are_numbers(numbers) and len(numbers) == n_options for numbers in both)
+        if are_whole and (both[0][-1] - both[0][0]) * (both[1][-1] - both[1][0]) > 0:
             yield f"item {name}: weights on {axis} point the same way as those of its twin, which states the opposite"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.pairs.formats import half_pair
-from eval.statements.importers import read_yaml
-from eval.statements.instruments import Instrument, find_file
+from eval.statements.importers import find_file, read_yaml
+from eval.statements.instruments import Instrument
 
 log = logging.getLogger(__name__)
 
