@@ -38,8 +38,7 @@ PASSES = {"ours": [None], "adapters": [None, *ADAPTERS], "alone": [ADAPTERS[-1]]
 def write_prompts(folder: Path, settings: dict[str, Any]) -> None:
     """Write ``prompts.jsonl`` (rows with the ids of prompt and options) and ``counts.json``."""
     instrument = load_instrument("compass60")
-    placebo = {name for name, axis in instrument.axes.items() if axis.placebo}
-    political = tuple(item for item in instrument.items if not set(item.weights) <= placebo)
+    political = tuple(item for item in instrument.items if not set(item.weights) <= instrument.placebo)
     instrument = instrument.keep(draw(political, settings["items"], seed=0))
     tokenizer = hf_chat_tokenizer(settings["model"])
     size = (settings["templates"], settings["orders"], [settings["labels"]])

@@ -157,7 +157,7 @@ def plan(args: argparse.Namespace, files: Files) -> Iterator[Server]:
 def make_interview() -> tuple[Instrument, Interview]:
     """Return the pairs that are scored, and all prompts: every pair, and a few items in the other modes."""
     bank, templates = load_instrument("compass60"), load_templates("en")
-    instrument = bank.keep({pair.id for pair in bank.pairs if not bank.axes[pair.axis].placebo})
+    instrument = bank.keep({pair.id for pair in bank.political_pairs})
     few = bank.keep({item.id for item in bank.items[:N_ITEMS]})
     prompts = {
         "choice": choice_prompts(few, templates, 1, 1, ["words"]),

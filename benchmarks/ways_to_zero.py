@@ -19,7 +19,7 @@ from eval.scores.scoring import Values, pair_values
 from eval.scores.shape import spread
 from eval.scores.summary import summarize
 
-POLITICAL = [pair for pair in BANK.pairs if not BANK.axes[pair.axis].placebo]
+POLITICAL = BANK.political_pairs
 N_BOOTSTRAP = 2000
 
 

@@ -65,9 +65,9 @@ def describe_writing(
     for judge in judges:
         if judge.scale.name != PAIR.name:
             its_rows = [row for row in judged if row["judge"] == judge.name]
-            read = set(map(answer_key, its_rows))
+            there = set(map(answer_key, its_rows))
             # what was not written is missing in its readings too
-            its_rows += [{**row, "judgement": {"label": None}} for row in rows if answer_key(row) not in read]
+            its_rows += [{**row, "judgement": {"label": None}} for row in rows if answer_key(row) not in there]
             outcomes += [(outcome, its_rows) for outcome in judged_outcomes(judge, bank)]
     levels: list[dict[str, Any]] = []
     by_side: list[dict[str, Any]] = []
