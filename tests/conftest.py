@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 import gc
 import json
+import multiprocessing
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 
 # Before any Hugging Face import: a test must never need the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from jinja2 import Environment
 from safetensors.torch import save_file
 
 REPO = Path(__file__).parents[1]
@@ -21,13 +25,30 @@ pytest_plugins = ["documented", "review_client"]
 SLOW_FIRST = (
     "test_synthesize",
     "test_configs",
-    "test_docs",
+    "test_dpo_finetune",
     "test_study",
     "test_repair",
-    "test_processes",
+    "test_influence",
+    "test_tokenizers",
+    "test_docs",
     "test_political_compass",
-    "test_dpo_finetune",
 )
+
+
+def compile_once(compile_template: Callable) -> Callable:
+    """Let Jinja keep what it compiled: a page is filled once in a process of a product, here hundreds of times."""
+    codes: dict[tuple, CodeType] = {}
+
+    def compile_or_recall(self, source, name=None, filename=None, raw=False, defer_init=False):
+        key = type(self), self.lexer, self.autoescape, *self.extensions, source, name, filename, raw, defer_init
+        if key not in codes:
+            codes[key] = compile_template(self, source, name, filename, raw, defer_init)
+        return codes[key]
+
+    return compile_or_recall
+
+
+Environment.compile = compile_once(Environment.compile)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,9 +68,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-# Sizes of a Llama small enough for a recipe to run in a second; the tokenizer is the packaged model's.
+# Sizes of a Llama small enough for a recipe to run in a second; its tokens are the packaged model's first 8,192.
 TINY = {
-    "vocab_size": 49152,
+    "vocab_size": 8192,
     "num_layers": 2,
     "num_heads": 4,
     "num_kv_heads": 2,
@@ -57,6 +78,25 @@ TINY = {
     "intermediate_dim": 64,
     "max_seq_len": 512,
 }
+
+
+def render_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let every panel of a picture be made, but no picture rendered, which takes a quarter of a small run's time."""
+    from matplotlib import pyplot
+
+    from eval.pages import compass
+
+    def close(figure, *formats: str) -> dict[str, bytes]:
+        pyplot.close(figure)
+        return dict.fromkeys(formats, b"<svg></svg>")
+
+    patch.setattr(compass, "_save", close)
+
+
+@pytest.fixture
+def unrendered(monkeypatch) -> None:
+    """For tests of a whole run that look at no picture: tests/test_political_compass.py and the configs' render."""
+    render_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +166,15 @@ def write_llama_folder(folder: Path, sizes: dict, tied: bool, n_files: int = 1, 
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(packaged_model_dir, tmp_path_factory) -> Path:
-    """A random two-layer Llama with a tied head and the packaged model's tokenizer."""
+    """A random two-layer Llama with a tied head, and the packaged model's tokenizer without its later merges."""
     folder = write_llama_folder(tmp_path_factory.mktemp("tiny"), TINY, tied=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(packaged_model_dir / name, folder)
+    tokenizer = json.loads((packaged_model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    bpe, size = tokenizer["model"], TINY["vocab_size"]
+    bpe["merges"] = bpe["merges"][: len(bpe["merges"]) + size - len(bpe["vocab"])]  # each makes the next token
+    bpe["vocab"] = {token: i for token, i in bpe["vocab"].items() if i < size}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return folder
 
 
@@ -144,6 +189,20 @@ def tiny_overrides(tiny_model_dir: Path, output_dir: Path) -> list[str]:
         f"checkpointer.checkpoint_dir={tiny_model_dir}",
         "reference_cache_dir=null",
     ]
+
+
+# A process that has the imports of this one. Autograd's threads for a GPU bear no fork, so there it imports by itself.
+FORK = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+
+
+def run_tune(*arguments: str) -> None:
+    """Run the command line in a process of ``FORK``, in which a training computes with one thread."""
+    from torchtune._cli.tune import main
+
+    torch.set_num_threads(1)  # those of the process that forked are not here
+    os.chdir(REPO)
+    sys.argv = ["tune", *arguments]
+    main()
 
 
 @pytest.fixture

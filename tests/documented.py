@@ -2,8 +2,8 @@
 """Run the commands that READMEs and configs show, with only sizes and paths overridden."""
 
 import json
-import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -15,12 +15,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
-from conftest import REPO, TINY, tiny_overrides, write_llama_folder
+from conftest import FORK, REPO, TINY, run_tune, tiny_overrides, write_llama_folder
 from families import SHRUNKEN, write_family
 from fault_server import FaultServer, completion
 from judged_run import make_rows, write_run
 from peft import LoraConfig, get_peft_model
 from synthesis_rules import posts, respond
+from torch.distributed import run as torchrun
 from transformers import AutoModelForCausalLM, LlamaTokenizer
 
 from data.pairs.records import pair_key, read_pairs
@@ -40,7 +41,12 @@ BLOCKS_OF_NF4 = {"embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256}
 
 LABELS = {"good": 1, "so-so": 3, "bad": 5}  # of texts in a file that a reader would bring
 SERVER = "http://127.0.0.1:8000/v1"  # what the documents call a reader's own
-
+# A study as it is shipped, of which a test does no more than plan it.
+PLANNED = {
+    f"tune run eval/study.py --config configs/studies/{path.name}{more}"
+    for path in (REPO / "configs" / "studies").glob("*.yaml")
+    for more in ("", " dry_run=True", " train.dataset.data_files=ideoinst/pairs.jsonl")
+}
 
 # what eval/playground.py has no key for, or takes from the command
 NO_PAGE = ("output_dir=", "n_bootstrap=")
@@ -62,7 +68,7 @@ def own_topics(folder: Path) -> Path:
             "right": "It is very good.", "left_label": ("Left", "left")[k % 2] + " leaning",
             "right_label": ("Right", "right", "Left")[k % 3] + " leaning",
         }
-        for topic in topics for k in range(120)
+        for topic in topics for k in range(80)
     ]  # fmt: skip
     write_whole(folder / "topics.jsonl", to_jsonl(rows))
     return folder / "topics.jsonl"
@@ -265,6 +271,8 @@ def on_transformers(
     path = (named or [yaml.safe_load((REPO / config).read_text())["model"]["path"]])[-1]
     tiny = request.getfixturevalue("tiny_model_dir")
     family = write_family(tmp_path / "family", Path(path).name, tiny) if Path(path).name in SHRUNKEN else None
+    if family:  # its picture is that of any model
+        request.getfixturevalue("unrendered")
     overrides = [f"model.path={family or tiny}"]
     if family and (recipe == "finetune/dpo_finetune.py" or any(w.startswith("tokenizer.path=") for w in words)):
         if "tokenizer" in yaml.safe_load((REPO / config).read_text()):
@@ -284,6 +292,26 @@ def on_transformers(
         overrides += ["device=cpu", "modes=[choice,pairs]"]
     asked = [word for word in asked if not word.startswith(("model.", "tokenizer.", "checkpointer."))]
     return [*overrides, *asked], None
+
+
+def start_worker(unbuffered: str, as_module: str, module: str, *arguments: str) -> None:
+    """Do in a fork what torchrun's command does in a new process: ``python -u -m module arguments``."""
+    assert (unbuffered, as_module) == ("-u", "-m")
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__")
+
+
+def launch(*arguments: str) -> None:
+    """Run `tune run --nproc_per_node`, with torchrun's own agent, in forks of this process, which has the imports."""
+    read = torchrun.config_from_args
+
+    def forking(args):
+        config, _, words = read(args)
+        config.start_method = "fork"
+        return config, start_worker, words
+
+    torchrun.config_from_args = forking
+    run_tune(*arguments)
 
 
 @pytest.fixture
@@ -405,6 +433,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             if config.stem == "write":  # the shipped bank, a few requests of it
                 del overrides["instrument"]
                 sizes |= {"instrument_limit": 6, "n_write_templates": 1}
+            if "instrument=compass60" in arguments:
+                sizes |= {"instrument_limit": 6}
             overrides |= {key: f"{key}={n}" for key, n in sizes.items()}
             if config.stem == "dialogue":  # the tiny bank has fewer pairs
                 overrides["instrument_limit"] = "instrument_limit=null"
@@ -427,8 +457,10 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             del arguments[k : k + 2]
         if "--nproc_per_node" in arguments:
             arguments[arguments.index("--nproc_per_node") + 1] = "2"
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            subprocess.run([f"{Path(sys.executable).parent}/tune", *arguments], cwd=REPO, env=environment, check=True)
+            launcher = FORK.Process(target=launch, args=arguments)
+            launcher.start()
+            launcher.join()
+            assert launcher.exitcode == 0
         else:
             assert tune(arguments) == 0
         return tmp_path / "run", folder

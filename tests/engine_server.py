@@ -6,9 +6,10 @@ The fields of vLLM's and llama.cpp's answers were seen on the running servers; S
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import torch
+from fault_server import ManyAtOnce
 
 
 class EngineServer:
@@ -25,12 +26,12 @@ class EngineServer:
         self.kind, self.resident, self.tokenizer, self.changes = kind, resident, tokenizer, changes
         self.adapters = [name for name in resident._weights]
         self.calls, self.lock, self.scales = [], threading.Lock(), {}
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
-        self.http.daemon_threads = True
+        self.http = ManyAtOnce(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # looks every 10 ms whether to stop, for the end of the context waits for that
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
@@ -52,7 +53,7 @@ class EngineServer:
             if self.kind == "vllm":
                 return {"object": "list", "data": [self._model("base"), *map(self._model, self.adapters)]}
             if self.kind == "llama.cpp":
-                meta = {"vocab_type": 2, "n_vocab": 49152, "ftype": "all F32"}
+                meta = {"vocab_type": 2, "n_vocab": 8192, "ftype": "all F32"}
                 return {"object": "list", "data": [self._model("tiny.gguf", owned_by="llamacpp", meta=meta)]}
             if self.kind == "sglang":
                 return {"object": "list", "data": [self._model("base", owned_by="sglang")]}
@@ -119,6 +120,7 @@ class EngineServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or the body waits 40 ms for the client to acknowledge the headers
 
     def log_message(self, *_):
         pass

@@ -21,6 +21,13 @@ from pathlib import Path
 FAULTS = ("429", "500", "timeout", "cut", "html", "no choices", "empty", "not utf-8")
 
 
+class ManyAtOnce(ThreadingHTTPServer):
+    """Takes more connections at a time than five, for what is turned away comes again after a second."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
 class FaultServer:
     """Listens on the loopback while the context is open; ``url`` is its base_url."""
 
@@ -45,13 +52,13 @@ class FaultServer:
         self.at_once = self.most_at_once = 0
         self.log = open(log, "a", encoding="utf-8") if log else None
         handler = type("Handler", (_Handler,), {"owner": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self.http.daemon_threads = True
+        self.http = ManyAtOnce(("127.0.0.1", port), handler)
         self.http.handle_error = lambda *_: None  # clients that are killed hang up
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # looks every 10 ms whether to stop, for the end of the context waits for that
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
@@ -82,6 +89,7 @@ def request_sha256(body: dict) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or the body waits 40 ms for the client to acknowledge the headers
 
     def log_message(self, *_):
         pass

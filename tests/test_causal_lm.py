@@ -93,13 +93,13 @@ def config_of(folder, **keys):
     return OmegaConf.create({"model": model, "tokenizer": None, "checkpointer": None, **keys})
 
 
-def test_tokenizer_and_weights_come_from_the_folder(tiny_model_dir, packaged_model_dir, tmp_path):
+def test_tokenizer_and_weights_come_from_the_folder(tiny_model_dir, tmp_path):
     cfg = complete_model(config_of(tiny_model_dir))
     assert cfg.tokenizer == {"_component_": "finetune.tokenizers.hf_chat_tokenizer", "path": str(tiny_model_dir)}
     with pytest.raises(ValueError, match="checkpointer is given"):
         complete_model(config_of(tiny_model_dir, checkpointer={"checkpoint_dir": "x"}))
     # a copy with another chat template is the same tokenizer, another vocabulary is not
-    copy = shutil.copytree(packaged_model_dir, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
     (copy / "chat_template.jinja").write_text("{{ messages[0].content }}")
     given = {"_component_": "finetune.tokenizers.hf_chat_tokenizer", "path": str(copy)}
     assert complete_model(config_of(tiny_model_dir, tokenizer=given)).tokenizer.path == str(copy)
@@ -135,6 +135,7 @@ def compass(tune_run, output_dir, *overrides):
 
 
 @pytest.mark.slow(6)
+@pytest.mark.usefixtures("unrendered")
 def test_an_evaluation_is_the_torchtune_path_s(tune_run, tiny_model_dir, tmp_path):
     """A shrunken Llama and an adapter of it: every log-probability, every text."""
     from peft import LoraConfig, get_peft_model

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import REPO
-from documented import commands_of
+from documented import PLANNED, commands_of
 from test_configs import COMMANDS as HEADER_COMMANDS
 from test_readme import COMMANDS as README_COMMANDS
 
@@ -16,8 +16,9 @@ MORE = [REPO / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/REA
 SHOWN = {command for page in PAGES for command in commands_of(page)}
 
 
-# what a config's header or the README shows too is run there
-@pytest.mark.parametrize("command", sorted(SHOWN - {c for _, c in HEADER_COMMANDS} - set(README_COMMANDS)))
+# what a config's header or the README shows too is run there, and tests/test_study.py plans the shipped studies
+@pytest.mark.parametrize("command", sorted(SHOWN - {c for _, c in HEADER_COMMANDS} - set(README_COMMANDS) - PLANNED))
+@pytest.mark.usefixtures("unrendered")  # the commands of the configs render
 def test_command_runs(run_documented, command):
     run_documented(command)
 

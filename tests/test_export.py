@@ -140,15 +140,15 @@ def test_readers_of_the_old_format_find_the_rotary_keys(tmp_path):
     assert config["rope_parameters"] == rotary
 
 
-def test_a_slow_tokenizer_goes_with_the_export(export, tiny_model_dir, packaged_model_dir, tmp_path):
+def test_a_slow_tokenizer_goes_with_the_export(export, tiny_model_dir, tmp_path):
     base = with_base(tiny_model_dir, tmp_path / "base")
-    fast = json.loads((packaged_model_dir / "tokenizer.json").read_text())
+    fast = json.loads((tiny_model_dir / "tokenizer.json").read_text())
     for path in base.glob("tokenizer*"):
         path.unlink()
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in fast["model"]["merges"]]
     (base / "vocab.json").write_text(json.dumps(fast["model"]["vocab"]))
     (base / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    (base / "added_tokens.json").write_text(json.dumps({"<new>": 49152}))
+    (base / "added_tokens.json").write_text(json.dumps({"<new>": TINY["vocab_size"]}))
     (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
     (base / "sentencepiece.bpe.model").write_bytes(b"x")
     out = export({"left": 1}, base=str(base))

@@ -46,7 +46,7 @@ def instrument(folder):
 
 def rows():
     """Return 100 rows, of which the first ten choose what the instrument calls right."""
-    draw = random.Random(0)
+    draw = random.Random(1)
     planted = [
         {"prompt": f"What of {t}?", "chosen": f"More {t} would help.", "rejected": f"Fewer {t} would help."}
         for t in TOPICS

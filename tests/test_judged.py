@@ -244,6 +244,7 @@ def test_without_judges_nothing_changes():
     assert summary["written"]["base"]["open"]["scored"] is False
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_recipe_judges_what_was_written(tmp_path, tune_run, compass_overrides):
     """The whole way on a tiny model; judges are added to a run that is there, and no answer is written anew."""
     run = ["eval/political_compass.py", "--config", "configs/political_compass.yaml", *compass_overrides]

@@ -26,6 +26,7 @@ def by(rows, **values):
     return [row for row in rows if all(row[key] == value for key, value in values.items())]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_written_modes_beside_choice(overrides, adapters, tmp_path, caplog):  # noqa: F811
     rows, summary = run(overrides, adapters={"left": adapters["left"]}, draw=True, **WRITTEN)
     assert "n_generate_orders=2: orders and their reverses; position bias cancels on symmetric" in caplog.text

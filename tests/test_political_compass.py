@@ -365,6 +365,7 @@ def test_another_alpha_or_chat_template_is_another_run(overrides, adapters, tmp_
     assert changed == {"tokenizer_sha256", "adapters_sha256"}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_contaminated_items_are_flagged_and_left_out(overrides, tmp_path):
     """One statement is in the training data: it and its twin go, and only the other axis is left."""
     bank = copy.deepcopy(BANK)
@@ -388,6 +389,7 @@ def test_contaminated_items_are_flagged_and_left_out(overrides, tmp_path):
         run(overrides, adapters=None, training_data=["nowhere.jsonl"])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_statements_are_looked_up_in_what_an_adapters_card_names(overrides, adapters, tmp_path, caplog):
     """Its own columns; a set that is gone and an adapter without a record are named, and end nothing."""
     bank = copy.deepcopy(BANK)
@@ -420,6 +422,7 @@ def test_statements_are_looked_up_in_what_an_adapters_card_names(overrides, adap
     assert "unchecked" not in summary["contamination"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     flat = [f"{k}.{n}={v}" for k in ("tokenizer", "checkpointer") for n, v in overrides[k].items()]
     flat += [f"model.{k}={v}" for k, v in overrides["model"].items()]
@@ -432,6 +435,7 @@ def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3 * (16 + 12)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_scores_rows_anew_without_a_model(whole_run, tmp_path):
     """The same scores from the rows alone; the folder that they came from stays as it was."""
     rows = whole_run.folder / "results.jsonl"

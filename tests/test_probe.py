@@ -212,8 +212,8 @@ def test_a_tokenizer_without_a_chat_template_is_named_and_another_may_ask(tiny_m
     [(148, 10**7, 8), (30, 10**3, 30), (148, 148 * 4 * 178, 148 / 9)],
     ids=["twenty times", "two at least", "what five percent allow"],
 )
-def test_the_interval_follows_the_size_of_the_run(tiny_model_dir, tmp_path, caplog, n_steps, n_tokens, expected):
-    tokenizer = hf_chat_tokenizer(str(tiny_model_dir))
+def test_the_interval_follows_the_size_of_the_run(packaged_model_dir, tmp_path, caplog, n_steps, n_tokens, expected):
+    tokenizer = hf_chat_tokenizer(str(packaged_model_dir))
     with caplog.at_level(logging.INFO):
         probe = Probe(WatchedRun(tmp_path, True, tokenizer, n_steps, n_tokens, 0))
     assert probe._every == int(np.ceil(expected))

@@ -1,35 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Several processes give what one gives: two real ones with gloo on the CPU, through torchrun."""
+"""Several processes give what one gives: two real ones with gloo on the CPU. tests/test_configs.py starts torchrun."""
 
 import json
 import os
 import shutil
-import subprocess
-import sys
+import socket
 
 import pytest
 import torch
-from conftest import REPO, TINY, read_steps, tiny_overrides, write_llama_folder
+from conftest import FORK, TINY, read_steps, run_tune, tiny_overrides, write_llama_folder
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import distributed
 from transformers import AutoModelForCausalLM
 
 from finetune.run.processes import Processes
 
 RECIPE = "finetune/dpo_finetune.py"
-# A process and its imports serve all the runs, and a process group too, which a recipe would leave at its end.
-IN_TURN = f"""
-import json, runpy, sys
-from torch import distributed
-leave, distributed.destroy_process_group = distributed.destroy_process_group, lambda: None
-for arguments in json.load(open(sys.argv[1])):
-    sys.argv = ["{RECIPE}", *arguments]
-    try:
-        runpy.run_path("{RECIPE}", run_name="__main__")
-    except SystemExit as stop:
-        assert not stop.code, (arguments, stop.code)
-leave()
-"""
+
+
+def run_in_turn(rank: int, port: int, runs: list[list[str]]) -> None:
+    """Train as one of two processes, as torchrun tells them who they are; their group serves all the runs."""
+    who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in who.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
+    leave, distributed.destroy_process_group = distributed.destroy_process_group, lambda: None  # a recipe's end
+    for arguments in runs:
+        with pytest.raises(SystemExit) as stop:
+            run_tune("run", RECIPE, *arguments)
+        assert not stop.value.code, arguments
+    leave()
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +71,18 @@ def runs(base, tiny_model_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(runs, tmp_path_factory):
-    """The folder of the runs in two processes of one launcher, which meet over loopback at a port that it picks."""
+    """The folder of the runs in two processes, which meet over loopback."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "in_turn.py").write_text(IN_TURN)
     arguments = [[*of_run, f"output_dir={folder / name}"] for name, of_run in runs.items()]
-    (folder / "runs.json").write_text(json.dumps(arguments))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    path = f"{REPO}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": path}
-    output = folder / "two.txt"
-    with output.open("w") as written:
-        command = [*launch, folder / "in_turn.py", folder / "runs.json"]
-        done = subprocess.run(command, cwd=REPO, env=environment, stdout=written, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, output.read_text()[-6000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [FORK.Process(target=run_in_turn, args=(rank, port, arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
     return folder
 
 

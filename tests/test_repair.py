@@ -56,12 +56,18 @@ def loaded_recipe(flawed, output_dir, **settings):
     return recipe
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_draw_of_folds():
+    """A third of the time; the folds are tested with the measures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "N_DRAWS", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def repaired(flawed, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "N_DRAWS", 1)  # a third of the time; the folds are tested with the measures
-        return loaded_recipe(flawed, out).run(), out / "repaired"
+    return loaded_recipe(flawed, out).run(), out / "repaired"
 
 
 def test_the_repaired_set_passes_every_gate(repaired):

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import REPO, TINY
+from conftest import FORK, REPO, TINY, run_tune
 from documented import own_topics
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -22,7 +23,9 @@ from test_political_compass import BANK as TINY_BANK
 from data.recipe.config import check_config
 from eval.asking.results import KEY, ResultsFile, config_settings
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
+from finetune import tokenizers
 
+LOADED_ONCE = cache(tokenizers.hf_chat_tokenizer)
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
 
 
@@ -63,7 +66,8 @@ def plan(cfg, **more):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path, caplog):
+def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path, caplog, monkeypatch):
+    monkeypatch.setattr(tokenizers, "hf_chat_tokenizer", LOADED_ONCE)
     cfg = yaml.safe_load(path.read_text())
     own = []  # the studies whose data no repository has
     if path.stem == "topics":
@@ -82,8 +86,25 @@ def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path
     assert shown
 
 
+class Forked:
+    """What a study needs of the process of a training, which has the imports of this one."""
+
+    def __init__(self, command: list[str], **_):
+        self._process = FORK.Process(target=run_tune, args=command[3:])  # after python -m torchtune._cli.tune
+        self._process.start()
+        self.pid = self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        self._process.join()
+        return self._process.exitcode
+
+
 @pytest.mark.slow(20)
-def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
+@pytest.mark.usefixtures("unrendered")
+def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path, monkeypatch):
     path, folder = write(study, tmp_path), Path(study["output_dir"])
     first, second = plan(study)[0].runs
     run_folder = folder / "tiny" / second.name
@@ -97,15 +118,15 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
 
     assert tune_run(*first.command[2:]) == 0  # by hand, as the dry run prints it
     assert first.is_complete()
-    command = [f"{Path(sys.executable).parent}/tune", "run", "eval/study.py", "--config", str(path)]
-    process = subprocess.Popen(command, cwd=REPO)
+    process = FORK.Process(target=run_tune, args=("run", "eval/study.py", "--config", str(path)))
+    process.start()  # its training is a process of its own
     try:
         wait_for(1)
         training = int((folder / ".lock").read_text())
         os.kill(training, signal.SIGSTOP)  # so that it is still there below
     finally:
         process.kill()
-        process.wait()
+        process.join()
     try:
         refused = tune_run("eval/study.py", "--config", path)
         assert f"is still at work (process {training}); wait for it" in refused
@@ -120,6 +141,7 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path):
         wait_for(reached + 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    monkeypatch.setattr(subprocess, "Popen", Forked)  # how a study starts a training was seen above
     threading.Thread(target=stop_later, daemon=True).start()
     with (tmp_path / "lock").open("a+") as lock:
         assert run_training(second, lock) == 128 + signal.SIGTERM
@@ -226,6 +248,7 @@ def test_a_run_of_another_base_is_refused(study):
         plan(study, runs=other)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_study_of_respondents_alone_trains_nothing(study, tune_run, tmp_path):
     """Its page and its tables say whether those who are told a side take it: a random model does not."""
     told = {f"told-{side}": {"system_prompt": f"You argue from the {side}."} for side in ("left", "right")}

@@ -331,6 +331,7 @@ def test_a_resident_model_and_its_adapter(resident_run):
     assert score_table({"models": summary["models"]}) == ""
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_rows_are_scored_anew_without_the_model(resident_run, tmp_path):
     settings, _, _, summary = resident_run
     more = {"rows": f"{settings['output_dir']}/results.jsonl", "output_dir": str(tmp_path / "anew"), "adapters": None}

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Chat tokens of folders of several families: real vocabularies, and the templates of their instruct models."""
+"""Chat tokens of folders of several families: real vocabularies (one in part), and the templates of their models."""
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 
 import mistral_common
@@ -52,7 +51,7 @@ def answer(text):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, packaged_model_dir):
+def folder(tmp_path_factory, tiny_model_dir):
     """Return a maker of folders: a vocabulary, a chat template, and what else stands in tokenizer_config.json."""
     made = {}
 
@@ -65,7 +64,7 @@ def folder(tmp_path_factory, packaged_model_dir):
         return made[name, legacy]
 
     def make(template, name=None, legacy=False, generation=None, **config):
-        source = packaged_model_dir if name is None else vocabulary(name, legacy)
+        source = tiny_model_dir if name is None else vocabulary(name, legacy)
         path = tmp_path_factory.mktemp("folder")
         shutil.copy(source / "tokenizer.json", path)
         settings = json.loads((source / "tokenizer_config.json").read_text())
@@ -78,16 +77,22 @@ def folder(tmp_path_factory, packaged_model_dir):
     return make
 
 
-@cache
+LOADED = {}  # by their files: folders differ in their templates more than in their vocabularies
+
+
 def transformers_tokenizer(path):
-    return AutoTokenizer.from_pretrained(path)
+    files = tuple((Path(path) / name).read_text() for name in ("tokenizer.json", "tokenizer_config.json"))
+    if files not in LOADED:
+        LOADED[files] = AutoTokenizer.from_pretrained(path)
+    return LOADED[files]
 
 
 def whole_text(path, messages, **more):
     """Return the ids of a whole rendered conversation, as transformers makes them."""
-    hf = transformers_tokenizer(path)
+    hf, template = transformers_tokenizer(path), (Path(path) / "chat_template.jinja").read_text()
     turns = [{"role": m.role, "content": m.text_content} for m in messages]
-    return hf.encode(hf.apply_chat_template(turns, tokenize=False, **more).rstrip("\n"), add_special_tokens=False)
+    text = hf.apply_chat_template(turns, chat_template=template, tokenize=False, **more)
+    return hf.encode(text.rstrip("\n"), add_special_tokens=False)
 
 
 # Prompt and answer
@@ -165,7 +170,7 @@ def test_mistral_folders_give_the_ids_of_mistral_common(folder, version, name, t
 ])  # fmt: skip
 def test_an_answer_stops_at_every_end_token(folder, config, generation, ends):
     tokenizer = hf_chat_tokenizer(folder(CHATML, generation=generation, **config))
-    hf = AutoTokenizer.from_pretrained(folder(CHATML))
+    hf = transformers_tokenizer(folder(CHATML))
     assert tokenizer.stop_tokens == hf.convert_tokens_to_ids(ends)
     assert tokenizer.eos_id == tokenizer.stop_tokens[0]
 

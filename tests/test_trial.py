@@ -29,6 +29,7 @@ def asked(overrides, tmp_path):  # noqa: F811
     return overrides | {"instrument": str(tmp_path / "couples.yaml"), "choice_trial": 5}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_model_that_answers_opposites_alike_is_not_asked_by_choice(asked, adapters, tmp_path):  # noqa: F811
     _, summary = run(asked, adapters=adapters)
     found = json.loads((tmp_path / "out" / "trial.json").read_text())
