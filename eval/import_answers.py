@@ -11,7 +11,6 @@ import random
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -21,8 +20,7 @@ from torchtune import utils
 from data.pairs.records import Pair, is_held_out, keep_where, read_pairs
 from data.pairs.rows import load_rows
 from data.recipe.config import check_config, check_place, entry_point
-from data.recipe.files import write_whole
-from eval.statements.instruments import load_instrument
+from eval.statements.saving import write_instrument
 
 log = utils.get_logger("INFO")
 
@@ -117,12 +115,7 @@ def recipe_main(cfg: DictConfig) -> None:
     raw = held_out_answers(cfg)
     path = Path(cfg.output_dir) / f"{cfg.name}.yaml"
     content = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120)
-    if path.is_file() and path.read_text(encoding="utf-8") != content:
-        raise FileExistsError(f"{path} is there, and is another one; choose another output_dir, or delete that file")
-    with TemporaryDirectory() as trial:  # one that cannot be loaded is refused before it lies there
-        write_whole(Path(trial) / path.name, content)
-        counts = Counter(pair.topic for pair in load_instrument(str(Path(trial) / path.name)).pairs)
-    write_whole(path, content)
+    counts = Counter(pair.topic for pair in write_instrument(path, content).pairs)
     log.info(f"wrote {path}: {', '.join(f'{topic} {n}' for topic, n in counts.items())} pairs")
 
 

@@ -13,7 +13,6 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -22,8 +21,7 @@ from torchtune import utils
 
 from data.pairs.rows import read_table
 from data.recipe.config import check_config, check_place, entry_point
-from data.recipe.files import write_whole
-from eval.statements.instruments import load_instrument
+from eval.statements.saving import write_instrument
 
 log = utils.get_logger("INFO")
 
@@ -151,12 +149,7 @@ def recipe_main(cfg: DictConfig) -> None:
     raw = read_margins(folder) if (folder / MARGINS).is_file() else read_cells(folder)
     path = Path(cfg.output_dir) / f"{raw['name']}.yaml"
     content = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    if path.is_file() and path.read_text(encoding="utf-8") != content:
-        raise FileExistsError(f"{path} is there, and is another one; choose another output_dir, or delete that file")
-    with TemporaryDirectory() as trial:  # one that cannot be loaded is refused before it lies there
-        write_whole(Path(trial) / path.name, content)
-        populations = load_instrument(str(Path(trial) / path.name)).populations
-    write_whole(path, content)
+    populations = write_instrument(path, content).populations
     for name, population in populations.items():
         log.info(f"wrote {path}: {name}, {len(raw['items'])} entries, groups {', '.join(population.groups)}")
 

@@ -27,6 +27,7 @@ from torchtune import config, utils
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import lock, write_whole
+from data.recipe.overrides import Changes, as_overrides
 from eval import political_compass
 from eval.asking.respondents import plan_interview
 from eval.asking.results import changed_results, config_settings, day_of
@@ -71,7 +72,7 @@ class Run(NamedTuple):
         path = Path(self.cfg.output_dir) / "torchtune_config.yaml"
         if not path.is_file():
             return []
-        before = _merge(dpo_settings.OPTIONAL, OmegaConf.load(path))
+        before = DictConfig(OmegaConf.merge(dpo_settings.OPTIONAL, OmegaConf.load(path)))
         before.output_dir = self.cfg.output_dir  # however it was written; others are made from it
         changed = set(as_overrides(before)) ^ set(as_overrides(self.cfg))
         return sorted({text.split("=")[0] for text in changed} - {*SET_BY_STUDY})
@@ -110,19 +111,20 @@ class StudyRecipe:
             check_place(cfg)
             for run in [run for plan in self._plans for run in plan.runs]:
                 check_place(run.cfg)
-        self._costs = {plan.name: self._count(plan, cfg.dry_run) for plan in self._plans}
+        tokenizers: dict[str, Any] = {}  # each is loaded once: that takes longer than to count a run's pairs
+        self._costs = {plan.name: self._count(plan, tokenizers, cfg.dry_run) for plan in self._plans}
         for plan in self._plans:
             log.info(describe_plan(plan, self._costs[plan.name]))
 
-    def _count(self, plan: ModelPlan, dry_run: bool) -> dict[str, Cost]:
-        if not plan.runs:
-            return {}
+    def _count(self, plan: ModelPlan, tokenizers: dict[str, Any], dry_run: bool) -> dict[str, Cost]:
         try:
-            config.instantiate(plan.runs[0].cfg.tokenizer)
+            for run in plan.runs:
+                if (key := OmegaConf.to_yaml(run.cfg.tokenizer, resolve=True)) not in tokenizers:
+                    tokenizers[key] = config.instantiate(run.cfg.tokenizer)
         except (OSError, RuntimeError) as error:  # how tokenizers say that their file is missing
             return _not_counted(plan, dry_run, error)
         try:
-            return count_pairs(plan.runs)
+            return count_pairs(plan.runs, tokenizers)
         except ConnectionError as error:  # the Hub
             return _not_counted(plan, dry_run, error)
 
@@ -254,12 +256,12 @@ def plan_study(cfg: DictConfig) -> list[ModelPlan]:
 def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
     runs = []
     for run, seed in [(run, seed) for run in cfg.runs for seed in cfg.seeds]:
-        path, changes = _changes(cfg, model, "train", cfg.runs[run])
+        path, changes = _changes(cfg, model, "train", run)
         for key in cfg.seed_keys:
-            OmegaConf.update(changes, key, seed, force_add=True)
+            changes.add(OmegaConf.from_dotlist([f"{key}={seed}"]), "seed_keys")
         name = f"{run}_seed-{seed}"
-        changes = _merge(changes, dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))))
-        merged = _merge(OmegaConf.load(path), changes)
+        changes.add(dict(zip(SET_BY_STUDY, (f"{cfg.output_dir}/{model}/{name}", True))), "the study")
+        merged = changes.config()
         try:
             whole = complete_model(
                 check_config(merged, dpo_settings.REQUIRED, dpo_settings.OPTIONAL, dpo_settings.COMPONENTS, BROUGHT)
@@ -267,10 +269,10 @@ def _plan_model(cfg: DictConfig, model: str) -> ModelPlan:
             dpo_settings.check_settings(whole)
         except ValueError as error:
             raise ValueError(f"{path} with what the study changes for {model}, {name}: {error}") from error
-        command = ["tune", "run", TRAINER, "--config", path, *as_overrides(changes)]
+        command = ["tune", "run", TRAINER, "--config", path, *changes.overrides()]
         runs.append(Run(name, study_place(run, seed), whole, command))
-    path, changes = _changes(cfg, model, "eval", None)
-    evaluation = _merge(OmegaConf.load(path), changes)
+    path, changes = _changes(cfg, model, "eval")
+    evaluation = changes.config()
     evaluation.adapters = {run.name: str(run.adapter) for run in runs}
     evaluation.output_dir = f"{cfg.output_dir}/{model}/compass_{len(runs)}"  # a study that grows is scored anew
     if runs and evaluation.get("model"):  # the base that was tuned, and no other
@@ -322,46 +324,41 @@ def _base(cfg: DictConfig) -> dict[str, Any]:
     return {key: cfg.checkpointer[key] for key in BASE_KEYS}
 
 
-def _changes(cfg: DictConfig, model: str, part: str, more: DictConfig | None) -> tuple[str, DictConfig]:
+def _changes(cfg: DictConfig, model: str, part: str, run: str | None = None) -> tuple[str, Changes]:
     """Return the config file of a model's training or evaluation, and what the study changes of it."""
-    of_model = (cfg.models[model] or {}).get(part) or {}
+    of_model = _mapping(_mapping(cfg.models[model], f"models.{model}").get(part), f"models.{model}.{part}")
     path = of_model.get("config")
     if path is None:
         raise ValueError(f"models.{model}.{part}.config is missing; name the config file that is to be changed")
     if not Path(path).is_file():
         raise FileNotFoundError(f"models.{model}.{part}.config: {path} not found from {Path.cwd()}")
-    changes = _merge(cfg[part] or {}, of_model, more or {})
-    del changes["config"]
-    if taken := [key for key in (*SET_BY_STUDY, "adapters") if key in changes]:
+    changes = Changes(path)
+    of_run = {f"runs.{run}": cfg.runs[run]} if run else {}
+    for name, layer in {part: cfg[part], f"models.{model}.{part}": of_model, **of_run}.items():
+        changes.add(_mapping(layer, name), name)
+    if taken := [key for key in (*SET_BY_STUDY, "adapters") if key in changes.values]:
         raise ValueError(f"{part}: {', '.join(taken)} is set by the study; take it out")
+    del changes.values["config"]
     return path, changes
 
 
-def _merge(*parts: Any) -> DictConfig:
-    merged: Any = OmegaConf.merge(*parts)
-    return merged
+def _mapping(node: Any, name: str) -> Any:
+    """Return a part of a study, an empty one if it is null."""
+    if not isinstance(node, DictConfig | None):
+        raise ValueError(f"{name}={node} is no mapping; write `{name}: {{KEY: VALUE}}`, or {name}.KEY=VALUE")
+    return node or {}
 
 
-def as_overrides(changes: Any, prefix: str = "") -> Iterator[str]:
-    """Yield ``key=value`` of every leaf of a config or mapping, as a command line takes it."""
-    plain: Any = OmegaConf.to_container(changes, resolve=True) if isinstance(changes, DictConfig) else changes
-    for key, value in plain.items():
-        if isinstance(value, Mapping) and value:
-            yield from as_overrides(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            yield f"{prefix}{key}={text}"
-
-
-def count_pairs(runs: Sequence[Run]) -> dict[str, Cost]:
+def count_pairs(runs: Sequence[Run], tokenizers: Mapping[str, Any]) -> dict[str, Cost]:
     """Return how many pairs and tokens each run trains on, every epoch counted."""
     sets: dict[str, PairSet] = {}
     costs = {}
     for run in runs:
         cfg = run.cfg
-        key = "\n".join(as_overrides({"dataset": cfg.dataset, "tokenizer": cfg.tokenizer}))
+        of_tokenizer = OmegaConf.to_yaml(cfg.tokenizer, resolve=True)
+        key = OmegaConf.to_yaml(cfg.dataset, resolve=True) + of_tokenizer
         if key not in sets:
-            sets[key] = load_pairs(cfg.dataset, config.instantiate(cfg.tokenizer))
+            sets[key] = load_pairs(cfg.dataset, tokenizers[of_tokenizer])
         pairs = sets[key] if cfg.validation_share is None else split_by_prompt(sets[key], cfg.validation_share)[0]
         per_step = cfg.batch_size * cfg.gradient_accumulation_steps
         batches = PairBatches(pairs, per_step, cfg.seed, cfg.shuffle, cfg.max_steps_per_epoch)

@@ -148,3 +148,18 @@ def test_a_source_without_a_survey_is_refused(run, margins, tmp_path):
     (margins / "issues.csv").write_text(ISSUES.replace("8,rain", "9,rain"))
     for source, message in ((tmp_path, "survey_cells.csv: not there; source names a folder"), (margins, "no issue 8")):
         assert message in str(run(source)[0])
+
+
+def test_what_lies_beside_the_new_file_is_read_in_the_trial(run, margins, tmp_path):
+    """The trial is in another folder: a file beside the true place would make the instrument unreadable there."""
+    beside = tmp_path / "out" / "issuebench20.populations.yaml"
+    beside.parent.mkdir()
+    beside.write_text("{}")
+    done, said = run(margins)
+    assert re.search(r"nothing written: \S+/out/issuebench20.yaml: populations stand there and in", str(done))
+    assert [file.name for file in beside.parent.iterdir()] == [beside.name]
+    beside.unlink()
+    (tmp_path / "out" / "issuebench20.propositions.json").write_text('{"7": "tea-good"}')
+    assert run(margins)[0] == 0
+    loaded = load_instrument(str(tmp_path / "out" / "issuebench20.yaml"))
+    assert {item.id: item.proposition for item in loaded.items} == {"7": "tea-good", "8": None}

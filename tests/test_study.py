@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from documented import own_topics
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from test_political_compass import BANK as TINY_BANK
+from torchtune.config._utils import _merge_yaml_and_cli_args
 
 from data.recipe.config import check_config
 from eval.asking.results import KEY, ResultsFile, config_settings
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
 from finetune import tokenizers
+from finetune.run import settings
+from finetune.tokenizers import HFChatTokenizer
 
 LOADED_ONCE = cache(tokenizers.hf_chat_tokenizer)
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
@@ -264,6 +268,59 @@ def test_a_study_of_respondents_alone_trains_nothing(study, tune_run, tmp_path):
     for page in (folder / "report.html", folder / "tiny" / "compass_0" / "report.html"):
         assert f"Not validated on this model: {contrast}" in page.read_text()
     assert f"- tiny is not validated on this model: {contrast}" in (folder / "study.md").read_text()
+
+
+def test_a_run_takes_keys_out_as_the_command_line_does(study):
+    """Written in a run, for a model, or on the study's command line; the run's command trains what was planned."""
+    study["models"]["tiny"]["train"] |= {"~loss.label_smoothing": None, "loss": {"beta": 0.3}}
+    study["eval"]["seed"] = 5
+    study["models"]["tiny"]["eval"]["~seed"] = None
+    study["runs"] = {
+        "orpo": {"loss": {"_component_": "finetune.losses.ORPOLoss", "lam": 0.2, "~beta": None}},
+        "sft": OmegaConf.from_dotlist(["loss=finetune.losses.SFTLoss", "~loss.beta=null"]),
+        "dpo": {"dataset": {"subset": 4}},
+    }
+    (planned,) = plan(study)
+    assert planned.evaluation.seed == 0  # the key's default
+    losses = [run.cfg.loss for run in planned.runs]
+    assert losses == [
+        {"_component_": "finetune.losses.ORPOLoss", "lam": 0.2},
+        {"_component_": "finetune.losses.SFTLoss"},
+        {"_component_": "torchtune.rlhf.loss.DPOLoss", "beta": 0.3},
+    ]
+    for run in planned.runs:
+        assert "~loss.label_smoothing" in run.command
+        file = Namespace(**OmegaConf.to_container(OmegaConf.load(run.command[4])))
+        given = _merge_yaml_and_cli_args(file, run.command[5:])
+        assert check_config(given, settings.REQUIRED, settings.OPTIONAL, settings.COMPONENTS) == run.cfg
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"train": {"~loss.betta": None}}, "train: ~loss.betta: there is no loss.betta to take out"),
+        ({"train": {"~loss": None}}, "train: ~loss: there is no loss to take out .a component is switched off"),
+        ({"eval": {"~modes": ["pairs"]}}, r"~modes takes the key out, and has the value \['pairs'\]; write `~modes"),
+        ({"train": {"loss": "finetune.losses.SFTLoss"}}, "`loss.beta` is not .*~loss.beta takes it out"),
+        ({"runs": {"a": 5}}, "runs.a=5 is no mapping; write `runs.a: {KEY: VALUE}`"),
+        ({"models": {"tiny": 5}}, "models.tiny=5 is no mapping; write"),
+        ({"models": {"tiny": {"eval": "x"}}}, "models.tiny.eval=x is no mapping; write"),
+        ({"seed_keys": ["dataset.sed"]}, "left_pairs-4_seed-3: (.|\n)*`dataset.sed` is not an argument"),
+    ],
+)  # fmt: skip
+def test_changes_that_cannot_be_made_are_refused(study, more, message):
+    with pytest.raises(ValueError, match=message):
+        plan(study, **more)
+
+
+def test_each_tokenizer_is_loaded_once(study, monkeypatch, caplog):
+    made = []
+    load = HFChatTokenizer.__init__
+    monkeypatch.setattr(HFChatTokenizer, "__init__", lambda self, *a, **k: made.append(a) or load(self, *a, **k))
+    study["models"]["again"] = study["models"]["tiny"]
+    StudyRecipe(check_config(OmegaConf.create({**study, "dry_run": True}), REQUIRED, OPTIONAL))
+    assert len(made) == 1
+    assert "again, left_pairs-64_seed-3: new; 64 pairs" in caplog.text
 
 
 def test_nobody_else_may_work_in_the_folder(study):

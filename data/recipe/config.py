@@ -226,8 +226,9 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     names = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    # an argument of the component that stood there before stays, as torchtune merges them
     unknown = [
-        f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, names)}"
+        f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, names)} (~{key}.{name} takes it out)"
         for name in map(str, node)
         if name not in {*names, "_component_"}
     ]
