@@ -29,7 +29,7 @@ from eval.scores.scoring import pair_values
 from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
-from finetune.adapters.training_data import recorded_answers
+from finetune.adapters.training_data import recorded_training
 
 REPO = Path(__file__).parents[1]
 RESULTS = REPO / "docs" / "results"
@@ -69,8 +69,8 @@ def _lexical_shifts(rows: Rows, adapters: dict[str, str]) -> Iterator[tuple[str,
     """Yield what vocabulary alone would show of each contrast of single adapters, of which not every text may ship."""
     groups = _groups(rows)
     folders = {name: given for name, given in adapters.items() if isinstance(given, str)}  # the others are blends
-    known = {name: recorded_answers(folders[name]) for name in groups.models if name in folders}
-    background = Background({name: answers for name, answers in known.items() if answers})
+    known = {name: recorded_training(folders[name]) for name in groups.models if name in folders}
+    background = Background({name: training.answers for name, training in known.items() if training})
     for sides in contrasts(groups):
         shifts, _ = predict(sides, BANK, groups, background)
         if shifts is not None:

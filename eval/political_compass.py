@@ -50,7 +50,7 @@ from eval.statements.exposure import exposures, read_sources
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
-from finetune.adapters.training_data import Answers, recorded_answers, recorded_data
+from finetune.adapters.training_data import Answers, recorded_data, recorded_training, set_of
 from finetune.models import base_folder, complete_model
 from finetune.run.precision import settle_dtype
 
@@ -130,8 +130,7 @@ class PoliticalCompassRecipe:
             log.info(f"{cfg.instrument}: {self._instrument.part_of(bank)} taken (seed {cfg.seed})")
         if again := self._instrument.duplicates():
             said = ", ".join(f"{name} as {first}" for name, first in list(again.items())[:5])
-            self._warnings.append(f"{cfg.instrument}: {len(again)} say the same, and count as one statement: {said}")
-            log.warning(self._warnings[-1])
+            self._warn(f"{cfg.instrument}: {len(again)} say the same, and count as one statement: {said}")
         self._templates = load_templates(cfg.templates or self._instrument.language)
         self._interview = plan_interview(cfg, self._instrument, self._templates)
         for line in position_notes(cfg, self._instrument):
@@ -169,9 +168,7 @@ class PoliticalCompassRecipe:
         self._rows = None
         if cfg.rows is not None:
             self._rows, notes = read_rows(cfg.rows, self._instrument, self._interview)
-            self._warnings += notes
-            for note in notes:
-                log.warning(note)
+            self._warn(*notes)
         asked = [r.name for r in self._respondents if "pairs" in r.modes]
         if self._rows is not None:
             asked = [row["model"] for row in self._rows if row["mode"] == "pairs"]
@@ -188,6 +185,12 @@ class PoliticalCompassRecipe:
             check_results(self._output_dir, self._settings)
         check_place(cfg)
 
+    def _warn(self, *lines: str) -> None:
+        """Say lines in the log and in the report."""
+        self._warnings += lines
+        for line in lines:
+            log.warning(line)
+
     def power_lines(self) -> list[str]:
         """Return what the pairs of each class can find, before anything is asked."""
         return [power_line(*count) for count in count_pairs(self._instrument, self._background.exposure).items()]
@@ -198,54 +201,52 @@ class PoliticalCompassRecipe:
         self._unchecked = list(self._unknown)
         self._matches: list[Match] = []
         self._background = Background()
-        if self._training_data is None:
+        bank, given = self._instrument, self._training_data
+        if given is None:
             return
         sentences = []
-        sources = list(self._training_data)
         answers: dict[str, Answers] = {}
         own: dict[str, list[dict[str, Any]]] = {}
-        for source in self._training_data:
+        for source in given:
             of_file, about = read_sentences(source)
             sentences += of_file
             self._training_files.append(about)
         for name, folder in self._adapters.folders.items():
-            recorded = recorded_data(folder)
-            unknown = list(recorded.unknown)
-            own[name] = recorded.sources
-            for known in recorded.sources:
+            (own[name], unknown), note, in_given = recorded_data(folder), None, []
+            for known in own[name]:
                 try:
                     # all of a file, also where a part was trained on
                     of_file, about = read_sentences({key: known[key] for key in known if key != "where"})
                 except (OSError, ValueError) as error:  # gone, changed, or not to be reached from here
                     unknown.append(str(error).removeprefix("training_data: "))
                     continue
-                if not any({**about, "file": ""} == {**file, "file": ""} for file in self._training_files):
+                same = [{**about, "file": ""} == {**file, "file": ""} for file in self._training_files]
+                in_given += [set_of(known)] if any(same[: len(given)]) else []
+                if not any(same):
                     sentences += of_file
                     self._training_files.append(about)
-                    sources.append(known)
-                elif "where" in known and known not in sources:
-                    sources.append(known)
             try:
-                if not unknown and (read := recorded_answers(folder)):
-                    answers[name] = read
+                if not unknown and (training := recorded_training(folder)):
+                    answers[name], own[name], note = training
             except (OSError, ValueError, TypeError) as error:  # read otherwise than the training did
-                log.warning(f"adapters.{name}: no prediction by its vocabulary: {error}")
+                note = f"no prediction by its vocabulary, and all rows of its set count as argued: {error}"
+            if note:
+                self._warn(f"adapters.{name}: {note}")
+            own[name] = [known for known in own[name] if set_of(known) not in in_given]  # all of them count as argued
             self._unchecked += [f"adapters.{name}: {reason}" for reason in unknown]
         for line in self._unchecked:
             log.warning(f"statements are not looked up in what an adapter was trained on: {line}")
-        name = self._instrument.name
-        statements = [Statement(item.text, name, item.id) for item in self._instrument.items]
-        for pair in self._instrument.pairs:
-            statements += [Statement(pair.left, name, pair.id, "left"), Statement(pair.right, name, pair.id, "right")]
+        statements = [Statement(item.text, bank.name, item.id) for item in bank.items]
+        sides = [(pair, side) for pair in bank.pairs for side in ("left", "right")]
+        statements += [Statement(getattr(pair, side), bank.name, pair.id, side) for pair, side in sides]
         self._matches = find_matches(sentences, statements)
         # what a training of unknown data argued is not known to be unseen
         seen, taught = None, {}
         if not self._unchecked:
-            seen = exposures(self._instrument, read_sources(sources))
-            # adapters of one set that were taught different parts
-            if any({"where", "hold_out"} & {*source} for source in sources if not isinstance(source, str)):
-                parts = {n: read_sources([*self._training_data, *of]) for n, of in own.items()}
-                taught = {n: exposures(self._instrument, part) for n, part in parts.items()}
+            every = [known for of in own.values() for known in of]
+            seen = exposures(bank, read_sources([*given, *every]))
+            if any(known not in of for of in own.values() for known in every):  # adapters that were taught other rows
+                taught = {name: exposures(bank, read_sources([*given, *of])) for name, of in own.items()}
         self._background = Background(answers, seen, taught)
         files = ", ".join(file["file"] for file in self._training_files)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
@@ -279,8 +280,7 @@ class PoliticalCompassRecipe:
             self._respondents = without_choice(self._respondents)
             residents = [respondent for respondent in self._respondents if respondent.server is None]
             self._questionnaire = prepare_questions(cfg, self._interview, residents)
-            self._warnings.append(describe_trial(trial))
-            log.warning(self._warnings[-1])
+            self._warn(describe_trial(trial))
 
     def evaluate(self, cfg: DictConfig) -> None:
         """Ask everybody every question, score the answers and write all files."""

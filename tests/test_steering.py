@@ -19,7 +19,7 @@ from finetune.adapters.folders import read_adapter_config, read_adapters
 from finetune.adapters.norms import allow_norms, is_behind_norm
 from finetune.adapters.resident import AdaptedModel
 from finetune.adapters.saving import write_peft_adapter
-from finetune.adapters.training_data import recorded_answers
+from finetune.adapters.training_data import recorded_training
 from finetune.run.batches import first_scored, tokenize_pairs
 from finetune.run.processes import whole_adapter
 from finetune.tokenizers import hf_chat_tokenizer
@@ -82,7 +82,7 @@ def test_a_vector_is_the_mean_difference_and_peft_adds_it(steer, tiny_model_dir,
     for pair, before in zip(pairs, of_answers):
         torch.testing.assert_close(states(adapted, pair[0]) - before[0], vector.expand_as(before[0]), atol=1e-5, rtol=0)
     assert read_adapters({"v": str(folder), "other_way": {"v": -1}}).names == ("v", "other_way")
-    assert recorded_answers(folder).chosen == [row["chosen"] for row in ROWS]
+    assert recorded_training(folder).answers.chosen == [row["chosen"] for row in ROWS]
 
 
 def test_the_strength_is_the_largest_that_neutral_text_bears(steer):

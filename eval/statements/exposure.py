@@ -34,13 +34,15 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
     that ``propositions.jsonl`` beside the file gives its ``id``.
 
     A mapping may also have ``where`` and ``hold_out``, as a dataset of the trainer takes them: only these rows were
-    trained on. Limits of a measured number (``{rank: {file: influence.jsonl, above: 30}}``) are left out: the rows
-    beyond them count as argued, since what their numbers are is known of the answers as they were chosen alone.
+    trained on; or ``rows``, the numbers of those, from 1. Limits of a measured number (``{rank: {file:
+    influence.jsonl, above: 30}}``) are left out: the rows beyond them count as argued, since what their numbers are is
+    known of the answers as they were chosen alone.
 
     Raises:
         OSError, ValueError: If a set cannot be read from here.
     """
     rows: list[Mapping[str, Any]] = []
+    read: set[tuple[str, int]] = set()  # the rows that two trainings took are there once
     for source in sources:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
         columns: Mapping[str, str] = spec.pop("column_map", None) or {}
@@ -48,11 +50,15 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         keys = _keys(Path(spec["source"]).with_name(KEYS)) if Path(spec["source"]).is_file() else {}
         where = spec.pop("where", None) or {}
         values = {column: wanted for column, wanted in where.items() if not isinstance(wanted, Mapping)}
+        taken = spec.pop("rows", None)
         rows_of_set, origin = load_rows(**spec)
-        numbered = [records.Pair(number, "", "", "") for number in range(1, len(rows_of_set) + 1)]
-        for row in (rows_of_set[kept.row - 1] for kept in records.keep_where(numbered, rows_of_set, values, origin)):
-            if is_row_held_out(row, columns, hold_out):
+        numbers = range(1, len(rows_of_set) + 1) if taken is None else taken
+        numbered = [records.Pair(number, "", "", "") for number in numbers]
+        for kept in records.keep_where(numbered, rows_of_set, values, origin):
+            row = rows_of_set[kept.row - 1]
+            if (origin, kept.row) in read or is_row_held_out(row, columns, hold_out):
                 continue
+            read.add((origin, kept.row))
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)

@@ -13,8 +13,11 @@ from torchtune.data import Message
 
 from data import datasets
 from data.pairs.records import read_answers
+from data.pairs.rows import load_rows
+from data.pairs.tokens import Continuation
 from data.quality.contamination import SOURCE_KEYS
 from data.recipe.config import component
+from finetune.run.batches import PairBatches, PairSet
 
 
 class Recorded(NamedTuple):
@@ -29,8 +32,8 @@ def recorded_data(folder: str | Path) -> Recorded:
     sources: list[dict[str, Any]] = []
     unknown: list[str] = []
     configs = _configs(folder)
-    for node in (config["dataset"] for config in configs):
-        for part in node if isinstance(node, list) else [node]:
+    for config in configs:
+        for part in config.parts:
             found = list(_sources(part))
             sources += [source for source in found if source not in sources]
             if not found:
@@ -39,17 +42,50 @@ def recorded_data(folder: str | Path) -> Recorded:
     return Recorded(sources, unknown if configs else ["its card has no config of a training"])
 
 
-def _configs(folder: str | Path) -> list[dict[str, Any]]:
+def set_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what names the set of a source, without which of its rows were trained on."""
+    return {key: value for key, value in source.items() if key not in ("where", "hold_out", "rows")}
+
+
+class _Config(NamedTuple):
+    """A config in an adapter's card, and what the card says above it."""
+
+    settings: dict[str, Any]
+    above: str
+
+    @property
+    def parts(self) -> list[Any]:
+        """The data sets that it names, of which the training took one after the other."""
+        node = self.settings["dataset"]
+        return node if isinstance(node, list) else [node]
+
+    def taken(self, n_pairs: int) -> set[int] | None:
+        """Return which of the pairs its optimizer steps took; None if the card does not tell them."""
+        said = re.findall(r"\((\d+) pairs from .*\n- optimizer steps: (\d+)$", self.above, re.MULTILINE)
+        if not {"seed", "batch_size", "shuffle"} <= {*self.settings} or self.settings["seed"] is None:
+            return None
+        if not said or int(said[-1][0]) != n_pairs:
+            return None  # pairs that were too long, or held out, have another place in the order
+        given, nothing = self.settings, Continuation([], [])
+        per_step = given["batch_size"] * given.get("gradient_accumulation_steps", 1)
+        pairs = PairSet([(nothing, nothing)] * n_pairs, [], "")
+        batches = PairBatches(pairs, per_step, given["seed"], given["shuffle"], given.get("max_steps_per_epoch"))
+        places = (divmod(step, batches.steps_per_epoch) for step in range(int(said[-1][1])))
+        return {index for place in places for index in batches.rows(*place)}
+
+
+def _configs(folder: str | Path) -> list[_Config]:
     """Return every config in an adapter's card that has a ``dataset``."""
     card = Path(folder) / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    configs = []
-    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    configs, end = [], 0
+    for block in re.finditer(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        above, end = text[end : block.start()], block.end()
         try:
-            configs.append(yaml.safe_load(block))
+            configs.append(_Config(yaml.safe_load(block[1]), above))
         except yaml.YAMLError:
             continue
-    return [config for config in configs if isinstance(config, dict) and config.get("dataset")]
+    return [config for config in configs if isinstance(config.settings, dict) and config.settings.get("dataset")]
 
 
 def _reads_rejected(config: Mapping[str, Any]) -> bool:
@@ -103,20 +139,36 @@ class _Texts:
         return [0, len(self.answers) - 1], [True, False]
 
 
-def recorded_answers(folder: str | Path) -> Answers | None:
-    """Return the answers that an adapter of ours was trained on, by its card, every ``where`` and ``subset`` applied.
+class Training(NamedTuple):
+    """What the trainings of an adapter read.
 
-    None where a builder is not of ``data.datasets``, or the card says nothing. Of pairs that a training left out since
-    they were too long, the answers are there.
+    ``sources`` are the sets of :func:`recorded_data`, each with the numbers of the ``rows`` that were taken, from 1;
+    ``note`` says where these are more than the trainings took.
+    """
+
+    answers: Answers
+    sources: list[dict[str, Any]]
+    note: str | None
+
+
+def recorded_training(folder: str | Path) -> Training | None:
+    """Return what an adapter of ours was trained on, by its card: the pairs are drawn again as its run drew them.
+
+    ``where``, ``hold_out`` and ``subset`` are applied; of the rows, those that no optimizer step took are left out
+    (``max_steps_per_epoch``, a checkpoint). Of pairs that a training left out since they were too long, or as
+    ``validation_share``, the answers are there, and the rows that its steps took cannot be told from the others. None
+    where a builder is not of ``data.datasets``, or the card says nothing.
 
     Raises:
         OSError, ValueError: If a set cannot be read from here.
     """
     answers: dict[str, list[str]] = {"chosen": [], "rejected": []}
+    sources: list[dict[str, Any]] = []
+    notes: list[str] = []
     for config in (configs := _configs(folder)):
-        node = config["dataset"]
-        for part in node if isinstance(node, list) else [node]:
-            if not isinstance(part, dict) or not list(_sources(part)):
+        drawn: list[tuple[list[dict[str, Any]], list[int]]] = []
+        for part in config.parts:
+            if not isinstance(part, dict) or not (found := list(_sources(part))):
                 return None
             given = {k: v for k, v in part.items() if k[0] != "_" and k not in ("max_seq_len", "prompt_template")}
             texts = _Texts()
@@ -124,6 +176,29 @@ def recorded_answers(folder: str | Path) -> Answers | None:
             for item in (built[k] for k in range(len(built))):
                 for side, (ids, _) in built.fields.items():
                     # 0 is a row without this answer
-                    if (place := item[ids][-1]) and (side == "chosen" or _reads_rejected(config)):
+                    if (place := item[ids][-1]) and (side == "chosen" or _reads_rejected(config.settings)):
                         answers[side].append(texts.answers[place])
-    return Answers(**answers) if configs else None
+            drawn.append((found, built.rows))
+        n_pairs = sum(len(rows) for _, rows in drawn)
+        taken = config.taken(n_pairs)
+        if taken is None:
+            notes.append(f"which of {n_pairs} pairs its steps took is not known; all of them count as argued")
+        sources += _with_rows(drawn, taken)
+    return Training(Answers(**answers), sources, "; ".join(notes) or None) if configs else None
+
+
+def _with_rows(
+    drawn: Sequence[tuple[list[dict[str, Any]], list[int]]], taken: set[int] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield each set with the numbers of its rows, of those pairs alone that are taken if they are known."""
+    n_before = 0
+    for sources, rows in drawn:
+        kept = [row for place, row in enumerate(rows, start=n_before) if taken is None or place in taken]
+        n_before += len(rows)
+        first = 1  # of a builder of two files, the rows of the second are numbered on
+        for source in sources:
+            spec = set_of(source)
+            reader = {key: value for key, value in spec.items() if key != "column_map"}
+            end = first + len(load_rows(**reader)[0]) if len(sources) > 1 else max(rows) + 1
+            yield {**spec, "rows": sorted({row - first + 1 for row in kept if first <= row < end})}
+            first = end
