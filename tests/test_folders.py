@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, write_llama_folder
+from omegaconf import OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from test_resident import IDS, TARGETS, hf_logits, resident, write_adapter  # noqa: F401
@@ -244,6 +245,8 @@ def test_one_folder_under_two_names_is_refused_but_in_a_glob(folders, tmp_path):
         ({"mix": {"right": 1}, "more": {"mix": 1}}, None, r"adapters.more: no adapter \['mix'\]"),
         ({"mix": {"other": 0.5}}, None, "uses DoRA"),
         ({"a.b": "right"}, None, "a name may have no dot"),
+        ({"right@0": {"5": None}}, None, r"If the name is right@0.5, write it in brackets: 'adapters\[right@0.5\]=…'"),
+        ({"a.b": {"right": 1}, "a": {"b": {"right": 2}}}, None, r"write it in brackets: 'adapters\[a.b\]=…'"),
         ({}, {"low": "left", "high": "right", "n_points": 9}, r"dial: no adapter \['left'\] with a folder"),
         ({}, {"low": None, "high": None, "n_points": 9}, "dial: no adapter"),
         ({}, {"low": None, "high": "right", "n_points": 4}, "be odd and at least 3"),
@@ -284,3 +287,9 @@ def test_an_adapter_that_was_cut_off_is_refused(folders, tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(content[:-100])
     with pytest.raises(ValueError, match="adapters.mine: .*adapter_model.safetensors cannot be read .*; copy it anew"):
         read_adapters({"mine": str(folder)})
+
+
+def test_a_name_with_a_dot_is_written_in_brackets_on_the_command_line(folders):
+    given = {"adapters": {"right": str(folders["right"]), "right@0.5": {"right": 0.5}}}
+    without = OmegaConf.merge(given, OmegaConf.from_dotlist(["adapters[right@0.5]=null"]))
+    assert read_adapters(without.adapters).names == ("right",)

@@ -45,6 +45,8 @@ def test_base_adapters_and_then_the_others():
         ({"base": {"system_prompt": "x"}}, {"has_resident": False, "adapters": ()}, "base: this name is taken"),
         ({"a": None}, {}, "respondents.a: nothing; use"),
         ({"a": {"sytem_prompt": "x"}}, {}, r"\['sytem_prompt'\]; use"),
+        ({"a": 5}, {}, "respondents.a: 5; give a mapping, as respondents.a.system_prompt="),
+        ({"left@0": {"5": SERVER}}, {}, r"write it in brackets: 'respondents\[left@0.5\]=…'"),
         ({"a": {**SERVER, "adapter": "left"}}, {}, r"\['adapter'\]; use"),
         ({"a": {"adapter": "right"}}, {}, "adapter 'right'; the adapters are"),
         ({"a": {"modes": ["open"]}}, {}, r"modes \['open'\] are not among the run's"),

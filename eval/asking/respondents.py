@@ -30,6 +30,7 @@ from eval.statements.dialogues import DIALOGUE, IDENTITY, dialogue_prompts, fram
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import LABELS, Prompt, Templates
 from eval.statements.requests import WRITE, write_prompts
+from finetune.adapters.folders import check_names
 
 MODES = ("choice", "pairs", "generate", "open", WRITE, DIALOGUE, IDENTITY)
 # Modes whose options can be told apart by the first token of an answer.
@@ -149,6 +150,7 @@ def read_respondents(
     Raises:
         ValueError: If an entry of the key ``respondents`` cannot be asked; lists every fault.
     """
+    check_names("respondents", entries or {})
     respondents = [Respondent(BASE, tuple(modes))] if has_resident else []
     respondents += [Respondent(name, tuple(modes), adapter=name) for name in adapters]
     faults = []
@@ -156,6 +158,9 @@ def read_respondents(
         faults.append(f"model=null has no adapters; drop {list(adapters)}, or name the model that they belong to")
     for name, given in (entries or {}).items():
         where, entry = f"respondents.{name}", given or {}
+        if not isinstance(entry, Mapping):
+            faults.append(f"{where}: {entry!r}; give a mapping, as {where}.system_prompt=… or {where}.model=…")
+            continue
         is_served = "model" in entry
         known = _SERVED if is_served else _RESIDENT
         if name in {BASE, *(other.name for other in respondents)}:

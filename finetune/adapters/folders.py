@@ -252,6 +252,7 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     blends: dict[str, Weights] = {}
     names: list[str] = []
     places: dict[str, dict[str, Any]] = {}
+    check_names("adapters", adapters or {})
     adapters = {name: given for name, given in (adapters or {}).items() if given is not None}  # null: left out
     for name, given in adapters.items():
         if isinstance(given, Mapping):
@@ -284,6 +285,17 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     for name, weights in blends.items():
         _check_blend(name, weights, settings)
     return AdapterSet(folders, blends, tuple(names), places)
+
+
+def check_names(key: str, entries: Mapping[str, Any]) -> None:
+    """Refuse a name of a config's entries that the command line cut in two at its dot, as in ``left@0.5``."""
+    for name, given in entries.items():
+        for part in map(str, given if isinstance(given, Mapping) else ()):
+            if part.isdigit() or f"{name}.{part}" in entries:
+                raise ValueError(
+                    f"{key}.{name}.{part}: on the command line a dot begins a key within {name}. If the name is "
+                    f"{name}.{part}, write it in brackets: '{key}[{name}.{part}]=…'"
+                )
 
 
 def find_checkpoints(pattern: str) -> dict[int, Path]:
