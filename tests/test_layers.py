@@ -208,8 +208,10 @@ def test_a_float32_adapter_on_a_bf16_layer(kwargs, is_off):
 def small_update(kind):
     """A layer in bf16, as it computes; its weight; and the whole update of its adapter, far below bf16's last digit."""
     torch.manual_seed(0)
-    if kind in ("torchtune", "bias"):
-        model = nn.Sequential(LoRALinear(64, 256, rank=2, alpha=4.0, use_bias=kind == "bias"))
+    if kind in ("torchtune", "bias", "quantized"):
+        with training.set_default_dtype(torch.bfloat16 if kind == "quantized" else torch.float32):
+            more = NF4 if kind == "quantized" else {"use_bias": kind == "bias"}
+            model = nn.Sequential(LoRALinear(64, 256, rank=2, alpha=4.0, **more))
         use, weight, scale = use_fast_layers, model[0].weight, 2.0
         a, b = model[0].lora_a.weight, model[0].lora_b.weight
     else:
@@ -221,13 +223,16 @@ def small_update(kind):
     nn.init.normal_(b, std=1e-4)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter is a or parameter is b)
-    model.to(torch.bfloat16)
+    if kind == "quantized":
+        weight = weight.to(torch.bfloat16)
+    else:
+        model.to(torch.bfloat16)
     use(model.eval())
     bias = model[0].bias.detach().float() if "bias" in kind else 0.0
     return model, weight.detach().float(), bias, scale * (b.float() @ a.float()).detach()
 
 
-@pytest.mark.parametrize("kind", ["torchtune", "bias", "tuned", "tuned, bias", "read"])
+@pytest.mark.parametrize("kind", ["torchtune", "bias", "quantized", "tuned", "tuned, bias", "read"])
 def test_bf16_does_not_lose_a_small_update(kind):
     model, weight, bias, update = small_update(kind)
     x = torch.randn(1, 200, 64).bfloat16().requires_grad_(kind != "read")

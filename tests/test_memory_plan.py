@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The memory plan's counts against tensors that a small model really keeps."""
 
+import re
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
 
-from benchmarks.memory_plan import TOKENS_PER_PAIR, main, plan, saved_bytes, tree_of_a_pair
+from benchmarks.memory_plan import GIB, TOKENS_PER_PAIR, main, plan, saved_bytes, tree_of_a_pair
 from finetune.run.policy import build_policy, load_weights, named_weights
 
 SIZES = {**TINY, "vocab_size": 1000, "num_layers": 3, "embed_dim": 128, "intermediate_dim": 256, "num_kv_heads": 4}
@@ -75,6 +76,18 @@ def test_neither_a_mask_nor_scores_are_kept_by_a_layer(monkeypatch):
 
     assert found("cuda", 150) == pytest.approx(found("cuda", 600), rel=0.02)
     assert found("cpu", 150) == pytest.approx(found("cpu", 600), rel=0.02)
+
+
+def test_the_page_has_the_totals_that_the_command_prints():
+    """Two of the four rows: a quantized or a larger model takes seconds to build."""
+    page = (REPO / "docs" / "train" / "devices.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 4
+    held = [row for row in rows if row[0] in ("llama8b_lora_dpo_single_device", "mistral7b_lora_dpo_single_device")]
+    assert len(held) == 2
+    for name, devices, total in held:
+        found = plan(OmegaConf.load(REPO / "configs" / f"{name}.yaml"), int(devices))
+        assert f"{sum(found) / GIB:.1f}" == total
 
 
 def test_command_prints_every_part(monkeypatch, capsys):

@@ -99,7 +99,7 @@ def _sum_of_products(x: Tensor, weight: Tensor, low: Tensor, up: Tensor, scale: 
 class _Adapted(NamedTuple):
     """A frozen weight and its LoRA."""
 
-    weight: Tensor  # [O, I]
+    weight: Tensor  # [O, I]; an NF4 weight is widened where it is used
     lora_a: Tensor  # [R, I]
     lora_b: Tensor  # [O, R]
     scale: float
@@ -110,7 +110,11 @@ class _Adapted(NamedTuple):
 
     def output(self, x: Tensor, low: Tensor) -> Tensor:
         """Return ``x W^T + s low B^T``, ``[T, O]``."""
-        return _sum_of_products(x, self.weight, low, self.lora_b.to(x.dtype).T, self.scale)
+        return _sum_of_products(x, self.dense(x), low, self.lora_b.to(x.dtype).T, self.scale)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Return the weight as a plain tensor, of the dtype of ``x`` if it is quantized."""
+        return self.weight.to(x.dtype) if isinstance(self.weight, NF4Tensor) else self.weight
 
     def low_back(self, grad: Tensor) -> Tensor:
         """Return the gradient of ``low`` from that of the output."""
@@ -143,9 +147,9 @@ class _LoRAProduct(torch.autograd.Function):
         d_a, d_b = layer.weights_back(grad, d_low, x if z is None else z, low)
         a, d_x, d_z = layer.lora_a.to(x.dtype), None, None
         if ctx.needs_input_grad[0] and z is None:
-            d_x = _sum_of_products(grad, layer.weight.T, d_low, a)
+            d_x = _sum_of_products(grad, layer.dense(grad).T, d_low, a)
         elif ctx.needs_input_grad[0]:
-            d_x = product(grad, layer.weight.T)
+            d_x = product(grad, layer.dense(grad).T)
         if z is not None and ctx.needs_input_grad[1]:
             d_z = d_low @ a
         return d_x, d_z, None, d_a, d_b, None
@@ -170,7 +174,7 @@ class _GatedLoRAProduct(torch.autograd.Function):
         layer = _Adapted(*weights, ctx.scale)
         silu, d_low = F.silu(gate), layer.low_back(grad)
         d_a, d_b = layer.weights_back(grad, d_low, silu * up, low)
-        d_x = _sum_of_products(grad, layer.weight.T, d_low, layer.lora_a.to(grad.dtype))
+        d_x = _sum_of_products(grad, layer.dense(grad).T, d_low, layer.lora_a.to(grad.dtype))
         d_gate = torch.ops.aten.silu_backward(d_x * up, gate)
         return d_gate, silu.mul_(d_x), None, d_a, d_b, None
 
@@ -178,30 +182,16 @@ class _GatedLoRAProduct(torch.autograd.Function):
 def _lora(module: LoRALinear, x: Tensor) -> Tensor:
     """Return the layer's output, ``[..., O]`` for ``x [..., I]``."""
     if module.disabled:
-        return frozen_linear(module, x)
-    flat = x.reshape(-1, x.shape[-1])
-    dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
-    return _LoRAProduct.apply(flat, dropped, *_tune_layer(module)).view(*x.shape[:-1], -1)
+        out = linear_nf4(x, module.weight) if isinstance(module.weight, NF4Tensor) else frozen_linear(module, x)
+    else:
+        flat = x.reshape(-1, x.shape[-1])
+        dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
+        out = _LoRAProduct.apply(flat, dropped, *_tune_layer(module)).view(*x.shape[:-1], -1)
+    return out + module.bias if module.use_bias else out
 
 
 def _tune_layer(module: LoRALinear) -> _Adapted:
     return _Adapted(module.weight, module.lora_a.weight, module.lora_b.weight, module.alpha / module.rank)
-
-
-def _other_lora(module: LoRALinear, x: Tensor) -> Tensor:
-    """Return torchtune's output on a quantized weight or with a bias; the adapter may be wider than ``x``."""
-    update = None
-    if not module.disabled:
-        low = F.linear(module.dropout(x), module.lora_a.weight.to(x.dtype))
-        update = (module.alpha / module.rank) * F.linear(low, module.lora_b.weight.to(x.dtype))
-    if isinstance(module.weight, NF4Tensor):
-        out = linear_nf4(x, module.weight)
-        out = out if update is None else out + update
-    elif update is None:
-        out = F.linear(x, module.weight)
-    else:  # as in _sum_of_products
-        out = torch.addmm(update.flatten(0, -2), x.flatten(0, -2), module.weight.T).view_as(update)
-    return out + module.bias if module.use_bias else out
 
 
 def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -216,7 +206,7 @@ def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
 def _adapted(module: Any, x: Tensor) -> _Adapted | None:
     """Return a layer of :func:`_lora` or :func:`_tune_lora` if one LoRA without dropout is on, else None."""
     kind, layer, dropout = getattr(module.forward, "func", None), None, None
-    if kind is _lora and not module.disabled:
+    if kind is _lora and not module.disabled and not module.use_bias:
         layer, dropout = _tune_layer(module), module.dropout
     elif kind is _tune_lora and module.base_layer.bias is None and len(names := _plain_adapters(module, x) or []) == 1:
         layer, dropout = _peft_layer(module, names[0]), module.lora_dropout[names[0]]
@@ -239,8 +229,7 @@ def use_fast_layers(decoder: nn.Module) -> None:
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:
             module.forward = partial(_feed_forward, module)
         elif type(module) is LoRALinear:
-            other = isinstance(module.weight, NF4Tensor) or module.use_bias
-            module.forward = partial(_other_lora if other else _lora, module)
+            module.forward = partial(_lora, module)
         elif isinstance(module, MultiHeadAttention) and can_attend(module):
             module.forward = partial(attend, module)
 
