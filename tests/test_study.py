@@ -27,7 +27,6 @@ from eval.asking.results import KEY, ResultsFile, config_settings
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
 from finetune import tokenizers
 from finetune.run import settings
-from finetune.tokenizers import HFChatTokenizer
 
 LOADED_ONCE = cache(tokenizers.hf_chat_tokenizer)
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
@@ -315,8 +314,10 @@ def test_changes_that_cannot_be_made_are_refused(study, more, message):
 
 def test_each_tokenizer_is_loaded_once(study, monkeypatch, caplog):
     made = []
-    load = HFChatTokenizer.__init__
-    monkeypatch.setattr(HFChatTokenizer, "__init__", lambda self, *a, **k: made.append(a) or load(self, *a, **k))
+    load = tokenizers.HFChatTokenizer.__init__
+    monkeypatch.setattr(
+        tokenizers.HFChatTokenizer, "__init__", lambda self, *a, **k: made.append(a) or load(self, *a, **k)
+    )
     study["models"]["again"] = study["models"]["tiny"]
     StudyRecipe(check_config(OmegaConf.create({**study, "dry_run": True}), REQUIRED, OPTIONAL))
     assert len(made) == 1
