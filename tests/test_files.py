@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Files of a run: whole or absent, appended to without loss, and told apart by their settings."""
 
+import io
 import json
 import resource
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from data.recipe.files import (
     load_yaml,
     read_log,
     to_jsonl,
+    to_parquet,
     write_files,
     write_json,
     write_whole,
@@ -101,3 +104,10 @@ def test_a_manifest_names_what_lies_beside_it(tmp_path):
     assert (tmp_path / "new" / "a.jsonl").read_bytes() == '{"x": "é"}\n{"x": 2}\n'.encode()
     assert json.loads((tmp_path / "new" / "manifest.json").read_text()) == written
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.jsonl", "b.bin", "manifest.json"]
+
+
+def test_parquet_has_a_column_for_every_field_of_any_row():
+    rows = [{"id": "a", "topic": "taxes"}, {"id": "b", "words": {"n": 2}, "note": None}]
+    written = pq.read_table(io.BytesIO(to_parquet(rows))).to_pylist()
+    assert written[0] == {"id": "a", "topic": "taxes", "words": None, "note": None}
+    assert written[1] == {"id": "b", "topic": None, "words": '{"n": 2}', "note": "null"}

@@ -50,6 +50,7 @@ def test_all_problems_are_said_at_once():
         ({"batch_size": "four"}, "`batch_size=four` is text, want a whole number"),
         ({"batch_size": True}, "`batch_size=True` is True or False, want a whole number"),
         ({"port": 70000}, "`port=70000` is out of range; use 0 to 65535"),
+        ({"source": 5}, "`source=5` is a whole number, want text or a mapping or null"),
         ({"port": 80.5}, "`port=80.5` is a number, want a whole number"),
         ({"modes": "pairs"}, r"`modes=pairs` is text, want a list or null; write modes=\[pairs\]"),
         ({"optimizer": {**ADAM, "lr": -1}}, "`optimizer.lr=-1` is out of range; use 0 or more"),
@@ -129,7 +130,7 @@ def test_what_this_machine_lacks_is_said_at_once(tmp_path, monkeypatch):
     source.parent.mkdir()
     source.write_text("{}")
     assert "lies in output_dir" in problem(source=str(source))
-    assert "lies in output_dir" in problem(source={"left": str(source), "right": "owner/name"})
+    assert "lies in output_dir" in problem(source={"left": str(source), "right": 5})
     assert "no shell has replaced ~" in problem(output_dir="~/out")
     content = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(content[:-1])
@@ -246,6 +247,8 @@ def test_a_component_that_cannot_be_made_is_one_line(ends):
     assert "finetune.models.lora_smollm2_135m cannot be made of the arguments in the config: apply_lora_to_" in said
     lacking = made(None, _component_="data.datasets.preference_pairs")
     assert "missing 1 required keyword-only argument: 'source'" in lacking
+    # a partial has no name of its own
+    assert "data.datasets.truth_pairs cannot be made" in made(None, _component_="data.datasets.truth_pairs")
     assert "data.datasets.Alpaca" in made(_component_="data.datasets.Alpaca")
     assert "nowhere" in ends(lambda: OmegaConf.create({"a": "${nowhere}"}).a)
 

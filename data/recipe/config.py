@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from torchtune import config
 from torchtune.config._errors import InstantiationError
-from torchtune.config._instantiate import _create_component
+from torchtune.config._instantiate import _create_component, _instantiate_node
 from torchtune.config._utils import _get_component_from_path
 from tqdm import tqdm
 
@@ -83,11 +83,10 @@ def _said(error: Exception) -> str | None:
         return f"{error}; choose a place that can be written to, and that has room"
     if isinstance(error, SafetensorError):
         return f"a safetensors file: {error}; make room on the disk, or get the file again"
-    made = [frame.f_locals["_component_"] for frame in frames if frame.f_code is _create_component.__code__]
+    made = [frame.f_locals["node"]["_component_"] for frame in frames if frame.f_code is _instantiate_node.__code__]
     is_call = frames[-1].f_code is _create_component.__code__  # the arguments do not fit
     if made and (is_call or isinstance(error, ValueError | ImportError | AssertionError)):
-        path = f"{made[-1].__module__}.{made[-1].__qualname__}"
-        return f"{path} cannot be made of the arguments in the config: {error}"
+        return f"{made[-1]} cannot be made of the arguments in the config: {error}"
     return None
 
 
@@ -263,7 +262,7 @@ def check_place(cfg: DictConfig) -> None:
 def _source_problems(folder: Path, source: Any) -> Iterator[str]:
     """Find files that are read and lie where this run writes."""
     for path in source.values() if isinstance(source, DictConfig) else [source]:
-        if path and Path(path).is_file() and Path(path).resolve().is_relative_to(folder.resolve()):
+        if path and Path(str(path)).is_file() and Path(str(path)).resolve().is_relative_to(folder.resolve()):
             yield f"`source={path}` lies in output_dir={folder}, where this run writes; choose another output_dir"
 
 

@@ -22,14 +22,18 @@ def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return rows as parquet; fields that differ in form from row to row become JSON text."""
+    """Return rows as parquet; fields that differ in form from row to row become JSON text, one that a row lacks null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    texts = {name: [x if isinstance(x, str) else json.dumps(x) for x in values] for name, values in columns.items()}
+    def text(row: Mapping[str, Any], name: str) -> str | None:
+        if name not in row or isinstance(row[name], str):
+            return row.get(name)
+        return json.dumps(row[name])
+
+    names = dict.fromkeys(name for row in rows for name in row)
     sink = io.BytesIO()
-    pq.write_table(pa.table(texts), sink)
+    pq.write_table(pa.table({name: [text(row, name) for row in rows] for name in names}), sink)
     return sink.getvalue()
 
 

@@ -26,7 +26,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("n_write_templates", "factor_cells", "n_scripts"), int | None),
     "adapters": Mapping | None,
     "expected": list | None,
-    "rows": str | Mapping | None,
+    **dict.fromkeys(("source", "rows"), str | Mapping | None),
     "framed_prompts": Literal["drop", "keep"],
     "tasks": str | list | None,
     "formats": str | list,
