@@ -22,7 +22,7 @@ def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return rows as parquet; fields that differ in form from row to row become JSON text, one that a row lacks null."""
+    """Return rows as parquet; fields of differing form become JSON text, and one that a row lacks is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -46,13 +46,6 @@ class Piece(NamedTuple):
     seen: tuple[tuple[int, int], ...]
 
 
-class Attended(NamedTuple):
-    """What queries see, ``[K, T, G H]``, and the logarithm of each piece's sums of weights, for the backward pass."""
-
-    out: Tensor
-    norms: list[Tensor]
-
-
 class TreePieces(NamedTuple):
     """A whole tree, ready for the attention of every layer, which takes it as ``mask``."""
 
@@ -101,78 +94,58 @@ def cut_tree(tree: PrefixTree) -> TreePieces:
     return TreePieces(tuple(pieces), tuple(visible), {})
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, tree: TreePieces, scale: float) -> Attended:
-    """Return what the queries ``[K, T, G H]`` see; all have one dtype."""
-    n_kv_heads, _, head_dim = keys.shape
-    out, norms = torch.empty_like(queries), []
-    for piece, bias in zip(tree.pieces, tree.biases(queries.shape[2] // head_dim, queries.dtype)):
-        rows, seen = _rows(queries, piece, head_dim)[None], (_seen(keys, piece)[None], _seen(values, piece)[None])
-        part, norm = _flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
-        out[:, piece.start : piece.end] = part.reshape(n_kv_heads, piece.end - piece.start, -1)
-        norms.append(norm)
-    return Attended(out, norms)
-
-
-def _attend_back(
-    grad: Tensor, queries: Tensor, keys: Tensor, values: Tensor, attended: Attended, tree: TreePieces, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of queries, keys and values from that of what :func:`_attend` returned."""
-    n_kv_heads, _, head_dim = keys.shape
-    d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-    biases = tree.biases(queries.shape[2] // head_dim, queries.dtype)
-    for piece, bias, norm in zip(tree.pieces, biases, attended.norms):
-        d_part, part, rows = (_rows(x, piece, head_dim)[None] for x in (grad, attended.out, queries))
-        seen = _seen(keys, piece)[None], _seen(values, piece)[None]
-        d_rows, *d_seen = _flash_back(
-            d_part, rows, *seen, part, norm, 0.0, False, attn_mask=bias[None, None], scale=scale
-        )
-        d_queries[:, piece.start : piece.end] = d_rows[0].reshape(n_kv_heads, piece.end - piece.start, -1)
-        _add_seen(d_keys, piece, d_seen[0][0])
-        _add_seen(d_values, piece, d_seen[1][0])
-    return d_queries, d_keys, d_values
-
-
-class _TreeAttention(torch.autograd.Function):
-    """Rotary positions and attention, ``[T, K G H]``."""
+class _Attention(torch.autograd.Function):
+    """Attention along the branches, ``[K, T, G H]``, of queries of this form to keys and values ``[K, T, H]``."""
 
     @staticmethod
-    def forward(ctx, q, k, v, turn, tree, n_kv_heads):
-        # q: [T, K G H]; k, v: [T, K H]; turn: [T, H / 2], complex
-        head_dim = 2 * turn.shape[1]
-        queries = _turned(q, turn, n_kv_heads)  # [K, T, G H]
-        keys = _turned(k, turn, n_kv_heads)  # [K, T, H]
-        values = _heads_first(v.to(keys.dtype), n_kv_heads)  # [K, T, H]
-        out, norms = _attend(queries, keys, values, tree, head_dim**-0.5)
-        ctx.tree, ctx.turn, ctx.dtype = tree, turn, v.dtype
+    def forward(ctx, queries, keys, values, tree, scale):
+        # all have one dtype; norms are the logarithms of each piece's sums of weights
+        n_kv_heads, _, head_dim = keys.shape
+        out, norms = torch.empty_like(queries), []
+        for piece, bias in zip(tree.pieces, tree.biases(queries.shape[2] // head_dim, queries.dtype)):
+            rows, seen = _rows(queries, piece, head_dim)[None], (_seen(keys, piece)[None], _seen(values, piece)[None])
+            part, norm = _flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
+            out[:, piece.start : piece.end] = part.reshape(n_kv_heads, piece.end - piece.start, -1)
+            norms.append(norm)
+        ctx.tree, ctx.scale = tree, scale
         ctx.save_for_backward(queries, keys, values, out, *norms)
-        return _tokens_first(out).to(v.dtype)
+        return out
 
     @staticmethod
     def backward(ctx, grad):
         queries, keys, values, out, *norms = ctx.saved_tensors
-        grad = _heads_first(grad.to(out.dtype), len(keys))
-        scale = keys.shape[2] ** -0.5
-        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, Attended(out, norms), ctx.tree, scale)
-        d_q, d_k = (_turned_back(d, ctx.turn, ctx.dtype) for d in (d_queries, d_keys))
-        return d_q, d_k, _tokens_first(d_values).to(ctx.dtype), None, None, None
+        n_kv_heads, _, head_dim = keys.shape
+        grad = grad.contiguous()
+        d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+        biases = ctx.tree.biases(queries.shape[2] // head_dim, queries.dtype)
+        for piece, bias, norm in zip(ctx.tree.pieces, biases, norms):
+            d_part, part, rows = (_rows(x, piece, head_dim)[None] for x in (grad, out, queries))
+            seen = _seen(keys, piece)[None], _seen(values, piece)[None]
+            d_rows, *d_seen = _flash_back(
+                d_part, rows, *seen, part, norm, 0.0, False, attn_mask=bias[None, None], scale=ctx.scale
+            )
+            d_queries[:, piece.start : piece.end] = d_rows[0].reshape(n_kv_heads, piece.end - piece.start, -1)
+            _add_seen(d_keys, piece, d_seen[0][0])
+            _add_seen(d_values, piece, d_seen[1][0])
+        return d_queries, d_keys, d_values, None, None
 
 
-def _turned(x: Tensor, turn: Tensor, n_kv_heads: int) -> Tensor:
-    """Return ``[T, heads H]`` heads first, adjacent numbers multiplied, as complex ones, by ``turn [T, H / 2]``."""
-    x = torch.view_as_complex(x.to(turn.real.dtype).view(len(x), n_kv_heads, -1, turn.shape[1], 2)).transpose(0, 1)
-    turned = torch.mul(x, turn[:, None], out=turn.new_empty(x.shape))  # without out, it would lie as x does
-    return torch.view_as_real(turned).view(*x.shape[:2], -1)
+class _Turned(torch.autograd.Function):
+    """``[T, heads H]`` heads first, adjacent numbers multiplied, as complex ones, by ``turn [T, H / 2]``."""
 
+    @staticmethod
+    def forward(ctx, x, turn, n_kv_heads):
+        ctx.turn, ctx.dtype = turn, x.dtype
+        x = torch.view_as_complex(x.to(turn.real.dtype).view(len(x), n_kv_heads, -1, turn.shape[1], 2)).transpose(0, 1)
+        turned = torch.mul(x, turn[:, None], out=turn.new_empty(x.shape))  # without out, it would lie as x does
+        return torch.view_as_real(turned).view(*x.shape[:2], -1)
 
-def _turned_back(x: Tensor, turn: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the gradient of :func:`_turned`."""
-    x = torch.view_as_complex(x.to(turn.real.dtype).view(*x.shape[:2], -1, turn.shape[1], 2)).transpose(0, 1)
-    turned = torch.mul(x, turn.conj()[:, None, None], out=turn.new_empty(x.shape))
-    return torch.view_as_real(turned).view(len(x), -1).to(dtype)
-
-
-def _heads_first(x: Tensor, n_kv_heads: int) -> Tensor:
-    return x.view(len(x), n_kv_heads, -1).transpose(0, 1).contiguous()
+    @staticmethod
+    def backward(ctx, grad):
+        turn = ctx.turn
+        grad = torch.view_as_complex(grad.view(*grad.shape[:2], -1, turn.shape[1], 2)).transpose(0, 1)
+        turned = torch.mul(grad, turn.conj()[:, None, None], out=turn.new_empty(grad.shape))
+        return torch.view_as_real(turned).view(len(grad), -1).to(ctx.dtype), None, None
 
 
 def _tokens_first(x: Tensor) -> Tensor:
@@ -197,38 +170,15 @@ def _add_seen(total: Tensor, piece: Piece, part: Tensor) -> None:
         at += end - start
 
 
-class _HeadsAttention(torch.autograd.Function):
-    """Attention of queries and keys that are turned already, ``[T, K G H]``."""
-
-    @staticmethod
-    def forward(ctx, query, key, value, tree, scale):
-        # query: [K G, T, H]; key, value: [K, T, H]
-        n_kv_heads, n_tokens, _ = key.shape
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        # [K, T, G H]
-        queries = query.to(dtype).unflatten(0, (n_kv_heads, -1)).transpose(1, 2).flatten(2)
-        keys, values = key.to(dtype).contiguous(), value.to(dtype).contiguous()
-        out, norms = _attend(queries, keys, values, tree, scale)
-        ctx.tree, ctx.scale, ctx.dtype = tree, scale, query.dtype
-        ctx.save_for_backward(queries, keys, values, out, *norms)
-        return _tokens_first(out).to(value.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        queries, keys, values, out, *norms = ctx.saved_tensors
-        grad = _heads_first(grad.to(out.dtype), len(keys))
-        attended = Attended(out, norms)
-        d_queries, d_keys, d_values = _attend_back(grad, queries, keys, values, attended, ctx.tree, ctx.scale)
-        d_query = d_queries.unflatten(2, (-1, keys.shape[2])).transpose(1, 2).flatten(0, 1)
-        return d_query.to(ctx.dtype), d_keys.to(ctx.dtype), d_values.to(ctx.dtype), None, None
-
-
 def attend_heads(query: Tensor, key: Tensor, value: Tensor, tree: TreePieces, scale: float) -> Tensor:
     """Compute attention along a tree's branches in transformers' layout, ``[1, T, heads, H]``.
 
     ``query [1, heads, T, H]``, ``key`` and ``value [1, K, T, H]`` carry their positions already.
     """
-    out = _HeadsAttention.apply(query[0], key[0], value[0], tree, scale)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    keys, values = (x[0].to(dtype).contiguous() for x in (key, value))
+    queries = query[0].to(dtype).unflatten(0, (len(keys), -1)).transpose(1, 2).flatten(2)
+    out = _tokens_first(_Attention.apply(queries, keys, values, tree, scale)).to(value.dtype)
     return out.view(1, len(out), query.shape[1], value.shape[3])
 
 
@@ -272,10 +222,8 @@ def _attend_in_blocks(module: MultiHeadAttention, x: Tensor, mask: BlockMask, in
         project(x).unflatten(2, (-1, module.head_dim)) for project in (module.q_proj, module.k_proj, module.v_proj)
     )
     q, k = (module.pos_embeddings(heads, input_pos=input_pos) for heads in (q, k))
-    grouped = module.num_heads != module.num_kv_heads
     heads = (heads.transpose(1, 2) for heads in (q, k, v))
-    out = _compiled_flex_attention()(*heads, block_mask=mask, enable_gqa=grouped)
-    return module.output_proj(out.transpose(1, 2).flatten(2))
+    return module.output_proj(attend_heads_in_blocks(*heads, mask, module.head_dim**-0.5).flatten(2))
 
 
 def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
@@ -322,4 +270,7 @@ def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, ma
     dtype = torch.promote_types(x.dtype, torch.float32)
     turn = torch.view_as_complex(module.pos_embeddings.cache[input_pos[0]].to(dtype))
     q, k, v = (project(x)[0] for project in (module.q_proj, module.k_proj, module.v_proj))
-    return module.output_proj(_TreeAttention.apply(q, k, v, turn, mask, module.num_kv_heads)[None])
+    queries, keys = (_Turned.apply(heads, turn, module.num_kv_heads) for heads in (q, k))
+    values = v.to(dtype).view(len(v), module.num_kv_heads, -1).transpose(0, 1).contiguous()
+    out = _tokens_first(_Attention.apply(queries, keys, values, mask, module.head_dim**-0.5)).to(v.dtype)
+    return module.output_proj(out[None])
