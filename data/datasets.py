@@ -7,7 +7,6 @@ answers alone to ``lora_finetune_single_device``; all others give pairs to a DPO
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from torchtune import utils
@@ -15,7 +14,6 @@ from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 from data.pairs.centre import centre_pairs
 from data.pairs.records import (
-    OTHER_SIDE,
     Pair,
     draw_subset,
     is_held_out,
@@ -25,11 +23,10 @@ from data.pairs.records import (
     read_answers,
     read_pairs,
 )
-from data.pairs.rows import load_rows, read_table
+from data.pairs.rows import SHIPPED_SET, load_rows
 from data.pairs.tokens import AlpacaInstructTemplate as AlpacaInstructTemplate  # YAML names it from here
 from data.pairs.tokens import ChosenAnswers, PreferencePairs, Template
 
-SHIPPED_SET = "data/mirrored/pairs.jsonl"
 _SIDE_KEYS = ("source", "data_files", "split", "revision", "name", "column_map", "where")
 
 
@@ -113,34 +110,12 @@ politune_left_sft = partial(chosen_answers, source="scale-lab/politune-left")
 politune_right_sft = partial(chosen_answers, source="scale-lab/politune-right")
 
 
-def _shipped_pairs(
-    tokenizer: ModelTokenizer,
-    *,
-    side: str,
-    build: type[PreferencePairs],
-    prompt_template: Template = None,
-    max_seq_len: int | None = None,
-    too_long: str = "drop",
-    invalid_rows: str = "error",
-    where: Mapping[str, Any] | None = None,
-    subset: int | None = None,
-    seed: int = 0,
-    target: Callable[[list[Pair], str, int], list[Pair]] | None = None,
-) -> PreferencePairs:
-    rows = read_table(SHIPPED_SET, content=files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())
-    pairs = read_pairs(rows, SHIPPED_SET, {"chosen": side, "rejected": OTHER_SIDE[side]}, invalid_rows)
-    pairs = _select(pairs, rows, SHIPPED_SET, where, subset, seed)
-    pairs = target(pairs, SHIPPED_SET, seed) if target else pairs
-    return build(pairs, SHIPPED_SET, tokenizer, prompt_template, max_seq_len, too_long)
-
-
-# The shipped set, one answer or the other chosen, or both in a frame; arguments as those of :func:`preference_pairs`
-# but for the source and ``hold_out``.
-mirrored_left = partial(_shipped_pairs, side="left", build=PreferencePairs)
-mirrored_right = partial(_shipped_pairs, side="right", build=PreferencePairs)
+# The shipped set, one answer or the other chosen, or both in a frame; arguments as those of :func:`preference_pairs`.
+mirrored_left = partial(preference_pairs, source=SHIPPED_SET, column_map={"chosen": "left", "rejected": "right"})
+mirrored_right = partial(preference_pairs, source=SHIPPED_SET, column_map={"chosen": "right", "rejected": "left"})
 mirrored_centre = partial(mirrored_left, target=centre_pairs)
-mirrored_left_sft = partial(_shipped_pairs, side="left", build=ChosenAnswers)
-mirrored_right_sft = partial(_shipped_pairs, side="right", build=ChosenAnswers)
+mirrored_left_sft = partial(mirrored_left, build=ChosenAnswers)
+mirrored_right_sft = partial(mirrored_right, build=ChosenAnswers)
 
 
 def mirrored(

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 from torchtune.data import Message
 
-from data import datasets
 from data.pairs.records import read_answers
-from data.pairs.rows import load_rows
+from data.pairs.rows import SHIPPED_SET, load_rows
 from data.pairs.tokens import Continuation
 from data.quality.contamination import SOURCE_KEYS
 from data.recipe.config import component
@@ -103,10 +102,6 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
     except Exception:  # whatever an import of somebody's module raises, or a node that is none
         return
     given: Mapping[str, Any] = builder.keywords
-    part = {"where": given["where"]} if given.get("where") else {}
-    if builder.func is datasets._shipped_pairs:
-        shipped = files("data").joinpath("mirrored", "pairs.jsonl")
-        yield {"source": datasets.SHIPPED_SET if Path(datasets.SHIPPED_SET).is_file() else str(shipped), **part}
     for spec in (given, given.get("left"), given.get("right")):
         if isinstance(spec, Mapping) and isinstance(spec.get("source"), str):
             source = {key: spec[key] for key in (*SOURCE_KEYS, "where") if spec.get(key) is not None}
@@ -115,6 +110,10 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
                 source["column_map"] = {
                     "prompt": columns.get("prompt", "prompt"), "chosen": columns.get("completion", "completion"),
                 }  # fmt: skip
+            if spec["source"] == SHIPPED_SET:  # the columns of both answers are known
+                source.pop("column_map", None)
+                shipped = files("data").joinpath("mirrored", "pairs.jsonl")
+                source["source"] = SHIPPED_SET if Path(SHIPPED_SET).is_file() else str(shipped)
             yield source
 
 
