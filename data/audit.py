@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torchtune import utils
 from torchtune.config._errors import InstantiationError
 
@@ -30,7 +30,7 @@ from data.quality.sets import GATES, PreferenceSet, influence_facts, judge, load
 from data.quality.sides import KIND as exchanged_kind
 from data.quality.sides import exchanged_sides
 from data.recipe.beside import write_page
-from data.recipe.config import check_config, check_place, component, entry_point
+from data.recipe.config import check_config, check_place, component, entry_point, plain
 from data.recipe.figures import page_template
 from data.recipe.files import to_jsonl, to_parquet, write_files
 from data.text_models import MODELS, read_alike, read_cap
@@ -77,7 +77,7 @@ class AuditRecipe:
         low, high = cfg.length_ratio
         if not 0 < low <= 1 <= high:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")
-        self._settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        self._settings: dict[str, Any] = plain(cfg)
         self._output_dir = Path(self._settings.pop("output_dir"))
         self._facts: dict[str, Any] = {}
         self._checks = Checks(

@@ -18,14 +18,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torchtune import config, utils
 
 from data.chat import ChatClient
 from data.judging.judges import check_judge, read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
 from data.quality.personal import mask_personal
-from data.recipe.config import check_config, check_place, component, entry_point
+from data.recipe.config import check_config, check_place, component, entry_point, plain
 from data.recipe.files import push_folder
 from data.synthesis.gates import SPLITS, GateSettings, check_rows
 from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
@@ -118,7 +118,7 @@ class SynthesizeRecipe:
             raise ValueError(f"sides={list(cfg.sides)}; use [left, right]")
         if {*cfg.sides} != {"left", "right"} and not str(cfg.single_sided_reason or "").strip():
             raise ValueError(f"sides={list(cfg.sides)}: say why in single_sided_reason; the card will carry it")
-        check_topics(_plain(cfg.topics), cfg.held_out_topics)
+        check_topics(plain(cfg.topics), cfg.held_out_topics)
         if not cfg.sources:
             raise ValueError("sources is empty; name at least one, as sources.posts.source=posts.csv")
         if len(judges) > 1 and _judge_facts(judges[0]) == _judge_facts(judges[1]):
@@ -204,7 +204,7 @@ class SynthesizeRecipe:
         Args:
             agreement: For each judge its figures against people's labels, or None.
         """
-        cfg: dict[str, Any] = _plain(self.cfg)
+        cfg: dict[str, Any] = plain(self.cfg)
         tasks, most = cfg["executor"].get("tasks", 1), cfg["max_unanswered"]
         names = ("1_posts", "2_distinct", "3_judged", "4_selected", "5_prompts", "6_answers", "7_gates")
         folders = [self.output_dir / "stages" / name for name in names]
@@ -300,17 +300,13 @@ def check_topics(topics: Mapping[str, Any], held_out: Sequence[str]) -> None:
         raise ValueError(f"held_out_topics: {', '.join(unknown)} is no topic; known: {', '.join(known)}")
 
 
-def _plain(node: DictConfig) -> Any:
-    return OmegaConf.to_container(node, resolve=True)
-
-
 def _chosen(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: settings[key] for key in keys}
 
 
 def _client_facts(client: DictConfig) -> dict[str, Any]:
     """Return model and parameters; where calls go and how fast changes no outcome."""
-    return {"model": client.get("model"), "params": _plain(client).get("params")}
+    return {"model": client.get("model"), "params": plain(client).get("params")}
 
 
 def _judge_facts(judge: DictConfig) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ import time
 from inspect import signature
 from pathlib import Path
 from signal import Signals
-from typing import Any, cast
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,7 @@ from torchtune import config, training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
-from data.recipe.config import check_config, check_place, component, entry_point
+from data.recipe.config import check_config, check_place, component, entry_point, plain
 from finetune.adapters.cards import write_card
 from finetune.adapters.saving import write_adapter, write_peft_adapter
 from finetune.causal.decoder import CausalLM
@@ -100,7 +100,8 @@ class DPORecipe(FTRecipeInterface):
         self._policy = base.load(resumed[training.ADAPTER_KEY] if resumed else base.fresh)
         del base
         if cfg.compile:
-            self._policy.compile_layers()
+            # under the dense mask: attention along branches would compile every tree anew
+            training.compile_model(self._policy.decoder)
         self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
         self._lr_scheduler = self._setup_lr_scheduler(cfg) if cfg.lr_scheduler is not None else None
@@ -345,11 +346,6 @@ class DPORecipe(FTRecipeInterface):
 def _is_planned(lr_scheduler: DictConfig | None) -> bool:
     """Say whether a scheduler is told the number of steps of the run, as those of torchtune are."""
     return lr_scheduler is not None and PLANNED in signature(component(lr_scheduler["_component_"])).parameters
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return a config as plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 @entry_point

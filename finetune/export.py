@@ -28,7 +28,6 @@ from finetune.adapters.cards import read_measured, write_derived_card
 from finetune.adapters.folders import (
     ADAPTER_FILE,
     TOKENIZER,
-    adapted_modules,
     adapts_head,
     check_bases,
     read_adapter_config,
@@ -90,9 +89,6 @@ class ExportRecipe:
             read_adapters({**(cfg.adapters or {}), EXPORTED: self._weights})
         self._folders = {name: folders[name] for name in self._weights}
         self._settings = {name: read_adapter_config(folder) for name, folder in self._folders.items()}
-        for name, settings in self._settings.items():
-            if isinstance(settings.target_modules, str):  # peft blends no text ("all-linear") with a list
-                settings.target_modules = adapted_modules(Path(self._folders[name]))
         self._peft_only = self._find_peft_only()
         for line in check_bases(self._folders, self._base):
             log.warning(line)

@@ -335,8 +335,4 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         return sample
 
 
-def hf_chat_tokenizer(
-    path: str, max_seq_len: int | None = None, date: str = DATE, thinking: bool | None = None
-) -> HFChatTokenizer:
-    """Build :class:`HFChatTokenizer`; the name that configs use."""
-    return HFChatTokenizer(path, max_seq_len, date, thinking)
+hf_chat_tokenizer = HFChatTokenizer  # the name that configs use

@@ -128,8 +128,13 @@ def component(node: DictConfig | str) -> Callable[..., Any]:
     """Return the object of a dotpath, or of a node's ``_component_``, to which the node's arguments are bound."""
     if isinstance(node, str):
         return _get_component_from_path(node)
-    arguments: Any = OmegaConf.to_container(node, resolve=True)
+    arguments = plain(node)
     return functools.partial(_get_component_from_path(arguments.pop("_component_")), **arguments)
+
+
+def plain(node: Any) -> Any:
+    """Return a config, or a part of one, as plain values."""
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def check_config(
@@ -308,7 +313,7 @@ def model_problems(checkpointer: DictConfig) -> Iterator[str]:
         yield f"`checkpointer.checkpoint_dir={folder}`: no config.json; give a folder in Hugging Face format"
     elif "quantization_config" in Path(folder, "config.json").read_text(encoding="utf-8", errors="replace"):
         yield f"`checkpointer.checkpoint_dir={folder}`: its weights are quantised; give the model as it was published"
-    names: Any = OmegaConf.to_container(files, resolve=True)
+    names = plain(files)
     if isinstance(names, dict):
         count = str(names["max_filename"])
         names = [names["filename_format"].format(f"{k + 1:0{len(count)}}", count) for k in range(int(count))]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from data.pairs.centre import centre_pairs
-from data.recipe.config import component
+from data.recipe.config import component, plain
 from data.recipe.figures import MISSING, interval, number, p_value, percent
 from finetune.adapters.folders import fingerprint
 from finetune.adapters.norms import HOW_BEHIND_NORM, is_behind_norm
@@ -53,7 +53,7 @@ def write_card(folder: Path, cfg: DictConfig, base: Path, data: str, steps: int)
     ``base`` is the base model's folder; ``data`` is one line about the data: how much from where, with a hash.
     """
     settings = json.loads((folder / "adapter_config.json").read_text())
-    dataset = OmegaConf.to_container(cfg.dataset, resolve=True)
+    dataset = plain(cfg.dataset)
     sources = {str(source) for source in _values(dataset, "source")}
     builders = [*_values(dataset, "_component_")]
     readme = _read(base / "README.md")

@@ -5,18 +5,18 @@ Both are asked for the same: a policy, initial weights of its adapter, a hash of
 on, and to give the policy its weights, whole or as this process's share.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
 from torchtune import config, training
 
+from data.recipe.config import plain
 from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM, read_fast
-from finetune.run.policy import Policy, build_policy, check_builder, load_weights, named_weights, place
+from finetune.run.policy import Policy, build_policy, check_builder, load_weights, named_weights, place, seeded
 from finetune.run.processes import Processes, whole_adapter
 from finetune.run.reference_cache import hash_base
 
@@ -47,8 +47,7 @@ class TorchtuneBase:
 
     def hash(self) -> str:
         """Hash the builder's arguments but for LoRA's, and the weights."""
-        model: Any = OmegaConf.to_container(self._cfg.model, resolve=True)
-        builder = {k: v for k, v in model.items() if "lora" not in k or k == "_component_"}
+        builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
         settings = {**builder, "dtype": str(self._dtype), "device": self._processes.device.type}
         return hash_base(self._weights, settings)
 
@@ -67,7 +66,7 @@ class CausalBase:
 
     def __init__(self, cfg: DictConfig, dtype: torch.dtype, seed: int, processes: Processes) -> None:
         self._processes = processes
-        with _seeded(seed), training.set_default_dtype(dtype):
+        with seeded(seed), training.set_default_dtype(dtype):
             if processes.n == 1:
                 with processes.device:
                     decoder = config.instantiate(cfg.model)
@@ -148,11 +147,3 @@ class CausalBase:
             sent = tensor.detach().to(device, dtype).contiguous()
         distributed.broadcast(sent, src=0)
         return sent
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed of the CPU's generator, and leave no trace."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield

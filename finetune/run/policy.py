@@ -7,7 +7,7 @@ there is one copy of them, and a model needs no more memory to load than to hold
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,6 @@ class Policy(nn.Module):
         super().__init__()
         self.decoder: Any = decoder
 
-    def compile_layers(self) -> None:
-        """Compile the decoder, under the dense mask: attention along branches would compile every tree anew."""
-        training.compile_model(self.decoder)
-
     def without_adapters(self) -> AbstractContextManager[None]:
         """Be the base inside a ``with`` block."""
         return self.decoder.without_adapters() if isinstance(self.decoder, TreeDecoder) else disable_adapter(self)
@@ -52,11 +48,18 @@ def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         yield name.replace("_checkpoint_wrapped_module.", ""), parameter
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed of the CPU's generator alone (dropout on a device has its own), and leave no trace."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def _fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
     """Return initial LoRA weights of a decoder on the meta device; neither device nor number of processes decides."""
     adapted = [m for m in decoder.modules() if isinstance(m, LoRALinear)]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a device has its own
+    with seeded(seed):
         for module in adapted:
             module.to_empty(device="cpu")
             module.initialize_parameters()
