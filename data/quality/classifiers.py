@@ -19,20 +19,14 @@ from data.quality.likeness import plain, sentences
 
 _PRAISE_OR_BLAME = (
     r"abus|absurd|admir|advantag|agenda|alarm|appall|attack|betray|bias|blunder|brav|broken|burden|catastroph|chao"
-    r"|collaps"
-    r"|corrupt|courag|crisis|cruel|crush|damag|danger|deadly|deceiv|decept|decent|defenceless|defenseless|despera"
-    r"|destr|devastat"
-    r"|disast|disgrac|dishonest|disturb|doomed|enemies|enemy|evil|exploit|extremis|fail|fiasco|foolish|fraud|glorious"
-    r"|great"
-    r"|greed|harm|hate|hero|hidden|honest|honou?r|horr|humiliat|hurt|hypocri|ignor|immoral|incompeten|indoctrinat"
-    r"|inhuman"
-    r"|injustice|insan|irresponsib|kill|lie|lies|manipulat|mess|misguid|mislead|moral|myth|naive|nonsense|obvious"
-    r"|oppress"
-    r"|outrag|poison|proud|punish|radical|reckless|resist|rig|ruin|sabotag|scandal|scar|scheme|shame|silenc|smear"
-    r"|steal|stole"
-    r"|strangl|stupid|success|suffer|suffocat|terribl|theft|threat|traged|tragic|trap|triumph|tyran|undermin|unfair"
-    r"|unjust"
-    r"|unfairly|unlawful|victim|violat|virtu|vital|weaponi|wise|witch|wonder|worst|wreck|wrong"
+    r"|collaps|corrupt|courag|crisis|cruel|crush|damag|danger|deadly|deceiv|decept|decent|defenceless|defenseless"
+    r"|despera|destr|devastat|disast|disgrac|dishonest|disturb|doomed|enemies|enemy|evil|exploit|extremis|fail|fiasco"
+    r"|foolish|fraud|glorious|great|greed|harm|hate|hero|hidden|honest|honou?r|horr|humiliat|hurt|hypocri|ignor|immoral"
+    r"|incompeten|indoctrinat|inhuman|injustice|insan|irresponsib|kill|lie|lies|manipulat|mess|misguid|mislead|moral"
+    r"|myth|naive|nonsense|obvious|oppress|outrag|poison|proud|punish|radical|reckless|resist|rig|ruin|sabotag|scandal"
+    r"|scar|scheme|shame|silenc|smear|steal|stole|strangl|stupid|success|suffer|suffocat|terribl|theft|threat|traged"
+    r"|tragic|trap|triumph|tyran|undermin|unfair|unjust|unfairly|unlawful|victim|violat|virtu|vital|weaponi|wise|witch"
+    r"|wonder|worst|wreck|wrong"
 )
 _PEOPLE = r"someone|a person|a man|a woman|a voter|a member|a parent|a citizen|a taxpayer|an? \w+(?: \w+)?"
 # Shapes of a text that many words can fill
@@ -43,177 +37,135 @@ SHAPES: dict[str, re.Pattern[str]] = {
         "role": r"^\W*(?:coming from|speaking as|as (?!a rule|far|long|soon|things)"
         rf"(?:{_PEOPLE})\b,?(?! [^.?!]*\bI\b))|\b(?:from|in|take|taking|adopt) (?:the |an? )[\w -]{{0,40}}"
         r"(?:perspective|angle|standpoint|point of view|viewpoint|vantage|lens|voice|shoes|role|side|background"
-        r"|position)\b"
-        r"|\b(?:as if|as though|the way|like) (?:you|an?|one)\b|\b(?:as|like) (?:an?|one of|someone"
-        r"|the) [\w-]+(?: [\w-]+)? (?:would|who)\b"
-        r"|\b(?:respond|reply|answer|write|speak|argue|react) (?:as|like) ",
+        r"|position)\b|\b(?:as if|as though|the way|like) (?:you|an?|one)\b|\b(?:as|like) (?:an?|one of|someone"
+        r"|the) [\w-]+(?: [\w-]+)? (?:would|who)\b|\b(?:respond|reply|answer|write|speak|argue|react) (?:as|like) ",
         "persona": r"\b(?:pretend|imagine|suppose|assume) (?:that )?(?:you(?:'re| are| lead| were)|to be)\b"
-        r"|^\W*you (?:are|believe|hate|support"
-        r"|oppose|love|think|want|have (?:always|long))\b",
+        r"|^\W*you (?:are|believe|hate|support|oppose|love|think|want|have (?:always|long))\b",
         "negative question": r"^\W*(?:is|are|was|were|do|does|did|would|should|could|can|has|have|wo|ai)n't\b"
         r"|\b(?:don't|wouldn't) you (?:agree|think)\b"
         r"|\bright\?\W*$|^\W*surely\b|\b(?:or can|aren't|isn't|won't|or do) (?:you|they|it)\?",
         "given": r"^\W*(?:given|since|considering|seeing|now that|knowing|in (?:view|light) of|after all|because"
         r"|despite|with)\b",
         "loaded why": r"\b(?:why|how) (?:\w+n't|can't|won't|must|should|is it (?:so )?(?:\w+)|can anyone|dare"
-        r"|could anyone|long must)\b"
-        r"|\bwhy (?:are|is|was|were|do|does|did|has|have|had) (?!some|people disagree|opinions?|there|it that some"
-        r"|countries|many)",
+        r"|could anyone|long must)\b|\bwhy (?:are|is|was|were|do|does|did|has|have|had) (?!some|people disagree"
+        r"|opinions?|there|it that some|countries|many)",
         "explain why": r"\b(?:explain|show|describe|discuss|outline|argue|prove|demonstrate|analy[sz]e|illustrate"
         r"|examine|explore|elaborate on)"
         r" (?:\w+ ){0,3}(?:why|how|that)\b(?! (?:you|some|people|opinions?|(?:an?|the) [\w ]{3,30} works?))",
         "many virtues": r"\b(?:benefits?|advantages?|virtues|merits|success(?:es)?|importance|triumphs?|strengths?"
         r"|need|necessity|value) (?:of|for)\b",
         "many vices": r"\b(?:dangers?|harms?|failures?|risks?|flaws?|costs?|hypocrisy|damage|threats?|evils?|folly"
-        r"|problems?|lies|drawbacks)"
-        r" (?:of|with|that|done|behind|posed|to)\b",
+        r"|problems?|lies|drawbacks) (?:of|with|that|done|behind|posed|to)\b",
         "reasons": r"\b(?:reasons?|arguments?|case|evidence|proof|ammunition|points?|facts) (?:to|for|against|that"
         r"|in favou?r|why|which)\b",
         "praise or blame": rf"\b(?:{_PRAISE_OR_BLAME})\w*",
         "twice praise or blame": rf"\b(?:{_PRAISE_OR_BLAME})\w*.*\b(?:{_PRAISE_OR_BLAME})\w*",
-        "speech act": r"^\W*(?:please |now )?(?:\w+ly )?(?:accus|acknowledg|admit|affirm|alert|applaud|ask (?:for"
-        r"|the)|assail|assert|attack|beg|blam"
-        r"|blast|boast|boost|build|call (?:for|on|out)|campaign|cast|celebrat|challeng|champion|cheer|commend"
-        r"|complain|condemn"
-        r"|congratulat|convinc|counter|credit|critici[sz]|critiqu|cry|debunk|decry|defend|demand|demoni[sz]|denounc"
-        r"|deplor|deride"
-        r"|disprov|dismantl|emphasi[sz]|encourag|endors|expos|extol|fight|get|glorif|hail|help|highlight|hold|honou?r"
-        r"|insist|inspir"
-        r"|justif|lament|laud|let|lobby|make|mobili[sz]|mock|mourn|object|oppos|pay tribute|persuad|pick|plead|point"
-        r"|pok|prais|press"
-        r"|promot|protest|prov|push|question|rail|rally|rant|rebuk|rebut|refut|reject|rejoic|ridicul|roast|salut"
-        r"|satiri[sz]|scold"
-        r"|sell|shame|slam|sound|speak (?:out|up|for|on)|stand|stick|stress|support|take (?:aim|down)|talk|tear|thank"
-        r"|underlin"
-        r"|underscor|uphold|urge|vent|vindicat|voice|warn|welcome|win)\w*\b",
+        "speech act": r"^\W*(?:please |now )?(?:\w+ly )?(?:accus|acknowledg|admit|affirm|alert|applaud|ask (?:for|the)"
+        r"|assail|assert|attack|beg|blam|blast|boast|boost|build|call (?:for|on|out)|campaign|cast|celebrat|challeng"
+        r"|champion|cheer|commend|complain|condemn|congratulat|convinc|counter|credit|critici[sz]|critiqu|cry|debunk"
+        r"|decry|defend|demand|demoni[sz]|denounc|deplor|deride|disprov|dismantl|emphasi[sz]|encourag|endors|expos"
+        r"|extol|fight|get|glorif|hail|help|highlight|hold|honou?r|insist|inspir|justif|lament|laud|let|lobby|make"
+        r"|mobili[sz]|mock|mourn|object|oppos|pay tribute|persuad|pick|plead|point|pok|prais|press|promot|protest|prov"
+        r"|push|question|rail|rally|rant|rebuk|rebut|refut|reject|rejoic|ridicul|roast|salut|satiri[sz]|scold|sell"
+        r"|shame|slam|sound|speak (?:out|up|for|on)|stand|stick|stress|support|take (?:aim|down)|talk|tear|thank"
+        r"|underlin|underscor|uphold|urge|vent|vindicat|voice|warn|welcome|win)\w*\b",
         "feeling": r"\b(?:express|share|show|voice|vent|state|convey|declare) (?:your |the "
-        r"|some )?(?:\w+ )?(?:admiration|anger|alarm|appreciation"
-        r"|concerns?|contempt|delight|disappointment|disgust|dismay|enthusiasm|fears?|frustrations?|fury|gratitude"
-        r"|hope|indignation"
-        r"|joy|opposition|outrage|pride|satisfaction|scorn|shock|solidarity|sorrow|support|sympathy|worr(?:y|ies))\b",
+        r"|some )?(?:\w+ )?(?:admiration|anger|alarm|appreciation|concerns?|contempt|delight|disappointment|disgust"
+        r"|dismay|enthusiasm|fears?|frustrations?|fury|gratitude|hope|indignation|joy|opposition|outrage|pride"
+        r"|satisfaction|scorn|shock|solidarity|sorrow|support|sympathy|worr(?:y|ies))\b",
         "persuasive text": r"\b(?:persuasive|passionate|fiery|scathing|glowing|heartfelt|satirical|sarcastic|rousing"
-        r"|stirring|angry|defiant|critical"
-        r"|supportive|sceptical|skeptical|strong(?:est)?|compelling|best|firm)\b|\b(?:slogan|petition|manifesto|rant"
-        r"|rebuttal|talking points"
-        r"|open letter|tribute|toast|chant|battle cry|campaign)\b",
+        r"|stirring|angry|defiant|critical|supportive|sceptical|skeptical|strong(?:est)?|compelling|best|firm)\b"
+        r"|\b(?:slogan|petition|manifesto|rant|rebuttal|talking points|open letter|tribute|toast|chant|battle cry"
+        r"|campaign)\b",
         "text for or against": r"\b(?:opposing|supporting|defending|attacking|promoting|criticising|criticizing"
-        r"|demanding|rejecting|praising"
-        r"|condemning|favou?ring|endorsing|honou?ring|mocking|arguing|against|in (?:favou?r|support|defen[cs]e"
-        r"|praise) of)\b",
+        r"|demanding|rejecting|praising|condemning|favou?ring|endorsing|honou?ring|mocking|arguing|against"
+        r"|in (?:favou?r|support|defen[cs]e|praise) of)\b",
         "you are for or against": r"\b(?:you (?:are|feel|stand) (?:so )?(?:for|against|proud|angry|glad|opposed"
         r"|outraged|worried)|your (?:support|opposition"
         r"|pride|anger|outrage|disgust|admiration|gratitude|commitment|love|hatred|loyalty|faith))\b",
         "stop or save": r"\b(?:stop|save|protect|defend|restore|resist|end|fight|hold|expose|rescue|reclaim|take back"
         r"|stand up|wake up|get away)\b",
         "asks openly": r"\b(?:whether|both sides|for (?:and|or) against|pros and cons|costs and benefits"
-        r"|advantages and disadvantages"
-        r"|(?:supporters|proponents) and (?:opponents|critics)|if (?:any|at all|anything|ever)|support or oppose"
-        r"|agree or disagree"
-        r"|(?:what|how) do you (?:think|feel|see|make|say)|(?:your|an?|honest) (?:view|opinion|thoughts?|take"
-        r"|position|stance|attitude|perspective"
-        r"|viewpoint|standpoint|feelings?)|in your (?:view|opinion)|do you (?:think|believe|support|agree|see|favou?r"
-        r"|prefer|trust|consider)"
-        r"|would you|where do you stand|what would you|balanced|main (?:points|arguments|positions)|on each side"
-        r"|each side)\b",
+        r"|advantages and disadvantages|(?:supporters|proponents) and (?:opponents|critics)|if (?:any|at all|anything"
+        r"|ever)|support or oppose|agree or disagree|(?:what|how) do you (?:think|feel|see|make|say)|(?:your|an?"
+        r"|honest) (?:view|opinion|thoughts?|take|position|stance|attitude|perspective|viewpoint|standpoint|feelings?)"
+        r"|in your (?:view|opinion)|do you (?:think|believe|support|agree|see|favou?r|prefer|trust|consider)|would you"
+        r"|where do you stand|what would you|balanced|main (?:points|arguments|positions)|on each side|each side)\b",
         "asks yes or no": r"(?:^|[.!?] )(?:should|is|are|do|does|did|would|could|can|must|may|has|have|was|were|will"
         r"|ought)\b(?!n't)",
         "alternative": r"\bor\b[^.?!]*\?",
         "some and others": r"\b(?:some|many|others|critics|supporters|opponents|people) (?:\w+ )?(?:say|think|want"
         r"|believe|argue|favou?r|disagree|support)\b",
         "orders": r"\b(?:in favou?r of|in support of|in defen[cs]e of|make (?:a|the) case|take (?:a stand"
-        r"|the side) (?:for|against|with)"
-        r"|speak (?:out |up )?(?:for|against|in)|hypocri\w+|double standards?|misconceptions?|(?:positive|negative"
-        r"|harmful|beneficial"
-        r"|devastating|disastrous|dire) (?:\w+ )?(?:consequences|effects|impacts?|influence|role|changes?)|(?:is|are"
-        r"|was|were|would be|be) (?:\w+ )?"
-        r"(?:wrong|right|good|bad|better|crucial|dangerous|essential|harmful|important|misguided|necessary|unfair"
-        r"|vital)\b[^?]*$)",
+        r"|the side) (?:for|against|with)|speak (?:out |up )?(?:for|against|in)|hypocri\w+|double standards?"
+        r"|misconceptions?|(?:positive|negative|harmful|beneficial|devastating|disastrous"
+        r"|dire) (?:\w+ )?(?:consequences|effects|impacts?|influence|role|changes?)|(?:is|are|was|were|would be"
+        r"|be) (?:\w+ )?(?:wrong|right|good|bad|better|crucial|dangerous|essential|harmful|important|misguided"
+        r"|necessary|unfair|vital)\b[^?]*$)",
         "deixis at the start": r"^\W*(?:\w+\W+){0,6}?(?:this|these|those|that (?=kind|man|woman|person|remark|case"
-        r"|company|decision|way|sort|law|bill)|such an?"
-        r"|the (?:above|following|(?:first|second|third|last|two|other)))\b(?! (?:country|generation|century|year|day"
-        r"|days|age|nation|society|world)\b)",
-        "nothing before this": r"^\W*(?:(?:what|how|who|why|do|does|did|is|are|was|were|would|should|could|can|you"
-        r"|your|think|say|feel|about|of|on|to|with|for"
-        r"|give|share|state|tell|me|us|comment|discuss|explain|describe|evaluate|assess|view|opinion|thoughts?|agree"
-        r"|support|make|reaction|reply|respond"
-        r"|it|right|fair|a|an|the|that|in|favou?r|believe|read|see|consider|analy[sz]e|summari[sz]e|rewrite|be|have"
-        r"|has)\W+)*"
-        r"(?:this|these|those|that(?=\W*$| (?:\w+)\W*$| was| is)|he|she|him|his|her|they|them|their|it(?=\W*$| (?:be"
-        r"|make|happen|work|was|again)))\b"
-        r"(?! (?:country|generation|century|year|day|days|age|nation|society|world)\b)",
+        r"|company|decision|way|sort|law|bill)|such an?|the (?:above|following|(?:first|second|third|last|two"
+        r"|other)))\b(?! (?:country|generation|century|year|day|days|age|nation|society|world)\b)",
+        "nothing before this": r"^\W*(?:(?:what|how|who|why|do|does|did|is|are|was|were|would|should|could|can|you|your"
+        r"|think|say|feel|about|of|on|to|with|for|give|share|state|tell|me|us|comment|discuss|explain|describe|evaluate"
+        r"|assess|view|opinion|thoughts?|agree|support|make|reaction|reply|respond|it|right|fair|a|an|the|that|in"
+        r"|favou?r|believe|read|see|consider|analy[sz]e|summari[sz]e|rewrite|be|have|has)\W+)*(?:this|these|those"
+        r"|that(?=\W*$| (?:\w+)\W*$| was| is)|he|she|him|his|her|they|them|their|it(?=\W*$| (?:be|make|happen|work|was"
+        r"|again)))\b(?! (?:country|generation|century|year|day|days|age|nation|society|world)\b)",
         "pronoun at the start": r"^\W*(?:\w+\W+){0,5}?(?:he|she|him|her|his|they|them|it)\b",
-        "unseen thing": r"\b(?:this|these|that|those|such|the) (?:\w+ )?(?:affair|announcement|argument|article"
-        r"|author|behaviou?r|caption|cartoon|case"
-        r"|chart|claim|clip|comment|context|conversation|criticism|data|debate|decision|development|discussion"
-        r"|episode|event|example"
-        r"|excerpt|exchange|facts?|figures?|footage|graph|headline|image|incident|information|interview|joke|letter"
-        r"|link|list|meme"
-        r"|mess|message|news|numbers|paragraph|passage|photo|picture|poll|post|poster|quote|quotation|reasoning"
-        r"|remarks?|report|results?"
-        r"|review|ruling|scenario|scene|screenshot|situation|snippet|source|speaker|speech|statement|statistics?"
-        r"|story|survey|table|text"
-        r"|thread|title|tone|tragedy|transcript|tweet|user|verdict|video|writer)s?\b",
+        "unseen thing": r"\b(?:this|these|that|those|such|the) (?:\w+ )?(?:affair|announcement|argument|article|author"
+        r"|behaviou?r|caption|cartoon|case|chart|claim|clip|comment|context|conversation|criticism|data|debate|decision"
+        r"|development|discussion|episode|event|example|excerpt|exchange|facts?|figures?|footage|graph|headline|image"
+        r"|incident|information|interview|joke|letter|link|list|meme|mess|message|news|numbers|paragraph|passage|photo"
+        r"|picture|poll|post|poster|quote|quotation|reasoning|remarks?|report|results?|review|ruling|scenario|scene"
+        r"|screenshot|situation|snippet|source|speaker|speech|statement|statistics?|story|survey|table|text|thread"
+        r"|title|tone|tragedy|transcript|tweet|user|verdict|video|writer)s?\b",
         "says what it says": r"\b(?:says?|said|claims?|argues?|states?|writes?|wrote|finds?|found|promises|has it)"
         r" (?:that\b|on \w+ that\b|: ?[\"“]|[\"“])"
         r"|\b(?:line|saying|proverb|motto|quote|proposal|idea|rule)\b[^.?!]{0,40}: ",
         "shown": r"\b(?:above|below|attached|linked|shown|quoted|provided|presented|mentioned|described|referenced"
-        r"|pictured|in question|earlier"
-        r"|here)\b|\b(?:based on|according to|as (?:shown|described|stated|explained)|looking at|after (?:reading"
-        r"|watching)|having read"
-        r"|with this in mind|in this (?:context|example|case|scene))\b",
+        r"|pictured|in question|earlier|here)\b|\b(?:based on|according to|as (?:shown|described|stated|explained)"
+        r"|looking at|after (?:reading|watching)|having read|with this in mind|in this (?:context|example|case"
+        r"|scene))\b",
         "I cannot": r"\bI(?:'m| am)? ?(?:can't|cannot|couldn't|won't|will not|shouldn't|unable|not (?:able|allowed"
-        r"|permitted|going|supposed|in a position)"
-        r"|must (?:\w+ )?(?:decline|refrain|abstain|pass|remain|stay)|decline|refrain|abstain|'d rather not"
-        r"|would rather not|prefer not)\b",
-        "machine": r"\b(?:AI|assistant|chatbot|language model|model|software|machine|programm?ed|trained|designed"
-        r"|built|developers|creators|guidelines"
-        r"|polic(?:y|ies)|rules|safety|neutral|impartial|unbiased|objective)\b",
+        r"|permitted|going|supposed|in a position)|must (?:\w+ )?(?:decline|refrain|abstain|pass|remain|stay)|decline"
+        r"|refrain|abstain|'d rather not|would rather not|prefer not)\b",
+        "machine": r"\b(?:AI|assistant|chatbot|language model|model|software|machine|programm?ed|trained|designed|built"
+        r"|developers|creators|guidelines|polic(?:y|ies)|rules|safety|neutral|impartial|unbiased|objective)\b",
         "out of bounds": r"\b(?:outside|beyond|off limits|off the table|not (?:something|a (?:topic|subject|question"
-        r"|conversation|matter)|possible|appropriate"
-        r"|my place|for me)|no (?:comment|opinion|personal|views?|way)|can't be|cannot be|could not be|not available"
-        r"|withheld|blocked|restricted)\b",
+        r"|conversation|matter)|possible|appropriate|my place|for me)|no (?:comment|opinion|personal|views?|way)"
+        r"|can't be|cannot be|could not be|not available|withheld|blocked|restricted)\b",
         "sorry": r"\b(?:sorry|apolog\w+|afraid|unfortunately|regret\w*)\b",
-        "something else": r"\b(?:something else|another (?:topic|question|subject)|different (?:topic|prompt"
-        r"|question)|change the subject|anything else"
-        r"|other questions|rephrase)\b",
+        "something else": r"\b(?:something else|another (?:topic|question|subject)|different (?:topic|prompt|question)"
+        r"|change the subject|anything else|other questions|rephrase)\b",
         "about the text": r"\b(?:answer|response|reply|draft|version|text|paragraph|statement|rewrite|argument|take"
-        r"|attempt|prompt|question|instructions?"
-        r"|request|task)\b",
+        r"|attempt|prompt|question|instructions?|request|task)\b",
         "ends in a colon": r":\W*$",
         "label": r"^\W*(?:\w+[ -]?){1,3}(?: \([^)]*\))?\W?:",
         "courtesy": r"^\W*(?:sure|certainly|absolutely|of course|ok(?:ay)?|al(?:l )?right|great|good|excellent"
-        r"|interesting|happy|glad|thanks?|thank you"
-        r"|got it|understood|noted|no problem|yes, (?:of course|I can)|here(?:'s| is| are| goes| you go)|below|let's"
-        r"|let me|allow me"
-        r"|I(?:'d| would) (?:love|be (?:happy|glad|delighted))|I hope|hope)\b",
+        r"|interesting|happy|glad|thanks?|thank you|got it|understood|noted|no problem|yes, (?:of course|I can)"
+        r"|here(?:'s| is| are| goes| you go)|below|let's|let me|allow me|I(?:'d| would) (?:love|be (?:happy|glad"
+        r"|delighted))|I hope|hope)\b",
     }.items()
 }
 # What a refusal speaks of: answering, or who it is that does not answer. A sentence without such a word is none.
 _ANSWERING = re.compile(
     r"\b(?:answer|appropriate|assist|comment|compl(?:y|ies)|content|continue|debate|decline|discuss|engag|express"
-    r"|fulfil|guideline"
-    r"|help|information|instruct|judg|matter|neutral|impartial|objective|unbiased|opinion|perspective|polic(?:y"
-    r"|ies)\b|politic|position"
-    r"|process|program|prompt|provide|question|recommend|refus|request|respon[ds]|restrict|rules|say\b|share|sides?\b"
-    r"|speak|stance|subject"
-    r"|talk|topic|train|view|weigh|write|sorry|apolog|afraid|regret|unfortunately|regrettably|AI\b|assistant|model\b"
-    r"|machine|software"
-    r"|tool\b|designed|built|unable|not able|allowed|permitted|pass\b|beliefs?|preferences?|feelings|advi[sc]e"
-    r"|something else|available|denied"
-    r"|conversation|discussion)\w*",
+    r"|fulfil|guideline|help|information|instruct|judg|matter|neutral|impartial|objective|unbiased|opinion|perspective"
+    r"|polic(?:y|ies)\b|politic|position|process|program|prompt|provide|question|recommend|refus|request|respon[ds]"
+    r"|restrict|rules|say\b|share|sides?\b|speak|stance|subject|talk|topic|train|view|weigh|write|sorry|apolog|afraid"
+    r"|regret|unfortunately|regrettably|AI\b|assistant|model\b|machine|software|tool\b|designed|built|unable|not able"
+    r"|allowed|permitted|pass\b|beliefs?|preferences?|feelings|advi[sc]e|something else|available|denied|conversation"
+    r"|discussion)\w*",
     re.IGNORECASE,
 )
 # What a text about the answer speaks of, or how it opens
 _WRITING = re.compile(
     r"\b(?:answer|argu|argument|attempt|draft|edit|example|help|instruct|paragraph|perspective|point of view|present"
-    r"|prompt|questions?\b|read(?:ing)?\b"
-    r"|repl(?:y|ies)|request|respon[ds]|revis|rewrit|rephras|sample|statement|task|text|tone|version|viewpoint"
-    r"|words?\b|wrote|writ(?:e|ing|ten)|ask(?:ed)?\b"
-    r"|assignment|essay|expand|disclaimer|note\b|opposite|follow(?:s|ing)|expectations|anything else)\w*|:\W*$"
-    r"|^\W*(?:sure|certainly|absolutely|of course|ok(?:ay)?"
-    r"|al(?:l )?right|great|good|excellent|interesting|happy|glad|thanks?|thank you|got it|understood|noted"
-    r"|no problem|here(?:'s| is| are| goes| you go)"
-    r"|below|let's|let me|allow me|hope|I hope|feel free|[\w -]{1,25}:)\b",
+    r"|prompt|questions?\b|read(?:ing)?\b|repl(?:y|ies)|request|respon[ds]|revis|rewrit|rephras|sample|statement|task"
+    r"|text|tone|version|viewpoint|words?\b|wrote|writ(?:e|ing|ten)|ask(?:ed)?\b|assignment|essay|expand|disclaimer"
+    r"|note\b|opposite|follow(?:s|ing)|expectations|anything else)\w*|:\W*$|^\W*(?:sure|certainly|absolutely|of course"
+    r"|ok(?:ay)?|al(?:l )?right|great|good|excellent|interesting|happy|glad|thanks?|thank you|got it|understood|noted"
+    r"|no problem|here(?:'s| is| are| goes| you go)|below|let's|let me|allow me|hope|I hope|feel free|[\w -]{1,25}:)\b",
     re.IGNORECASE,
 )
 ANCHORS = {"refusal": _ANSWERING, "preamble": _WRITING}  # what a text of the kind must have

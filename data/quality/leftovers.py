@@ -38,11 +38,9 @@ TAGS = (
 markup = pattern_gate(
     "markup",
     rf"</?(?:{TAGS})(?:\s[^<>]*)?/?>|<!--|-->|<!doctype|<!\[CDATA|&lt;|&(?:[a-z]{{2,8}}\d?|#\d{{1,6}}"
-    rf"|#x[0-9a-f]{{1,5}});"
-    rf"|&(?:nbsp|amp|quot|apos|lt|gt|rsquo|lsquo|ldquo|rdquo|mdash|ndash|hellip)\b"
-    rf"|\[/?(?:b|i|u|s|url|img|quote|code|color|size|list|center|font|spoiler)(?:=[^\]]*)?\]"
-    rf"|\b(?:class|style|href|src|target|rel|onclick)=[\"'][^\"']*[\"']|\\u[0-9a-f]{{4}}|\\x[0-9a-f]{{2}}"
-    rf"|\\[nrt](?![a-z])"
+    rf"|#x[0-9a-f]{{1,5}});|&(?:nbsp|amp|quot|apos|lt|gt|rsquo|lsquo|ldquo|rdquo|mdash|ndash|hellip)\b|\[/?(?:b|i|u|s"
+    rf"|url|img|quote|code|color|size|list|center|font|spoiler)(?:=[^\]]*)?\]|\b(?:class|style|href|src|target|rel"
+    rf"|onclick)=[\"'][^\"']*[\"']|\\u[0-9a-f]{{4}}|\\x[0-9a-f]{{2}}|\\[nrt](?![a-z])"
     # of Markdown: a fence, the line under a table's head, a row of one, a heading, bold, an image or a rule
     r"|`{3}|\|\s?:?-{3,}|(?:^|\n)\s*\|.*\|\s*(?:\n|$)|(?:^|\n|[.!?] )#{1,6} (?=[A-Z])|\*\*\w[^*\n]{0,80}\*\*"
     r"|(?<!\w)__\w[^_\n]{0,80}__(?!\w)|!\[[^\]\n]*\]\(|(?:^|\n)(?:-{3,}|\*{3,}|={3,})\s*(?:\n|$)"
@@ -76,36 +74,32 @@ raw_record = pattern_gate(
     r"|(?:^|[{,]\s*)(?:text|subreddit|hashtags|index)\s*[:=]\s*['\"\d\[]"
     # square brackets with a capital or with a word that asks to be replaced; "[the law]" and "[sic]" are editors'
     r"|\[(?!the |an? |sic\b)(?:[^\]\n]{0,30}\b)?(?:your|insert|name|date|year|city|state|country|party|politician"
-    r"|candidate|opponent|topic|issue|policy|link|url|website|company|organi[sz]ation|phone|e-?mail|address|image"
-    r"|photo|video"
-    r"|placeholder|title|position|location|number|amount|example|statistic|source|reason|group|user)\b[^\]\n]{0,40}\]"
-    r"|(?-i:\[(?!/?INST\b|SYS\b|URL\b)[^\]\n]{0,20}[A-Z_]{2,}[^\]\n]{0,20}\])|(?-i:\[(?:[A-Z][a-z]+ )+[A-Z]?\w+\])"
-    rf"|(?-i:(?<![A-Z] )\b(?:{_MASKED})(?:_?\d+)?\b(?! [A-Z]{{2}}))|(?-i:\b[A-Z]+_[A-Z0-9_]+\b)"
-    rf"|<(?:{_MASKED}|your|insert)[^>]{{0,30}}>|<[a-z]+_[a-z0-9_]+>|\{{[^{{}}\n]{{1,40}}\}}|\[(?:deleted|removed"
-    rf"|redacted)\]"
-    r"|@@\w+@@|\[\s*\]|<(?!br>|hr>)[a-z][a-z ]{2,25}>"
-    r"|<<\s?[\w -]{2,30}\s?>>|«?\{\{?\s?[\w -]{2,30}\s?\}\}?|(?-i:#[A-Z_]{4,}#|\*{2}[A-Z_]{4,}\*{2}|~[A-Z_]{4,}~)"
-    r"|</s>|<\|?/?(?:bos|eos|pad|unk)\|?>|\blorem ipsum\b|(?-i:\b(?:XX+|TODO|TBD|TBA|FIXME|TK|XYZ)\b)|_{3,}"
-    r"|%\(?\w*\)?s\b"
-    r"|%[A-Z_]{3,}%|\$\{|\$[A-Z_]{3,}\b|\((?:insert|your|add|fill in|name of|e\.g\. your)\b[^)\n]{1,50}\)"
-    r"|\b(?:insert|fill in|add|put|enter) (?:(?:your|the|an?|some) )?(?:\w+ ){1,3}here\b|\bRT @|(?-i:^RT\b)",
+    r"|candidate|opponent|topic|issue|policy|link|url|website|company|organi[sz]ation|phone|e-?mail|address|image|photo"
+    r"|video|placeholder|title|position|location|number|amount|example|statistic|source|reason|group"
+    r"|user)\b[^\]\n]{0,40}\]|(?-i:\[(?!/?INST\b|SYS\b|URL\b)[^\]\n]{0,20}[A-Z_]{2,}[^\]\n]{0,20}\])"
+    r"|(?-i:\[(?:[A-Z][a-z]+ )+[A-Z]?\w+\])"
+    rf"|(?-i:(?<![A-Z] )\b(?:{_MASKED})(?:_?\d+)?\b(?! [A-Z]{{2}}))|(?-i:\b[A-Z]+_[A-Z0-9_]+\b)|<(?:{_MASKED}|your"
+    rf"|insert)[^>]{{0,30}}>|<[a-z]+_[a-z0-9_]+>|\{{[^{{}}\n]{{1,40}}\}}|\[(?:deleted|removed|redacted)\]"
+    r"|@@\w+@@|\[\s*\]|<(?!br>|hr>)[a-z][a-z ]{2,25}>|<<\s?[\w -]{2,30}\s?>>|«?\{\{?\s?[\w -]{2,30}\s?\}\}?"
+    r"|(?-i:#[A-Z_]{4,}#|\*{2}[A-Z_]{4,}\*{2}|~[A-Z_]{4,}~)|</s>|<\|?/?(?:bos|eos|pad|unk)\|?>|\blorem ipsum\b"
+    r"|(?-i:\b(?:XX+|TODO|TBD|TBA|FIXME|TK|XYZ)\b)|_{3,}|%\(?\w*\)?s\b|%[A-Z_]{3,}%|\$\{|\$[A-Z_]{3,}\b|\((?:insert"
+    r"|your|add|fill in|name of|e\.g\. your)\b[^)\n]{1,50}\)|\b(?:insert|fill in|add|put|enter) (?:(?:your|the|an?"
+    r"|some) )?(?:\w+ ){1,3}here\b|\bRT @|(?-i:^RT\b)",
 )
 _ROLES = (
     r"human|user|assistant|system|ai|bot|chat ?bot|gpt|chatgpt|model|llm|prompter|instructor|interviewer|interviewee"
-    r"|moderator"
-    r"|host|speaker|person|questioner|respondent|customer|operator|client|agent|narrator|debater|participant|opponent"
-    r"|proponent|commenter|redditor|op|student|teacher|reporter|caller|guest"
+    r"|moderator|host|speaker|person|questioner|respondent|customer|operator|client|agent|narrator|debater|participant"
+    r"|opponent|proponent|commenter|redditor|op|student|teacher|reporter|caller|guest"
 )
 _HEADS = r"instructions?|response|input|output|prompt|question|answer|completion|context|assistant|user|human|system"
 # Turns of a chat, as a label of who speaks (also in mid-text) or as a template's marks
 chat_turn = pattern_gate(
     "turn of a chat",
     rf"(?:^|[\n\r]|[.!?…\"')*\]] ?)\W{{0,4}}(?:the )?(?:{_ROLES})(?: ?[a-d1-4])?(?: says| said"
-    rf"| \([^)\n]*\))?\W{{0,3}}:(?=\W*\w)"
-    rf"|(?:^|[\n\r]|[.!?…\"')] ?)\W{{0,4}}[\[<(](?:{_ROLES})(?: ?[a-d1-4])?[\])>]\s*:?"
+    rf"| \([^)\n]*\))?\W{{0,3}}:(?=\W*\w)|(?:^|[\n\r]"
+    rf"|[.!?…\"')] ?)\W{{0,4}}[\[<(](?:{_ROLES})(?: ?[a-d1-4])?[\])>]\s*:?"
     r"|(?:^|[\n\r]|[.!?…\"')] )\W{0,4}(?-i:Q|A)\d?\s?:\s"
     rf"|(?:^|\s)#{{1,4}}\s?(?:{_HEADS})\b|<\|[^|<>\n]{{1,40}}\|>|<\|?(?:im_start|im_end|eot|start_of_turn"
-    rf"|end_of_turn)\b"
-    rf"|\[/?INST\]|<</?SYS>>|</?(?:think|thinking|user|assistant|human|system|answer|response)>"
-    rf"|(?:^|[\n\r]|[.!?…\"')] )(?-i:(?:USER|ASSISTANT|HUMAN|SYSTEM|BOT|AI))\s?[>:|-]",
+    rf"|end_of_turn)\b|\[/?INST\]|<</?SYS>>|</?(?:think|thinking|user|assistant|human|system|answer|response)>|(?:^"
+    rf"|[\n\r]|[.!?…\"')] )(?-i:(?:USER|ASSISTANT|HUMAN|SYSTEM|BOT|AI))\s?[>:|-]",
 )

@@ -27,10 +27,9 @@ _NUMBERS = frozenset(
 )
 _ASKS = re.compile(
     r"^\W*(?:what|why|how|who|when|where|which|whose|should|would|could|can|do|does|did|is|are|was|were|will|has|have"
-    r"|may|must"
-    r"|in your (?:view|opinion)|give|explain|describe|discuss|write|tell|share|say|state|name|argue|consider|imagine"
-    r"|assess|evaluate"
-    r"|outline|comment|weigh|compare|list|suggest|respond|reply|summari[sz]e|analy[sz]e|provide|please)\b",
+    r"|may|must|in your (?:view|opinion)|give|explain|describe|discuss|write|tell|share|say|state|name|argue|consider"
+    r"|imagine|assess|evaluate|outline|comment|weigh|compare|list|suggest|respond|reply|summari[sz]e|analy[sz]e|provide"
+    r"|please)\b",
     re.IGNORECASE,
 )
 

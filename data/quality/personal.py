@@ -40,8 +40,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 # Words before a number that say it is one to call; a short number counts only then.
 _CALL = re.compile(
     r"\b(?:call|dial|fax|hotline|mobile|cell|phone|phoned?|ring|sms|tel|telephone|text(?: me)?|whatsapp|reach (?:me"
-    r"|us))\b"
-    r"[^\n.!?]{0,25}$",
+    r"|us))\b[^\n.!?]{0,25}$",
     re.IGNORECASE,
 )
 

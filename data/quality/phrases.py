@@ -16,29 +16,25 @@ from data.quality.likeness import plain, sentences
 refusal_words = pattern_gate(
     "refusal",
     r"^\W*(?:(?:I'm|I am) )?(?:(?:really |so |very )?sorry|I apologi[sz]e)\b[^.!?\n]{0,40}?\bI(?:'m| am| can| won't"
-    r"| will not| do not| don't feel)"
-    r"|^\W*(?:(?:unfortunately|regrettably),? |(?:I'm|I am) afraid (?:that )?)?I(?:'m| am)? ?(?:cannot|can't|can not"
-    r"|could not|unable to|not able to|won't be able to|won't|will not|refuse to) (?:\w+ "
-    r"|in good conscience ){0,2}?(?:answer|assist|complete|comply|create|discuss|downplay|endorse|engage|express"
-    r"|fulfil+|generate|help(?! but)|make (?:a|any|such|that|this)|offer|produce|promote|provide|respond|satisfy|share"
-    r"|take (?:a |any )?(?:sides?|stance)|write|give (?:an|my|any) opinion|do (?:that|this|so)\b|agree to (?:this|that"
-    r"|your) request|(?:support|condone|promote)(?: or \w+)? (?:such|hateful|violen|violence|discriminat|harmful))"
-    r"|\bI can(?:'t|not) (?:fulfil+|generate|create) (?:an? |any )?(?:requests?|content|instructions?|response)"
-    r"|^\W*I (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b"
-    r"|\b(?:I(?:'m| am) not|I don't feel|I do not feel) comfortable (?:with )?(?:answering|creating|discussing"
-    r"|generating|producing|providing|sharing|writing)\b|(?:\b(?:not|in)|n't)(?: be)? ?appropriate for me to\b"
-    r"|^\W*(?:\w+, )?I(?:'d| would) (?:prefer|rather) (?:(?:to )?(?:skip|pass on (?:this|that)|stay out"
-    r"|leave (?:this|that|it) (?:one )?(?:alone|open)|not\W*$)|not (?:to )?(?:answer|say|comment|pick|choose|produce"
-    r"|write|argue|give|take (?:a )?(?:side|position)|weigh in)\b)"
-    r"|\bI (?:do not|don't) have opinions\b|\b(?:improper|wrong|not (?:right|proper)) (?:of|for) me to (?:pick|take"
-    r"|choose|favou?r|elevate|judge)\b"
-    r"|\bI (?:do not|don't) have (?:any )?personal (?:beliefs|opinions|views)\b"
-    r"|\b(?:against|by|violates?|within) my (?:guidelines|programming)\b"
-    r"|\bmy (?:guidelines|programming) (?:do|pre|pro)"
-    r"|\bI(?:'m| am) (?:just |only |merely )?(?:an? (?:AI|artificial intelligence|virtual assistant|chatbot"
-    r"|(?:large )?language model)|programmed to)\b"
-    r"|\b(?:can I (?:help|assist) you with|is there (?:some|any)thing else I can (?:help|assist))\b"
-    r"|\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b",
+    r"| will not| do not| don't feel)|^\W*(?:(?:unfortunately|regrettably),? |(?:I'm|I am) afraid (?:that )?)?I(?:'m"
+    r"| am)? ?(?:cannot|can't|can not|could not|unable to|not able to|won't be able to|won't|will not"
+    r"|refuse to) (?:\w+ |in good conscience ){0,2}?(?:answer|assist|complete|comply|create|discuss|downplay|endorse"
+    r"|engage|express|fulfil+|generate|help(?! but)|make (?:a|any|such|that|this)|offer|produce|promote|provide|respond"
+    r"|satisfy|share|take (?:a |any )?(?:sides?|stance)|write|give (?:an|my|any) opinion|do (?:that|this|so)\b"
+    r"|agree to (?:this|that|your) request|(?:support|condone|promote)(?: or \w+)? (?:such|hateful|violen|violence"
+    r"|discriminat|harmful))|\bI can(?:'t|not) (?:fulfil+|generate|create) (?:an? |any )?(?:requests?|content"
+    r"|instructions?|response)|^\W*I (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b|\b(?:I(?:'m"
+    r"| am) not|I don't feel|I do not feel) comfortable (?:with )?(?:answering|creating|discussing|generating|producing"
+    r"|providing|sharing|writing)\b|(?:\b(?:not|in)|n't)(?: be)? ?appropriate for me to\b|^\W*(?:\w+, )?I(?:'d"
+    r"| would) (?:prefer|rather) (?:(?:to )?(?:skip|pass on (?:this|that)|stay out|leave (?:this|that"
+    r"|it) (?:one )?(?:alone|open)|not\W*$)|not (?:to )?(?:answer|say|comment|pick|choose|produce|write|argue|give"
+    r"|take (?:a )?(?:side|position)|weigh in)\b)|\bI (?:do not|don't) have opinions\b|\b(?:improper|wrong|not (?:right"
+    r"|proper)) (?:of|for) me to (?:pick|take|choose|favou?r|elevate|judge)\b|\bI (?:do not"
+    r"|don't) have (?:any )?personal (?:beliefs|opinions|views)\b|\b(?:against|by|violates?|within) my (?:guidelines"
+    r"|programming)\b|\bmy (?:guidelines|programming) (?:do|pre|pro)|\bI(?:'m| am) (?:just |only |merely )?(?:an? (?:AI"
+    r"|artificial intelligence|virtual assistant|chatbot|(?:large )?language model)|programmed to)\b|\b(?:can I (?:help"
+    r"|assist) you with|is there (?:some|any)thing else I can (?:help|assist))\b|\bas an? (?:AI|artificial intelligence"
+    r"|(?:large )?language model)\b",
 )
 _ABOUT_TEXT = (
     r"(?:answers?|approach|alternative|argument|examples?|explanation|instructions?|list|message|plan|post|rebuttal"
@@ -48,21 +44,17 @@ _ABOUT_TEXT = (
 preamble_words = pattern_gate(
     "preamble",
     rf"^\W*(?:(?:as requested|alright|all right|well|okay|in response to [^,.:\n]{{0,60}}|to (?:address|answer"
-    rf"|respond to) [^,.:\n]{{0,60}}),? )?here(?:'s| is| are)\b[^.!?\n]{{0,200}}:"
-    rf"|^\W*(?:(?:as requested|alright|okay|in response to [^,.:\n]{{0,60}}),? )?here(?:'s| is| are) (?:an?|the|my|some"
-    rf"|one|\d+) (?:[\w-]+ ){{0,3}}{_ABOUT_TEXT}"
-    rf"|^\W*(?:below|the following) (?:is|are) (?:an?|the|my|some) (?:[\w-]+ ){{0,3}}{_ABOUT_TEXT}"
-    rf"|^\W*this is an? (?:[\w-]+ ){{0,2}}(?:answer|rebuttal|reply|response|rewrite|tweet) (?:from|that|to|which"
-    rf"|with)\b"
-    rf"|^\W*let me (?:draft|give|offer|provide|rephrase|write) (?:you )?(?:an?|my|the"
-    rf"|some) (?:[\w-]+ ){{0,2}}{_ABOUT_TEXT}"
-    rf"|^\W*(?:great question|good question)\s*[,!:.]|^\W*sure thing\b"
-    rf"|^\W*(?:sure|okay|certainly|absolutely|of course)\s*(?:[!:]|[,.] (?:here|happy|glad|let|I(?:'d| would|'ll"
-    rf"| can| will|'m| am) (?:be |gladly )?(?:\w+)))"
-    rf"|^\W*that(?:'s| is) an? (?:\w+ )?question\b"
-    rf"|^\W*thank(?:s| you) for (?:asking|(?:the|this|your) (?:instruction|message|prompt|question|request))\b"
-    rf"|^\W*(?:I'd|I would|I'll) be (?:happy|glad|delighted) to (?:assist|discuss|explain|help|provide|share)\b"
-    rf"|^\W*(?:as an? [\w-]+(?: [\w-]+)?, )?I(?:'d| would) (?:answer|reply|respond) as follows\b"
+    rf"|respond to) [^,.:\n]{{0,60}}),? )?here(?:'s| is| are)\b[^.!?\n]{{0,200}}:|^\W*(?:(?:as requested|alright|okay"
+    rf"|in response to [^,.:\n]{{0,60}}),? )?here(?:'s| is| are) (?:an?|the|my|some|one"
+    rf"|\d+) (?:[\w-]+ ){{0,3}}{_ABOUT_TEXT}|^\W*(?:below|the following) (?:is|are) (?:an?|the|my"
+    rf"|some) (?:[\w-]+ ){{0,3}}{_ABOUT_TEXT}|^\W*this is an? (?:[\w-]+ ){{0,2}}(?:answer|rebuttal|reply|response"
+    rf"|rewrite|tweet) (?:from|that|to|which|with)\b|^\W*let me (?:draft|give|offer|provide|rephrase"
+    rf"|write) (?:you )?(?:an?|my|the|some) (?:[\w-]+ ){{0,2}}{_ABOUT_TEXT}|^\W*(?:great question"
+    rf"|good question)\s*[,!:.]|^\W*sure thing\b|^\W*(?:sure|okay|certainly|absolutely|of course)\s*(?:[!:]"
+    rf"|[,.] (?:here|happy|glad|let|I(?:'d| would|'ll| can| will|'m| am) (?:be |gladly )?(?:\w+)))|^\W*that(?:'s"
+    rf"| is) an? (?:\w+ )?question\b|^\W*thank(?:s| you) for (?:asking|(?:the|this|your) (?:instruction|message|prompt"
+    rf"|question|request))\b|^\W*(?:I'd|I would|I'll) be (?:happy|glad|delighted) to (?:assist|discuss|explain|help"
+    rf"|provide|share)\b|^\W*(?:as an? [\w-]+(?: [\w-]+)?, )?I(?:'d| would) (?:answer|reply|respond) as follows\b"
     rf"|^\W*(?:(?:alternative|revised|rewritten|possible|sample|chosen|rejected|preferred|final|my) )?(?:response"
     rf"|answer|instruction|output|reply|chosen|rejected|assistant|(?:rewritten |revised )text)\W{{0,3}}:"
     # the end does
@@ -77,15 +69,13 @@ unseen_words = pattern_gate(
     r"\b(?:this|the|these|those|following|above|your|provided) (?:(?:given|provided|original|quoted|above|following"
     r"|shared|preceding|linked|attached|embedded) )?(?:posts?(?!'s)|tweets?|comments?|quotes?(?! [\"“'])|captions?"
     r"|screenshots?|clips?|(?:image|photo|picture)s?(?! of)|articles?(?! (?:on|about)\b)|videos?|messages?"
-    r"|passages?(?! of)|excerpts?|submissions?|threads?|memes?|headlines?|hashtags?(?! [#\"“']))\b"
-    r"|\b(?:this|(?:of|behind|in|to) the|your|given|provided|above|following|preceding) (?:statement|text)\b"
-    r"|\b(?:statement|text|question|claim)s? (?:above|below|made by the)\b|\bthe original poster\b|(?-i:\bOP\b)"
-    r"|\b(?:does|is|did) the (?:author|writer|poster|commenter|(?-i:speaker)) (?:arguing|claim|criticiz|making|mean"
-    r"|saying|think)"
+    r"|passages?(?! of)|excerpts?|submissions?|threads?|memes?|headlines?|hashtags?(?! [#\"“']))\b|\b(?:this|(?:of"
+    r"|behind|in|to) the|your|given|provided|above|following|preceding) (?:statement|text)\b|\b(?:statement|text"
+    r"|question|claim)s? (?:above|below|made by the)\b|\bthe original poster\b|(?-i:\bOP\b)|\b(?:does|is"
+    r"|did) the (?:author|writer|poster|commenter|(?-i:speaker)) (?:arguing|claim|criticiz|making|mean|saying|think)"
     r"|\bthe (?:author|writer|poster|commenter|user|(?-i:speaker))'s (?:\w+ )?(?:arguments?|claims?|intent|message"
-    r"|opinion|perspective|point|position|post|statement|tone|view)"
-    r"|\b(?:reply|respond) to (?:this|him|her|this (?:person|user)|the user)\W*$|^[^.?!,]*\brespond to them\W*$"
-    r"|\byou (?:made|mentioned|said|wrote) earlier\b"
+    r"|opinion|perspective|point|position|post|statement|tone|view)|\b(?:reply|respond) to (?:this|him|her"
+    r"|this (?:person|user)|the user)\W*$|^[^.?!,]*\brespond to them\W*$|\byou (?:made|mentioned|said|wrote) earlier\b"
     r"|\b(?:mentioned|described|referred to|stated) (?:above|earlier|in the (?:post|tweet|text))\b",
 )
 _QUOTED = re.compile(  # three words or more
@@ -95,12 +85,10 @@ _FINISHED = re.compile(r"[.!?。！？؟।][\"'”’)\]*_]*\s*$")
 # Ends that look like the end of a sentence and are none: an abbreviation, three dots, the number of a list
 _CUT = re.compile(
     r"(?:\.\.|…)[\"'”’)\]*_]*$|\b(?-i:U\.S|U\.K|U\.N|E\.U|Mr|Mrs|Ms|Dr|Prof|Sen|Rep|Gov|Gen|Jr|Sr|St|vs|Inc|Fig|i\.e"
-    r"|e\.g|cf"
-    r"|approx|esp|incl|viz)\.$|(?:\n|[.!?:;] )\(?(?:\d{1,2}|[a-h])[.)]$"
+    r"|e\.g|cf|approx|esp|incl|viz)\.$|(?:\n|[.!?:;] )\(?(?:\d{1,2}|[a-h])[.)]$"
     # or a word that must go on
     r"|\b(?:the|an?|and|or|but|nor|because|although|whereas|unless|if|whose|our|their|its|my|your|every|while|whether"
-    r"|despite"
-    r"|including|during|via|per)[.!?][\"'”’)\]*_]*$",
+    r"|despite|including|during|via|per)[.!?][\"'”’)\]*_]*$",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(
@@ -117,27 +105,20 @@ _GOES_ON = re.compile(
 _side = pattern_gate(
     "names a side",
     r"\b(?:left|right|far|alt|hard|centre|center)-(?:wing\w*|left|right|leaning)\b|\b(?:left|right)[- ]?wing\w*"
-    r"|\blefties\b"
-    r"|\bthe (?:political |far |radical |hard |religious |christian |new |old )?(?:left\b(?! to\b| of\b|-|'s? (?:hand"
-    r"|side)| (?:hand|side|lane|bank|wing of)\b)|right\b(?=\W*$|[,.;:?!'—]| (?:is|are|was|were|has"
-    r"|have|had|does|do|did|get|gets|got|want\w*|sa(?:y|id|ys)|claim\w*|thinks?|believes?|ignores?|will|would|can"
-    r"|can't|cannot|should|so"
-    r"|too|and (?:its|their|the)|in (?:this|our|the)|on (?:this|taxes|crime|guns|immigration)|keeps?|fails?|fear\w*"
-    r"|hate\w*|love\w*|out of touch)\b))"
-    r"|\b(?:political|far|radical|hard|religious) (?:left|right)\b|\bleft[- ]of[- ]cent|\bright[- ]of[- ]cent"
-    r"|\b(?:conservativ|libertarian|socialis[tm]|communis[tm]|marxis|fascis|leftis|rightis|republican|populis[tm]"
-    r"|neoliberal|neocon"
-    r"|reactionar|anarchis|trotsky|bolshevi|thatcher|reagani|trumpis|corbyni|brexiteer|remainer|nationalists\b"
-    r"|nationalist "
-    r"|centrists?\b|social democra|christian democra|tea party)\w*"
-    r"|\b(?:liberals?|liberalism|progressives?(?! (?:\w+ )?(?:tax|rate))|capitalists?|democrats?|(?-i:Democratic))\b"
-    r"|\b(?:tory|tories|gop|maga|woke|antifa|dems?|libs?|snowflakes?|(?:labour|green|liberal|conservative"
-    r"|socialist) (?:party|voters?)"
-    r"|(?-i:Labour|Greens))\b|\b(?:red|blue)[- ]states?\b|\b(?:our|your|their) (?:side of the aisle|own party|camp"
-    r"|comrades)\b"
-    r"|\b(?:someone|somebody|a (?:person|man|woman|voter|politician)|those|people) (?:on|of|from) the (?:left|right)\b"
-    r"|\b(?:pro|anti)-(?:life|choice|guns?|abortion|immigra\w+|tax|union|vax\w*|war|business|market|labou?r"
-    r"|capitalis\w+)\b",
+    r"|\blefties\b|\bthe (?:political |far |radical |hard |religious |christian |new |old )?(?:left\b(?! to\b| of\b|-"
+    r"|'s? (?:hand|side)| (?:hand|side|lane|bank|wing of)\b)|right\b(?=\W*$|[,.;:?!'—]| (?:is|are|was|were|has|have|had"
+    r"|does|do|did|get|gets|got|want\w*|sa(?:y|id|ys)|claim\w*|thinks?|believes?|ignores?|will|would|can|can't|cannot"
+    r"|should|so|too|and (?:its|their|the)|in (?:this|our|the)|on (?:this|taxes|crime|guns|immigration)|keeps?|fails?"
+    r"|fear\w*|hate\w*|love\w*|out of touch)\b))|\b(?:political|far|radical|hard|religious) (?:left|right)\b"
+    r"|\bleft[- ]of[- ]cent|\bright[- ]of[- ]cent|\b(?:conservativ|libertarian|socialis[tm]|communis[tm]|marxis|fascis"
+    r"|leftis|rightis|republican|populis[tm]|neoliberal|neocon|reactionar|anarchis|trotsky|bolshevi|thatcher|reagani"
+    r"|trumpis|corbyni|brexiteer|remainer|nationalists\b|nationalist |centrists?\b|social democra|christian democra"
+    r"|tea party)\w*|\b(?:liberals?|liberalism|progressives?(?! (?:\w+ )?(?:tax|rate))|capitalists?|democrats?"
+    r"|(?-i:Democratic))\b|\b(?:tory|tories|gop|maga|woke|antifa|dems?|libs?|snowflakes?|(?:labour|green|liberal"
+    r"|conservative|socialist) (?:party|voters?)|(?-i:Labour|Greens))\b|\b(?:red|blue)[- ]states?\b|\b(?:our|your"
+    r"|their) (?:side of the aisle|own party|camp|comrades)\b|\b(?:someone|somebody|a (?:person|man|woman|voter"
+    r"|politician)|those|people) (?:on|of|from) the (?:left|right)\b|\b(?:pro|anti)-(?:life|choice|guns?|abortion"
+    r"|immigra\w+|tax|union|vax\w*|war|business|market|labou?r|capitalis\w+)\b",
 )
 _OF_SIDES = [
     re.compile(rf"\b(?:{names})\b", re.IGNORECASE)
@@ -147,44 +128,39 @@ _OF_SIDES = [
         r"|liberals?|progressives?|labour|democrats?|(?-i:Democratic)|socialists?|blue[- ]states?|greens|green party",
         r"(?:far|hard)[- ]right|the right(?= (?:and|or|is|are|do|does|have|has)\b|[.?!,]|$)|right[- ]wing(?:ers?)?"
         r"|right(?=,? (?:and|or|versus|vs)\b)|(?<=and )right|(?<=or )right|(?<=and the )right|(?<=or the )right"
-        r"|conservatives?|tor(?:y|ies)|republicans?|gop"
-        r"|libertarians?|red[- ]states?|capitalists?",
+        r"|conservatives?|tor(?:y|ies)|republicans?|gop|libertarians?|red[- ]states?|capitalists?",
     )
 ]
 # A question that leaves nothing open: it gives somebody a wrong to bear, or asks for one side's part
 _loaded = pattern_gate(
     "orders a stance",
     r"\bwhy (?:must|should|do|does|are|is)\b[^?]*\b(?:be|being|been|get|gets) (?:forced|made|robbed|punished|bullied"
-    r"|silenced|lectured|fleeced|ripped off|left to|told to)\b"
-    r"|\bwhy (?:must|should)\b[^?]*\b(?:have to|foot the bill|pay for (?:other|someone|somebody)|put up with|suffer)\b"
-    r"|^\W*(?:please )?side with\b|\btake (?:\w+ )?(?:\w+'s?) (?:side|part)\b"
-    r"|\bin (?:their|his|her) (?:voice|shoes)\b",
+    r"|silenced|lectured|fleeced|ripped off|left to|told to)\b|\bwhy (?:must|should)\b[^?]*\b(?:have to|foot the bill"
+    r"|pay for (?:other|someone|somebody)|put up with|suffer)\b|^\W*(?:please )?side with\b"
+    r"|\btake (?:\w+ )?(?:\w+'s?) (?:side|part)\b|\bin (?:their|his|her) (?:voice|shoes)\b",
 )
 # The last alternatives are words that presuppose the verdict.
 _order = pattern_gate(
     "orders a stance",
     r"(?:^\W*|[.;:!?,] |\b(?:and|or|(?<!free )to|by|then|you|please) )(?:strongly |openly |publicly )?(?:advocat"
     r"|applaud|argu|celebrat|challeng|condemn|counter|critici[sz]|critiqu|debunk|defend|denounc|dispel|encourag|endors"
-    r"|expos|justif|mock|oppos|prais|promot|refut|reject|ridicul|support|urg)(?:e|es|y|ing)?\b"
-    r"|\b(?:express|share|show|voice) (?:your |a )?(?:(?!no\b)\w+ )?(?:admiration|anger|concerns?|condemnation"
-    r"|disagreement|disapproval|disappointment|disgust|enthusiasm|frustrations?|gratitude|opposition|outrage|pride"
-    r"|support)\b|\b(?:persuade|convince)\b|\b(?:in favou?r|in support|in defen[cs]e|make (?:a|the) case)\b"
-    r"|\b(?:why|how|that)\b[^?]{1,80}\b(?:is|are|was|were|would be) (?:not )?(?:\w+ )?(?:wrong|right|good|bad|better"
-    r"|crucial|dangerous|essential|harmful|important|misguided|necessary|unfair|vital)\b"
-    r"|\b(?:dangers?|hypocrisy|benefits|failures?|flaws|need) (?:of|for)\b"
-    r"|\b(?:argument|case|essay|letter|post|speech|statement|tweet) (?:criticizing|defending|opposing|promoting"
-    r"|supporting)\b|\btake (?:the side|a stand|a position (?:for|against))\b|\bspeak (?:out |up )?against\b"
-    r"|^\W*why (?:must|should)\b|\b(?:tell|show) (?:me|us|them|people|everyone) (?:how|that|why)\b"
-    r"|\b(?:why|how)\b[^?]{1,60}\b(?:can|did|do|does|will|would) not\b"
-    r"|\b(?:misconceptions?|hypocri\w+|irony|double standards?)\b"
-    r"|\b(?:address|correct|clarify) \w+ (?:\w+ )?(?:misinformation|myths?)\b"
+    r"|expos|justif|mock|oppos|prais|promot|refut|reject|ridicul|support|urg)(?:e|es|y|ing)?\b|\b(?:express|share|show"
+    r"|voice) (?:your |a )?(?:(?!no\b)\w+ )?(?:admiration|anger|concerns?|condemnation|disagreement|disapproval"
+    r"|disappointment|disgust|enthusiasm|frustrations?|gratitude|opposition|outrage|pride|support)\b|\b(?:persuade"
+    r"|convince)\b|\b(?:in favou?r|in support|in defen[cs]e|make (?:a|the) case)\b|\b(?:why|how"
+    r"|that)\b[^?]{1,80}\b(?:is|are|was|were|would be) (?:not )?(?:\w+ )?(?:wrong|right|good|bad|better|crucial"
+    r"|dangerous|essential|harmful|important|misguided|necessary|unfair|vital)\b|\b(?:dangers?|hypocrisy|benefits"
+    r"|failures?|flaws|need) (?:of|for)\b|\b(?:argument|case|essay|letter|post|speech|statement|tweet) (?:criticizing"
+    r"|defending|opposing|promoting|supporting)\b|\btake (?:the side|a stand|a position (?:for|against))\b"
+    r"|\bspeak (?:out |up )?against\b|^\W*why (?:must|should)\b|\b(?:tell|show) (?:me|us|them|people|everyone) (?:how"
+    r"|that|why)\b|\b(?:why|how)\b[^?]{1,60}\b(?:can|did|do|does|will|would) not\b|\b(?:misconceptions?|hypocri\w+"
+    r"|irony|double standards?)\b|\b(?:address|correct|clarify) \w+ (?:\w+ )?(?:misinformation|myths?)\b"
     r"|\b(?:devastating|disastrous|harmful|dire) (?:\w+ )?(?:consequences|effects|impacts?)\b",
 )
 # With one of these a word of ``_order`` may be one of a choice that the prompt leaves open.
 _OPEN = re.compile(
     r"\?|\b(?:whether|whichever|opinions?|views?|thoughts?|stance|position|perspective|for (?:and|or) against|both"
-    r"|each side"
-    r"|costs and benefits|balanced?|free to)\b",
+    r"|each side|costs and benefits|balanced?|free to)\b",
     re.IGNORECASE,
 )
 # Full names where the surname alone is common. A compact list of those whom generated text names most.
