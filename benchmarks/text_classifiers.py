@@ -30,11 +30,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from data.language import letter_runs
+from data.language import letter_runs, sentences
 from data.pairs.records import SIDES
 from data.pairs.rows import read_table
 from data.quality.classifiers import ANCHORS, Classifier, Measured, features, stored, words_of
-from data.quality.likeness import sentences
 from data.quality.phrases import preamble_words, refusal_words
 from data.quality.sides import side_score
 

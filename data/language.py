@@ -56,7 +56,8 @@ MIN_WINDOW = 3  # foreign words of a window that holds at most MAX_ENGLISH of En
 MAX_ENGLISH = 1
 MARGIN = 1.0  # log-odds; twice as many without a foreign common word or a letter beyond ASCII
 MIN_WORDS = 4  # of a sentence whose letters are looked at
-_SENTENCE = re.compile(r"(?<=[.!?…;:])[\"')\]]*\s+|\n+|[()\"“”«»—–]")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
+_CLAUSE_END = re.compile(r"(?<=[.!?…;:])[\"')\]]*\s+|\n+|[()\"“”«»—–]")
 MIN_RUN = 6  # letters of another script in one place: fewer are a name or a word that is quoted
 # What UTF-8 looks like when it was read as Latin-1, Windows-1252 or Mac Roman (a byte that opens a character and one
 # that goes on with it), and what stands for a lost character or for a byte order mark
@@ -81,6 +82,11 @@ def words(text: str) -> list[str]:
 def lower_words(text: str) -> list[str]:
     """Split into words in lower case."""
     return [word.lower() for word in words(text)]
+
+
+def sentences(text: str) -> list[str]:
+    """Split where a sentence or a line ends."""
+    return [part for part in _SENTENCE_END.split(text) if part.strip()]
 
 
 def not_english(text: str) -> str | None:
@@ -114,7 +120,7 @@ def letter_runs(text: str) -> set[str]:
 
 def _foreign_sentence(text: str) -> str | None:
     """Name a sentence whose runs of letters are those of another language."""
-    for sentence in _SENTENCE.split(text):
+    for sentence in _CLAUSE_END.split(text):
         tokens = lower_words(sentence)
         if len(tokens) >= MIN_WORDS and sum(word in _ENGLISH for word in tokens) <= len(tokens) / 5:
             bias, weights = _letters()

@@ -7,7 +7,6 @@ to vectors of any length, ``[N, D]``. A model is loaded at the first call, and a
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -17,12 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
+from data.language import sentences
+
 Score = Callable[[Sequence[str]], Sequence[float]]
 Embed = Callable[[Sequence[str]], np.ndarray]
 BLOCK = 2_000  # rows of the matrix of all similarities that are in memory at once
 MODELS = ("toxicity", "embeddings")  # keys of a config that name a component of this kind
 
-_SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
 _log = logging.getLogger(__name__)
 
 
@@ -67,15 +67,11 @@ class Alike:
 
 def read_cap(cfg: DictConfig) -> Cap | None:
     """Build the cap of a config's ``toxicity`` and ``max_toxicity``; None where the first is null."""
-    if not 0 <= cfg.max_toxicity <= 1:
-        raise ValueError(f"max_toxicity={cfg.max_toxicity}; use a number from 0 to 1")
     return Cap(_build(cfg.toxicity), cfg.max_toxicity) if cfg.toxicity else None
 
 
 def read_alike(cfg: DictConfig) -> Alike | None:
     """Build the search of a config's ``embeddings`` and ``min_cosine``; None where the first is null."""
-    if not 0 < cfg.min_cosine <= 1:
-        raise ValueError(f"min_cosine={cfg.min_cosine}; use a number up to 1 and above 0")
     return Alike(_build(cfg.embeddings), cfg.min_cosine) if cfg.embeddings else None
 
 
@@ -99,7 +95,7 @@ class OffensiveWords:
             from profanity_check import predict_prob
         except ImportError as error:
             raise ImportError('OffensiveWords needs pip install -c constraints.txt -e ".[toxicity]"') from error
-        parts = [[part for part in _SENTENCE.split(text) if part.strip()] or [text] for text in texts]
+        parts = [sentences(text) or [text] for text in texts]
         scores = iter(predict_prob([part for of_text in parts for part in of_text]).tolist() if texts else [])
         return [max(next(scores) for _ in of_text) for of_text in parts]
 

@@ -66,6 +66,9 @@ def test_all_problems_are_said_at_once():
         ({"min_kappa": float("nan")}, "`min_kappa=nan` is no number"),
         ({"clip_grad_norm": 0}, "`clip_grad_norm=0` is out of range; use a number above 0"),
         ({"duplicate": 1.5}, "`duplicate=1.5` is out of range; use a number above 0 to 1"),
+        ({"related": 0}, "`related=0` is out of range; use a number above 0 to 1"),
+        ({"min_cosine": 0.0}, "`min_cosine=0.0` is out of range; use a number above 0 to 1"),
+        ({"max_toxicity": 1.5}, "`max_toxicity=1.5` is out of range; use 0 to 1"),
         ({"n_words": [90, 60]}, r"`n_words=\[90, 60\]`; use two numbers, the least and the most"),
         ({"n_words": [60]}, r"`n_words=\[60\]`; use two numbers"),
         ({"push_to_hub": "mine"}, "`push_to_hub=mine` cannot be used; write OWNER/NAME"),
@@ -82,7 +85,8 @@ def test_all_problems_are_said_at_once():
 def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
     optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None, "client": None}
     optional |= {"min_kappa": 0.6, "clip_grad_norm": 1.0, "duplicate": 0.5, "n_words": [6, 9], "push_to_hub": None}
-    optional |= {"params": None, "column_map": None, "columns": None}
+    optional |= {"params": None, "column_map": None, "columns": None, "source": None}
+    optional |= {"related": 0.25, "min_cosine": 0.9, "max_toxicity": 0.5}
     with pytest.raises(ValueError, match=said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
 

@@ -19,7 +19,7 @@ from data.quality.duplicates import near_duplicate_clusters
 from data.synthesis.gates import GateSettings, check_rows
 from data.synthesis.posts import distinct_posts, select_posts
 from data.synthesis.stages import Document
-from data.text_models import Alike, Cap, OffensiveWords, TextClassifier, TextEncoder, read_alike, read_cap
+from data.text_models import Alike, Cap, OffensiveWords, TextClassifier, TextEncoder
 
 WORDS = "you are a vile kind stupid gentle person we think rents taxes should fall rise and".split()
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -149,13 +149,6 @@ def test_a_cap_says_what_was_scored_and_refuses_what_is_no_score():
             Cap(lambda texts, scores=scores: scores, 0.5).reasons(["a"])
     with pytest.raises(ValueError, match=r"embeddings gave \(2,\) for 1 texts; want a vector for each"):
         list(Alike(lambda texts: [1, 2], 0.9)(["a"]))
-
-
-@pytest.mark.parametrize(("reader", "setting"), [(read_cap, {"max_toxicity": 1.5}), (read_alike, {"min_cosine": 0.0})])
-def test_limits_that_cannot_work_are_refused(reader, setting):
-    ((key, value),) = setting.items()
-    with pytest.raises(ValueError, match=f"{key}={value}; use a number"):
-        reader(OmegaConf.create({"toxicity": None, "embeddings": None, **setting}))
 
 
 def test_alike_texts_are_found_across_blocks_and_joined_to_the_other_near_duplicates(monkeypatch):

@@ -14,8 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from data.language import lower_words
-from data.quality.likeness import plain, sentences
+from data.language import lower_words, sentences
+from data.quality.likeness import plain
 
 _PRAISE_OR_BLAME = (
     r"abus|absurd|admir|advantag|agenda|alarm|appall|attack|betray|bias|blunder|brav|broken|burden|catastroph|chao"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from data.chat.replies import plain_text
-from data.language import lower_words
+from data.language import lower_words, sentences
 from data.quality.duplicates import shingles
 
 SAME_ANSWERS = 0.7  # share of the shorter answer's word 3-grams, numbers aside, from which two answers are one
@@ -19,12 +19,12 @@ SAME_SENTENCES = 0.8  # Jaccard similarity of the words of two sentences
 MIN_STATEMENT = 25  # words of a prompt of one sentence that may be an answer
 MIN_SENTENCE = 4  # words; shorter sentences may be said twice
 MIN_PASSAGE = 10  # words that stand twice in a text
-_SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
 _NUMBERS = frozenset(
     """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
     half third quarter percent per cent""".split()
 )
+_NOTHING = frozenset("na none null nan nil undefined empty blank tbd noanswer noresponse notext".split())
 _ASKS = re.compile(
     r"^\W*(?:what|why|how|who|when|where|which|whose|should|would|could|can|do|does|did|is|are|was|were|will|has|have"
     r"|may|must|in your (?:view|opinion)|give|explain|describe|discuss|write|tell|share|say|state|name|argue|consider"
@@ -50,29 +50,10 @@ def numberless(text: str) -> str:
     return " ".join(word for place, word in enumerate(tokens) if word != "0" or tokens[place - 1 : place] != ["0"])
 
 
-def sentences(text: str) -> list[str]:
-    """Split where a sentence or a line ends."""
-    return [part for part in _SENTENCE.split(text) if part.strip()]
-
-
 def void(text: str) -> str | None:
     """Say that a text has no letter and no digit, or only a word that stands for nothing."""
     core = skeleton(text)
-    nothing = {
-        "na",
-        "none",
-        "null",
-        "nan",
-        "nil",
-        "undefined",
-        "empty",
-        "blank",
-        "tbd",
-        "noanswer",
-        "noresponse",
-        "notext",
-    }
-    return f"says nothing: {text[:20]!r}" if not core or core in nothing else None
+    return f"says nothing: {text[:20]!r}" if not core or core in _NOTHING else None
 
 
 def equal_answers(a: str, b: str) -> str | None:

@@ -7,10 +7,10 @@ PoliTune rows and TwinViews. What is said in other words is left to the classifi
 
 import re
 
-from data.language import words
+from data.language import sentences, words
 from data.quality.classifiers import classifier, probability
 from data.quality.leftovers import pattern_gate, raw_record
-from data.quality.likeness import plain, sentences
+from data.quality.likeness import plain
 
 # A model's refusal stands where a prompt or an answer should.
 refusal_words = pattern_gate(

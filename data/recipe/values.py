@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument", "run"), str),
     "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
-    **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps"), int),
+    **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps", "log_every_n_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
     **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),
     **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots", "layer", "choice_trial"), int | None),
@@ -38,12 +38,13 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("lora_rank", "n_bootstrap", "choice_trial", "quota", "limit", "task_limit"), (1, _ANY)),
     **dict.fromkeys(("save_every_n_steps", "validate_every_n_steps", "keep_last_n_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("max_tokens", "max_tokens_per_forward", "max_concurrency", "prompts_per_batch"), (1, _ANY)),
-    **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples"), (1, _ANY)),
+    **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples", "epochs", "batch_size"), (1, _ANY)),
+    **dict.fromkeys(("gradient_accumulation_steps", "max_steps_per_epoch", "log_every_n_steps"), (1, _ANY)),
     **dict.fromkeys(
         ("lr", "weight_decay", "num_warmup_steps", "seed", "max_unanswered", "temperature", "n_items", "n_pairs"),
         (0, _ANY),
     ),
-    **dict.fromkeys(("lora_dropout", "max_toxicity", "toxicity_threshold", "related", "max_side_difference"), (0, 1)),
+    **dict.fromkeys(("lora_dropout", "max_toxicity", "toxicity_threshold", "max_side_difference"), (0, 1)),
     "label_smoothing": (0, 0.5),  # from one half on it would prefer the rejected answer
     **dict.fromkeys(("min_distance", "min_relevance"), (0, 10)),
     "min_kappa": (-1, 1),
@@ -52,7 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
 # Numbers of these names are above zero, and at most this.
 ABOVE_ZERO: dict[str, float] = {
     **dict.fromkeys(("clip_grad_norm", "beta", "tau", "timeout_s", "max_surprise"), _ANY),
-    **dict.fromkeys(("duplicate", "duplicate_threshold", "min_cosine"), 1),
+    **dict.fromkeys(("duplicate", "duplicate_threshold", "related", "min_cosine"), 1),
 }
 # Two numbers, the second not below the first.
 LIMITS = ("post_words", "n_words", "length_ratio")

@@ -202,8 +202,6 @@ class PairBatches:
     def __init__(
         self, pairs: PairSet, pairs_per_step: int, seed: int, shuffle: bool, max_steps_per_epoch: int | None
     ) -> None:
-        if max_steps_per_epoch is not None and max_steps_per_epoch < 1:
-            raise ValueError(f"max_steps_per_epoch={max_steps_per_epoch}; use a positive number or null")
         self.set, self._pairs_per_step, self._seed, self._shuffle = pairs, pairs_per_step, seed, shuffle
         steps = -(-len(pairs.pairs) // pairs_per_step)
         self.steps_per_epoch = min(steps, max_steps_per_epoch or steps)

@@ -80,8 +80,6 @@ class RunCheckpoints:
     """
 
     def __init__(self, output_dir: str | Path, keep_last_n: int, writes: bool = True) -> None:
-        if keep_last_n < 1:
-            raise ValueError(f"keep_last_n_checkpoints={keep_last_n}; use 1 or more")
         self._output_dir, self._keep_last_n = Path(output_dir), keep_last_n
         self.staging = self._output_dir / STAGING
         self.release: Callable[[], Any] = lambda: None

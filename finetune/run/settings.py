@@ -89,8 +89,6 @@ def check_settings(cfg: DictConfig) -> None:
     on_cuda = str(cfg.device).startswith("cuda")
     if cfg.enable_activation_offloading and not (on_cuda and cfg.enable_activation_checkpointing):
         raise ValueError("enable_activation_offloading=True needs device=cuda and enable_activation_checkpointing=True")
-    if min(cfg.batch_size, cfg.gradient_accumulation_steps, cfg.epochs, cfg.log_every_n_steps or 0) < 1:
-        raise ValueError("batch_size, gradient_accumulation_steps, epochs and log_every_n_steps must be 1 or more")
     if cfg.validation_share is not None and cfg.validation_dataset is not None:
         raise ValueError("validation_share and validation_dataset are both given; use one of them")
     if cfg.validate_every_n_steps and cfg.validation_share is None and cfg.validation_dataset is None:
