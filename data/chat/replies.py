@@ -45,7 +45,6 @@ class Reply(NamedTuple):
         n_tokens: Tokens of the prompt and of the answer as the server counts them; 0 if it does not.
         top_logprobs: For each token of the answer the likeliest tokens and their log-probabilities in nats; None
             if the server gives none.
-        repaired: Whether the first answer could not be read and this is the second.
         key: SHA-256 of the request.
         reasoning: What the model thought before its answer, where the server gives it apart.
     """
@@ -56,7 +55,6 @@ class Reply(NamedTuple):
     model: str
     n_tokens: tuple[int, int]
     top_logprobs: list[dict[str, float]] | None
-    repaired: bool
     key: str
     reasoning: str | None = None
 
@@ -191,7 +189,6 @@ def read_reply(body: bytes, key: str) -> Reply | Failure:
             model="@".join(filter(None, (completion.get("model"), completion.get("system_fingerprint")))),
             n_tokens=(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0),
             top_logprobs=[_likeliest(token) for token in tokens] or None,
-            repaired=False,
             key=key,
             reasoning=reasoning if isinstance(reasoning, str) else None,
         )

@@ -332,16 +332,23 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
     return wanted
 
 
+def text_fault(column: str, value: Any) -> str | None:
+    """Say why a cell holds no text that can be read."""
+    if not isinstance(value, str):
+        return f"{column} is {type(value).__name__}, not text"
+    if not any(sign.isprintable() and not sign.isspace() for sign in value):  # zero-width signs are not seen either
+        return f"{column} is empty"
+    if len(value) > MAX_CHARACTERS:
+        return f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
+    return None
+
+
 def _invalid_reason(values: Sequence[Any], columns: tuple[str, ...]) -> str | None:
     for column, value in zip(columns, values):
         if value is None:
             return f"{column} is missing"
-        if not isinstance(value, str):
-            return f"{column} is {type(value).__name__}, not text"
-        if not any(sign.isprintable() and not sign.isspace() for sign in value):  # zero-width signs are not seen either
-            return f"{column} is empty"
-        if len(value) > MAX_CHARACTERS:
-            return f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken"
+        if fault := text_fault(column, value):
+            return fault
         if messages_as_text(value):
             return f"{column} is a list of messages written as text; save the set as JSON Lines or parquet"
     _, chosen, rejected = values

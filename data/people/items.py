@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from data.judging.scales import LEAN_SCALE, PAIR, JudgeScale, load_scale
 from data.pairs.formats import BadRow
-from data.pairs.records import MAX_CHARACTERS, SIDES, split_rows
+from data.pairs.records import SIDES, split_rows, text_fault
 from data.pairs.rows import load_rows
 
 NEITHER, SKIP, REJECT, TIE = "neither", "skip", "reject", "tie"
@@ -168,17 +168,9 @@ def _read_texts(
     texts: list[tuple[int, tuple[str, ...]]] = []
     invalid = []
     for number, row in enumerate(rows, start=1):
-        reasons = []
-        for column in columns:
-            value = row.get(column)
-            if not isinstance(value, str | None):
-                reasons.append(f"{column} is {type(value).__name__}, not text")
-            elif not value or not value.strip():
-                reasons.append(f"{column} is empty")
-            elif len(value) > MAX_CHARACTERS:
-                reasons.append(f"{column} has {len(value):,} characters, at most {MAX_CHARACTERS:,} are taken")
-        if reasons:
-            invalid.append(BadRow(number, reasons[0]))
+        cells = tuple("" if row.get(column) is None else row[column] for column in columns)
+        if reason := next(filter(None, map(text_fault, columns, cells)), None):
+            invalid.append(BadRow(number, reason))
         else:
-            texts.append((number, tuple(row[column] for column in columns)))
+            texts.append((number, cells))
     return texts, invalid

@@ -229,7 +229,7 @@ def _row(path: Path, name: str, prompt: Prompt, sample: Mapping[str, Any], conte
     if prompt.row["mode"] == "choice":
         first = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs")
         top = [{entry["token"]: entry["logprob"] for entry in first}] if first else None
-        reply = Reply(text, text, finish, output["model"], (0, n_tokens), top, False, "")
+        reply = Reply(text, text, finish, output["model"], (0, n_tokens), top, "")
         return choice_row(name, prompt, reply) | about
     said = None if reason == "content_filter" and not text else text
     row = written_row(name, prompt, prompt.options, Decoding(0, None, 0, 0), Writing(said, finish, n_tokens))
