@@ -6,6 +6,7 @@ the text before anything is stored. Author columns themselves go no further.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -115,6 +116,7 @@ def truth_social(
     ``data_files`` is a path or glob; ``replies=True`` takes replies too. Other arguments are as for :func:`posts`.
     """
     columns = {"text": "text", "id": "id", "date": "timestamp", "author": None}
+    columns |= {"is_retruth": "is_retruth", "is_reply": "is_reply"}
 
     def is_taken(row: Mapping[str, Any]) -> bool:
         return row["is_retruth"] != "t" and (replies or row["is_reply"] != "t")
@@ -181,7 +183,8 @@ def _defect(corpus: _Corpus, cells: Mapping[str, Any], seen: set[Any]) -> tuple[
 
 
 def _date(value: Any) -> str | None:
-    """Return a date as text; seconds since 1970, as Pushshift has them, as the day."""
-    if str(value).isdigit():
-        return datetime.fromtimestamp(int(value), UTC).date().isoformat()
-    return str(value) if value else None
+    """Return a date as text; seconds since 1970, as Pushshift has them, or milliseconds, as the day."""
+    text = str(value or "")
+    if re.fullmatch(r"\d{10}(\d{3})?", text):  # fewer digits are a year, or a day such as 20200131
+        return datetime.fromtimestamp(int(text[:10]), UTC).date().isoformat()
+    return text or None

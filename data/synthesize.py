@@ -29,7 +29,7 @@ from data.recipe.config import check_config, check_place, component, entry_point
 from data.recipe.files import push_folder
 from data.synthesis.gates import SPLITS, GateSettings, check_rows
 from data.synthesis.models import JudgePosts, Rubric, WriteAnswers, WritePrompts, mask_names
-from data.synthesis.posts import PostReader, distinct_posts, select_posts
+from data.synthesis.posts import NO_POSTS, PostReader, distinct_posts, select_posts
 from data.synthesis.rows import write_dataset
 from data.synthesis.stages import REJECTED, Stage, StageReader, StageStep, forget_posts, remake_posts, run_stages
 from data.text_models import MODELS, read_alike, read_cap
@@ -151,6 +151,8 @@ class SynthesizeRecipe:
     def preview(self) -> None:
         """Show one prompt of each stage and the number of calls, and ask nothing."""
         posts = [mask_personal(post["text"], post["names"]) for source in self.sources for post in source()]
+        if not posts:
+            raise ValueError(NO_POSTS)
         n, n_answers = len(posts), 1 + len(self.rubric.sides)
         example, (topic, axis) = posts[0], next(iter(self.topics.items()))
         requests = {

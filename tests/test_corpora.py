@@ -105,6 +105,18 @@ def test_bad_rows_can_be_left_out_and_are_counted(take, caplog):
     assert "took 4 posts, left out {'duplicate id': 1, 'no text': 1, 'unreadable': 1}" in caplog.text
 
 
+def test_a_date_of_fewer_digits_than_seconds_have_stays_as_it_is(take):
+    given = {
+        "1420070400": "2015-01-01",
+        "1420070400123": "2015-01-01",
+        "20150101": "20150101",
+        "2015": "2015",
+        "": None,
+    }
+    rows = table([{"text": f"Post {n}, which is long enough.", "when": when} for n, when in enumerate(given)])
+    assert [post["date"] for post in take("a.csv", rows, date_column="when")] == [*given.values()]
+
+
 def test_a_missing_file_and_a_wrong_policy_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv: not found from"):
         list(posts("nowhere.csv", "mine", "MIT"))
@@ -156,6 +168,9 @@ def test_truth_social(tmp_path, caplog):
         ("The last one.", "2022-05-01 10:00:00", []),
     ]
     assert "took 2 posts, left out {'not asked for': 2, 'unreadable': 2}" in caplog.text
+    (tmp_path / "others.tsv").write_text("id\ttimestamp\ttext\n1\t2022-05-01\tA text.\n")
+    with pytest.raises(ValueError, match="others.tsv row 1: no column is_retruth, is_reply; found id, timestamp, text"):
+        list(truth_social(str(tmp_path / "others.tsv")))
 
 
 # Personal data

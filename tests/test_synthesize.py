@@ -366,6 +366,9 @@ def test_dry_run_asks_nothing(tune_run, tmp_path, caplog):
     ):
         assert shown in caplog.text
     assert not (tmp_path / "run" / "stages").exists()
+    table.write_text("text,author,date\n,a,2020\n")
+    skipped = "the sources have no posts"
+    assert skipped in tune_run("data/synthesize.py", "--config", str(config), "sources.posts.bad_rows=skip")
 
 
 def test_push_is_private_and_its_token_is_the_environments(made, tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ from data.quality.personal import mask_personal
 from data.synthesis.stages import Document, DocumentsPipeline, PipelineStep, kept, reject
 from data.text_models import Cap
 
+NO_POSTS = "the sources have no posts; check `sources`"
+
 Source = Callable[[], Iterable[Mapping[str, Any]]]
 
 
@@ -45,7 +47,7 @@ class PostReader(PipelineStep):
             if number % world_size == rank:
                 yield self._document(post)
         if number < 0:
-            raise ValueError("the sources have no posts; check `sources`")
+            raise ValueError(NO_POSTS)
 
     def _document(self, post: Mapping[str, Any]) -> Document:
         sha256 = hashlib.sha256(post["text"].encode()).hexdigest()

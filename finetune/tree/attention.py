@@ -222,8 +222,8 @@ def _attend_in_blocks(module: MultiHeadAttention, x: Tensor, mask: BlockMask, in
         project(x).unflatten(2, (-1, module.head_dim)) for project in (module.q_proj, module.k_proj, module.v_proj)
     )
     q, k = (module.pos_embeddings(heads, input_pos=input_pos) for heads in (q, k))
-    heads = (heads.transpose(1, 2) for heads in (q, k, v))
-    return module.output_proj(attend_heads_in_blocks(*heads, mask, module.head_dim**-0.5).flatten(2))
+    q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
+    return module.output_proj(attend_heads_in_blocks(q, k, v, mask, module.head_dim**-0.5).flatten(2))
 
 
 def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
