@@ -9,7 +9,6 @@ import errno
 import functools
 import importlib
 import inspect
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torchtune import config
 from torchtune.config._errors import InstantiationError
 from torchtune.config._instantiate import _create_component, _instantiate_node
@@ -328,13 +327,8 @@ def model_problems(checkpointer: DictConfig) -> Iterator[str]:
 
 def is_whole(path: Path) -> bool:
     """Return whether a safetensors file is as long as its head says."""
-    with path.open("rb") as file:
-        n_head = int.from_bytes(file.read(8), "little")
-        n_bytes = path.stat().st_size
-        try:
-            head = json.loads(file.read(n_head)) if n_head < n_bytes else None
-            return head is not None and n_bytes == 8 + n_head + max(
-                (entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"), default=0
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
+    try:
+        with safe_open(path, "np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
