@@ -144,7 +144,7 @@ def _posts(
     if corpus.bad_rows not in BAD_ROWS:
         raise ValueError(f"bad_rows={corpus.bad_rows!r}; use one of {', '.join(BAD_ROWS)}")
     left_out: Counter[str] = Counter()
-    seen: set[Any] = set()
+    seen: set[str] = set()
     n_posts = 0
     for where, row in rows:
         if corpus.limit is not None and n_posts >= corpus.limit:
@@ -169,16 +169,16 @@ def _posts(
         _log.warning("%s: took %d posts, left out %s", corpus.dataset, n_posts, dict(left_out.most_common()))
 
 
-def _defect(corpus: _Corpus, cells: Mapping[str, Any], seen: set[Any]) -> tuple[str, str]:
+def _defect(corpus: _Corpus, cells: Mapping[str, Any], seen: set[str]) -> tuple[str, str]:
     """Return kind and reason of what is wrong with a row, both empty if nothing is; remembers its id."""
     text, key = cells["text"], cells["id"]
     if not isinstance(text, str) or not text.strip():
         return "no text", f"{corpus.columns['text']} is {text!r:.40}, want text"
     if len(text) > corpus.max_characters:
         return "too long", f"{len(text):,} characters, at most {corpus.max_characters:,} are taken"
-    if key is not None and key in seen:
+    if key is not None and repr(key) in seen:  # the text: an id may be a list
         return "duplicate id", f"{corpus.columns['id']} {key!r:.60} occurs before"
-    seen.add(key)
+    seen.add(repr(key))
     return "", ""
 
 

@@ -75,6 +75,7 @@ def test_posts_are_streamed(tmp_path):
         ("a.csv", "id,text\n1,one\n".encode("utf-16"), ": not UTF-8 but UTF-16 text; save it as UTF-8"),
         ("a.parquet", "id,text\n", ": not a parquet file"),
         ("a.jsonl", lines([*ROWS, ROWS[1]]), " row 4: id '1' occurs before"),
+        ("a.jsonl", lines([{"id": [1], "text": "one"}, {"id": [1], "text": "two"}]), " row 2: id [1] occurs before"),
         ("a.jsonl", lines([{"id": 1, "text": "x" * 30_000}]), " row 1: 30,000 characters, at most 20,000"),
         ("a.jsonl", lines([ROWS[0], {"id": 1, "text": "x" * 10_000_000}]), " row 2: a line of 10,000,022 bytes"),
         ("a.csv", f"id,text\n1,{'x' * 10_000_000}\n", " row 1: a line of 10,000,003 bytes, at most 1,000,000"),

@@ -170,6 +170,7 @@ def test_a_pair_that_is_in_both_sets_counts_once():
 
 def test_duplicate_ids_name_both_rows():
     assert duplicate_ids([{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}]) == [(4, 1, "a")]
+    assert duplicate_ids([{"id": [1]}, {"id": {"n": 1}}, {"id": [1]}]) == [(3, 1, [1])]
 
 
 @pytest.mark.parametrize("prompt", ["\u200b\ufeff \u2060", "\t\n", ""])

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,9 +145,14 @@ def duplicate_ids(rows: Iterable[Mapping[str, Any]]) -> list[Repetition]:
     repetitions = []
     for number, row in enumerate(rows, start=1):
         value = row.get("id")
-        if value is not None and first.setdefault(value, number) != number:
-            repetitions.append(Repetition(number, first[value], value))
+        if value is not None and (before := first.setdefault(_hashable(value), number)) != number:
+            repetitions.append(Repetition(number, before, value))
     return repetitions
+
+
+def _hashable(value: Any) -> Any:
+    """Return what stands for an id: itself, or the text of a list or an object."""
+    return value if isinstance(value, Hashable) else repr(value)
 
 
 def row_list(numbers: Sequence[int]) -> str:
@@ -367,10 +372,10 @@ def _mirrors(rows: Sequence[Mapping[str, Any]], pairs: Mapping[int, Pair], origi
     """Return the number of each row's mirror, where the set has it."""
     for number, first, value in duplicate_ids(rows):
         raise ValueError(f"{origin} row {number}: id {value!r} is that of row {first}; give every row its own")
-    numbers = {rows[number - 1].get("id"): number for number in pairs}
+    numbers = {_hashable(rows[number - 1].get("id")): number for number in pairs}
     mirrors = {}
     for number, pair in pairs.items():
-        mirror_id = rows[number - 1].get("mirror_id")
+        mirror_id = _hashable(rows[number - 1].get("mirror_id"))
         if mirror_id is None or mirror_id not in numbers:
             continue
         mirror = mirrors[number] = numbers[mirror_id]
