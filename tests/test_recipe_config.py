@@ -73,6 +73,7 @@ def test_all_problems_are_said_at_once():
         ({"n_words": [60]}, r"`n_words=\[60\]`; use two numbers"),
         ({"push_to_hub": "mine"}, "`push_to_hub=mine` cannot be used; write OWNER/NAME"),
         ({"column_map": {"chosen": "a", "rejected": "a"}}, "names a twice; each column is one thing"),
+        ({"column_map": {"prompt": None}}, "`column_map.prompt=null` is no name of a column; leave prompt out"),
         ({"columns": {"target": True}}, "`columns.target=True` is no name of a column; YAML reads on, yes and true so"),
         ({"client": {"_component_": "data.chat.ChatClient", "model": False}}, "quotes: client.model='\"off\"'"),
         ({"modes": ["choice", "choice"]}, "names choice twice"),

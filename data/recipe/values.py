@@ -87,9 +87,12 @@ def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: An
         return [f"`{key}={shown}` is {_name(type(value))}, want {_name(wanted)}{hint}"]
     if isinstance(value, Mapping):
         if name.endswith("columns") or name == "column_map":
-            if wrong := [part for part in map(str, value) if isinstance(value[part], bool)]:
-                at = f"{key}.{wrong[0]}"
-                return [f"`{at}={value[wrong[0]]}` is no name of a column{_quoted(at, value[wrong[0]])}"]
+            for part in map(str, value):
+                at = f"{key}.{part}"
+                if isinstance(value[part], bool):
+                    return [f"`{at}={value[part]}` is no name of a column{_quoted(at, value[part])}"]
+                if value[part] is None and name == "column_map":
+                    return [f"`{at}=null` is no name of a column; leave {part} out where its column has its name"]
         parts = (check_value(f"{key}.{part}", value[part], Any) for part in map(str, value))
         columns = [*value.values()] if name == "column_map" else []
         if twice := [column for column in columns if columns.count(column) > 1]:
