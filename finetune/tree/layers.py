@@ -72,16 +72,16 @@ class _SwiGLU(torch.autograd.Function):
         return d_gate, F.silu(gate).mul_(grad)
 
 
-def _norm(module: RMSNorm, x: Tensor) -> Tensor:
-    """Return the normalized ``[..., D]``."""
+def _norm(module: Any, x: Tensor, *, weight: str, eps: str) -> Tensor:
+    """Return the normalized ``[..., D]`` of a norm that computes as Llama's, by its names of weight and epsilon."""
     if x.is_cuda:  # torch has a kernel there
-        return RMSNorm.forward(module, x)
-    return _RootMeanSquareNorm.apply(x, module.scale, module.eps)
+        return type(module).forward(module, x)
+    return _RootMeanSquareNorm.apply(x, getattr(module, weight), getattr(module, eps))
 
 
-def _feed_forward(module: FeedForward, x: Tensor) -> Tensor:
-    """Return the MLP's output, ``[..., D]``."""
-    return _gated(module.w2, module.w1(x), module.w3(x))
+def _mlp(module: Any, x: Tensor, *, gate: str, up: str, down: str) -> Tensor:
+    """Return the output, ``[..., D]``, of an MLP that computes as Llama's with SiLU, by the names of its layers."""
+    return _gated(getattr(module, down), getattr(module, gate)(x), getattr(module, up)(x))
 
 
 def _sum_of_products(x: Tensor, weight: Tensor, low: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:
@@ -225,9 +225,9 @@ def use_fast_layers(decoder: nn.Module) -> None:
         elif _is_frozen_linear(module):
             module.forward = partial(frozen_linear, module)
         elif type(module) is RMSNorm and not module.scale.requires_grad:
-            module.forward = partial(_norm, module)
+            module.forward = partial(_norm, module, weight="scale", eps="eps")
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:
-            module.forward = partial(_feed_forward, module)
+            module.forward = partial(_mlp, module, gate="w1", up="w3", down="w2")
         elif type(module) is LoRALinear:
             module.forward = partial(_lora, module)
         elif isinstance(module, MultiHeadAttention) and can_attend(module):
@@ -301,18 +301,6 @@ def _source(kind: Any) -> str:
     return "".join(line.split("#")[0] for line in text.splitlines(True)[1:])
 
 
-def _transformers_norm(module: Any, x: Tensor) -> Tensor:
-    """Return the normalized ``[..., D]`` of a norm that computes as Llama's."""
-    if x.is_cuda:
-        return type(module).forward(module, x)
-    return _RootMeanSquareNorm.apply(x, module.weight, module.variance_epsilon)
-
-
-def _transformers_mlp(module: Any, x: Tensor) -> Tensor:
-    """Return the output, ``[..., D]``, of an MLP that computes as Llama's with SiLU."""
-    return _gated(module.down_proj, module.gate_proj(x), module.up_proj(x))
-
-
 def use_fast_transformers_layers(model: nn.Module) -> None:
     """Let a frozen transformers model, of which only peft's LoRA is trained, compute so where its layers are Llama's.
 
@@ -323,9 +311,9 @@ def use_fast_transformers_layers(model: nn.Module) -> None:
         if _is_frozen_linear(module):
             module.forward = partial(frozen_linear, module)
         elif kind.__name__.endswith("RMSNorm") and _source(kind) == _source(LlamaRMSNorm):
-            module.forward = partial(_transformers_norm, module)
+            module.forward = partial(_norm, module, weight="weight", eps="variance_epsilon")
         elif kind.__name__.endswith("MLP") and _source(kind) == _source(LlamaMLP):
             if type(module.act_fn) in (nn.SiLU, SiLUActivation):
-                module.forward = partial(_transformers_mlp, module)
+                module.forward = partial(_mlp, module, gate="gate_proj", up="up_proj", down="down_proj")
         elif kind is lora.Linear and type(module.base_layer) is nn.Linear:
             module.forward = partial(_tune_lora, module)
