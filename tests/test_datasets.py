@@ -206,6 +206,8 @@ def test_no_network_is_said_with_remedy(monkeypatch):
         ({"too_long": "cut"}, "too_long='cut'; use one of drop, truncate, error"),
         ({"max_seq_len": 0}, "max_seq_len=0; use a positive integer"),
         ({"prompt_template": {"user": "Q: "}}, "use {role:"),
+        ({"prompt_template": {"user": "Q:"}}, "use {role:"),  # as long as a list of two
+        ({"prompt_template": {"user": 5}}, "use {role:"),
         ({"prompt_template": 3}, "prompt_template=3; use null"),
     ],
 )
@@ -390,6 +392,7 @@ def test_held_out_prompts_are_left_out_whatever_side_and_order(write, caplog):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
+        ({"axis": []}, r"pairs.jsonl: dataset.where.axis=\[\] names no value; name one, or leave axis out"),
         ({"axis": "up"}, r"pairs.jsonl: dataset.where.axis=up: no pair has it; found a \(2\), b \(1\)"),
         ({"axis": ["a", "up"]}, "dataset.where.axis=up"),
         ({"topic": "tax"}, "no column topic for dataset.where.topic; there are prompt, chosen, rejected, axis"),

@@ -179,6 +179,8 @@ def keep_where(
             raise ValueError(f"{origin}: no column {column} for dataset.where.{column}; there are {columns}")
         is_one = wanted is None or isinstance(wanted, str | int | float)
         values = {_text(value) for value in ([wanted] if is_one else wanted)}
+        if not values:
+            raise ValueError(f"{origin}: dataset.where.{column}=[] names no value; name one, or leave {column} out")
         held = Counter(_text(rows[pair.row - 1].get(column)) for pair in kept)
         if unknown := sorted(values - held.keys()):
             shown = ", ".join(f"{value} ({n})" for value, n in held.most_common(20))

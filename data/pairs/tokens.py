@@ -4,7 +4,7 @@
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -154,7 +154,7 @@ def _resolve_template(template: Template) -> Messages | None:
         # torchtune's convention: a dotpath is called without arguments and gives the template.
         template = config.instantiate(OmegaConf.create({"_component_": template}))
     elif isinstance(template, Mapping):
-        if not all(len(texts) == 2 and all(isinstance(text, str) for text in texts) for texts in template.values()):
+        if not all(map(_are_two_texts, template.values())):
             raise ValueError(f"prompt_template={dict(template)}; use {{role: [before, after]}}")
         if unknown := sorted({*map(str, template)} - {*ROLES}):
             raise ValueError(f"prompt_template has {', '.join(unknown)}; a message's role is one of {', '.join(ROLES)}")
@@ -165,6 +165,11 @@ def _resolve_template(template: Template) -> Messages | None:
             "data.datasets.AlpacaInstructTemplate, or {role: [before, after]}"
         )
     return template
+
+
+def _are_two_texts(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
 def _tokenize(turns: Sequence[Turn], answer: str, tokenizer: ModelTokenizer, template: Messages | None) -> Continuation:
