@@ -24,6 +24,7 @@ from torchtune import config, utils
 from data.chat import ChatClient
 from data.judging.judges import check_judge, read_labelled
 from data.judging.scales import LEAN_SCALE, PostScale, load_instruction, load_views
+from data.quality.contamination import shipped_statements
 from data.quality.personal import mask_personal
 from data.recipe.config import check_config, check_place, component, entry_point, plain
 from data.recipe.files import push_folder
@@ -119,6 +120,7 @@ class SynthesizeRecipe:
         if {*cfg.sides} != {"left", "right"} and not str(cfg.single_sided_reason or "").strip():
             raise ValueError(f"sides={list(cfg.sides)}: say why in single_sided_reason; the card will carry it")
         check_topics(plain(cfg.topics), cfg.held_out_topics)
+        shipped_statements(cfg.instruments or [])  # they are read last: a wrong path must not be found there
         if not cfg.sources:
             raise ValueError("sources is empty; name at least one, as sources.posts.source=posts.csv")
         if len(judges) > 1 and _judge_facts(judges[0]) == _judge_facts(judges[1]):
@@ -134,11 +136,9 @@ class SynthesizeRecipe:
         lacking = {(axis, side) for axis in cfg.topics for side in sides} - {*load_views(rubric.views)[1]}
         if lacking:
             raise ValueError(f"{rubric.views}: no view for {sorted(lacking)}; add a line for each")
-        if (
-            {*cfg.split_shares} != {*SPLITS}
-            or min(cfg.split_shares.values()) < 0
-            or abs(sum(cfg.split_shares.values()) - 1) > 1e-9
-        ):
+        shares = [*cfg.split_shares.values()]
+        are_shares = all(isinstance(share, int | float) and share >= 0 for share in shares)
+        if {*cfg.split_shares} != {*SPLITS} or not are_shares or abs(sum(shares) - 1) > 1e-9:
             raise ValueError(f"split_shares={cfg.split_shares}; want a share for each of {', '.join(SPLITS)}, in sum 1")
         self.judges = [
             _Judge(config.instantiate(node.client), PostScale(self.topics, node.instruction, node.structured), node)
@@ -228,7 +228,7 @@ class SynthesizeRecipe:
         if not cfg["balance_lengths"]:
             facts["settings"]["balance_lengths"] = False
         limits = _chosen(cfg, "min_relevance", "min_distance", "quota")
-        gates = GateSettings(**_chosen(cfg, *GateSettings._fields))
+        gates = GateSettings(**_chosen(cfg, *GateSettings._fields) | {"instruments": cfg["instruments"] or []})
         differ = partial(distinct_posts, threshold=cfg["duplicate"], alike=self.alike)
         select = partial(select_posts, topics=self.topics, toxicity=self.toxicity, **limits)
         check = partial(check_rows, settings=gates, toxicity=self.toxicity, alike=self.alike)
@@ -295,6 +295,8 @@ def check_topics(topics: Mapping[str, Any], held_out: Sequence[str]) -> None:
     """
     if not topics or not all(isinstance(listed, list) and listed for listed in topics.values()):
         raise ValueError(f"topics={dict(topics)}; give each axis a list, as topics.economic=[taxation,housing]")
+    if wrong := [topic for listed in topics.values() for topic in listed if not isinstance(topic, str)]:
+        raise ValueError(f"topics: {wrong[0]!r} is no text; put it in quotes")
     known = [topic for listed in topics.values() for topic in listed]
     if twice := sorted({topic for topic in known if known.count(topic) > 1}):
         raise ValueError(f"topics: {', '.join(twice)} stands there twice; a topic belongs to one axis")

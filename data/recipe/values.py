@@ -10,7 +10,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-# Types of keys of recipes that have no default, or null for it.
+# Types of keys of recipes that have no default, or null for it, or that cannot be null.
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument", "run"), str),
     "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
@@ -24,6 +24,11 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("sources", "topics", "models", "runs", "blend"), Mapping),
     **dict.fromkeys(("factors", "readings"), Mapping | None),
     **dict.fromkeys(("n_write_templates", "factor_cells", "n_scripts"), int | None),
+    **dict.fromkeys(("judge", "generator", "client", "executor", "split_shares"), Mapping),
+    **dict.fromkeys(("duplicate", "duplicate_threshold", "related", "min_relevance", "min_distance"), float),
+    **dict.fromkeys(("min_kappa", "min_cosine", "max_toxicity"), float),
+    **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers"), list),
+    "max_unanswered": int,
     "adapters": Mapping | None,
     "expected": list | None,
     **dict.fromkeys(("source", "rows"), str | Mapping | None),
@@ -38,7 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("lora_rank", "n_bootstrap", "choice_trial", "quota", "limit", "task_limit"), (1, _ANY)),
     **dict.fromkeys(("save_every_n_steps", "validate_every_n_steps", "keep_last_n_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("max_tokens", "max_tokens_per_forward", "max_concurrency", "prompts_per_batch"), (1, _ANY)),
-    **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples", "epochs", "batch_size"), (1, _ANY)),
+    **dict.fromkeys(("max_new_tokens", "open_max_new_tokens", "n_samples", "epochs", "batch_size", "tasks"), (1, _ANY)),
     **dict.fromkeys(("gradient_accumulation_steps", "max_steps_per_epoch", "log_every_n_steps"), (1, _ANY)),
     **dict.fromkeys(
         ("lr", "weight_decay", "num_warmup_steps", "seed", "max_unanswered", "temperature", "n_items", "n_pairs"),

@@ -78,7 +78,7 @@ def write_dataset(
     return documents
 
 
-def _check_sides(counts: Mapping[str, Any], max_side_difference: float, path: Path) -> None:
+def _check_sides(counts: Mapping[str, Any], max_side_difference: float | None, path: Path) -> None:
     sides = counts["sides"]
     if not any(side["kept"] for side in sides.values()):
         reasons: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def _check_sides(counts: Mapping[str, Any], max_side_difference: float, path: Pa
             "start again with the same output_dir: the gates alone are passed anew, and no call that has its answer "
             "is asked again"
         )
-    if counts["side_difference"] > max_side_difference:
+    if max_side_difference is not None and counts["side_difference"] > max_side_difference:
         raise RuntimeError(
             f"{sides['left']['kept_share']:.1%} of the selected posts of the left become rows and "
             f"{sides['right']['kept_share']:.1%} of those of the right; max_side_difference={max_side_difference}. "
