@@ -618,6 +618,7 @@ def test_full_disk_is_said_and_loses_nothing(trained, kind):
         ("log_every_n_steps=null", "`log_every_n_steps=null` is null, want a whole number"),
         ("max_steps_per_epoch=0", "`max_steps_per_epoch=0` is out of range; use 1 or more"),
         ("max_tokens_per_forward=0", "is out of range; use 1 or more"),
+        ("keep_last_n_checkpoints=null", "`keep_last_n_checkpoints=null` is null, want a whole number"),
         ("enable_activation_offloading=True", "needs device=cuda"),
         ("model.use_dora=True", "use LoRA"),
         ("checkpointer.model_type=QWEN2", "QWEN2; supported"),

@@ -28,7 +28,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("duplicate", "duplicate_threshold", "related", "min_relevance", "min_distance"), float),
     **dict.fromkeys(("min_kappa", "min_cosine", "max_toxicity"), float),
     **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers"), list),
-    "max_unanswered": int,
+    **dict.fromkeys(("max_unanswered", "keep_last_n_checkpoints", "max_tokens_per_forward", "port"), int),
     "adapters": Mapping | None,
     "expected": list | None,
     **dict.fromkeys(("source", "rows"), str | Mapping | None),
