@@ -74,6 +74,8 @@ class AuditRecipe:
             raise ValueError(f"gates: {wrong}; give each a number from 0 to 1, or null for no limit")
         if isinstance(cfg.source, DictConfig) and len({*cfg.source.values()}) < len(cfg.source):
             raise ValueError(f"source={cfg.source}: both sides are the same file; give one source and its side")
+        if cfg.seed is None:
+            raise ValueError("seed=null; give a number, so that the audit can be repeated")
         low, high = cfg.length_ratio
         if not 0 < low <= 1 <= high:
             raise ValueError(f"length_ratio=[{low}, {high}]; use one up to 1 and one from 1, such as [0.67, 1.5]")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 # Types of keys of recipes that have no default, or null for it, or that cannot be null.
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument", "run"), str),
+    **dict.fromkeys(("output_dir", "device", "base", "licence", "instrument", "run", "split"), str),
     "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps", "log_every_n_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
@@ -24,10 +24,10 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("sources", "topics", "models", "runs", "blend"), Mapping),
     **dict.fromkeys(("factors", "readings"), Mapping | None),
     **dict.fromkeys(("n_write_templates", "factor_cells", "n_scripts"), int | None),
-    **dict.fromkeys(("judge", "generator", "client", "executor", "split_shares"), Mapping),
+    **dict.fromkeys(("judge", "generator", "client", "executor", "split_shares", "gates"), Mapping),
     **dict.fromkeys(("duplicate", "duplicate_threshold", "related", "min_relevance", "min_distance"), float),
     **dict.fromkeys(("min_kappa", "min_cosine", "max_toxicity"), float),
-    **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers"), list),
+    **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers", "length_ratio", "balance_within"), list),
     **dict.fromkeys(("max_unanswered", "keep_last_n_checkpoints", "max_tokens_per_forward", "port"), int),
     "adapters": Mapping | None,
     "expected": list | None,
