@@ -134,7 +134,6 @@ def compass(tune_run, output_dir, *overrides):
     return {tuple(str(row[k]) for k in ("model", "mode", "item", "template", "order")): row for row in rows}
 
 
-@pytest.mark.slow(6)
 @pytest.mark.usefixtures("unrendered")
 def test_an_evaluation_is_the_torchtune_path_s(tune_run, tiny_model_dir, tmp_path):
     """A shrunken Llama and an adapter of it: every log-probability, every text."""

@@ -253,8 +253,9 @@ def test_an_optimizer_that_is_no_sgd_and_has_no_moments_is_refused():
         module.check_optimizer({"state": {}}, "torch.optim.Rprop")
 
 
-def test_another_tokenizer_is_a_setting_and_can_be_given(folder, full, measured, tmp_path, tiny_model_dir):
-    given = [f"run={full[0]}", f"instrument={folder / 'more.yaml'}", f"output_dir={tmp_path / 'out'}"]
+def test_another_tokenizer_is_a_setting_and_can_be_given(folder, train, full, measured, tmp_path, tiny_model_dir):
+    small, _ = train("small", "dataset.subset=20", "epochs=1")
+    given = [f"run={small}", f"instrument={folder / 'more.yaml'}", f"output_dir={tmp_path / 'out'}"]
     path = ["tokenizer._component_=finetune.tokenizers.hf_chat_tokenizer", f"tokenizer.path={tiny_model_dir}"]
     command = ["eval/influence.py", "--config", "configs/influence.yaml", *given]
     assert tune([*command, *path]) == 0

@@ -105,7 +105,7 @@ class Forked:
         return self._process.exitcode
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(15)
 @pytest.mark.usefixtures("unrendered")
 def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path, monkeypatch):
     path, folder = write(study, tmp_path), Path(study["output_dir"])
