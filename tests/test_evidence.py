@@ -224,14 +224,16 @@ def test_other_formulas_of_the_lean_by_hand():
         rows.append({**place, "option_logprobs": [-34.0, right], "n_tokens": [12, 13], "n_shared": 10})
     lean = pair_cells(rows, BANK.pairs[:1], lean_of)[0, :, 0]
     assert lean[0] == pytest.approx(0.218, abs=1e-3)
-    other = {name: cells[0, :, 0] for name, cells in other_leans(rows, BANK.pairs[:1]).items()}
+    other = {name: cells[0, :, 0] for name, cells in other_leans(rows, BANK.pairs[:1], ["a", "bare"]).items()}
     assert other["after_shared"].tolist() == [0.0, -2.5 / 2.5]
     assert other["pmi"][0] == pytest.approx(2.5 / 13)  # only the request makes the right one likelier
     assert np.isnan(other["pmi"][1])
     twice = [*rows, {**rows[1], "template": "bare too", "option_logprobs": [-34.0, -31.3]}]
-    assert other_leans(twice, BANK.pairs[:1])["pmi"][0, 0, 0] == pytest.approx((2.5 - 2.7) / 2 / 13)
+    assert other_leans(twice, BANK.pairs[:1], ["a", "bare", "bare too"])["pmi"][0, 0, 0] == pytest.approx(
+        (2.5 - 2.7) / 2 / 13
+    )
     old = [{key: x for key, x in row.items() if key != "n_shared"} for row in rows[:1]]
-    assert other_leans(old, BANK.pairs[:1]) == {}
+    assert other_leans(old, BANK.pairs[:1], ["a"]) == {}
 
 
 def test_sensitivity_rows_stand_beside_the_change_or_it_is_said_why_not():

@@ -39,7 +39,7 @@ def make_summary(rows, bank=BANK, matches=(), **more):
 
 @pytest.fixture(scope="module")
 def hostile():
-    items = tuple(item._replace(text=HOSTILE, topic=HOSTILE) for item in BANK.items)
+    items = tuple(item._replace(text=f"{HOSTILE} {item.id}", topic=HOSTILE) for item in BANK.items)
     bank = BANK._replace(name=HOSTILE, source=HOSTILE, licence=HOSTILE, items=items)
     rows = ask(place(1), templates="ab") + ask(leaning(1), model=HOSTILE, templates="ab")
     rows += ask(lambda *_: one_hot(3), mode="generate", templates="a") + ask(leaning(-2), HOSTILE, "generate", "a")

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.scores.comparisons import compare_items
+from eval.scores.evidence import Background, describe_evidence
 from eval.scores.intervals import add_false_discovery_rates, unit_interval
+from eval.scores.places import Groups
 from eval.scores.scoring import Values, axis_values, collect_answers
 from eval.scores.summary import summarize
 from eval.statements.instruments import Axis, Instrument, Item, Pair
@@ -152,6 +154,27 @@ def test_statements_that_say_the_same_are_one_unit_of_every_figure():
     answers = collect_answers([choice_row(item.id, choice=2) for item in items], bank)
     assert list(answers.unit) == list(axis_values(answers, bank, "x").unit)
     assert list(answers.unit) == ["0", "0", "0", "3"]
+
+
+def test_models_that_were_asked_in_other_templates_are_compared_in_those_that_both_know():
+    """Base says 2, 1, -1 in templates a, b, c; the other was asked in b alone, or in b and d, and says there 1 too."""
+    bank = instrument((UP,) * 8, divisor=8)._replace(pairs=tuple(Pair(f"p{k}", "t", "l", f"r{k}") for k in range(8)))
+    said = {"a": 3, "b": 2, "c": 1}
+    for others in (["b"], ["b", "d"]):
+        asked = [("base", template) for template in said] + [("m", template) for template in others]
+        rows = [choice_row(i.id, None, said.get(t, 0), m, template=t) for m, t in asked for i in bank.items]
+        rows += [pair_row(pair.id, 0, said.get(t, 9), 1, 1, m, t) for m, t in asked for pair in bank.pairs]
+        found = score(rows, bank)
+        assert {c["mode"]: (c["difference"], c["n_items"]) for c in found["comparisons"]} == {
+            "choice": (0, 8), "pairs": (0, 8)
+        }  # fmt: skip
+        assert {row["difference"] for row in found["items"]} == {0}
+        assert found["models"]["base"]["choice"]["x"]["estimate"] == pytest.approx(2 / 3)
+        (contrast,) = describe_evidence(rows, bank, Groups(["base", "m"]), Background())
+        assert (contrast["subsets"][0]["difference"], contrast["subsets"][0]["n_items"]) == (0, 8)
+    rows = [row for row in rows if row["model"] == "base" or row["template"] == "d"]
+    assert [c["difference"] for c in score(rows, bank)["comparisons"]] == [None, None]
+    assert describe_evidence(rows, bank, Groups(["base", "m"]), Background()) == []
 
 
 def test_changes_of_an_item_are_tested_exactly():

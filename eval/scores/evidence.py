@@ -28,7 +28,7 @@ from eval.scores.rivals import (
     other_leans,
     scaling,
 )
-from eval.scores.scoring import Row, Values, pair_cells, pair_values
+from eval.scores.scoring import Row, Values, levels_of, pair_cells, pair_values
 from eval.statements.exposure import EXPOSURES, Exposure
 from eval.statements.instruments import Instrument
 
@@ -121,26 +121,26 @@ def describe_evidence(
     ``scaling``, ``less_placebo`` and ``flags`` are those of ``eval/scores/rivals.py``. A contrast without pairs is left
     out. See :func:`contrasts` for ``declared``.
     """
+    rows = [row for row in rows if row["mode"] == "pairs"]
     by_model: dict[str, list[Row]] = {}
     for row in rows:
-        if row["mode"] == "pairs":
-            by_model.setdefault(row["model"], []).append(row)
-    units = instrument.units()
-    values = {name: pair_values(of_model, instrument.pairs, units) for name, of_model in by_model.items()}
-    leans = {name: other_leans(of_model, instrument.pairs) for name, of_model in by_model.items()}
+        by_model.setdefault(row["model"], []).append(row)
+    units, templates = instrument.units(), levels_of(rows, instrument).templates
+    values = {name: pair_values(of_model, instrument.pairs, units, templates) for name, of_model in by_model.items()}
+    leans = {name: other_leans(of_model, instrument.pairs, templates) for name, of_model in by_model.items()}
     described = []
     for sides in contrasts(groups, declared):
         if not {*sides.of_a, *sides.of_b} <= set(values):
             continue
         a, b = (_together([values[name] for name in names]) for names in (sides.of_a, sides.of_b))
-        if a.cells.shape != b.cells.shape:  # asked in other templates
+        change = b.cells - a.cells
+        if np.isnan(change).all():  # asked in other templates
             continue
         lexical, why_not = predict(sides, instrument, groups, background)
-        change = b.cells - a.cells
         base = values.get(groups.base)
         masks = list(subsets(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
         level = [
-            np.mean([pair_cells(by_model[name], instrument.pairs, level_of) for name in names], axis=0)
+            np.mean([pair_cells(by_model[name], instrument.pairs, level_of, templates) for name in names], axis=0)
             for names in (sides.of_a, sides.of_b)
         ]
         others = {

@@ -106,21 +106,22 @@ def lexical_shifts(pairs: Sequence[Pair], before: Iterable[str], after: Iterable
     return np.array([shift(pair.right) - shift(pair.left) for pair in pairs])
 
 
-def other_leans(rows: Sequence[Row], pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
+def other_leans(rows: Sequence[Row], pairs: Sequence[Pair], templates: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the lean of each pair by other formulas, ``[P, T, 1]`` in nats a token, those that the rows allow.
 
     ``after_shared``: what two statements begin with divides out of the lean a token unless both are of one length. So
     this is ``log p(right) - log p(left)`` over the mean number of tokens after it. ``pmi``: the lean less that without
     a request, which is what the request adds (domain-conditional pointwise mutual information: Holtzman et al. 2021,
-    arXiv 2104.08315), a token.
+    arXiv 2104.08315), a token. ``templates``: as in :func:`~eval.scores.scoring.pair_cells`.
     """
+    asked = {row["template"] for row in rows}
     bare = {row["template"] for row in rows if row.get("prompt_sha256") == _NOTHING}
-    columns = np.array([name in bare for name in sorted({row["template"] for row in rows})])
-    lean = pair_cells(rows, pairs, lean_of)
+    columns = np.array([name in bare for name in templates])
+    lean = pair_cells(rows, pairs, lean_of, templates)
     found = {}
     if all("n_shared" in row for row in rows):
-        found["after_shared"] = pair_cells(rows, pairs, _after_shared)
-    if columns.any() and not columns.all():
+        found["after_shared"] = pair_cells(rows, pairs, _after_shared, templates)
+    if bare and bare != asked:
         found["pmi"] = np.where(columns[:, None], np.nan, lean - lean[:, columns].mean(1, keepdims=True))
     return found
 

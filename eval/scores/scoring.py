@@ -52,8 +52,25 @@ class Answers(NamedTuple):
         return None not in self.orders and {order[::-1] for order in orders} == orders
 
 
-def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
+class Levels(NamedTuple):
+    """The levels of the prompts of a mode: where models are compared those of all, so that a cell is one prompt."""
+
+    templates: tuple[str, ...]
+    orders: tuple[tuple[int, ...] | None, ...]
+    labels: tuple[str | None, ...]
+
+
+def levels_of(rows: Iterable[Row], instrument: Instrument) -> Levels:
+    """Return the levels of the prompts about an instrument's items or pairs."""
+    known = {item.id for item in instrument.items} | {pair.id for pair in instrument.pairs}
+    rows = [row for row in rows if row["item"] in known]
+    return Levels(*(_levels(row.get(key) for row in rows) for key in ("template", "order", "labels")))
+
+
+def collect_answers(rows: Iterable[Row], instrument: Instrument, levels: Levels | None = None) -> Answers:
     """Arrange the rows of one model and mode; the order of the rows changes nothing.
+
+    ``levels`` None: those of the rows.
 
     A row is without an answer if its ``choice`` is None. Where it has no ``option_logprobs`` its chosen
     option has probability 1. An option whose log-probability is None (a server did not list it) has probability 0.
@@ -65,10 +82,9 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
     )
     asked = {row["item"] for row in rows}
     items = tuple(item for item in instrument.items if item.id in asked)
-    templates, orders, labels = (_levels(row[key] for row in rows) for key in ("template", "order", "labels"))
-    levels = ([item.id for item in items], templates, orders, labels)
-    index = [{level: k for k, level in enumerate(factor)} for factor in levels]
-    shape = tuple(map(len, levels))
+    levels = levels or levels_of(rows, instrument)
+    index = [{level: k for k, level in enumerate(factor)} for factor in ([item.id for item in items], *levels)]
+    shape = tuple(map(len, index))
     shares, chosen = (np.zeros((*shape, len(instrument.options))) for _ in range(2))
     mass, n_mass, n_rows, n_answered, n_drawn = (np.zeros(shape) for _ in range(5))
     for row in rows:
@@ -94,9 +110,7 @@ def collect_answers(rows: Iterable[Row], instrument: Instrument) -> Answers:
         return Answers(
             items=items,
             unit=np.array([units[item.id] for item in items]),
-            templates=templates,
-            orders=orders,
-            labels=labels,
+            **levels._asdict(),
             shares=shares / n_answered[..., None],
             chosen=chosen / n_answered[..., None],
             mass=mass / n_mass,
@@ -187,15 +201,17 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     )
 
 
-def pair_values(rows: Iterable[Row], pairs: Sequence[Pair], units: Mapping[str, str]) -> Values:
+def pair_values(
+    rows: Iterable[Row], pairs: Sequence[Pair], units: Mapping[str, str], templates: Sequence[str] | None = None
+) -> Values:
     """Return the lean of each pair in each template in nats a token, positive towards the right statement.
 
     ``log p(right) / n_tokens(right) - log p(left) / n_tokens(left)``. Per token, so that the longer statement
     is not the less likely one by its length alone (length-normalized log-likelihood as in
     lm-evaluation-harness, ``acc_norm``, with tokens for bytes). ``units`` are the instrument's: pairs that say the same
-    are one statement, so that intervals count it once.
+    are one statement, so that intervals count it once. ``templates``: as in :func:`pair_cells`.
     """
-    cells = pair_cells(rows, pairs, lean_of)
+    cells = pair_cells(rows, pairs, lean_of, templates)
     means, ids = item_means(cells), tuple(pair.id for pair in pairs)
     unit = np.array([units[name] for name in ids])
     topic = np.array([pair.topic for pair in pairs])
@@ -249,15 +265,21 @@ def lean_of(row: Row) -> float:
     return right - left
 
 
-def pair_cells(rows: Iterable[Row], pairs: Sequence[Pair], figure: Callable[[Row], float]) -> np.ndarray:
-    """Arrange a figure of each row of ``pairs`` by its pair and template, ``[P, T, 1]``; nan where none was asked."""
+def pair_cells(
+    rows: Iterable[Row], pairs: Sequence[Pair], figure: Callable[[Row], float], templates: Sequence[str] | None = None
+) -> np.ndarray:
+    """Arrange a figure of each row of ``pairs`` by its pair and template, ``[P, T, 1]``; nan where none was asked.
+
+    ``templates`` are those of all models that are compared; None: those of the rows.
+    """
     rows = list(rows)
-    templates = {name: k for k, name in enumerate(_levels(row["template"] for row in rows))}
+    columns = _levels(row["template"] for row in rows) if templates is None else templates
+    place = {name: k for k, name in enumerate(columns)}
     index = {pair.id: k for k, pair in enumerate(pairs)}
-    cells = np.full((len(pairs), len(templates), 1), np.nan)
+    cells = np.full((len(pairs), len(columns), 1), np.nan)
     for row in rows:
         if row["item"] in index:
-            cells[index[row["item"]], templates[row["template"]]] = figure(row)
+            cells[index[row["item"]], place[row["template"]]] = figure(row)
     return cells
 
 

@@ -13,7 +13,7 @@ from eval.scores.curves import describe_curves, describe_drift
 from eval.scores.diagnostics import diagnose, diagnose_pairs
 from eval.scores.intervals import add_false_discovery_rates, rounded
 from eval.scores.places import Groups, Place, describe_replicates
-from eval.scores.scoring import Row, Values, collect_answers, describe, pair_values, values_by_axis
+from eval.scores.scoring import Row, Values, collect_answers, describe, levels_of, pair_values, values_by_axis
 from eval.scores.shape import describe_shapes, describe_transfer
 from eval.statements.dialogues import DIALOGUE, IDENTITY
 from eval.statements.instruments import Instrument
@@ -77,6 +77,7 @@ def summarize(
         by_model[row["model"]][row["mode"]].append(row)
     groups = Groups(list(by_model), places)
     modes = sorted({mode for of_model in by_model.values() for mode in of_model} - FREE)
+    levels = {m: levels_of((row for of in by_model.values() for row in of.get(m, ())), instrument) for m in modes}
     placebo = instrument.placebo
     political = [axis for axis in instrument.axes if axis not in placebo]
     values: dict[tuple[str, str], dict[str, Values]] = {}
@@ -87,16 +88,16 @@ def summarize(
         if mode not in by_model[name]:
             continue
         flags: list[dict[str, Any]] = []
+        own = by_model[name][mode]
         if mode == PAIRS:
-            scores = _pair_values(by_model[name][mode], instrument)
-            figures, flags = diagnose_pairs(by_model[name][mode], instrument.pairs)
+            scores = _pair_values(own, instrument, levels[mode].templates)
+            figures, flags = diagnose_pairs(own, instrument.pairs)
             diagnostics[name][mode] = {**figures, "flags": flags}
         else:
-            answers = collect_answers(by_model[name][mode], instrument)
-            scores = values_by_axis(answers, instrument)
-            answers = answers.keep(lambda item: not set(item.weights) <= placebo)
+            scores = values_by_axis(collect_answers(own, instrument, levels[mode]), instrument)
+            answers = collect_answers(own, instrument).keep(lambda item: not set(item.weights) <= placebo)
             if answers.items:
-                without_placebo = {axis: v for axis, v in scores.items() if axis not in placebo}
+                without_placebo = {a: v for a, v in values_by_axis(answers, instrument).items() if a not in placebo}
                 figures, flags = diagnose(answers, without_placebo, n_bootstrap, seed)
                 diagnostics[name][mode] = {**figures, "flags": flags}
                 agreements[name, mode] = item_agreement(answers)
@@ -133,13 +134,13 @@ def summarize(
     }
 
 
-def _pair_values(rows: Sequence[Row], instrument: Instrument) -> dict[str, Values]:
+def _pair_values(rows: Sequence[Row], instrument: Instrument, templates: Sequence[str]) -> dict[str, Values]:
     lean = list(instrument.political_pairs)
     groups = {axis: [pair for pair in instrument.pairs if pair.axis == axis] for axis in instrument.axes}
     # of a bank with one axis that is the lean again: a second test of the same would count twice among all
     groups = {"lean": lean} | {axis: pairs for axis, pairs in groups.items() if pairs != lean}
     units = instrument.units()
-    return {name: pair_values(rows, pairs, units) for name, pairs in groups.items() if pairs}
+    return {name: pair_values(rows, pairs, units, templates) for name, pairs in groups.items() if pairs}
 
 
 def _compare_all(
