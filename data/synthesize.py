@@ -145,6 +145,9 @@ class SynthesizeRecipe:
             for node in judges
         ]
         self.generator = config.instantiate(self.generator_cfg.client)
+        for name, source in cfg.sources.items():
+            if not isinstance(source, DictConfig) or "_component_" not in source:
+                raise ValueError(f"sources.{name}={source} is no component; give sources.{name}._component_ and more")
         self.sources = [component(source) for source in check_config(cfg.sources, set(cfg.sources), {}).values()]
         self.toxicity, self.alike = read_cap(cfg), read_alike(cfg)
 

@@ -145,7 +145,8 @@ def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/import_populations.yaml for the keys."""
     cfg = check_config(cfg, required={"output_dir", "source"}, optional={})
     check_place(cfg)
-    folder = zipfile.Path(cfg.source, IN_WHEEL) if zipfile.is_zipfile(cfg.source) else Path(cfg.source)
+    source = str(cfg.source)
+    folder = zipfile.Path(source, IN_WHEEL) if zipfile.is_zipfile(source) else Path(source)
     raw = read_margins(folder) if (folder / MARGINS).is_file() else read_cells(folder)
     path = Path(cfg.output_dir) / f"{raw['name']}.yaml"
     content = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

@@ -165,9 +165,10 @@ def swap_cues(text: str, cues: Sequence[Sequence[str]] = CUES) -> tuple[str, int
     A positive number means that the new text names the right more often than the old one did. No word may stand in two
     pairs, so that exchanging twice gives the text again.
     """
-    words = [word.casefold() for pair in cues for word in pair]
+    is_pairs = all(isinstance(pair, Sequence) and len(pair) == 2 and not isinstance(pair, str) for pair in cues)
+    words = [str(word).casefold() for pair in cues for word in pair] if is_pairs else []
     twice = sorted({word for word in words if words.count(word) > 1})
-    if twice or any(len(pair) != 2 for pair in cues):
+    if twice or not is_pairs:
         raise ValueError(f"cue words: want pairs of a left and a right word, each word once; twice: {twice}")
     swaps = {left.casefold(): (left, right, 1) for left, right in cues}
     swaps |= {right.casefold(): (right, left, -1) for left, right in cues}

@@ -197,6 +197,8 @@ def test_columns_under_other_names_globs_and_folders_are_read(tmp_path):
         read_sentences({"source": str(tmp_path / "mine.csv"), "column_map": {"question": "prompt"}})
     with pytest.raises(ValueError, match=r"training_data: .* has file; use source and any of data_files, split"):
         read_sentences({"source": "mine.csv", "file": "x"})
+    with pytest.raises(ValueError, match="training_data: 5 names no set; give a file"):
+        read_sentences(5)
 
 
 def test_rows_whose_prompts_a_training_held_out_are_not_looked_at(tmp_path):

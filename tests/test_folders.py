@@ -240,6 +240,7 @@ def test_one_folder_under_two_names_is_refused_but_in_a_glob(folders, tmp_path):
             r"adapters.mix: no adapter \['left'\]; a blend gives weights to .* a folder: \['right'\]",
         ),
         ({"mix": {}}, None, "adapters.mix: no adapter named"),
+        ({"mix": [1]}, None, r"adapters.mix=\[1\]; give a folder, a glob, or weights"),
         ({"mix": {"right": "much"}}, None, "use finite numbers of any sign"),
         ({"mix": {"right": float("nan")}}, None, "use finite numbers of any sign"),
         ({"mix": {"right": 1}, "more": {"mix": 1}}, None, r"adapters.more: no adapter \['mix'\]"),

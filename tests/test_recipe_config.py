@@ -77,6 +77,13 @@ def test_all_problems_are_said_at_once():
         ({"columns": {"target": True}}, "`columns.target=True` is no name of a column; YAML reads on, yes and true so"),
         ({"client": {"_component_": "data.chat.ChatClient", "model": False}}, "quotes: client.model='\"off\"'"),
         ({"modes": ["choice", "choice"]}, "names choice twice"),
+        ({"column_map": [1]}, r"`column_map=\[1\]` is a list, want a mapping or null"),
+        ({"columns": None}, "`columns=null` is null, want a mapping"),
+        ({"hold_out": None}, "`hold_out=null` is null, want a number"),
+        ({"side": ["left"]}, r"`side=\['left'\]` is a list, want text or null"),
+        ({"output_dir": ""}, "`output_dir=` cannot be used; name a folder"),
+        ({"model": {"_component_": "json"}}, "`model._component_: json` is no class or function; give model=MODULE"),
+        ({"model": {**LORA, "lora_alpha": -1}}, "`model.lora_alpha=-1` is out of range; use a number above 0"),
         ({"params": {"stream": True}}, "`params.stream` is set by what asks the server"),
         ({"params": {"max_tokens": 0}}, "`params.max_tokens=0` is out of range; use 1 or more"),
         ({"client": {"_component_": "data.chat.ChatClient", "base_url": "localhost:8000/v1"}}, "up to /v1"),
@@ -86,10 +93,17 @@ def test_all_problems_are_said_at_once():
 def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
     optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None, "client": None}
     optional |= {"min_kappa": 0.6, "clip_grad_norm": 1.0, "duplicate": 0.5, "n_words": [6, 9], "push_to_hub": None}
-    optional |= {"params": None, "column_map": None, "columns": None, "source": None}
-    optional |= {"related": 0.25, "min_cosine": 0.9, "max_toxicity": 0.5}
+    optional |= {"params": None, "column_map": None, "columns": {}, "source": None, "side": None, "output_dir": "o"}
+    optional |= {"related": 0.25, "min_cosine": 0.9, "max_toxicity": 0.5, "hold_out": 0.1}
     with pytest.raises(ValueError, match=said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
+
+
+def test_null_is_an_empty_list_where_that_is_the_default():
+    assert check_config(OmegaConf.create({"raters": None, "b": None}), (), {"raters": [], "b": 5}) == {
+        "raters": [],
+        "b": None,
+    }
 
 
 def test_a_key_that_stands_where_its_name_belongs_is_not_shown():

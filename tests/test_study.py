@@ -301,6 +301,7 @@ def test_a_run_takes_keys_out_as_the_command_line_does(study):
         ({"train": {"~loss": None}}, "train: ~loss: there is no loss to take out .a component is switched off"),
         ({"eval": {"~modes": ["pairs"]}}, r"~modes takes the key out, and has the value \['pairs'\]; write `~modes"),
         ({"train": {"loss": "finetune.losses.SFTLoss"}}, "`loss.beta` is not .*~loss.beta takes it out"),
+        ({"train": {"dataset": {"where": {"topic": "a=b"}}}}, "dataset.where.topic=a=b: .* takes no = in a value"),
         ({"runs": {"a": 5}}, "runs.a=5 is no mapping; write `runs.a: {KEY: VALUE}`"),
         ({"models": {"tiny": 5}}, "models.tiny=5 is no mapping; write"),
         ({"models": {"tiny": {"eval": "x"}}}, "models.tiny.eval=x is no mapping; write"),

@@ -69,6 +69,8 @@ def load_rows(
         revision: Branch, tag or commit of the repository.
         name: Config of the repository or folder, such as ``left``.
     """
+    if not isinstance(source, str):
+        raise ValueError(f"source={source} is no text; name a file, a folder or a repository of the Hub")
     paths = [data_files] if isinstance(data_files, str) else list(data_files or [])
     if source in FILE_FORMATS and not paths:
         raise ValueError(f"source={source} needs data_files; add dataset.data_files=PATH")
@@ -159,6 +161,8 @@ def scan_records(
 
     ``quoted=False`` takes the quotation marks of CSV and TSV as they are.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"source={path} is no text; name one file")
     kind = kind or file_format(str(path))
     if content is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: not found from {Path.cwd()}; check the path")

@@ -156,6 +156,8 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
     them, ``data_files``, ``split``, ``revision``, ``name``, ``column_map`` and ``hold_out``: the rows whose prompts are
     held out are left out and counted; those whose prompt is no text are taken.
     """
+    if not isinstance(source, str | Mapping):
+        raise ValueError(f"training_data: {source} names no set; give a file, a repository, or {{source: …}}")
     spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
     if "source" not in spec or (unknown := sorted({*spec} - {*SOURCE_KEYS})):
         found = f"has {', '.join(unknown)}" if "source" in spec else "has no source"

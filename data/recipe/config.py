@@ -165,6 +165,8 @@ def check_config(
                 del cfg[key]
             else:
                 cfg[key] = None
+        elif optional.get(key) == [] and not OmegaConf.is_missing(cfg, key) and cfg[key] is None:
+            cfg[key] = []  # an empty list is what null says
         elif key in components and isinstance(cfg[key], str):
             cfg[key] = {"_component_": cfg[key]}  # torchtune does this only for components that the YAML has
     unknown = {k: _did_you_mean(k, known) for k in map(str, cfg) if k not in known}
@@ -221,6 +223,8 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
         named = component(path)
     except Exception:  # torchtune wraps whatever the import raised
         return [f"`{key}._component_: {path}` cannot be imported: {_why_not(path)}"]
+    if not callable(named):
+        return [f"`{key}._component_: {path}` is no class or function; give {key}=MODULE.NAME"]
     try:
         signature = inspect.signature(named, eval_str=True)
     except (NameError, AttributeError, TypeError, SyntaxError):  # an annotation that is there for type checkers alone

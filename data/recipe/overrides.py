@@ -56,8 +56,14 @@ class Changes:
         return OmegaConf.create(_merged(self._file, self.values))
 
     def overrides(self) -> list[str]:
-        """Return the changes as a command line takes them."""
-        return [*(f"~{key}" for key in self._removed), *as_overrides(self.values)]
+        """Return the changes as a command line takes them; one that it cannot take is a ValueError."""
+        values = [*as_overrides(self.values)]
+        if wrong := [text for text in values if text.count("=") > 1]:
+            raise ValueError(
+                f"{wrong[0]}: torchtune's command line takes no = in a value; write it into a config of your own, and "
+                "name that as models.NAME.train.config"
+            )
+        return [*(f"~{key}" for key in self._removed), *values]
 
 
 def as_overrides(values: Any, prefix: str = "") -> Iterator[str]:

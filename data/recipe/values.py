@@ -29,7 +29,17 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("min_kappa", "min_cosine", "max_toxicity"), float),
     **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers", "length_ratio", "balance_within"), list),
     **dict.fromkeys(("max_unanswered", "keep_last_n_checkpoints", "max_tokens_per_forward", "port"), int),
-    "adapters": Mapping | None,
+    "columns": Mapping,
+    **dict.fromkeys(("split", "language"), str),
+    **dict.fromkeys(("side", "name", "revision", "labelled"), str | None),
+    **dict.fromkeys(("n_pairs", "max_words", "n_folds"), int),
+    "hold_out": float,
+    **dict.fromkeys(
+        ("where", "judges", "instrument_columns", "second_judge", "toxicity", "embeddings"), Mapping | None
+    ),
+    "strengths": list,
+    "cue_words": list | None,
+    **dict.fromkeys(("adapters", "respondents", "column_map", "label_map", "dial", "primary"), Mapping | None),
     "expected": list | None,
     **dict.fromkeys(("source", "rows"), str | Mapping | None),
     "framed_prompts": Literal["drop", "keep"],
@@ -40,6 +50,7 @@ TYPES: dict[str, Any] = {
 _ANY = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
+    **dict.fromkeys(("max_seq_len", "subset"), (1, _ANY)),
     **dict.fromkeys(("lora_rank", "n_bootstrap", "choice_trial", "quota", "limit", "task_limit"), (1, _ANY)),
     **dict.fromkeys(("save_every_n_steps", "validate_every_n_steps", "keep_last_n_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("max_tokens", "max_tokens_per_forward", "max_concurrency", "prompts_per_batch"), (1, _ANY)),
@@ -57,7 +68,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # Numbers of these names are above zero, and at most this.
 ABOVE_ZERO: dict[str, float] = {
-    **dict.fromkeys(("clip_grad_norm", "beta", "tau", "timeout_s", "max_surprise"), _ANY),
+    **dict.fromkeys(("lora_alpha", "clip_grad_norm", "beta", "tau", "timeout_s", "max_surprise"), _ANY),
     **dict.fromkeys(("duplicate", "duplicate_threshold", "related", "min_cosine"), 1),
 }
 # Two numbers, the second not below the first.
@@ -69,6 +80,7 @@ TAKEN = ("model", "messages", "stream", "n")
 # What texts of these names look like, and how to write one. What stands in place of a key's name is never shown.
 FORMS: dict[str, tuple[str, str]] = {
     "base_url": (r"https?://[^/\s]+(?!.*/completions/?$).*", "write the address up to /v1: http://127.0.0.1:8000/v1"),
+    "output_dir": (r"\S.*", "name a folder"),
     "push_to_hub": (r"[\w.-]+/[\w.-]+", "write OWNER/NAME"),
     "api_key_env": (r"[A-Za-z_]\w*", "give the name of an environment variable that holds the key, never the key"),
 }

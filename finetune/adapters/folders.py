@@ -259,6 +259,8 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
             blends[name] = dict(given)
             names.append(name)
             continue
+        if not isinstance(given, str | Path):
+            raise ValueError(f"adapters.{name}={given}; give a folder, a glob, or weights as {{left: 0.5}}")
         resolved = {name: str(given)}
         if set("*?[") & set(str(given)) and not Path(given).is_dir():
             steps = find_checkpoints(str(given))
