@@ -99,6 +99,14 @@ def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
 
 
+def test_null_stays_what_a_page_says_of_it():
+    """``language: null`` audits texts of any language."""
+    assert (
+        check_config(OmegaConf.create({"language": None}), (), {"language": "data.language.not_english"}).language
+        is None
+    )
+
+
 def test_null_is_an_empty_list_where_that_is_the_default():
     assert check_config(OmegaConf.create({"raters": None, "b": None}), (), {"raters": [], "b": 5}) == {
         "raters": [],

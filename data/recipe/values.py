@@ -30,8 +30,8 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("post_words", "n_words", "held_out_topics", "reviewers", "length_ratio", "balance_within"), list),
     **dict.fromkeys(("max_unanswered", "keep_last_n_checkpoints", "max_tokens_per_forward", "port"), int),
     "columns": Mapping,
-    **dict.fromkeys(("split", "language"), str),
-    **dict.fromkeys(("side", "name", "revision", "labelled"), str | None),
+    "split": str,
+    **dict.fromkeys(("side", "name", "revision", "labelled", "language"), str | None),
     **dict.fromkeys(("n_pairs", "max_words", "n_folds"), int),
     "hold_out": float,
     **dict.fromkeys(
