@@ -92,7 +92,7 @@ def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path
 class Forked:
     """What a study needs of the process of a training, which has the imports of this one."""
 
-    def __init__(self, command: list[str], **_):
+    def __init__(self, command: list[str]):
         self._process = FORK.Process(target=run_tune, args=command[3:])  # after python -m torchtune._cli.tune
         self._process.start()
         self.pid = self._process.pid
@@ -144,7 +144,12 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path, monke
         wait_for(reached + 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(subprocess, "Popen", Forked)  # how a study starts a training was seen above
+    start = subprocess.Popen
+
+    def fork_trainings(command, **given):  # how a study starts one was seen above
+        return Forked(command) if "torchtune._cli.tune" in command else start(command, **given)
+
+    monkeypatch.setattr(subprocess, "Popen", fork_trainings)
     threading.Thread(target=stop_later, daemon=True).start()
     with (tmp_path / "lock").open("a+") as lock:
         assert run_training(second, lock) == 128 + signal.SIGTERM
