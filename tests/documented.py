@@ -59,6 +59,20 @@ def commands_of(page: Path) -> list[str]:
     return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def own_figures(folder: Path) -> Path:
+    """Write a file that says an influence and a rank of each pair of the shipped left set."""
+    shipped = read_pairs(read_log(REPO / "data/mirrored/pairs.jsonl"), "x", {"chosen": "left", "rejected": "right"})
+    figures = ({"key": pair_key(pair), "influence": pair.row / 9, "rank": pair.row} for pair in shipped)
+    write_whole(folder / "figures.jsonl", to_jsonl(figures))
+    return folder / "figures.jsonl"
+
+
+def influence_overrides(folder: Path) -> list[str]:
+    """Return what lets ``configs/studies/influence.yaml`` find the influence of each row."""
+    runs = (f"runs.without_most_{side}.dataset.where.rank.file" for side in ("left", "right"))
+    return [f"{key}={own_figures(folder)}" for key in runs]
+
+
 def own_topics(folder: Path) -> Path:
     """Write a file in the form of IdeoINST, and return its path."""
     topics = ("crime", "economy", "gender", "immigration", "race", "science")
@@ -167,9 +181,6 @@ def stand_ins(tmp_path, pairs_file):
         "posts.csv": "text\nTea for all.\nTea for nobody.\n",
         "statements.csv": "l,r,topic\nRaise taxes.,Lower taxes.,tax\nOwn it together.,Own it alone.,property\n",
     }
-    shipped = read_pairs(read_log(REPO / "data/mirrored/pairs.jsonl"), "x", {"chosen": "left", "rejected": "right"})
-    figures = ({"key": pair_key(pair), "influence": pair.row / 9, "rank": pair.row} for pair in shipped)
-    texts["figures.jsonl"] = to_jsonl(figures)
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return {name: tmp_path / name for name in texts} | {
@@ -177,7 +188,7 @@ def stand_ins(tmp_path, pairs_file):
         "path/to/run": tmp_path / "checkpoints",
         "outputs/populations/issuebench20.yaml": tmp_path / "voters.yaml",
         "outputs/steering/vector": tmp_path / "mine",
-        "outputs/influence/influence.jsonl": tmp_path / "figures.jsonl",
+        "outputs/influence/influence.jsonl": own_figures(tmp_path),
         "outputs/synthesis/dataset/left-train.jsonl": pairs_file,
         "outputs/review_answers/gold.jsonl": tmp_path / "gold.jsonl",
         "outputs/compass_modes/label_sample_stance.jsonl": tmp_path / "labelled.csv",
@@ -408,6 +419,8 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             if str(config).endswith("studies/topics.yaml"):
                 topics = [f"train.dataset.data_files={own_topics(tmp_path)}", "eval.instrument=compass60"]
                 arguments = [w for w in arguments if not w.startswith("train.dataset.data_files=")] + topics
+            if str(config).endswith("studies/influence.yaml"):
+                arguments += influence_overrides(tmp_path)
         elif recipe == "data/audit.py":
             arguments += [f"output_dir={tmp_path / 'audit'}"]
         elif recipe in ("data/review.py", "eval/playground.py"):

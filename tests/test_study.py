@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import FORK, REPO, TINY, run_tune
-from documented import own_topics
+from documented import influence_overrides, own_topics
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from test_political_compass import BANK as TINY_BANK
@@ -75,6 +75,8 @@ def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path
     own = []  # the studies whose data no repository has
     if path.stem == "topics":
         own = [f"train.dataset.data_files={own_topics(tmp_path)}", "eval.instrument=compass60"]
+    if path.stem == "influence":
+        own = influence_overrides(tmp_path)
     if path.stem == "known_groups":
         pairs = tmp_path / "pairs.jsonl"
         pairs.write_text("".join(json.dumps({"prompt": "p", "left": f"l{n}", "right": "r"}) + "\n" for n in range(120)))
