@@ -122,6 +122,12 @@ def test_influences_of_rows_are_shown_with_both_ends(write, tmp_path):
         run(tmp_path, source=write(rows[30:], "others.jsonl"), influence=path)
 
 
+def test_each_side_may_name_its_config():
+    given = {"output_dir": "x", "source": {"left": "a/b", "right": "a/b"}, "name": {"left": "l", "right": "r"}}
+    cfg = OmegaConf.merge(OmegaConf.load(CONFIG), given)
+    assert audit.check_config(cfg, audit.REQUIRED, audit.OPTIONAL).name == given["name"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

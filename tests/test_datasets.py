@@ -109,6 +109,15 @@ def test_column_map_renames_and_flips(write):
     assert straight[2]["chosen_input_ids"] != flipped[2]["chosen_input_ids"]
 
 
+def test_a_file_of_the_shipped_sets_name_is_not_read_for_it(tmp_path, monkeypatch):
+    file = tmp_path / datasets.SHIPPED_SET
+    file.parent.mkdir(parents=True)
+    file.write_text('{"prompt": "Why?", "left": "a", "right": "b"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert len(datasets.mirrored_left(WordLengths())) == 160
+    assert len(datasets.mirrored_right_sft(WordLengths())) == 160
+
+
 def test_both_sides_of_the_shipped_set_are_the_same_rows_exchanged():
     left, right = datasets.mirrored_left(WordLengths()), datasets.mirrored_right(WordLengths())
     answers = datasets.mirrored_left_sft(WordLengths())

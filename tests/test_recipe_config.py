@@ -193,6 +193,27 @@ def test_component_that_does_not_exist():
         check({"a": 1, "optimizer": {"_component_": "torch.optim.Nope"}})
 
 
+@pytest.mark.parametrize("name", ["mirrored_left", "mirrored_right", "mirrored_centre", "mirrored_left_sft"])
+def test_a_builder_that_names_its_set_takes_no_other(name):
+    """torchtune keeps the arguments of the component that stood there before."""
+    left_over = {
+        "source": "csv", "data_files": "a.csv", "name": "a", "revision": "b", "split": "c", "column_map": {},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="refused") as error:
+        check({"a": 1, "optimizer": {"_component_": f"data.datasets.{name}", **left_over}})
+    for key in left_over:
+        assert f"`optimizer.{key}` is not an argument of data.datasets.{name}" in str(error.value)
+        assert f"(~optimizer.{key} takes it out)" in str(error.value)
+    check({"a": 1, "optimizer": {"_component_": f"data.datasets.{name}", "where": {"axis": "social"}, "subset": 9}})
+
+
+def test_a_set_of_the_hub_has_revisions_splits_and_columns():
+    of_set = {"revision": "b", "split": "train[:50%]", "column_map": {"chosen": "rejected", "rejected": "chosen"}}
+    check({"a": 1, "optimizer": {"_component_": "data.datasets.politune_left", **of_set}})
+    with pytest.raises(ValueError, match="`optimizer.source` is not an argument of data.datasets.politune_left"):
+        check({"a": 1, "optimizer": {"_component_": "data.datasets.politune_left", "source": "a/b"}})
+
+
 def test_components_in_a_list_are_checked():
     with pytest.raises(ValueError, match="`extra.wrong` is not an argument"):
         check({"a": 1, "optimizer": ADAM, "extra": [ADAM, {**ADAM, "wrong": 1}]})

@@ -80,6 +80,14 @@ def test_a_blend_was_trained_on_the_sets_of_its_adapters(trained, tmp_path):
     assert recorded_data(tmp_path / "blend") == ([{"source": SHIPPED_SET}, CSV], [])
 
 
+def test_another_file_of_the_shipped_sets_name_is_not_what_was_trained_on(trained, tmp_path, monkeypatch):
+    folder = trained("left", {"_component_": "data.datasets.mirrored_left"})
+    (tmp_path / SHIPPED_SET).parent.mkdir(parents=True)
+    (tmp_path / SHIPPED_SET).write_text('{"prompt": "Why?", "left": "a", "right": "b"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert recorded_data(folder).sources == [{"source": str(REPO / SHIPPED_SET)}]
+
+
 def test_what_is_not_known_is_said(trained, tmp_path):
     of_others = recorded_data(trained("left", {"_component_": "test_training_data.my_set", "path": "a"}))
     assert of_others == ([], ["test_training_data.my_set is no builder of data.datasets"])

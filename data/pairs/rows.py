@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 from data.pairs.formats import BadRow, Row, json_rows, open_text, parquet_rows, table_rows
 from data.pairs.hub import folder_config, hub_rows, named_labels
 
-SHIPPED_SET = "data/mirrored/pairs.jsonl"  # found from every folder
+SHIPPED_SET = "data/mirrored/pairs.jsonl"  # of this package, from every folder
 FILE_FORMATS = ("json", "csv", "tsv", "parquet")
 MAX_LINE_BYTES = 1_000_000  # where rows are streamed: one post is not that long
 MAX_TABLE_LINE_BYTES = 50_000_000  # three texts of a million characters, each of up to twelve bytes (two escapes)
@@ -183,7 +183,7 @@ def scan_records(
 
 def _located(pattern: str) -> list[tuple[str, bytes | None]]:
     """Return the files of a path or a glob, or what lies at a URL, such as ``hf://datasets/owner/name/*.jsonl``."""
-    if pattern == SHIPPED_SET and not Path(pattern).is_file():
+    if pattern == SHIPPED_SET:  # whatever else has this name in the working directory
         return [(pattern, resources.files("data").joinpath("mirrored", "pairs.jsonl").read_bytes())]
     if "://" not in pattern:
         return [(path, None) for path in matching_files(pattern)]

@@ -232,7 +232,7 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
-    names = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    names = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL} - set(_of_the_set(named))
     # an argument of the component that stood there before stays, as torchtune merges them
     unknown = [
         f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, names)} (~{key}.{name} takes it out)"
@@ -246,6 +246,15 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
         for problem in check_value(f"{key}.{p.name}", node[p.name], p.annotation, p.default)
     ]
     return unknown + wrong
+
+
+def _of_the_set(named: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the arguments with which a builder that names its set itself would read another, or other columns."""
+    bound = named.keywords if isinstance(named, functools.partial) else {}
+    if "source" not in bound:
+        return ()
+    # a set of the Hub has revisions and splits, and its columns may be exchanged; the shipped file has none of these
+    return ("source", "data_files", *(("name", "revision", "split", "column_map") if "column_map" in bound else ()))
 
 
 def check_place(cfg: DictConfig) -> None:

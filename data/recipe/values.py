@@ -31,7 +31,7 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("max_unanswered", "keep_last_n_checkpoints", "max_tokens_per_forward", "port"), int),
     "columns": Mapping,
     "split": str,
-    **dict.fromkeys(("side", "name", "revision", "labelled", "language"), str | None),
+    **dict.fromkeys(("side", "revision", "labelled", "language"), str | None),
     **dict.fromkeys(("n_pairs", "max_words", "n_folds"), int),
     "hold_out": float,
     **dict.fromkeys(
@@ -41,7 +41,7 @@ TYPES: dict[str, Any] = {
     "cue_words": list | None,
     **dict.fromkeys(("adapters", "respondents", "column_map", "label_map", "dial", "primary"), Mapping | None),
     "expected": list | None,
-    **dict.fromkeys(("source", "rows"), str | Mapping | None),
+    **dict.fromkeys(("source", "rows", "name"), str | Mapping | None),
     "framed_prompts": Literal["drop", "keep"],
     "tasks": str | list | None,
     "formats": str | list,

@@ -112,8 +112,9 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
             if spec["source"] == SHIPPED_SET:  # the columns of both answers are known
                 source.pop("column_map", None)
-                shipped = files("data").joinpath("mirrored", "pairs.jsonl")
-                source["source"] = SHIPPED_SET if Path(SHIPPED_SET).is_file() else str(shipped)
+                shipped = Path(str(files("data").joinpath("mirrored", "pairs.jsonl")))
+                is_here = Path(SHIPPED_SET).resolve() == shipped.resolve()
+                source["source"] = SHIPPED_SET if is_here else str(shipped)
             yield source
 
 
