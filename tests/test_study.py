@@ -23,6 +23,7 @@ from test_political_compass import BANK as TINY_BANK
 from torchtune.config._utils import _merge_yaml_and_cli_args
 
 from data.recipe.config import check_config
+from data.recipe.overrides import Changes
 from eval.asking.results import KEY, ResultsFile, config_settings
 from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
 from finetune import tokenizers
@@ -299,6 +300,17 @@ def test_a_run_takes_keys_out_as_the_command_line_does(study):
         file = Namespace(**OmegaConf.to_container(OmegaConf.load(run.command[4])))
         given = _merge_yaml_and_cli_args(file, run.command[5:])
         assert check_config(given, settings.REQUIRED, settings.OPTIONAL, settings.COMPONENTS) == run.cfg
+
+
+def test_a_key_that_a_layer_before_took_out_may_be_taken_out_again():
+    file = str(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
+    changes = Changes(file)
+    for name in ("train", "runs.a"):
+        changes.add({"~loss.beta": None}, name)
+    assert changes.overrides() == ["~loss.beta"]
+    for layer in ({"more": 1}, {"~more": None}, {"~more": None}, {"loss": {"beta": 0.3}}, {"~loss.beta": None}):
+        changes.add(layer, "runs.b")
+    assert changes.overrides() == ["~loss.beta"]
 
 
 @pytest.mark.parametrize(

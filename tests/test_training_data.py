@@ -11,6 +11,7 @@ from test_datasets import WordLengths
 
 from data.datasets import SHIPPED_SET
 from data.pairs.rows import read_table
+from data.pairs.tokens import Continuation
 from data.recipe.config import component
 from eval.statements.exposure import read_sources
 from finetune.adapters.cards import write_card, write_derived_card
@@ -167,12 +168,13 @@ def test_rows_that_were_not_drawn_were_not_taught(trained, name):
 def test_rows_that_no_step_took_were_not_taught(trained):
     """``max_steps_per_epoch`` and a checkpoint within an epoch leave rows out; each epoch takes other ones."""
     shipped = {"_component_": "data.datasets.mirrored_left"}
-    pairs = PairSet([None] * 160, [], "")
+    nothing = Continuation([], [])
+    pairs = PairSet([(nothing, nothing)] * 160, [], "x (and y)")
     for name, steps in {"checkpoint": 2, "epoch": 5, "epochs": 8}.items():
         batches = PairBatches(pairs, 4, 7, True, 5)
         taken = {row + 1 for step in range(steps) for row in batches.rows(*divmod(step, 5))}
         assert len(taken) <= 4 * steps
-        folder = trained(name, shipped, data="160 pairs from x (hash)", steps=steps, epochs=2, max_steps_per_epoch=5)
+        folder = trained(name, shipped, data=batches.describe(), steps=steps, epochs=2, max_steps_per_epoch=5)
         assert rows_of(folder) == ([sorted(taken)], None)
     unordered = trained("first", shipped, data="160 pairs from x", steps=5, max_steps_per_epoch=5, shuffle=False)
     assert rows_of(unordered)[0] == [[*range(1, 21)]]

@@ -343,5 +343,5 @@ def is_whole(path: Path) -> bool:
     try:
         with safe_open(path, "np"):
             return True
-    except (SafetensorError, OSError):
+    except SafetensorError:
         return False

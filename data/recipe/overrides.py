@@ -21,7 +21,8 @@ class Changes:
         self._file: Any = OmegaConf.to_container(OmegaConf.load(path))
         if not isinstance(self._file, dict):
             raise ValueError(f"{path} holds no mapping; give a config, with lines `key: value`")
-        self._removed: list[str] = []
+        self._removed: list[str] = []  # of the file
+        self._taken: set[str] = set()  # of the file or of a layer
         self.values: dict[str, Any] = {}
 
     def add(self, layer: Any, name: str) -> None:
@@ -39,10 +40,11 @@ class Changes:
             if value is not None:
                 raise ValueError(f"{name}: ~{key} takes the key out, and has the value {value}; write `~{key}: null`")
             found = [_has_removed(part, key) for part in (self._file, self.values)]
-            if not any(found):
+            if not any(found) and key not in self._taken:
                 raise ValueError(
                     f"{name}: ~{key}: there is no {key} to take out (a component is switched off by `{key}: null`)"
                 )
+            self._taken.add(key)
             if found[0]:
                 self._removed.append(key)
         for key, value in values.items():

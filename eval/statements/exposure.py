@@ -42,7 +42,7 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         OSError, ValueError: If a set cannot be read from here.
     """
     rows: list[Mapping[str, Any]] = []
-    read: set[tuple[str, int]] = set()  # the rows that two trainings took are there once
+    read: set[tuple[str, str, str, int]] = set()  # the rows that two trainings took are there once
     for source in sources:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
         columns: Mapping[str, str] = spec.pop("column_map", None) or {}
@@ -56,9 +56,10 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         numbered = [records.Pair(number, "", "", "") for number in numbers]
         for kept in records.keep_where(numbered, rows_of_set, values, origin):
             row = rows_of_set[kept.row - 1]
-            if (origin, kept.row) in read or is_row_held_out(row, columns, hold_out):
+            place = (origin, str(spec.get("split", "train")), str(spec.get("revision")), kept.row)
+            if place in read or is_row_held_out(row, columns, hold_out):
                 continue
-            read.add((origin, kept.row))
+            read.add(place)
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
     return taught(rows)

@@ -293,7 +293,8 @@ def check_names(key: str, entries: Mapping[str, Any]) -> None:
     """Refuse a name of a config's entries that the command line cut in two at its dot, as in ``left@0.5``."""
     for name, given in entries.items():
         for part in map(str, given if isinstance(given, Mapping) else ()):
-            if part.isdigit() or f"{name}.{part}" in entries:
+            is_number = part.isdigit() and part not in map(str, entries)  # an adapter's name may be one
+            if is_number or f"{name}.{part}" in entries:
                 raise ValueError(
                     f"{key}.{name}.{part}: on the command line a dot begins a key within {name}. If the name is "
                     f"{name}.{part}, write it in brackets: '{key}[{name}.{part}]=…'"

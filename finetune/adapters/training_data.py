@@ -61,10 +61,12 @@ class _Config(NamedTuple):
     def taken(self, n_pairs: int) -> set[int] | None:
         """Return which of the pairs its optimizer steps took; None if the card does not tell them."""
         said = re.findall(r"\((\d+) pairs from .*\n- optimizer steps: (\d+)$", self.above, re.MULTILINE)
-        if not {"seed", "batch_size", "shuffle"} <= {*self.settings} or self.settings["seed"] is None:
-            return None
         if not said or int(said[-1][0]) != n_pairs:
             return None  # pairs that were too long, or held out, have another place in the order
+        if said[-1][1] == "0":  # a steering vector, which is made of all pairs
+            return {*range(n_pairs)}
+        if not {"seed", "batch_size", "shuffle"} <= {*self.settings} or self.settings["seed"] is None:
+            return None
         given, nothing = self.settings, Continuation([], [])
         per_step = given["batch_size"] * given.get("gradient_accumulation_steps", 1)
         pairs = PairSet([(nothing, nothing)] * n_pairs, [], "")
@@ -142,8 +144,9 @@ class _Texts:
 class Training(NamedTuple):
     """What the trainings of an adapter read.
 
-    ``sources`` are the sets of :func:`recorded_data`, each with the numbers of the ``rows`` that were taken, from 1;
-    ``note`` says where these are more than the trainings took.
+    ``answers`` are those of all pairs that were drawn, also where no step took them. ``sources`` are the sets of
+    :func:`recorded_data`, each with the numbers of the ``rows`` that were taken, from 1; ``note`` says where these are
+    more than the trainings took.
     """
 
     answers: Answers
@@ -154,10 +157,11 @@ class Training(NamedTuple):
 def recorded_training(folder: str | Path) -> Training | None:
     """Return what an adapter of ours was trained on, by its card: the pairs are drawn again as its run drew them.
 
-    ``where``, ``hold_out`` and ``subset`` are applied; of the rows, those that no optimizer step took are left out
-    (``max_steps_per_epoch``, a checkpoint). Of pairs that a training left out since they were too long, or as
-    ``validation_share``, the answers are there, and the rows that its steps took cannot be told from the others. None
-    where a builder is not of ``data.datasets``, or the card says nothing.
+    ``where``, ``hold_out`` and ``subset`` are applied. Rows that no optimizer step took are left out of ``sources``
+    (``max_steps_per_epoch``, a checkpoint), their answers are not; a steering vector takes all. Of pairs that a
+    training left out since they were too long, or as ``validation_share``, the answers are there, and the rows that its
+    steps took cannot be told from the others. None where a builder is not of ``data.datasets``, or the card says
+    nothing.
 
     Raises:
         OSError, ValueError: If a set cannot be read from here.
