@@ -160,7 +160,7 @@ def answers(rng: np.random.Generator, design: Design, index: Index, parts: dict[
     cells[rng.random(cells.shape) < design.missing] = np.nan
     cells[:, : design.refused] = np.nan
     cells = cells if "s" in design.levels else cells[..., 0]
-    low, high = np.full(n, -2.0), np.full(n, 2.0)
+    low, high = np.full(cells.shape, -2.0), np.full(cells.shape, 2.0)
     items = tuple(map(str, range(n)))
     return Values(items, cells, None, low, high, index.couple.astype(str), index.topic.astype(str))
 

@@ -33,6 +33,7 @@ from eval.asking.results import ResultsFile, Row, row_key
 from eval.asking.served import ask_served, check_served
 from eval.asking.written_answers import Decoding
 from eval.scores.comparisons import compare
+from eval.scores.crossed import item_means
 from eval.scores.scoring import describe, pair_values
 from eval.statements.instruments import Instrument, load_instrument
 from eval.statements.prompts import choice_prompts, generate_prompts, load_templates, open_prompts, pair_prompts
@@ -262,7 +263,7 @@ def compare_all(rows: Sequence[Row], instrument: Instrument, n_prompts: int) -> 
                     continue
                 options = zip(row["option_logprobs"], known["option_logprobs"], known["n_tokens"])
                 apart[row["mode"]] += [abs(x - y) / n for x, y, n in options]
-            n_turned += int((values[theirs].low * values[ours].low < 0).sum())
+            n_turned += int((item_means(values[theirs].cells) * item_means(values[ours].cells) < 0).sum())
             leans[name] = {**describe(values[theirs]), "against_resident": compare(values[ours], values[theirs])}
         both = [f"{engine}/{side}" for side in SIDES]
         results.append({

@@ -130,7 +130,7 @@ class PoliticalCompassRecipe:
             log.info(f"{cfg.instrument}: {self._instrument.part_of(bank)} taken (seed {cfg.seed})")
         if again := self._instrument.duplicates():
             said = ", ".join(f"{name} as {first}" for name, first in list(again.items())[:5])
-            self._warn(f"{cfg.instrument}: {len(again)} say the same, and count as one statement: {said}")
+            self._warn(f"{cfg.instrument}: {len(again)} say the same; intervals count them as one statement: {said}")
         self._templates = load_templates(cfg.templates or self._instrument.language)
         self._interview = plan_interview(cfg, self._instrument, self._templates)
         for line in position_notes(cfg, self._instrument):

@@ -243,6 +243,23 @@ def test_sensitivity_rows_stand_beside_the_change_or_it_is_said_why_not():
     assert subsets[ALL]["sensitivity"]["after_shared"]["estimate"] == pytest.approx(0.125, abs=0.03)  # 10 / 8
     _, found = contrast(fake(right=0.1))
     assert list(found["no_sensitivity"]) == ["after_shared", "pmi"]
+    # each asked in a wording of its own, and both in the bare one
+    own = [{**row, "template": row["model"]} for row in rows]
+    bare = [{**row, "template": "bare", "prompt_sha256": sha256(b"").hexdigest()} for row in rows]
+    subsets, found = contrast(own + bare)
+    assert found["no_sensitivity"] == {"pmi": "no wording with a request was asked of both"}
+    assert all(list(subset["sensitivity"]) == ["after_shared"] for subset in subsets.values())
+
+
+def test_the_base_lean_is_read_in_the_wordings_of_the_change():
+    """Right is 1.3 times the base in its wording; that the base was asked in another one too changes no figure."""
+    base = [row for row in fake(noise=1.0) if row["model"] == "base"]
+    right = [{**row, "model": "right", "option_logprobs": [1.3 * x for x in row["option_logprobs"]]} for row in base]
+    _, found = contrast(base + right, "base", "right")
+    other = [{**row, "template": "other", "option_logprobs": row["option_logprobs"][::-1]} for row in base]
+    _, again = contrast(base + other + right, "base", "right")
+    assert found["scaling"]["scale"] == pytest.approx(1.3)
+    assert (again["scaling"], again["flags"]) == (found["scaling"], found["flags"])
 
 
 def test_a_real_shift_is_found():

@@ -192,7 +192,7 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
     def values(*cells):
         cells = np.array(cells, dtype=float)[:, None, None]
         names = list("abcdef")[: len(cells)]
-        return Values(tuple(names), cells, None, cells[:, 0, 0], cells[:, 0, 0], *[np.array(names)] * 2)
+        return Values(tuple(names), cells, None, cells, cells, *[np.array(names)] * 2)
 
     of = {("base", "pairs"): {"lean": values(0, 0)}}
     of |= {("r_seed-0", "pairs"): {"lean": values(1, 3)}, ("r_seed-1", "pairs"): {"lean": values(2, 6)}}
@@ -201,6 +201,7 @@ def test_seeds_are_a_factor_of_their_own_and_add_no_statement():
     (run,), (change,) = found["runs"], found["comparisons"]
     assert (run["mean"], run["range"], run["n_items"], run["seeds"]) == (3, [2, 4], 2, [0, 1])
     assert (change["difference"], change["by_seed"], change["n_items"]) == (3, [2, 4], 2)
+    assert change["bounds"] == [3, 3]
     assert change["ci95"] is None
     assert change["no_interval"]["ci95"] == "2 distinct items: an interval needs 6"
     # the same seed twice is no new information on the statements: the interval is that of one

@@ -168,12 +168,13 @@ def test_models_that_were_asked_in_other_templates_are_compared_in_those_that_bo
         assert {c["mode"]: (c["difference"], c["n_items"]) for c in found["comparisons"]} == {
             "choice": (0, 8), "pairs": (0, 8)
         }  # fmt: skip
-        assert {row["difference"] for row in found["items"]} == {0}
+        assert [c["bounds"] for c in found["comparisons"]] == [[0, 0]] * 2
+        assert {(row["a_value"], row["b_value"], row["difference"]) for row in found["items"]} == {(1, 1, 0), (2, 2, 0)}
         assert found["models"]["base"]["choice"]["x"]["estimate"] == pytest.approx(2 / 3)
         (contrast,) = describe_evidence(rows, bank, Groups(["base", "m"]), Background())
         assert (contrast["subsets"][0]["difference"], contrast["subsets"][0]["n_items"]) == (0, 8)
     rows = [row for row in rows if row["model"] == "base" or row["template"] == "d"]
-    assert [c["difference"] for c in score(rows, bank)["comparisons"]] == [None, None]
+    assert [(c["difference"], c["bounds"]) for c in score(rows, bank)["comparisons"]] == [(None, [None, None])] * 2
     assert describe_evidence(rows, bank, Groups(["base", "m"]), Background()) == []
 
 

@@ -108,10 +108,10 @@ def _arrange(rows: Sequence[Row], instrument: Instrument) -> tuple[dict[str, dic
         if row["item"] in index:
             who = row["turn"], row["user"], row["quoted"], row["cue"]
             tables[row["model"]][who][index[row["item"]], scripts[row["script"]], 0] = _lean(row)
-    units, nothing = instrument.units(), np.full(len(pairs), np.nan)
+    units, nothing = instrument.units(), np.full((len(pairs), 1, 1), np.nan)
     unit = np.array([units[pair.id] for pair in pairs])
     topic = np.array([pair.topic for pair in pairs])
-    return tables, Values(tuple(index), nothing[:, None, None], None, nothing, nothing, unit, topic)
+    return tables, Values(tuple(index), nothing, None, nothing, nothing, unit, topic)
 
 
 def _lean(row: Row) -> float:
@@ -215,7 +215,7 @@ def _levels(model: str, table: Table, mode: str, cues: Mapping[str, str], like: 
     for (at, user), cells in sorted(means.items(), key=lambda entry: [_ORDER.index(name) for name in entry[0]]):
         control = means.get((at, AGREES) if mode == DIALOGUE else (PLACEBO, None))
         is_control = control is None or control is cells
-        level = describe(like._replace(cells=cells, low=item_means(cells), high=item_means(cells)))
+        level = describe(like._replace(cells=cells, low=cells, high=cells))
         found.append(
             {
                 "model": model,

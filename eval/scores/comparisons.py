@@ -12,7 +12,7 @@ import numpy as np
 from data.judging.agreement import cohen_kappa
 from eval.scores.crossed import item_means, mean_error, mean_errors, topic_correlation, variance_table
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_p, nan_mean, rounded, unit_interval, wilson
+from eval.scores.intervals import mean_p, rounded, unit_interval, wilson
 from eval.scores.scoring import Answers, Row, Values, collect_answers, describe_intervals
 from eval.statements.instruments import Instrument
 
@@ -21,12 +21,13 @@ def compare(a: Values, b: Values) -> dict[str, Any]:
     """Return the paired difference ``b - a``, on what both answered, with both intervals, bounds and a p-value.
 
     Paired by prompt: the same item under the same template and order, averaged over samples and label sets; of twins
-    both count or none. ``bounds`` hold the difference over all items, whatever a missing answer would have been, and
-    ``n_left_out`` counts the items that it was not taken from. ``se`` and ``df`` are those of ``ci95``. The p-value is
-    that of :func:`~eval.scores.intervals.mean_p` with the items sampled too; what a model does in one template or order
-    on all items alike is then no sign of a moved lean.
+    both count or none. ``bounds`` hold the difference over all items in the prompts that both were asked, whatever a
+    missing answer would have been; None where an item has no such prompt. ``n_left_out`` counts the items that the
+    difference was not taken from. ``se`` and ``df`` are those of ``ci95``. The p-value is that of
+    :func:`~eval.scores.intervals.mean_p` with the items sampled too; what a model does in one template or order on all
+    items alike is then no sign of a moved lean.
     """
-    bounds = [scale_mean(b.low - a.high, a.scale), scale_mean(b.high - a.low, a.scale)]
+    bounds = [scale_mean(item_means(ends), a.scale) for ends in (b.low - a.high, b.high - a.low)]
     return describe_change(a, b.cells - a.cells) | {"bounds": bounds}
 
 
@@ -72,7 +73,7 @@ def scale_mean(values: np.ndarray, scale: float) -> float | None:
 
 
 def compare_items(a: Values, b: Values) -> list[dict[str, Any]]:
-    """Return the paired difference of every item that both answered, over the templates and orders of both."""
+    """Return of every item that both answered the paired difference and both values, over the prompts of both."""
     rows = []
     for item, cells_a, cells_b in zip(a.items, a.cells, b.cells):
         change = cells_b - cells_a
@@ -82,8 +83,8 @@ def compare_items(a: Values, b: Values) -> list[dict[str, Any]]:
         rows.append(
             {
                 "item": item,
-                "a_value": rounded(nan_mean(cells_a)),
-                "b_value": rounded(nan_mean(cells_b)),
+                "a_value": rounded(cells_a[~np.isnan(change)].mean()),
+                "b_value": rounded(cells_b[~np.isnan(change)].mean()),
                 "difference": rounded(known.mean()),
                 "p": rounded(mean_p(known / len(known), mean_error(change))),
                 "q": None,

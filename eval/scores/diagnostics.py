@@ -110,7 +110,7 @@ def agreement(answers: Answers) -> np.ndarray:
 
 def _bounds(values: Values) -> dict[str, Any] | None:
     """Return where the score would lie if every missing answer went to either end, and how much of the axis that is."""
-    low, high = values.score(values.low), values.score(values.high)
+    low, high = values.bounds()
     if low is None or high is None or values.ends is None or values.ends[0] == values.ends[1]:
         return None
     return {"low": low, "high": high, "share": rounded((high - low) / (values.ends[1] - values.ends[0]))}

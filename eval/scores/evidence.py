@@ -18,6 +18,7 @@ from eval.scores.diagnostics import diagnose_pairs
 from eval.scores.intervals import fit_line, nan_mean, rounded
 from eval.scores.places import Groups
 from eval.scores.rivals import (
+    NO_COMMON_PROMPT,
     NO_SENSITIVITY,
     Change,
     change_of,
@@ -148,6 +149,12 @@ def describe_evidence(
             for key in NO_SENSITIVITY
             if all(key in leans[n] for n in (*sides.of_a, *sides.of_b))
         }
+        why_not_by = {
+            key: NO_COMMON_PROMPT if key in others else why
+            for key, why in NO_SENSITIVITY.items()
+            if key not in others or np.isnan(others[key]).all()
+        }
+        others = {key: x for key, x in others.items() if key not in why_not_by}
         rivals = _rivals(a, change, level[1] - level[0], base, lexical, masks)
         unread = [
             {**flag, "reason": f"{name}: {flag['reason']}"}
@@ -160,7 +167,7 @@ def describe_evidence(
                 "b": sides.b,
                 "n_seeds": len(sides.of_a),
                 "no_lexical": why_not,
-                "no_sensitivity": {key: why for key, why in NO_SENSITIVITY.items() if key not in others},
+                "no_sensitivity": why_not_by,
                 "subsets": [
                     {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, others, mask)}
                     for name, is_placebo, mask in masks
@@ -204,7 +211,9 @@ def _rivals(
     line = None
     if base is not None:
         some = take(like, political)
-        line = scaling(item_means(base.cells[political]), item_means(change[political]), clusters(some))
+        of_base = base.cells[..., None] if change.ndim == 4 else base.cells
+        of_base = np.where(np.isnan(change), np.nan, of_base)  # in the prompts that the change is of
+        line = scaling(item_means(of_base[political]), item_means(change[political]), clusters(some))
     either, any_plain = (
         np.any([subset.mask for subset in some], axis=0) for some in (placebos or masks, plain or masks)
     )
@@ -283,7 +292,9 @@ def _subset(
         "pairs_sha256": hashlib.sha256("\n".join(some.items).encode()).hexdigest(),
         **dict.fromkeys(("lexical", "slope", "beyond")),
         "sensitivity": {
-            name: change_of(other[mask], some.unit, some.topic).describe() for name, other in others.items()
+            name: change_of(other[mask], some.unit, some.topic).describe()
+            for name, other in others.items()
+            if not np.isnan(other[mask]).all()
         },
     }
     if cells.ndim == 4:

@@ -258,5 +258,10 @@ def _compare(a: Mapping[int, Values], b: Mapping[int, Values]) -> dict[str, Any]
     """Compare replicates in the seeds that both have, with seeds as one more factor: ``[I, T, O, S]``."""
     seeds = [seed for seed in a if seed in b]
     by_seed = [compare(a[seed], b[seed])["difference"] for seed in seeds]
-    together = [v[seeds[0]]._replace(cells=np.stack([v[seed].cells for seed in seeds], axis=-1)) for v in (a, b)]
-    return {"seeds": seeds, "by_seed": by_seed, **compare(*together)}
+
+    def together(of: Mapping[int, Values]) -> Values:
+        names = "cells", "low", "high"
+        cells, low, high = (np.stack([getattr(of[seed], name) for seed in seeds], axis=-1) for name in names)
+        return of[seeds[0]]._replace(cells=cells, low=low, high=high)
+
+    return {"seeds": seeds, "by_seed": by_seed, **compare(together(a), together(b))}

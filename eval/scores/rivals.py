@@ -32,6 +32,7 @@ NO_SENSITIVITY = {
     "after_shared": "rows of an earlier version do not say how many tokens two statements share",
     "pmi": "the pairs were not asked both with a request and without one (n_pair_templates=6)",
 }
+NO_COMMON_PROMPT = "no wording with a request was asked of both"
 # Added to the count of every word (Lidstone's estimate with the Jeffreys-Perks value).
 ADDED = 0.5
 _WORD = re.compile(r"[a-z']+")

@@ -134,8 +134,8 @@ class Values(NamedTuple):
     items: tuple[str, ...]  # ids
     cells: np.ndarray  # by the options' probabilities; nan where there is no answer, [I, T, O]
     hard: np.ndarray | None  # by the chosen options, [I]; None in a mode without options
-    low: np.ndarray  # the least an item could add, given what was not answered; nan where that has no limit, [I]
-    high: np.ndarray  # the most it could add, [I]
+    low: np.ndarray  # the least, given what was not answered; nan where not asked or without a limit, [I, T, O]
+    high: np.ndarray  # the most, [I, T, O]
     unit: np.ndarray  # of each item, see Instrument.units, [I]
     topic: np.ndarray  # of each item, [I]
     scale: float = 1.0  # n_items / divisor of the axis
@@ -146,6 +146,10 @@ class Values(NamedTuple):
         """Return ``scale * mean + shift``, or None without values or with one that is nan."""
         known = len(values) and not np.isnan(values).any()
         return rounded(self.scale * values.mean() + self.shift) if known else None
+
+    def bounds(self) -> list[float | None]:
+        """Return the least and the greatest score that missing answers leave open."""
+        return [self.score(item_means(ends)) for ends in (self.low, self.high)]
 
     def incomplete(self, means: np.ndarray) -> np.ndarray:
         """Return which items have no answer, or a twin without one, ``[I]``.
@@ -172,8 +176,8 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
     items = [item for item in instrument.items if axis in item.weights]
     units = instrument.units()
     place = {item.id: k for k, item in enumerate(answers.items)}
-    cells = np.full((len(items), *answers.shares.shape[1:3]), np.nan)
-    hard, low, high = (np.full(len(items), np.nan) for _ in range(3))
+    cells, low, high = (np.full((len(items), *answers.shares.shape[1:3]), np.nan) for _ in range(3))
+    hard = np.full(len(items), np.nan)
     for k, item in enumerate(items):
         weights = np.array(item.weights[axis], dtype=float)
         low[k], high[k] = weights.min(), weights.max()
@@ -184,8 +188,8 @@ def axis_values(answers: Answers, instrument: Instrument, axis: str) -> Values:
         cells[k] = nan_mean(expected, 2)
         hard[k] = nan_mean(answers.chosen[i] @ weights)
         known = np.where(missing == 1, 0.0, (1 - missing) * expected)
-        low[k] = nan_mean(known + missing * weights.min())
-        high[k] = nan_mean(known + missing * weights.max())
+        low[k] = nan_mean(known + missing * weights.min(), 2)
+        high[k] = nan_mean(known + missing * weights.max(), 2)
     about = instrument.axes[axis]
     return Values(
         items=tuple(item.id for item in items),
@@ -212,10 +216,10 @@ def pair_values(
     are one statement, so that intervals count it once. ``templates``: as in :func:`pair_cells`.
     """
     cells = pair_cells(rows, pairs, lean_of, templates)
-    means, ids = item_means(cells), tuple(pair.id for pair in pairs)
+    ids = tuple(pair.id for pair in pairs)
     unit = np.array([units[name] for name in ids])
     topic = np.array([pair.topic for pair in pairs])
-    return Values(items=ids, cells=cells, hard=None, low=means, high=means, unit=unit, topic=topic)
+    return Values(items=ids, cells=cells, hard=None, low=cells, high=cells, unit=unit, topic=topic)
 
 
 def text_values(
@@ -228,7 +232,7 @@ def text_values(
     """Arrange numbers of written texts by item and template, averaged over samples; None is one that is missing.
 
     Args:
-        samples: Item and template to the numbers of one model.
+        samples: Item and template to the numbers of one model; what is not there it was not asked.
         asked: Item to the templates in which anybody was asked. Unless all items have the same, templates are no factor
             of the table, and an item's are averaged.
         units: Item to its unit; one that is not there is its own.
@@ -236,23 +240,23 @@ def text_values(
         ends: The least and the greatest number, which the bounds put in place of what is missing; None: no limit.
     """
     items, templates = list(asked), sorted(set[str]().union(*asked.values()))
-    cells = np.full((len(items), len(templates), 1), np.nan)
-    bounds = np.full((2, len(items)), np.nan)
+    cells, low, high = (np.full((len(items), len(templates), 1), np.nan) for _ in range(3))
     for i, item in enumerate(items):
-        given = {template: samples.get((item, template)) or [None] for template in asked[item]}
-        for template, numbers in given.items():
+        for t, template in enumerate(templates):
+            numbers = samples.get((item, template), [])
             if known := [x for x in numbers if x is not None]:
-                cells[i, templates.index(template)] = np.mean(known)
-        for bound, end in zip(bounds, ends or (np.nan, np.nan)):
-            bound[i] = np.mean([np.mean([end if x is None else x for x in numbers]) for numbers in given.values()])
+                cells[i, t] = np.mean(known)
+            for bound, end in zip((low, high), ends or (np.nan, np.nan)):
+                if numbers:
+                    bound[i, t] = np.mean([end if x is None else x for x in numbers])
     if any(len(asked[item]) < len(templates) for item in items):
-        cells = item_means(cells)[:, None, None]
+        cells, low, high = (item_means(of)[:, None, None] for of in (cells, low, high))
     return Values(
         items=tuple(items),
         cells=cells,
         hard=None,
-        low=bounds[0],
-        high=bounds[1],
+        low=low,
+        high=high,
         unit=np.array([units.get(item, item) for item in items]),
         topic=np.array([topics.get(item, item) for item in items]),
         ends=ends,
@@ -300,7 +304,7 @@ def describe(values: Values) -> dict[str, Any]:
     described = {
         "estimate": estimate,
         **describe_intervals(errors, estimate, values.scale, values.ends),
-        "bounds": [values.score(values.low), values.score(values.high)],
+        "bounds": values.bounds(),
         "n_items": len(means),
         "n_answered": int((~np.isnan(means)).sum()),
         "n_used": int(used.sum()),
