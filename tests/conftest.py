@@ -40,7 +40,10 @@ def compile_once(compile_template: Callable) -> Callable:
     codes: dict[tuple, CodeType] = {}
 
     def compile_or_recall(self, source, name=None, filename=None, raw=False, defer_init=False):
-        key = type(self), self.lexer, self.autoescape, *self.extensions, source, name, filename, raw, defer_init
+        # an unknown filter or test is refused, and constants are filtered, where a template is compiled; a report's
+        # partial is a new object each time
+        known = ((k, getattr(f, "func", f)) for functions in (self.filters, self.tests) for k, f in functions.items())
+        key = type(self), self.lexer, self.autoescape, *self.extensions, *known, source, name, filename, raw, defer_init
         if key not in codes:
             codes[key] = compile_template(self, source, name, filename, raw, defer_init)
         return codes[key]
@@ -191,8 +194,9 @@ def tiny_overrides(tiny_model_dir: Path, output_dir: Path) -> list[str]:
     ]
 
 
-# A process that has the imports of this one. Autograd's threads for a GPU bear no fork, so there it imports by itself.
-FORK = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+# A process that has the imports of this one. Autograd's threads for a GPU bear no fork, nor does macOS, and Windows has
+# none: there it imports by itself.
+FORK = multiprocessing.get_context("fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn")
 
 
 def run_tune(*arguments: str) -> None:

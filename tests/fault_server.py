@@ -49,7 +49,6 @@ class FaultServer:
         self.calls: list[dict] = []  # request bodies in order
         self.keys: set[str] = set()  # what came as Authorization
         self.outcomes: Counter[str] = Counter()
-        self.at_once = self.most_at_once = 0
         self.log = open(log, "a", encoding="utf-8") if log else None
         handler = type("Handler", (_Handler,), {"owner": self})
         self.http = ManyAtOnce(("127.0.0.1", port), handler)
@@ -99,17 +98,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with owner.lock:
             owner.keys.add(self.headers["Authorization"])
-            owner.at_once += 1
-            owner.most_at_once = max(owner.at_once, owner.most_at_once)
         outcome = owner.outcome_of(body)
         time.sleep(owner.delay_s)
         try:
             self._answer(body, outcome)
         except (BrokenPipeError, ConnectionResetError):  # the client gave up, or was killed
             pass
-        finally:
-            with owner.lock:
-                owner.at_once -= 1
 
     def _answer(self, body: dict, outcome: str) -> None:
         if outcome == "timeout":

@@ -250,9 +250,21 @@ def test_a_client_that_has_asked_can_be_written_down_as_datatrove_does(client):
 
 
 def test_concurrency_is_bounded_and_used(client):
-    with FaultServer(echo, delay_s=0.05) as server:
-        list(client(server.url, max_concurrency=3).chat_many(ask(str(n)) for n in range(12)))
-        assert server.most_at_once == 3
+    three, lock = threading.Barrier(3), threading.Lock()
+    inside = [0]  # how many, each time it changed
+
+    def answer(body):
+        with lock:
+            inside.append(inside[-1] + 1)
+        three.wait(30)  # none is answered before three have asked
+        time.sleep(0.05)  # and a fourth, if one may ask, is seen
+        with lock:
+            inside.append(inside[-1] - 1)
+        return echo(body)
+
+    with FaultServer(answer) as server:
+        list(client(server.url, max_concurrency=3, timeout_s=60).chat_many(ask(str(n)) for n in range(12)))
+    assert max(inside) == 3
 
 
 def test_equal_questions_at_once_are_one_call(client):

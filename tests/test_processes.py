@@ -83,7 +83,7 @@ def two(runs, tmp_path_factory):
         process.start()
     wait([process.sentinel for process in processes])
     for process in processes:  # the second ends with the first, or would wait for it for hours
-        process.join(60)
+        process.join(300)
         process.kill()
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
