@@ -235,7 +235,7 @@ def small_update(kind):
 @pytest.mark.parametrize("kind", ["torchtune", "bias", "quantized", "tuned", "tuned, bias", "read"])
 def test_bf16_does_not_lose_a_small_update(kind):
     model, weight, bias, update = small_update(kind)
-    x = torch.randn(1, 200, 64).bfloat16().requires_grad_(kind != "read")
+    x = torch.randn(1, 800, 64).bfloat16().requires_grad_(kind != "read")  # of 100 seeds within 0.04
     with torch.set_grad_enabled(kind != "read"):
         out = model(x)
     wide = x.detach().float()
@@ -309,7 +309,8 @@ def test_transformers_layers_of_another_kind_stay_as_they_are():
     before = decoder.sequence_logprobs(TREE)
     use_fast_transformers_layers(decoder.hf)
     assert not [m for m in decoder.hf.modules() if "forward" in vars(m) and type(m) not in (lora.Linear, nn.Linear)]
-    torch.testing.assert_close(decoder.sequence_logprobs(TREE), before, atol=0, rtol=0)
+    # the frozen linear layers are another library's, which splits sums among threads in its own way
+    torch.testing.assert_close(decoder.sequence_logprobs(TREE), before, atol=1e-5, rtol=0)
 
 
 def test_dropout_of_a_transformers_model_is_drawn_as_peft_draws_it():
