@@ -46,6 +46,7 @@ def test_every_family_that_the_issue_names_is_tried():
 def test_a_tree_is_read_as_plain_sequences_are(name):
     family = BY_NAME[name]
     decoder = tiny_model(family)
+    torch.manual_seed(0)  # in one draw of six a neuron of OPT lies on the edge of its ReLU, where a gradient jumps
     inject_adapter_in_model(LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False), decoder.hf)
     found = choose_layout(decoder, IDS)
     assert (decoder.layout != "sequences") == family.on_tree, found
