@@ -207,11 +207,11 @@ def test_a_builder_that_names_its_set_takes_no_other(name):
     check({"a": 1, "optimizer": {"_component_": f"data.datasets.{name}", "where": {"axis": "social"}, "subset": 9}})
 
 
-def test_a_set_of_the_hub_has_revisions_splits_and_columns():
+def test_a_set_of_the_hub_may_be_read_from_a_copy():
     of_set = {"revision": "b", "split": "train[:50%]", "column_map": {"chosen": "rejected", "rejected": "chosen"}}
-    check({"a": 1, "optimizer": {"_component_": "data.datasets.politune_left", **of_set}})
-    with pytest.raises(ValueError, match="`optimizer.source` is not an argument of data.datasets.politune_left"):
-        check({"a": 1, "optimizer": {"_component_": "data.datasets.politune_left", "source": "a/b"}})
+    copy = {"source": "json", "data_files": "left.jsonl"}
+    for given in (of_set, copy):
+        check({"a": 1, "optimizer": {"_component_": "data.datasets.politune_left", **given}})
 
 
 def test_components_in_a_list_are_checked():

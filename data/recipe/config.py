@@ -249,12 +249,11 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
 
 
 def _of_the_set(named: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the arguments with which a builder that names its set itself would read another, or other columns."""
+    """Return the arguments with which a builder of the shipped set would read another one."""
     bound = named.keywords if isinstance(named, functools.partial) else {}
-    if "source" not in bound:
-        return ()
-    # a set of the Hub has revisions and splits, and its columns may be exchanged; the shipped file has none of these
-    return ("source", "data_files", *(("name", "revision", "split", "column_map") if "column_map" in bound else ()))
+    # a builder of a set on the Hub binds no columns, and a copy of that set may be read in its place
+    is_shipped = {"source", "column_map"} <= bound.keys()
+    return ("source", "data_files", "name", "revision", "split", "column_map") if is_shipped else ()
 
 
 def check_place(cfg: DictConfig) -> None:
