@@ -120,6 +120,9 @@ class DPORecipe(FTRecipeInterface):
             self._processes,
             training.get_act_offloading_ctx_manager(self._policy.decoder, cfg.enable_activation_offloading),
         )
+        for part in (self._batches.used(cfg.epochs), self._validation):
+            if part is not None:
+                self._losses.prepare([*part.pairs, *part.mismatched])
         self._reader = PolicyReader(self._policy, self._processes, compiled=cfg.compile)
         self._metric_logger = None
         if self._processes.first:

@@ -31,8 +31,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from data.datasets import preference_pairs
 from finetune.adapters.folders import check_bases, fingerprint
 from finetune.models import SMOLLM2_135M, lora_smollm2_135m
+from finetune.run import pair_losses
 from finetune.run.batches import PairBatches, tokenize_pairs
 from finetune.run.checkpoints import DECIDING, RunCheckpoints, StopRequest
+from finetune.run.pair_losses import PairLosses
 from finetune.tokenizers import hf_chat_tokenizer
 
 RECIPE = "finetune/dpo_finetune.py"
@@ -425,6 +427,34 @@ def test_resume_is_exact_at_any_step(train, tmp_path, dropout, dtype):
         for step, values in resumed.items():  # the learning rate goes on as well
             assert (values["loss"], values["lr"]) == (whole[step]["loss"], whole[step]["lr"])
     assert min(read_steps(tmp_path / "until_step_5")) == 6
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["validation_share=0.2"], ["loss=finetune.losses.KTOLoss", "~loss.label_smoothing"]],
+    ids=["dpo", "kto"],
+)
+def test_a_reference_computed_in_large_forwards_leaves_resume_exact(train, tmp_path, more, monkeypatch):
+    """As on CUDA: before the first step, so that no step cuts its pairs otherwise than another run did."""
+    budgets, values_of = [], PairLosses.reference_values
+
+    def counted(losses, pairs, max_tokens=1):
+        budgets.append(max_tokens)
+        return values_of(losses, pairs, max_tokens)
+
+    monkeypatch.setattr(PairLosses, "reference_values", counted)
+    monkeypatch.setattr(pair_losses, "WAITING", ("cpu",))
+    settings = [*more, "max_tokens_per_forward=90", "max_steps_per_epoch=1"]
+    train(tmp_path / "whole", *settings)
+    assert budgets[0] == 90
+    part = start_from(tmp_path / "whole", "epoch_0", tmp_path / "part")
+    train(part, *settings, "resume_from_checkpoint=True")
+    assert_same_adapter(tmp_path / "whole", tmp_path / "part")
+    monkeypatch.undo()
+    train(tmp_path / "alone", *settings)
+    first, second = (read_steps(tmp_path / name) for name in ("whole", "alone"))
+    assert first.keys() == second.keys()
+    assert all(first[k]["loss"] == pytest.approx(second[k]["loss"], abs=1e-5) for k in first)
 
 
 def test_a_drawn_seed_is_kept_on_resume(train, tmp_path):

@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,6 +212,11 @@ class PairBatches:
         n_pairs, start = len(self.set.pairs), step * self._pairs_per_step
         order = _shuffled(n_pairs, (self._seed << 20) + epoch) if self._shuffle else range(n_pairs)
         return list(order[start : start + self._pairs_per_step])
+
+    def used(self, epochs: int) -> PairSet:
+        """Return the pairs that the first so many epochs take, in the order of the set."""
+        steps = product(range(epochs), range(self.steps_per_epoch))
+        return self.set.take(sorted({row for at in steps for row in self.rows(*at)}))
 
     def name_rows(self, indices: Sequence[int]) -> str:
         """Return the pairs' rows and their origin, for messages."""

@@ -23,6 +23,9 @@ from finetune.run.processes import Processes, reshard
 from finetune.run.reference_cache import ReferenceCache
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
+# Devices that wait for Python where forwards are short.
+WAITING = ("cuda",)
+
 
 class StepMetrics:
     """Metrics of one optimizer step on one process, named as torchtune names them: sums and what they are over."""
@@ -96,7 +99,7 @@ class PairLosses:
         ``mismatched`` are their prompts with answers to others, for an unpaired loss. ``train`` adds the gradient of
         the mean loss to the adapter's; False only measures, with dropout off.
         """
-        reference = None if self._reference_free else torch.tensor(self._reference_values(pairs))
+        reference = None if self._reference_free else torch.tensor(self.reference_values(pairs))
         kl = self._kl(mismatched) if self._unpaired else 0.0
         n_losses = self._count(pairs)
         metrics = StepMetrics()
@@ -160,7 +163,7 @@ class PairLosses:
     @torch.no_grad()
     def _kl(self, mismatched: Sequence[Pair]) -> float:
         """Return how far the policy is from its reference on answers to other prompts: their mean log-ratio, from 0."""
-        reference = torch.tensor(self._reference_values(mismatched))
+        reference = torch.tensor(self.reference_values(mismatched))
         total, n = 0.0, 0
         self._policy.eval()
         for turn in self._processes.turns(cut_by_tokens(mismatched, self._max_tokens)):
@@ -178,23 +181,37 @@ class PairLosses:
             log_probs = self._policy(tree.to(self._processes.device))
         return Scores(log_probs.view(len(pairs), -1), lengths.to(self._processes.device).view(len(pairs), -1))
 
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """Compute the reference of all of a run's pairs before its first step, on devices where large forwards pay.
+
+        Its values then depend neither on the steps nor on where the run was interrupted.
+        """
+        if self._processes.device.type in WAITING and not self._reference_free:
+            self.reference_values(pairs, self._max_tokens)
+
     @torch.no_grad()
-    def _reference_values(self, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-        """Return the base's log-probabilities of each pair, computed where the first process's cache has none."""
+    def reference_values(self, pairs: Sequence[Pair], max_tokens: int = 1) -> list[tuple[float, float]]:
+        """Return the base's log-probabilities of each pair, computed where the first process's cache has none.
+
+        They are computed in forwards of at most ``max_tokens`` tokens: with 1 each pair is by itself, and its values
+        depend on no other. Where forwards begin depends on all pairs and not on what is known of them, so that an
+        interruption changes no value.
+        """
         first = self._processes.first
         known = self._processes.from_first([self._reference.get(*pair) for pair in pairs] if first else [])
         values = {k: value for k, value in enumerate(known) if value is not None}
-        missing = [k for k in range(len(pairs)) if k not in values]
-        if missing:
+        if len(values) < len(pairs):
+            pieces = [piece for piece in cut_by_tokens(pairs, max_tokens) if not values.keys() >= set(piece)]
+            total = sum(map(len, pieces))
             self._policy.eval()
-            bar = tqdm(total=len(missing), desc="reference", leave=False, disable=len(missing) < 16 or not first)
+            bar = tqdm(total=total, desc="reference", leave=False, disable=total < 16 or not first)
             with self._policy.without_adapters(), bar:
-                # one pair a forward, so that a value never depends on the other pairs of the step
-                for turn in self._processes.turns(missing):
-                    [[chosen, rejected]] = self._score([pairs[turn.piece]]).log_probs.tolist()
-                    scored = {turn.piece: (chosen, rejected)} if turn.counts else {}
+                for turn in self._processes.turns(pieces):
+                    found = self._score([pairs[k] for k in turn.piece]).log_probs.tolist()
+                    scored = dict(zip(turn.piece, map(tuple, found))) if turn.counts else {}
                     for k, value in [item for part in self._processes.gather(scored) for item in part.items()]:
-                        values[k] = value
-                        self._reference.put(*pairs[k], value)
                         bar.update()
+                        if self._reference.get(*pairs[k]) is None:  # of two equal pairs the first one's count
+                            self._reference.put(*pairs[k], value)
+                        values.setdefault(k, self._reference.get(*pairs[k]) or value)
         return [values[k] for k in range(len(pairs))]

@@ -2,9 +2,10 @@
 """Reference log-probabilities on disk, found by content.
 
 The reference of LoRA DPO is the base with its adapters off: it never changes during a run, nor between the left and the
-right run, nor over a sweep. The two sums of a pair are computed once, by a forward of their own, and kept under a hash
-of all they depend on: the base weights, the model's settings, dtype, device, this computation's version (the file) and
-the token ids and labels of both answers (the record). A changed base, template, dtype or length never hits.
+right run, nor over a sweep. The two sums of a pair are computed once (on a CPU by a forward of their own, so that they
+depend on no other pair) and kept under a hash of all they depend on: the base weights, the model's settings, dtype,
+device, this computation's version (the file) and the token ids and labels of both answers (the record). A changed base,
+template, dtype or length never hits.
 
 A file is a sequence of fixed-size records, appended under a lock and read through a memory map. A record that a kill
 left half written fails its checksum or its length, is not used, and is overwritten.
