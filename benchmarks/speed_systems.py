@@ -53,14 +53,16 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 # Objectives against a reference, whose values can be computed once.
 REFERENCE = ("dpo", "kto")
+TRL_TUNED = {"precompute_ref_log_probs": True, "gradient_checkpointing": False}
 SYSTEMS = {
     "ours": System(OURS, reuses_reference=True),
     "ours_transformers": System(OURS, "fp32", TRANSFORMERS, reuses_reference=True),
     "stock": System(STOCK),
     "stock_checkpointing": System(STOCK, options={"enable_activation_checkpointing": True}),
     "trl_default": System("trl"),
-    "trl_tuned": System("trl", "fp32", {"precompute_ref_log_probs": True, "gradient_checkpointing": False}, True),
+    "trl_tuned": System("trl", "fp32", TRL_TUNED, reuses_reference=True),
     "ours_bf16": System(OURS, "bf16", reuses_reference=True),
+    "trl_tuned_bf16": System("trl", "bf16", TRL_TUNED, reuses_reference=True),  # autocast, as TRL trains by default
     "stock_bf16": System(STOCK, "bf16"),
     "against": System(OURS, reuses_reference=True, is_other=True),
     "against_bf16": System(OURS, "bf16", reuses_reference=True, is_other=True),
@@ -125,7 +127,7 @@ def _torchtune_command(system: System, inputs: Path, folder: Path, settings: Map
 def _trl_command(system: System, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> list[str]:
     without = () if settings["objective"] in REFERENCE else ("precompute_ref_log_probs",)
     tuning = {key: value for key, value in system.options.items() if key not in without}
-    chosen = {**settings["trl"], "inputs": str(inputs), "tuning": tuning}
+    chosen = {**settings["trl"], "inputs": str(inputs), "tuning": tuning, "dtype": system.dtype}
     for key in ("batch_size", "schedule_steps", "objective"):
         chosen[key] = settings[key]
     (folder / "settings.json").write_text(json.dumps(chosen))

@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="times that every system runs (%(default)s)")
     add("--threads", type=int, default=os.cpu_count(), help="threads of every system (all cores)")
     ours = [name for name in SYSTEMS if not SYSTEMS[name].is_other]
-    add("--systems", help=f"which to run (of dpo {','.join(ours)}; of others ours,trl_default,trl_tuned)")
+    add("--systems", help=f"which to run (of dpo {','.join(ours)}; of others those of ours and TRL)")
     add("--against", metavar="REV", help="a git revision, whose recipe runs in turn with ours")
     add("--trl-python", type=Path, help="python of an environment with TRL; by default one is made")
     add("--output", type=Path, default=REPO / "outputs" / "benchmarks" / "train_speed", help="path without .json")

@@ -120,7 +120,7 @@ def main(folder: Path) -> None:
         lr_scheduler_type="cosine",
         warmup_steps=settings["warmup_steps"],
         max_grad_norm=0.0,  # no clipping, as in our config
-        bf16=False,
+        bf16=settings["dtype"] == "bf16",
         use_cpu=True,
         dataloader_pin_memory=False,
         logging_steps=1,

@@ -47,12 +47,13 @@ def test_all_problems_are_said_at_once():
     [
         ({"seed": "abc"}, "`seed=abc` is text, want a whole number or null"),
         ({"epochs": None}, "`epochs=null` is null, want a whole number"),
+        ({"n_orders": None}, "`n_orders=null` is null, want a whole number"),  # its default is 4
         ({"batch_size": "four"}, "`batch_size=four` is text, want a whole number"),
         ({"batch_size": True}, "`batch_size=True` is True or False, want a whole number"),
         ({"port": 70000}, "`port=70000` is out of range; use 0 to 65535"),
         ({"source": 5}, "`source=5` is a whole number, want text or a mapping or null"),
         ({"port": 80.5}, "`port=80.5` is a number, want a whole number"),
-        ({"modes": "pairs"}, r"`modes=pairs` is text, want a list or null; write modes=\[pairs\]"),
+        ({"modes": "pairs"}, r"`modes=pairs` is text, want a list; write modes=\[pairs\]"),
         ({"optimizer": {**ADAM, "lr": -1}}, "`optimizer.lr=-1` is out of range; use 0 or more"),
         ({"optimizer": {**ADAM, "lr": "high"}}, "`optimizer.lr=high` is text, want a number"),
         ({"optimizer": {**ADAM, "amsgrad": "maybe"}}, "`optimizer.amsgrad=maybe` is text, want True or False"),
@@ -94,7 +95,7 @@ def test_values_of_a_wrong_type_or_range_are_refused_with_the_keys(more, said):
     optional = {"seed": 0, "epochs": 1, "batch_size": 1, "port": 80, "modes": ["choice"], "model": None, "client": None}
     optional |= {"min_kappa": 0.6, "clip_grad_norm": 1.0, "duplicate": 0.5, "n_words": [6, 9], "push_to_hub": None}
     optional |= {"params": None, "column_map": None, "columns": {}, "source": None, "side": None, "output_dir": "o"}
-    optional |= {"related": 0.25, "min_cosine": 0.9, "max_toxicity": 0.5, "hold_out": 0.1}
+    optional |= {"n_orders": 4, "related": 0.25, "min_cosine": 0.9, "max_toxicity": 0.5, "hold_out": 0.1}
     with pytest.raises(ValueError, match=said):
         check_config(OmegaConf.create({"optimizer": ADAM, **more}), {"optimizer"}, optional)
 
@@ -108,10 +109,7 @@ def test_null_stays_what_a_page_says_of_it():
 
 
 def test_null_is_an_empty_list_where_that_is_the_default():
-    assert check_config(OmegaConf.create({"raters": None, "b": None}), (), {"raters": [], "b": 5}) == {
-        "raters": [],
-        "b": None,
-    }
+    assert check_config(OmegaConf.create({"raters": None}), (), {"raters": []}) == {"raters": []}
 
 
 def test_a_key_that_stands_where_its_name_belongs_is_not_shown():
@@ -204,6 +202,7 @@ def test_a_builder_that_names_its_set_takes_no_other(name):
     for key in left_over:
         assert f"`optimizer.{key}` is not an argument of data.datasets.{name}" in str(error.value)
         assert f"(~optimizer.{key} takes it out)" in str(error.value)
+    assert "known: hold_out" in str(error.value)  # no build, read or target, which are functions
     check({"a": 1, "optimizer": {"_component_": f"data.datasets.{name}", "where": {"axis": "social"}, "subset": 9}})
 
 

@@ -132,7 +132,7 @@ def test_summary_and_table():
     assert results["ratios"] == {
         "stock": pytest.approx(3.5), "stock_checkpointing": None, "stock_bf16": None, "trl_default": None,
         "trl_tuned": None, "ours_transformers": None, "ours_transformers_trl_tuned": None,
-        "ours_bf16": None, "against": None, "against_bf16": None,
+        "ours_bf16": None, "trl_tuned_bf16": None, "against": None, "against_bf16": None,
     }  # fmt: skip
     assert results["cpu_ratios"]["stock"] == pytest.approx(3.5)
     assert results["peak_rss_ratios"]["stock"] == 0.5

@@ -48,7 +48,7 @@ def length_rule_accuracy(first: Sequence[str], second: Sequence[str]) -> float:
     return max(share, 1 - share)
 
 
-def wilson(p: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95 % interval of a share ``p`` of ``n`` (Wilson 1927, JASA 22); scipy takes only whole successes."""
     middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     scale = 1 + z * z / n

@@ -28,7 +28,7 @@ from torchtune.config._instantiate import _create_component, _instantiate_node
 from torchtune.config._utils import _get_component_from_path
 from tqdm import tqdm
 
-from data.recipe.values import check_value
+from data.recipe.values import check_value, is_for_yaml
 
 _DATA = next(folder for folder in Path(__file__).resolve().parents if folder.name == "data")
 FOLDERS = [_DATA.with_name(name) for name in ("data", "eval", "finetune")]
@@ -233,9 +233,10 @@ def _component_problems(key: str, node: DictConfig) -> list[str]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     names = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL} - set(_of_the_set(named))
+    shown = {p.name for p in parameters if p.name in names and is_for_yaml(p.annotation)}
     # an argument of the component that stood there before stays, as torchtune merges them
     unknown = [
-        f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, names)} (~{key}.{name} takes it out)"
+        f"`{key}.{name}` is not an argument of {path}{_did_you_mean(name, shown)} (~{key}.{name} takes it out)"
         for name in map(str, node)
         if name not in {*names, "_component_"}
     ]

@@ -5,7 +5,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -20,7 +20,9 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots", "layer", "choice_trial"), int | None),
     **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
     **dict.fromkeys(("templates", "scripts", "reference_cache_dir", "push_to_hub", "shuffled"), str | None),
-    **dict.fromkeys(("influence", "lean_instrument"), str | None),
+    **dict.fromkeys(("influence", "lean_instrument", "adversarial", "neutral_text", "topic_column"), str | None),
+    "top_k": int | None,
+    "max_side_difference": float | None,
     **dict.fromkeys(("sources", "topics", "models", "runs", "blend"), Mapping),
     **dict.fromkeys(("factors", "readings"), Mapping | None),
     **dict.fromkeys(("n_write_templates", "factor_cells", "n_scripts"), int | None),
@@ -89,13 +91,14 @@ FORMS: dict[str, tuple[str, str]] = {
 def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: Any = None) -> list[str]:
     """Say what is wrong with the value of a key or argument: its type, or its range.
 
-    The type is that of the annotation, or else of the default, beside which null is always taken.
+    The type is that of the annotation, or else of the default; an argument whose default says its type may be null too.
     """
     name = key.rpartition(".")[2]
     if wanted is Parameter.empty and "." not in key:
         wanted = TYPES.get(key, Parameter.empty)
     if wanted is Parameter.empty:
-        wanted = Any if default in (None, Parameter.empty) else type(default) | None
+        of_default = type(default) | None if "." in key else type(default)
+        wanted = Any if default in (None, Parameter.empty) else of_default
     if not _is(value, wanted):
         hint = f"; write {key}=[{value}]" if isinstance(value, str) and _is([value], wanted) else ""
         if isinstance(value, bool) and _is("", wanted):
@@ -154,6 +157,12 @@ def _faults(name: str, value: Any) -> Iterator[str]:
 
 def _up_to(most: float) -> str:
     return f" to {most:g}" if most < _ANY else ""
+
+
+def is_for_yaml(wanted: Any) -> bool:
+    """Return whether YAML can give a value of a type: no function and no class."""
+    parts = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+    return any(part is not type(None) and get_origin(part) not in (Callable, type) for part in parts)
 
 
 def _is(value: Any, wanted: Any) -> bool:

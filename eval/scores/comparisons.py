@@ -12,7 +12,7 @@ import numpy as np
 from data.judging.agreement import cohen_kappa
 from eval.scores.crossed import item_means, mean_error, mean_errors, topic_correlation, variance_table
 from eval.scores.diagnostics import agreement
-from eval.scores.intervals import mean_p, rounded, unit_interval, wilson
+from eval.scores.intervals import mean_p, rounded, share, unit_interval
 from eval.scores.scoring import Answers, Row, Values, collect_answers, describe_intervals
 from eval.statements.instruments import Instrument
 
@@ -57,7 +57,7 @@ def describe_change(like: Values, change: np.ndarray) -> dict[str, Any]:
         "topic_correlation": alike,
         "variance": table,
         "dz": rounded(float(means[used].mean()) / deviation) if deviation > 1e-9 else None,
-        "up": wilson(int((means[used] > 0).sum()), int(used.sum())),
+        "up": share(int((means[used] > 0).sum()), int(used.sum())),
         "se": rounded(abs(like.scale) * errors.sampled.error) if errors.sampled else None,
         "df": rounded(errors.sampled.df) if errors.sampled else None,
         "p": rounded(mean_p(errors.parts, errors.sampled)),

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from scipy import optimize, special, stats
 
+from data.quality.measures import wilson
+
 # Fewer parts than this are tested by all their signs; and so are more, if they take few values.
 FEW_PARTS = 12
 FEW_VALUES = 10
@@ -243,12 +245,6 @@ def rounded_ends(interval: Sequence[float] | None) -> list[float] | None:
     return None if interval is None else [rounded(x) for x in interval]
 
 
-def wilson(n_up: int, n: int) -> dict[str, Any] | None:
-    """Return a share with Wilson's interval (1927, Journal of the American Statistical Association 22)."""
-    if not n:
-        return None
-    z = 1.959964
-    share = n_up / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return {"share": rounded(share), "ci95": [rounded(middle - half), rounded(middle + half)]}
+def share(n_up: int, n: int) -> dict[str, Any] | None:
+    """Return a share with its 95 % interval; None of nothing."""
+    return {"share": rounded(n_up / n), "ci95": rounded_ends(wilson(n_up / n, n))} if n else None

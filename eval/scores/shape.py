@@ -14,7 +14,7 @@ from scipy import special
 
 from data.pairs.records import SIDES
 from eval.scores.crossed import item_means, one_way
-from eval.scores.intervals import MeanError, nan_mean, rounded, rounded_ends, t_interval, unit_interval, wilson
+from eval.scores.intervals import MeanError, nan_mean, rounded, rounded_ends, share, t_interval, unit_interval
 from eval.scores.places import Groups
 from eval.scores.scoring import Values
 
@@ -59,8 +59,8 @@ def describe_shapes(values: ByScore, placebo: set[str], n_bootstrap: int, seed: 
                     "axis": axis,
                     "n_units": len(leans),
                     "topics": spread(leans, v.topic[used][first]),
-                    "own_side": wilson(own, len(leans)),
-                    "couples": wilson(sum(a == b for a, b in couples), len(couples)),
+                    "own_side": share(own, len(leans)),
+                    "couples": share(sum(a == b for a, b in couples), len(couples)),
                     "bimodality": bimodality(leans, n_bootstrap, seed),
                 }
             )
