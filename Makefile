@@ -27,9 +27,9 @@ TUNED := configs/$(MODEL)_lora_dpo_cpu.yaml
 DPO := $(BIN)/tune run finetune/dpo_finetune.py --config $(TUNED)
 
 # Nothing here needs the network once it is installed.
-quickstart dial test model: export HF_HUB_OFFLINE = 1
+quickstart dial pytest test model: export HF_HUB_OFFLINE = 1
 
-.PHONY: help install model quickstart dial one-dtype test lint clean-quickstart
+.PHONY: help install model quickstart dial one-dtype test pytest lint clean-quickstart
 .DEFAULT_GOAL := help
 
 help:
@@ -113,6 +113,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Lint runs beside the start of the tests, which takes one core.
+test: .venv/installed | $(WEIGHTS)
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
 # Two at a time, with one thread each: most tests are too small for more. tests/conftest.py puts the slow files first.
-test: lint | $(WEIGHTS)
+pytest: | $(WEIGHTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
