@@ -4,7 +4,6 @@
 import json
 import random
 from collections import Counter
-from functools import cache
 
 import pytest
 from conftest import REPO
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from benchmarks.seeded_defects import clean_rows, seeded_rows
 from data import audit
 from data.pairs.records import Pair, mirror_pairs
-from data.quality import defects, measures
+from data.quality import measures
 from data.quality.cleaning import clean
 from data.quality.defects import Checks
 from data.quality.measures import longer_share
@@ -59,13 +58,9 @@ def loaded_recipe(flawed, output_dir, **settings):
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_less_time():
-    """One draw of folds, which are tested with the measures; and a gate reads a text once, not in each audit anew."""
-    by_text = (defects.RAW_GATES, defects.TEXT_GATES, defects.PROMPT_TEXT_GATES, defects.PROMPT_GATES)
+    """One draw of folds, which are tested with the measures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measures, "N_DRAWS", 1)
-        for gates in by_text:
-            for kind, gate in [*gates.items()]:
-                patch.setitem(gates, kind, cache(gate))
         yield
 
 

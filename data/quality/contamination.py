@@ -12,6 +12,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from functools import cache
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,8 +87,8 @@ class Match(NamedTuple):
 
 def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
     """Return every statement of every shipped instrument and of further files: YAML, or text with one a line."""
-    statements = []
-    for path in [*sorted(SHIPPED.glob("*.yaml")), *map(Path, extra)]:
+    statements = [*_shipped()]
+    for path in map(Path, extra):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such instrument; give a YAML file, or a text file with a line each")
         text = path.read_text(encoding="utf-8")
@@ -99,6 +101,12 @@ def shipped_statements(extra: Iterable[str | Path] = ()) -> list[Statement]:
             raise ValueError(f"{path}: no statements; want `items` with `text`, or `pairs` with `left` and `right`")
         statements += added
     return statements
+
+
+@cache  # a synthesis asks for them at its start and in two of its stages
+def _shipped() -> tuple[Statement, ...]:
+    paths = sorted(SHIPPED.glob("*.yaml"))
+    return tuple(s for path in paths for s in _instrument_statements(path.read_text(encoding="utf-8"), path))
 
 
 def _instrument_statements(text: str, path: Path) -> list[Statement]:
@@ -135,13 +143,15 @@ def overlaps(texts: Sequence[str], statements: Sequence[Statement]) -> list[Over
     for statement in statements:
         for run in shingles(statement.text, RUN):
             runs[len(run)].add(run)
-    of_text = [shingles(text, 3) for text in texts]
+    of_text, again = tee(shingles(text, 3) for text in texts)
     of_statement = [shingles(statement.text, 3) for statement in statements]
     result = []
-    for text, grams, n_shared in zip(texts, of_text, _shared_weights(of_text, of_statement, {})):
+    for text, grams, n_shared in zip(texts, of_text, _shared_weights(again, of_statement, {})):
         similarity = {k: n / (len(grams) + len(of_statement[k]) - n) for k, n in n_shared.items()}
         nearest = max(similarity, key=lambda k: (similarity[k], -k), default=None)
-        shared = next((min(both) for n, known in runs.items() if (both := shingles(text, n) & known)), ())
+        # three words or more in a row are a 3-gram that is shared too
+        lengths = [n for n in runs if n_shared or n < 3]
+        shared = next((min(both) for n in lengths if (both := shingles(text, n) & runs[n])), ())
         near: tuple[float, Statement | None] = (0.0, None)
         if nearest is not None:
             near = (similarity[nearest], statements[nearest])

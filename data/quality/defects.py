@@ -8,6 +8,7 @@ that nobody can answer, a row that is there twice. ``gate`` ones make a row teac
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from data.language import garbled, not_english
@@ -116,18 +117,37 @@ class Checks(NamedTuple):
     by_words: bool = False  # leave out what classifiers say and what repeats itself, as a generator's own gates do
 
 
+class Read(NamedTuple):
+    """What the gates that look at one text alone found in it, by kind; None: nothing."""
+
+    masked: str  # the text without outer blanks and personal data, as all but the first gates see it
+    raw: dict[str, str | None]
+    gates: dict[str, str | None]
+    of_prompt: dict[str, str | None]
+
+
+@lru_cache(maxsize=2**15)  # the sides of a mirrored set have the same texts, and so have a set and its repair
+def _read(text: str, is_prompt: bool, by_words: bool) -> Read:
+    masked = mask_personal(text).strip()
+    gates = TEXT_GATES | (WORD_GATES if by_words else {}) | (PROMPT_TEXT_GATES if is_prompt else {})
+    prompt_gates = PROMPT_GATES | (WORD_PROMPT_GATES if by_words else {}) if is_prompt else {}
+    return Read(
+        masked,
+        {kind: gate(text) for kind, gate in RAW_GATES.items()},
+        {kind: gate(masked) for kind, gate in gates.items()},
+        {kind: gate(masked) for kind, gate in prompt_gates.items()},
+    )
+
+
 def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
     """List the defects of one valid pair, looked at alone; what was found is shown with personal data masked."""
-    raw = {field: getattr(pair, field) for field in COLUMNS}
-    reasons = [(kind, field, gate(text)) for field, text in raw.items() for kind, gate in RAW_GATES.items()]
-    texts = {field: mask_personal(text).strip() for field, text in raw.items()}
-    gates = TEXT_GATES | (WORD_GATES if checks.by_words else {})
-    gates |= {"language": checks.language} if checks.language else {}
-    prompt_gates = PROMPT_GATES | (WORD_PROMPT_GATES if checks.by_words else {})
-    for kind, gate in gates.items():
-        prompt_gate = PROMPT_TEXT_GATES.get(kind, gate)
-        reasons += [(kind, field, (prompt_gate if field == "prompt" else gate)(text)) for field, text in texts.items()]
-    reasons += [(kind, "prompt", gate(texts["prompt"])) for kind, gate in prompt_gates.items()]
+    read = {field: _read(getattr(pair, field), field == "prompt", checks.by_words) for field in COLUMNS}
+    texts = {field: of_text.masked for field, of_text in read.items()}
+    reasons = [(kind, field, reason) for field, of_text in read.items() for kind, reason in of_text.raw.items()]
+    reasons += [(kind, field, of_text.gates[kind]) for kind in TEXT_GATES for field, of_text in read.items()]
+    if checks.language:
+        reasons += [("language", field, checks.language(text)) for field, text in texts.items()]
+    reasons += [(kind, "prompt", reason) for kind, reason in read["prompt"].of_prompt.items()]
     prompt, *answers = texts.values()
     if not checks.by_words:
         for field, answer in zip(COLUMNS[1:], answers):
@@ -149,15 +169,15 @@ def defects_by_row(
     highest = dict.fromkeys(by_row, 0.0)
     for defect in known:
         by_row.get(defect.row, []).append(defect)
-    texts = {field: [getattr(pair, field) for pair in pairs] for field in COLUMNS}
-    for field, column in texts.items():
-        for pair, overlap in zip(pairs, overlaps(column, checks.statements)):
-            highest[pair.row] = max(highest[pair.row], overlap.similarity)
-            if overlap.shared:
-                where = f" ({overlap.nearest.instrument} {overlap.nearest.id})" if overlap.nearest else ""
-                by_row[pair.row].append(Defect(pair.row, "contamination", field, f"{overlap.shared!r}{where}"))
-    for field, column in texts.items():
-        for pair, reason in zip(pairs, checks.toxicity.reasons(column) if checks.toxicity else ()):
+    places = [(pair, field) for field in COLUMNS for pair in pairs]
+    for (pair, field), overlap in zip(places, overlaps([getattr(*place) for place in places], checks.statements)):
+        highest[pair.row] = max(highest[pair.row], overlap.similarity)
+        if overlap.shared:
+            where = f" ({overlap.nearest.instrument} {overlap.nearest.id})" if overlap.nearest else ""
+            by_row[pair.row].append(Defect(pair.row, "contamination", field, f"{overlap.shared!r}{where}"))
+    for field in COLUMNS:
+        texts = [getattr(pair, field) for pair in pairs]
+        for pair, reason in zip(pairs, checks.toxicity.reasons(texts) if checks.toxicity else ()):
             by_row[pair.row] += [Defect(pair.row, "toxicity", field, reason)] if reason else []
     return list(by_row.values()), list(highest.values())
 
