@@ -251,12 +251,18 @@ def _save(figure: "Figure", *formats: str) -> dict[str, bytes]:
     figure.set_layout_engine("none")
     for ax in figure.axes:
         ax.set_box_aspect(1)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.set_dpi(120)
     pictures = {}
     for name in formats:
         buffer = io.BytesIO()
-        # no date, so that the same summary gives the same bytes; no address
-        nothing: Mapping[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, dpi=120, format=name, metadata=nothing if name == "svg" else None)
+        # by the canvas itself, for savefig draws everything once more, into nothing, before it draws
+        if name == "svg":  # no date, so that the same summary gives the same bytes; no address
+            FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        else:
+            FigureCanvasAgg(figure).print_png(buffer)
         pictures[name] = buffer.getvalue()
     _pyplot().close(figure)
     return pictures
