@@ -9,13 +9,14 @@ messages, parameters), so a second run, also without a server, gives the same.
 import email.utils
 import os
 import random
+import ssl
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,13 @@ _NOT_REACHED = "no connection to"
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient balance")
 _RETRY_COUNT = "x-stainless-retry-count"  # openai's client says with each call how many tries went before it
 _CHAT = "/chat/completions"
+
+
+@cache  # reading the certificates takes 20 ms, and a run makes many clients
+def _trusted() -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 @dataclass(eq=False)
@@ -257,7 +265,7 @@ class ChatClient:
             raise ImportError(
                 'calls need the package openai: pip install -c constraints.txt -e ".[synthesis]"'
             ) from error
-        http_client = openai.DefaultHttpxClient()
+        http_client = openai.DefaultHttpxClient(verify=_trusted())
         http_client.send = partial(self._send, http_client.send)
         return openai.OpenAI(
             base_url=self.base_url,
