@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType
 
@@ -13,25 +14,25 @@ from types import CodeType
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-import torch
 from jinja2 import Environment
-from safetensors.torch import save_file
 
 REPO = Path(__file__).parents[1]
 gc.disable()  # until the tests are collected: modules leave no garbage
-pytest_plugins = ["documented", "review_client"]
+PLUGINS = ("documented", "review_client")
 
 # A worker takes whole files: the slow ones first, or one worker would end long after the other.
 SLOW_FIRST = (
-    "test_synthesize",
     "test_configs",
+    "test_synthesize",
     "test_dpo_finetune",
     "test_study",
-    "test_repair",
     "test_influence",
     "test_tokenizers",
-    "test_docs",
     "test_political_compass",
+    "test_processes",
+    "test_docs",
+    "test_repair",
+    "test_write",
 )
 
 
@@ -55,8 +56,12 @@ Environment.compile = compile_once(Environment.compile)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest the one mark of these tests."""
+    """Tell pytest the one mark and the fixtures of these tests."""
     config.addinivalue_line("markers", "slow(seconds): takes five seconds or more of a processor, about so many")
+    # what starts workers runs no test, and they wait for it: it imports neither torch nor what else takes seconds
+    if not config.getoption("numprocesses", None):
+        for name in PLUGINS:
+            config.pluginmanager.import_plugin(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,9 +71,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let no collection of garbage look at the modules and tests again: torchtune asks for one in each training."""
+    """Collect garbage again, but old objects only where a file begins and where torchtune asks for it."""
     gc.freeze()
+    gc.set_threshold(700, 10, 1000)
     gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _look_for_garbage_among_the_new() -> None:
+    """Let no collection look again at what is there before a file's tests: torchtune asks for one in each training."""
+    gc.collect()
+    gc.freeze()
 
 
 # Sizes of a Llama small enough for a recipe to run in a second; its tokens are the packaged model's first 8,192.
@@ -112,6 +125,9 @@ def packaged_model_dir() -> Path:
 
 def write_llama_folder(folder: Path, sizes: dict, tied: bool, n_files: int = 1, seed: int = 0) -> Path:
     """Write random weights in the true Hugging Face layout of a Llama or Mistral."""
+    import torch
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     dim, heads, kv_heads = sizes["embed_dim"], sizes["num_heads"], sizes["num_kv_heads"]
     head_dim, hidden = dim // heads, sizes["intermediate_dim"]
@@ -194,13 +210,20 @@ def tiny_overrides(tiny_model_dir: Path, output_dir: Path) -> list[str]:
     ]
 
 
-# A process that has the imports of this one. Autograd's threads for a GPU bear no fork, nor does macOS, and Windows has
-# none: there it imports by itself.
-FORK = multiprocessing.get_context("fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn")
+def fork(target: Callable, *args: str | int | list) -> BaseProcess:
+    """Return a process that has the imports of this one.
+
+    Autograd's threads for a GPU bear no fork, nor does macOS, and Windows has none: there it imports by itself.
+    """
+    import torch
+
+    kind = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
+    return multiprocessing.get_context(kind).Process(target=target, args=args)
 
 
 def run_tune(*arguments: str) -> None:
-    """Run the command line in a process of ``FORK``, in which a training computes with one thread."""
+    """Run the command line in a process of ``fork``, in which a training computes with one thread."""
+    import torch
     from torchtune._cli.tune import main
 
     torch.set_num_threads(1)  # those of the process that forked are not here

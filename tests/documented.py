@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
-from conftest import FORK, REPO, TINY, run_tune, tiny_overrides, write_llama_folder
+from conftest import REPO, TINY, fork, run_tune, tiny_overrides, write_llama_folder
 from families import SHRUNKEN, write_family
 from fault_server import FaultServer, completion
 from judged_run import make_rows, write_run
@@ -470,7 +470,7 @@ def run_documented(tune, tmp_path, pairs_file, stand_ins, request):
             del arguments[k : k + 2]
         if "--nproc_per_node" in arguments:
             arguments[arguments.index("--nproc_per_node") + 1] = "2"
-            launcher = FORK.Process(target=launch, args=arguments)
+            launcher = fork(launch, *arguments)
             launcher.start()
             launcher.join()
             assert launcher.exitcode == 0

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 
 import pytest
 import torch
-from conftest import FORK, TINY, read_steps, run_tune, tiny_overrides, write_llama_folder
+from conftest import TINY, fork, read_steps, run_tune, tiny_overrides, write_llama_folder
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import distributed
@@ -78,7 +78,7 @@ def two(runs, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [FORK.Process(target=run_in_turn, args=(rank, port, arguments)) for rank in range(2)]
+    processes = [fork(run_in_turn, rank, port, arguments) for rank in range(2)]
     for process in processes:
         process.start()
     wait([process.sentinel for process in processes])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import FORK, REPO, TINY, run_tune
+from conftest import REPO, TINY, fork, run_tune
 from documented import influence_overrides, own_topics
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -29,7 +29,17 @@ from eval.study import OPTIONAL, REQUIRED, StudyRecipe, plan_study, run_training
 from finetune import tokenizers
 from finetune.run import settings
 
-LOADED_ONCE = cache(tokenizers.hf_chat_tokenizer)
+LOAD = tokenizers.hf_chat_tokenizer
+
+
+@cache
+def loaded_once(path, **more):
+    """Return a tokenizer that is loaded once, and reads a text once: most of the shipped studies train on one set."""
+    tokenizer = LOAD(path, **more)
+    tokenizer._hf.encode = cache(tokenizer._hf.encode)
+    return tokenizer
+
+
 STUDIES = sorted((REPO / "configs" / "studies").glob("*.yaml"))
 
 
@@ -71,7 +81,7 @@ def plan(cfg, **more):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_shipped_study_is_planned_without_weights(tune_run, tmp_path, path, caplog, monkeypatch):
-    monkeypatch.setattr(tokenizers, "hf_chat_tokenizer", LOADED_ONCE)
+    monkeypatch.setattr(tokenizers, "hf_chat_tokenizer", loaded_once)
     cfg = yaml.safe_load(path.read_text())
     own = []  # the studies whose data no repository has
     if path.stem == "topics":
@@ -96,7 +106,7 @@ class Forked:
     """What a study needs of the process of a training, which has the imports of this one."""
 
     def __init__(self, command: list[str]):
-        self._process = FORK.Process(target=run_tune, args=command[3:])  # after python -m torchtune._cli.tune
+        self._process = fork(run_tune, *command[3:])  # after python -m torchtune._cli.tune
         self._process.start()
         self.pid = self._process.pid
 
@@ -124,7 +134,7 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path, monke
 
     assert tune_run(*first.command[2:]) == 0  # by hand, as the dry run prints it
     assert first.is_complete()
-    process = FORK.Process(target=run_tune, args=("run", "eval/study.py", "--config", str(path)))
+    process = fork(run_tune, "run", "eval/study.py", "--config", str(path))
     process.start()  # its training is a process of its own
     try:
         wait_for(1)
