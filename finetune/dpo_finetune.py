@@ -100,8 +100,7 @@ class DPORecipe(FTRecipeInterface):
         self._policy = base.load(resumed[training.ADAPTER_KEY] if resumed else base.fresh)
         del base
         if cfg.compile:
-            # under the dense mask: attention along branches would compile every tree anew
-            training.compile_model(self._policy.decoder)
+            self._policy.compile_layers(cfg.max_tokens_per_forward)
         self._trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self._optimizer = config.instantiate(cfg.optimizer, self._trainable)
         self._lr_scheduler = self._setup_lr_scheduler(cfg) if cfg.lr_scheduler is not None else None
@@ -123,7 +122,7 @@ class DPORecipe(FTRecipeInterface):
         for part in (self._batches.used(cfg.epochs), self._validation):
             if part is not None:
                 self._losses.prepare([*part.pairs, *part.mismatched])
-        self._reader = PolicyReader(self._policy, self._processes, compiled=cfg.compile)
+        self._reader = PolicyReader(self._policy, self._processes)
         self._metric_logger = None
         if self._processes.first:
             self._metric_logger = config.instantiate(cfg.metric_logger)

@@ -82,7 +82,7 @@ def test_a_base_with_layers_for_bf16_writes_the_same_without_copies_of_keys(mode
     narrow = copy.deepcopy(model)
     use_fast_layers(narrow)
     attention = narrow.layers[0].attn
-    assert attention.forward.func is attend
+    assert attention.forward.__func__ is attend
     calls = []
     once = generate._attend_to_all
     monkeypatch.setattr(generate, "_attend_to_all", lambda *given: calls.append(1) or once(*given))
@@ -91,7 +91,7 @@ def test_a_base_with_layers_for_bf16_writes_the_same_without_copies_of_keys(mode
     assert n_calls >= 11 * 2  # every layer, every token after the first
     assert write(narrow, prompts, GREEDY, [0] * 6, ()) == expected
     assert len(calls) == 2 * n_calls
-    assert attention.forward.func is attend
+    assert attention.forward.__func__ is attend
     long = GREEDY._replace(max_new_tokens=150)  # the cache grows twice
     assert write(narrow, prompts[:2], long, [0] * 2, ()) == [alone(model, p, 150, ()) for p in prompts[:2]]
 

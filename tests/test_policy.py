@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import TINY
 from omegaconf import OmegaConf
+from torch._dynamo.utils import counters
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune.models.llama3 import llama3
 from torchtune.models.llama3_1 import llama3_1
@@ -15,7 +16,8 @@ from torchtune.models.mistral import mistral
 
 from data.pairs.tokens import Continuation
 from finetune.run.policy import build_policy, check_builder, load_weights, named_weights
-from finetune.tree.prefix_tree import build_tree
+from finetune.tree.logprobs import answer_logprobs
+from finetune.tree.prefix_tree import PrefixTree, build_tree
 
 SIZES = {**TINY, "vocab_size": 500, "embed_dim": 128, "num_kv_heads": 4, "intermediate_dim": 256, "rope_base": 10_000}
 CPU = torch.device("cpu")
@@ -175,3 +177,63 @@ def test_a_checkpoint_that_does_not_fit_is_refused(spoil, message):
     spoil(base)
     with pytest.raises(ValueError, match="(?s)" + message):
         loaded(base)
+
+
+def tree_of(n: int, seed: int) -> PrefixTree:
+    """Return a tree of so many tokens, each of another form."""
+    generator = torch.Generator().manual_seed(seed)
+    n_prompt = int(torch.randint(2, n // 2, (), generator=generator))
+    prompt, rest = list(range(n_prompt)), n - n_prompt
+    n_first = int(torch.randint(1, rest, (), generator=generator))
+    answers = ([400] * (n_first + 1), [401] * (rest - n_first + 1))  # the last tokens are not run
+    return build_tree([Continuation(prompt + a, [-100] * n_prompt + a) for a in answers])
+
+
+def test_padding_changes_no_log_probability_and_no_gradient():
+    policy, tree = loaded(random_base()), tree_of(75, 0)
+    assert tree.padded(25).tokens.shape == tree.tokens.shape
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    found = []
+    for dense in (False, True):
+        for each in (tree, tree.padded(32)):
+            policy.zero_grad()
+            mask = each.attention_bias(torch.float32) if dense else None
+            sums = answer_logprobs(policy.decoder, each, mask)
+            sums.sin().sum().backward()
+            grads = [p.grad.flatten() for p in policy.parameters() if p.requires_grad]
+            found.append((each.tokens.shape[1], sums, torch.cat(grads)))
+    assert [n for n, _, _ in found] == [75, 96, 75, 96]
+    for _, sums, grad in found[1:]:
+        torch.testing.assert_close(sums, found[0][1], rtol=1e-6, atol=1e-5)
+        assert (grad - found[0][2]).norm() <= 1e-5 * grad.norm()
+
+
+@pytest.mark.slow(5)
+def test_layers_are_compiled_once_for_each_size_of_trees_and_not_for_each_layer(monkeypatch):
+    monkeypatch.setenv("TORCH_COMPILE_BACKEND", "eager")
+    monkeypatch.setitem(SIZES, "num_layers", 11)  # more than torch would compile one by one
+    base = random_base()
+    plain, compiled = loaded(base), loaded(base)
+    compiled.compile_layers(8 * 40)
+    counters.clear()
+    n_graphs = []
+    for k, n in enumerate((30, 38, 79, 41, 40)):
+        tree = tree_of(n, k)
+        values = []
+        for policy in (plain, compiled):
+            for name, p in policy.named_parameters():
+                if "lora_b" in name:
+                    p.data.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(k)) / 50)
+            policy.zero_grad()
+            sums = policy(tree)
+            sums.sin().sum().backward()
+            values.append([sums, *(p.grad for p in policy.parameters() if p.requires_grad)])
+        torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
+        n_graphs.append(counters["stats"]["unique_graphs"])
+    # what is before attention and what is after it, each for 40 tokens and for 80
+    assert n_graphs == [2, 2, 4, 4, 4]
+    with torch.no_grad(), compiled.without_adapters():
+        compiled(tree_of(90, 9))
+    assert counters["stats"]["unique_graphs"] == 4

@@ -315,7 +315,7 @@ class _TorchtuneReader:
 def _is_plain(attn: Any) -> bool:
     """Return whether an attention is torchtune's own, or the same on a prefix tree."""
     forward = vars(attn).get("forward")
-    return type(attn) is MultiHeadAttention and (forward is None or forward.func is attend)
+    return type(attn) is MultiHeadAttention and (forward is None or forward.__func__ is attend)
 
 
 def _attend_once(attn: MultiHeadAttention, x: Tensor, y: Tensor, *, mask: Tensor, input_pos: Tensor) -> Tensor:

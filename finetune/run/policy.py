@@ -6,6 +6,7 @@ there is one copy of them, and a model needs no more memory to load than to hold
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ from finetune.tree.layers import use_fast_layers, widen_adapter
 from finetune.tree.logprobs import Decoder, TreeDecoder, answer_logprobs
 from finetune.tree.prefix_tree import PrefixTree
 
+# Sizes of trees for which layers are compiled: what is padded is less than so small a part of the largest. torch
+# compiles the same code at most eight times.
+SIZES = 8
+
 
 class Policy(nn.Module):
     """A decoder with LoRA as one module whose call scores a tree, so that FSDP's hooks surround all of it."""
@@ -32,6 +37,18 @@ class Policy(nn.Module):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder: Any = decoder
+        self._multiple: int | None = None  # of tokens to which trees are padded
+
+    def compile_layers(self, max_tokens: int) -> None:
+        """Compile torchtune's layers, once for each eighth of ``max_tokens``: trees of all sizes between are padded.
+
+        All layers run the same code, but for the first one: it stays as it is, since its input has no gradient. Where
+        none is taken, nothing is padded or compiled.
+        """
+        layers = [m for m in self.decoder.modules() if isinstance(m, modules.TransformerSelfAttentionLayer)]
+        for layer in layers[1:]:
+            layer.compile(backend=os.environ.get("TORCH_COMPILE_BACKEND", "inductor"), dynamic=False)
+        self._multiple = -(-max_tokens // SIZES)
 
     def without_adapters(self) -> AbstractContextManager[None]:
         """Be the base inside a ``with`` block."""
@@ -39,7 +56,12 @@ class Policy(nn.Module):
 
     def forward(self, tree: PrefixTree) -> Tensor:
         """Return the summed log-probability of each answer, nats ``[N]``."""
-        return answer_logprobs(self.decoder, tree)
+        if self._multiple is None:
+            return answer_logprobs(self.decoder, tree)
+        if torch.is_grad_enabled():
+            return answer_logprobs(self.decoder, tree.padded(self._multiple))
+        with torch.compiler.set_stance("force_eager"):
+            return answer_logprobs(self.decoder, tree)
 
 
 def named_weights(decoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -37,8 +37,8 @@ class WatchedRun(NamedTuple):
 class PolicyReader:
     """Score continuations with a policy between two of its steps, and leave no trace in the training."""
 
-    def __init__(self, policy: Policy, processes: Processes, compiled: bool) -> None:
-        self._policy, self._processes, self._compiled = policy, processes, compiled
+    def __init__(self, policy: Policy, processes: Processes) -> None:
+        self._policy, self._processes = policy, processes
 
     def __call__(
         self, groups: Sequence[Sequence[Continuation]], max_tokens: int, base: bool = False
@@ -55,10 +55,8 @@ class PolicyReader:
         was_training, device = self._policy.training, self._processes.device
         scored: dict[int, list[float]] = {}
         adapters = self._policy.without_adapters() if base else nullcontext()
-        # not compiled, so that no other shape reaches the compiler
-        eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with torch.no_grad(), rng, adapters, eager:
+        with torch.no_grad(), rng, adapters:
             self._policy.eval()
             for turn in self._processes.turns(cut_by_tokens(groups, max_tokens)):
                 tree = build_tree([continuation for k in turn.piece for continuation in groups[k]])

@@ -13,6 +13,7 @@ Legend: T tokens of the tree, D embedding, L tokens of a piece, N tokens it sees
 each of them, H head dim.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -46,8 +47,12 @@ class Piece(NamedTuple):
     seen: tuple[tuple[int, int], ...]
 
 
-class TreePieces(NamedTuple):
-    """A whole tree, ready for the attention of every layer, which takes it as ``mask``."""
+@dataclass
+class TreePieces:
+    """A whole tree, ready for the attention of every layer, which takes it as ``mask``.
+
+    No tuple: torch's compiler would look into it, and compile what it is handed through anew for every tree.
+    """
 
     pieces: tuple[Piece, ...]  # in the order of the tokens
     visible: tuple[Tensor, ...]  # for each: which token sees which, bool [L, N]
@@ -229,18 +234,14 @@ def _attend_in_blocks(module: MultiHeadAttention, x: Tensor, mask: BlockMask, in
 def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
     """Return what a decoder's layers take as ``mask`` if all of them run :func:`attend`, else None.
 
-    A compiled decoder gets None: it would be compiled anew for every tree.
-
     Raises:
         ValueError: If none of its layers is torchtune's attention, so that nobody would read what is returned.
     """
     n_layers = 0
     for module in decoder.modules():
-        if module._compiled_call_impl is not None:
-            return None
         if isinstance(module, MultiHeadAttention):
             n_layers += 1
-            if getattr(module.forward, "func", None) is not attend or not can_attend(module):
+            if getattr(module.forward, "__func__", None) is not attend or not can_attend(module):
                 return None
     if not n_layers:
         raise ValueError(
@@ -257,6 +258,7 @@ def can_attend(module: MultiHeadAttention) -> bool:
     return plain and rotary and module.attn_dropout == 0 and module.kv_cache is None
 
 
+@torch.compiler.disable  # it would be compiled anew for every tree
 def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, mask=None, input_pos=None) -> Tensor:
     """Compute a layer for which :func:`can_attend` holds, ``[1, T, D]`` for ``x [1, T, D]``.
 

@@ -11,6 +11,7 @@ Legend: T tokens, D embedding, I inputs, O outputs, R LoRA rank.
 
 import inspect
 from functools import cache, partial
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -206,7 +207,7 @@ def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
 def _adapted(module: Any, x: Tensor) -> _Adapted | None:
     """Return a layer of :func:`_lora` or :func:`_tune_lora` if one LoRA without dropout is on, else None."""
     kind, layer, dropout = getattr(module.forward, "func", None), None, None
-    if kind is _lora and not module.disabled and not module.use_bias:
+    if getattr(module.forward, "__func__", None) is _lora and not module.disabled and not module.use_bias:
         layer, dropout = _tune_layer(module), module.dropout
     elif kind is _tune_lora and module.base_layer.bias is None and len(names := _plain_adapters(module, x) or []) == 1:
         layer, dropout = _peft_layer(module, names[0]), module.lora_dropout[names[0]]
@@ -217,21 +218,33 @@ def _is_frozen_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.bias is None and not module.weight.requires_grad
 
 
+def _tune_norm(module: RMSNorm, x: Tensor) -> Tensor:
+    return _norm(module, x, weight="scale", eps="eps")
+
+
+def _tune_mlp(module: FeedForward, x: Tensor) -> Tensor:
+    return _mlp(module, x, gate="w1", up="w3", down="w2")
+
+
 def use_fast_layers(decoder: nn.Module) -> None:
-    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is."""
+    """Let a Llama-like decoder of which only LoRA is trained compute so; what is of another kind stays as it is.
+
+    Its layers get methods: of a method torch's compiler sees that it is the same function in all of them, where of a
+    ``partial`` it sees another object in each, and compiles each of them anew.
+    """
     for module in decoder.modules():
         if type(module) is nn.Embedding and not module.weight.requires_grad:
-            vars(module)["forward"] = partial(_embed, module)
+            vars(module)["forward"] = MethodType(_embed, module)
         elif _is_frozen_linear(module):
-            module.forward = partial(frozen_linear, module)
+            module.forward = MethodType(frozen_linear, module)
         elif type(module) is RMSNorm and not module.scale.requires_grad:
-            module.forward = partial(_norm, module, weight="scale", eps="eps")
+            module.forward = MethodType(_tune_norm, module)
         elif type(module) is FeedForward and module.w3 is not None and type(module.activation) is nn.SiLU:
-            module.forward = partial(_mlp, module, gate="w1", up="w3", down="w2")
+            module.forward = MethodType(_tune_mlp, module)
         elif type(module) is LoRALinear:
-            module.forward = partial(_lora, module)
+            module.forward = MethodType(_lora, module)
         elif isinstance(module, MultiHeadAttention) and can_attend(module):
-            module.forward = partial(attend, module)
+            module.forward = MethodType(attend, module)
 
 
 def _plain_adapters(module: lora.Linear, x: Tensor) -> list[str] | None:

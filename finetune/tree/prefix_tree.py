@@ -42,6 +42,17 @@ class PrefixTree(NamedTuple):
         """
         return torch.where(self.mask(), 0.0, -torch.inf).to(dtype)
 
+    def padded(self, multiple: int) -> "PrefixTree":
+        """Return the tree with tokens at its end, up to a multiple of tokens: none of its own sees or scores them."""
+        n = self.tokens.shape[1]
+        zeros = self.tokens.new_zeros(1, -n % multiple)
+        return self._replace(
+            tokens=torch.cat([self.tokens, zeros], 1),
+            input_pos=torch.cat([self.input_pos, zeros], 1),
+            # a run without a fork, which sees itself: a softmax over nothing is not a number
+            subtree_end=torch.cat([self.subtree_end, zeros[0] + n + zeros.shape[1]]),
+        )
+
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the tree with its tensors on ``device``."""
         tokens, input_pos, subtree_end, predictor, target = (x.to(device) for x in self[:5])
