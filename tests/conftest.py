@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType
@@ -82,6 +82,17 @@ def _look_for_garbage_among_the_new() -> None:
     """Let no collection look again at what is there before a file's tests: torchtune asks for one in each training."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """Leave to the system when it writes: a killed process loses nothing by that, and no test cuts the power."""
+    from data.chat import cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(cache, "SYNCHRONOUS", "OFF")
+        yield
 
 
 # Sizes of a Llama small enough for a recipe to run in a second; its tokens are the packaged model's first 8,192.

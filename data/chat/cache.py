@@ -44,6 +44,9 @@ def find_confusions(clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return faults
 
 
+SYNCHRONOUS = "FULL"  # of SQLite: a reply that was paid for outlives a machine that goes out
+
+
 class ReplyCache:
     """The replies of a server as it sent them, under the key of their request, in ``replies.sqlite`` of a folder.
 
@@ -61,7 +64,7 @@ class ReplyCache:
             self._db.execute("PRAGMA journal_mode=PERSIST")
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self.path}: {error}; move it away, and the calls are made again") from error
-        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
         self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
 
     def get(self, key: str) -> str | None:
