@@ -113,7 +113,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Lint runs beside the start of the tests, which takes one core.
+# Both at once: lint by itself lets one core wait.
 test: .venv/installed | $(WEIGHTS)
 	@$(MAKE) --no-print-directory --jobs=2 lint pytest
 
