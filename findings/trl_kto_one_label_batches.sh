@@ -16,7 +16,7 @@ from importlib.metadata import version
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 from trl import KTOConfig, KTOTrainer
 from trl.data_utils import unpair_preference_dataset
 
@@ -37,6 +37,7 @@ pairs = Dataset.from_list(
     ]
 )
 mixed = unpair_preference_dataset(pairs).shuffle(seed=0)
+many = unpair_preference_dataset(Dataset.from_list([{"prompt": "w1", "chosen": " w2", "rejected": " w3"}] * 1500))
 
 
 class Watched(KTOTrainer):
@@ -55,6 +56,7 @@ def trained(rows, seed):
         learning_rate=3e-3, num_train_epochs=1, per_device_train_batch_size=8, per_device_eval_batch_size=8, logging_steps=1,
     )
     trainer = Watched("model", args=settings, train_dataset=rows, eval_dataset=mixed, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
     trainer.desirable = []
     trainer.train()
     logged = any("rewards/margins" in line for line in trainer.state.log_history)
@@ -67,7 +69,8 @@ found = {}
 for name, rows in (("pairs", pairs), ("split and shuffled", mixed)):
     for seed in (1, 2):
         shares, rewards, logged = found[name, seed] = trained(rows, seed)
-        print(f"{name}, seed {seed}: desirable by batch {shares}, rewards after {rewards}, margin logged {logged}")
+        print(f"{name}, seed {seed}: desirable by batch", *(f"{share:.2g}" for share in shares), f"rewards {rewards}, margin logged {logged}")
+assert many["label"][:] == [True] * 1000 + [False] * 1000 + [True] * 500 + [False] * 500, "changed: the order of split pairs"
 assert found["pairs", 1][0] == [1.0] * 8 + [0.0] * 8, "changed: batches of pairs are mixed"
 assert found["pairs", 1] == found["pairs", 2], "changed: the seed orders the rows"
 assert not found["pairs", 1][2] and found["split and shuffled", 1][2]
