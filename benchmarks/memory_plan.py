@@ -2,6 +2,7 @@
 """How much memory a device needs to run a DPO config, before it is rented.
 
     python -m benchmarks.memory_plan --config configs/llama70b_lora_dpo_distributed.yaml --devices 8
+    python -m benchmarks.memory_plan --config configs/llama8b_lora_dpo_single_device.yaml --gib 24
     python -m benchmarks.memory_plan --config configs/smollm2_135m_lora_dpo_cpu.yaml --check max_tokens_per_forward=1024
 
 Nothing of the model is loaded. Weights are counted on torch's meta device; what a layer keeps for its backward pass is
@@ -110,7 +111,7 @@ def state_bytes(cfg_optimizer: DictConfig, dtype: torch.dtype) -> float:
 def plan(cfg: DictConfig, devices: int) -> Plan:
     """Predict the peak of one of ``devices`` devices that run a config of ``finetune/dpo_finetune.py``."""
     dtype = training.get_dtype(cfg.dtype, device=torch.device("cpu"))
-    policy, _ = build_policy(cfg.model, dtype, 0, activation_checkpointing=False)
+    policy, _ = build_policy(cfg.model, dtype, 0, recomputed=0)
     decoder = policy.decoder
     trained = [p for _, p in named_weights(decoder) if p.requires_grad]
     frozen = n_bytes(p for _, p in named_weights(decoder) if not p.requires_grad)
@@ -127,7 +128,9 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
     vocabulary = decoder.tok_embeddings.num_embeddings
     per_token = _saved_by_a_layer(cfg, policy, width, dtype)
     n_layers = len(decoder.layers)
-    kept = n_layers * width * size + per_token if cfg.enable_activation_checkpointing else n_layers * per_token
+    recomputed = round(cfg.enable_activation_checkpointing * n_layers)
+    # those that compute again keep their input, and one of them at a time what it keeps otherwise
+    kept = recomputed * width * size + (n_layers - recomputed + bool(recomputed)) * per_token
     return Plan(
         weights=weights,
         # a step's gradients are whole until its last forward, then sharded
@@ -139,6 +142,20 @@ def plan(cfg: DictConfig, devices: int) -> Plan:
         # gradients of a layer's activations live beside them; an NF4 weight is widened while it is used
         working=tokens * per_token + (largest * size if cfg.model.get("quantize_base", False) else 0),
     )
+
+
+def smallest_share(cfg: DictConfig, devices: int, gib: float) -> float | None:
+    """Return the smallest share of layers that compute again with which a plan fits; None if not even all do."""
+
+    def total(share: float) -> float:
+        return sum(plan(OmegaConf.merge(cfg, {"enable_activation_checkpointing": share}), devices)) / GIB
+
+    if total(0) <= gib:
+        return 0.0
+    n = len(build_policy(cfg.model, torch.bfloat16, 0, recomputed=0)[0].decoder.layers)
+    one, all_of_them = total(1 / n), total(1)  # each layer between takes as much less
+    less = (one - all_of_them) / max(n - 1, 1)
+    return next((m / n for m in range(1, n + 1) if one - less * (m - 1) <= gib), None)
 
 
 def _saved_by_a_layer(cfg: DictConfig, policy: Policy, width: int, dtype: torch.dtype) -> float:
@@ -180,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--gib", type=float, help="memory of a device: print how many layers must compute again to fit")
     parser.add_argument("--check", action="store_true", help="train two steps on the CPU and compare")
     arguments, overrides = parser.parse_known_args()
     cfg = OmegaConf.merge(OmegaConf.load(arguments.config), OmegaConf.from_dotlist(overrides))
@@ -187,6 +205,12 @@ def main() -> None:
     for name, value in found._asdict().items():
         print(f"{name:<12}{value / GIB:9.2f} GiB")
     print(f"{'total':<12}{sum(found) / GIB:9.2f} GiB on each of {arguments.devices}; CUDA itself takes about 0.5 more")
+    if arguments.gib is not None:
+        share = smallest_share(cfg, arguments.devices, arguments.gib)
+        answer = "does not fit; lower max_tokens_per_forward, or take more devices"
+        if share is not None:
+            answer = f"enable_activation_checkpointing={share:.2g}"
+        print(f"{arguments.gib:g} GiB: {answer}")
     if arguments.check:
         measured = measure(overrides, arguments.config)
         print(f"{'measured':<12}{measured / GIB:9.2f} GiB on the CPU, {measured / sum(found):.2f} of the prediction")

@@ -174,7 +174,7 @@ def test_resume_is_exact_with_dropout_a_probe_and_a_moved_folder(shrunken, dtype
         "max_steps_per_epoch": 4,
         "save_every_n_steps": 1,
         "keep_last_n_checkpoints": 9,
-        "enable_activation_checkpointing": True,
+        "enable_activation_checkpointing": True if dtype == "fp32" else 0.5,
     }
     trained(config_of(shrunken["llama"], tmp_path / "whole", **settings))
     shutil.copytree(tmp_path / "whole" / "step_2", tmp_path / "part" / "step_2")

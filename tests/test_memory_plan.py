@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The memory plan's counts against tensors that a small model really keeps."""
 
+import itertools
 import re
 import sys
 
@@ -9,16 +10,16 @@ import torch
 from conftest import REPO, TINY
 from omegaconf import OmegaConf
 
-from benchmarks.memory_plan import GIB, TOKENS_PER_PAIR, main, plan, saved_bytes, tree_of_a_pair
+from benchmarks.memory_plan import GIB, TOKENS_PER_PAIR, main, plan, saved_bytes, smallest_share, tree_of_a_pair
 from finetune.run.policy import build_policy, load_weights, named_weights
 
 SIZES = {**TINY, "vocab_size": 1000, "num_layers": 3, "embed_dim": 128, "intermediate_dim": 256, "num_kv_heads": 4}
 
 
-def config(**model):
+def config(enable=False, **model):
     cfg = OmegaConf.load(REPO / "configs" / "llama8b_lora_dpo_single_device.yaml")
     changes = {"model": {**SIZES, **model}, "dtype": "fp32", "max_tokens_per_forward": TOKENS_PER_PAIR, "device": "cpu"}
-    return OmegaConf.merge(cfg, changes, {"enable_activation_checkpointing": False})
+    return OmegaConf.merge(cfg, changes, {"enable_activation_checkpointing": enable})
 
 
 def kept_by_the_whole_model(cfg) -> float:
@@ -68,6 +69,28 @@ def test_more_devices_take_less_and_checkpointing_keeps_less():
     assert checkpointed.activations < one.activations / 2
 
 
+def test_what_is_kept_falls_by_one_layer_for_each_that_computes_again():
+    kept = [kept_by_the_whole_model(config(num_layers=4, enable=share)) for share in (0, 0.25, 0.5, 0.75, 1)]
+    less = [before - after for before, after in itertools.pairwise(kept)]
+    assert less[:3] == [less[0]] * 3
+    assert 0.8 * less[0] < less[3] < less[0]  # the last one that keeps anything keeps the mask of all
+    half, whole = (plan(config(num_layers=4, enable=share), 1).activations for share in (0.5, 1))
+    layer_input = TOKENS_PER_PAIR * SIZES["embed_dim"] * 4  # is held, but not by the graph
+    assert (half - whole) / 2 == pytest.approx(less[0] - layer_input, rel=0.05)
+
+
+def test_the_smallest_share_fits_and_one_layer_less_does_not():
+    cfg = config(num_layers=6)
+
+    def total(n_layers):
+        return sum(plan(OmegaConf.merge(cfg, {"enable_activation_checkpointing": n_layers / 6}), 1)) / GIB
+
+    assert smallest_share(cfg, 1, total(0)) == 0
+    assert smallest_share(cfg, 1, total(4) + 1e-9) == pytest.approx(4 / 6)
+    assert total(3) > total(4)
+    assert smallest_share(cfg, 1, total(6) - 1e-9) is None
+
+
 def test_neither_a_mask_nor_scores_are_kept_by_a_layer(monkeypatch):
     def found(device, n):
         monkeypatch.setattr("benchmarks.memory_plan.TOKENS_PER_PAIR", n)
@@ -92,8 +115,9 @@ def test_the_page_has_the_totals_that_the_command_prints():
 
 def test_command_prints_every_part(monkeypatch, capsys):
     path = str(REPO / "configs" / "smollm2_135m_lora_dpo_cpu.yaml")
-    monkeypatch.setattr(sys, "argv", ["memory_plan", "--config", path, "--devices", "2", "dtype=bf16"])
+    monkeypatch.setattr(sys, "argv", ["memory_plan", "--config", path, "--devices", "2", "--gib", "9", "dtype=bf16"])
     main()
     printed = capsys.readouterr().out
+    assert "9 GiB: enable_activation_checkpointing=0\n" in printed
     assert all(name in printed for name in ("weights", "activations", "head", "total"))
     assert "on each of 2" in printed

@@ -8,6 +8,7 @@ import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 from torch._dynamo.utils import counters
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torchao.dtypes.nf4tensor import NF4Tensor, to_nf4
 from torchtune.models.llama3 import llama3
 from torchtune.models.llama3_1 import llama3_1
@@ -38,8 +39,8 @@ def random_base(seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def loaded(base, seed=0, dtype=torch.float32, checkpointing=False, **changes):
-    policy, adapter = build_policy(cfg_model(**changes), dtype, seed, checkpointing)
+def loaded(base, seed=0, dtype=torch.float32, recomputed=0.0, **changes):
+    policy, adapter = build_policy(cfg_model(**changes), dtype, seed, recomputed)
     load_weights(policy, base, adapter, CPU)
     return policy
 
@@ -58,7 +59,7 @@ def test_nothing_is_in_memory_before_loading_and_only_the_adapter_is_trainable()
 
 def test_weights_are_the_checkpoints_own_and_the_base_is_not_copied():
     base = random_base()
-    policy = loaded(base, checkpointing=True)
+    policy = loaded(base, recomputed=True)
     held = dict(named_weights(policy.decoder))
     assert all(held[name].data_ptr() == tensor.data_ptr() for name, tensor in base.items())
 
@@ -177,6 +178,21 @@ def test_a_checkpoint_that_does_not_fit_is_refused(spoil, message):
     spoil(base)
     with pytest.raises(ValueError, match="(?s)" + message):
         loaded(base)
+
+
+def test_a_share_of_the_layers_computes_again_evenly_spread_and_to_the_same_bits(monkeypatch):
+    monkeypatch.setitem(SIZES, "num_layers", 7)
+    base, gradients = random_base(), []
+    for share, wrapped in ((0, []), (0.5, [1, 3, 5, 6]), (1.0, [*range(7)]), (True, [*range(7)]), (0.15, [6])):
+        policy = loaded(base, recomputed=share, lora_dropout=0.1)
+        layers = policy.decoder.layers
+        assert [k for k in range(7) if isinstance(layers[k], CheckpointWrapper)] == wrapped
+        torch.manual_seed(0)
+        policy(TREE).sin().sum().backward()
+        gradients.append({name: p.grad for name, p in named_weights(policy.decoder) if p.requires_grad})
+    for other in gradients[1:]:
+        assert other.keys() == gradients[0].keys()
+        assert all(torch.equal(other[name], gradients[0][name]) for name in other)
 
 
 def tree_of(n: int, seed: int) -> PrefixTree:

@@ -16,6 +16,7 @@ TYPES: dict[str, Any] = {
     "dtype": Literal["fp32", "bf16", "auto", "fp16", "fp64"],
     **dict.fromkeys(("batch_size", "epochs", "gradient_accumulation_steps", "log_every_n_steps"), int),
     **dict.fromkeys(("shuffle", "resume_from_checkpoint"), bool),
+    "enable_activation_checkpointing": bool | float,
     **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),
     **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots", "layer", "choice_trial"), int | None),
     **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
@@ -62,6 +63,7 @@ RANGES: dict[str, tuple[float, float]] = {
         ("lr", "weight_decay", "num_warmup_steps", "seed", "max_unanswered", "temperature", "n_items", "n_pairs"),
         (0, _ANY),
     ),
+    "enable_activation_checkpointing": (0, 1),
     **dict.fromkeys(("lora_dropout", "max_toxicity", "toxicity_threshold", "max_side_difference"), (0, 1)),
     "label_smoothing": (0, 0.5),  # from one half on it would prefer the rejected answer
     **dict.fromkeys(("min_distance", "min_relevance"), (0, 10)),

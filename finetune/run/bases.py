@@ -16,7 +16,16 @@ from torchtune import config, training
 from data.recipe.config import plain
 from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM, read_fast
-from finetune.run.policy import Policy, build_policy, check_builder, load_weights, named_weights, place, seeded
+from finetune.run.policy import (
+    Policy,
+    build_policy,
+    check_builder,
+    load_weights,
+    named_weights,
+    place,
+    recompute_activations,
+    seeded,
+)
 from finetune.run.processes import Processes, whole_adapter
 from finetune.run.reference_cache import hash_base
 
@@ -90,8 +99,7 @@ class CausalBase:
         self._decoder: CausalLM = decoder
         fresh = {} if self._source is None else whole_adapter(self._source)
         self.fresh = processes.from_first({name: tensor.clone() for name, tensor in fresh.items()})
-        if cfg.enable_activation_checkpointing:
-            training.set_activation_checkpointing(decoder, auto_wrap_policy={type(decoder.layers[0])})
+        recompute_activations(decoder, cfg.enable_activation_checkpointing)
         self.policy = Policy(decoder)
 
     def hash(self) -> str:

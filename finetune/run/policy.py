@@ -91,18 +91,32 @@ def _fresh_adapter(decoder: nn.Module, seed: int) -> dict[str, Tensor]:
     return adapter
 
 
+def recompute_activations(decoder: Any, share: float) -> None:
+    """Let a share of a decoder's layers, evenly spread, keep their input alone and compute again for the backward pass.
+
+    torchtune calls it activation checkpointing, and does it for all of them.
+    """
+    n = len(decoder.layers)
+    m = round(share * n)
+    chosen = [layer for k, layer in enumerate(decoder.layers) if (k + 1) * m // n > k * m // n]
+    if chosen:
+        training.set_activation_checkpointing(decoder, lambda module, recurse, **_: recurse or module in chosen)
+
+
 def build_policy(
-    cfg_model: DictConfig, dtype: torch.dtype, seed: int, activation_checkpointing: bool
+    cfg_model: DictConfig, dtype: torch.dtype, seed: int, recomputed: float
 ) -> tuple[Policy, dict[str, Tensor]]:
-    """Build a policy on the meta device, only its adapter trainable; return it and initial weights of that adapter."""
+    """Build a policy on the meta device, only its adapter trainable; return it and initial weights of that adapter.
+
+    ``recomputed`` is the share of :func:`recompute_activations`.
+    """
     with training.set_default_dtype(dtype), torch.device("meta"):
         decoder = config.instantiate(cfg_model)
     set_trainable_params(decoder, get_adapter_params(decoder))
     widen_adapter(decoder)
     adapter = _fresh_adapter(decoder, seed)
     use_fast_layers(decoder)
-    if activation_checkpointing:
-        training.set_activation_checkpointing(decoder, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
+    recompute_activations(decoder, recomputed)
     return Policy(decoder), adapter
 
 
