@@ -84,6 +84,9 @@ def write_checkpoint(folder: Path, cfg, model: Model) -> None:
         "hidden_size": sizes.embed_dim,
         "num_attention_heads": sizes.num_heads,
         "num_key_value_heads": sizes.num_kv_heads,
+        "rope_theta": sizes.get("rope_base", 10_000),
+        "rms_norm_eps": float(sizes.norm_eps),
+        "sliding_window": None,
     }
     (folder / "config.json").write_text(json.dumps(config))
 

@@ -123,17 +123,20 @@ def weighted_rate(count: Mapping[tuple, int], seconds: Mapping[tuple, float]) ->
     return flops / sum(n * seconds[shape] for shape, n in count.items())
 
 
-def _seconds(shape: tuple[int, int, int, bool], dtype) -> float:
-    """Median seconds of one ``torch.mm``."""
+def seconds_of(shape: tuple[int, int, int, bool], dtype, device: str = "cpu") -> float:
+    """Return the median seconds of one ``torch.mm``."""
     import torch
 
     rows, inner, columns, transposed = shape
-    x = torch.randn(rows, inner).to(dtype)
-    weight = torch.randn(columns, inner).to(dtype).T if transposed else torch.randn(inner, columns).to(dtype)
+    x = torch.randn(rows, inner).to(device, dtype)
+    weight = torch.randn(*((columns, inner) if transposed else (inner, columns))).to(device, dtype)
+    weight = weight.T if transposed else weight
     times, started = [], time.perf_counter()
     while len(times) < 8 or time.perf_counter() - started < 0.3:
         before = time.perf_counter()
         torch.mm(x, weight)
+        if device != "cpu":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - before)
     return statistics.median(times[2:])
 
@@ -150,7 +153,7 @@ def main(inputs_file: str) -> None:
         round(inputs["scored_tokens"] / inputs["forwards"]),
     )
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    print(json.dumps({n: weighted_rate(count, {s: _seconds(s, d) for s in count}) for n, d in dtypes.items()}))
+    print(json.dumps({n: weighted_rate(count, {s: seconds_of(s, d) for s in count}) for n, d in dtypes.items()}))
 
 
 if __name__ == "__main__":

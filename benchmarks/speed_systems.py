@@ -134,15 +134,18 @@ def _trl_command(system: System, inputs: Path, folder: Path, settings: Mapping[s
     return [settings["trl_python"], "-m", "benchmarks.trl_trainers", str(folder)]
 
 
-def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def run_system(
+    name: str, inputs: Path, folder: Path, settings: Mapping[str, Any], system: System | None = None
+) -> dict[str, Any]:
     """Run one system once, in a process of its own.
 
     Args:
-        name: Key of :data:`SYSTEMS`.
+        name: Key of :data:`SYSTEMS`, or the name of another ``system``.
         inputs: Folder that ``benchmarks.speed_inputs`` wrote.
         folder: Scratch folder; emptied first, removed at the end.
         settings: ``config, objective, batch_size, epochs, schedule_steps, threads``, for TRL ``trl_python``
             and ``trl``, for another revision ``against``, its tree.
+        system: One that is not in :data:`SYSTEMS`.
 
     Returns:
         Seconds of set-up, reference pass and training, of each step, losses, peak memory.
@@ -150,7 +153,7 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
     Raises:
         RuntimeError: If the process failed; shows the end of its output, which is kept.
     """
-    system = SYSTEMS[name]
+    system = system or SYSTEMS[name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command = (_trl_command if system.trainer == "trl" else _torchtune_command)(system, inputs, folder, settings)
@@ -166,6 +169,7 @@ def run_system(name: str, inputs: Path, folder: Path, settings: Mapping[str, Any
         "cache_cpu_s": times.cache_cpu_s,
         "cpu_s": times.cpu_s,
         "peak_rss_bytes": usage.peak_rss_bytes,
+        "peak_device_gib": times.peak_device_gib,
         "step_s": times.step_s,
         "losses": times.losses,
     }

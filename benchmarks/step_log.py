@@ -56,6 +56,7 @@ class StepTimes(NamedTuple):
         cache_s: Seconds in a reference pass apart from the steps; 0 if there was none.
         cpu_s: CPU seconds of the process from the end of set-up to the end of the last step.
         cache_cpu_s: CPU seconds of that reference pass.
+        peak_device_gib: Largest of the peaks of a CUDA device's memory that were logged; None if none was.
     """
 
     train_start: float
@@ -64,6 +65,7 @@ class StepTimes(NamedTuple):
     cache_s: float
     cpu_s: float
     cache_cpu_s: float
+    peak_device_gib: float | None
 
     @property
     def train_s(self) -> float:
@@ -98,4 +100,5 @@ def read_log(log_file: str | Path) -> StepTimes:
         cache_s=sum(e["seconds"] for e in passes),
         cpu_s=steps[-1]["cpu"] - starts[0]["cpu"],
         cache_cpu_s=sum(e["cpu_seconds"] for e in passes),
+        peak_device_gib=max((e["peak_memory_alloc"] for e in steps if "peak_memory_alloc" in e), default=None),
     )
