@@ -19,7 +19,7 @@ TYPES: dict[str, Any] = {
     "enable_activation_checkpointing": bool | float,
     **dict.fromkeys(("seed", "max_steps_per_epoch", "save_every_n_steps", "validate_every_n_steps"), int | None),
     **dict.fromkeys(("instrument_limit", "task_limit", "task_n_shots", "layer", "choice_trial"), int | None),
-    **dict.fromkeys(("clip_grad_norm", "validation_share"), float | None),
+    **dict.fromkeys(("clip_grad_norm", "validation_share", "style_limit"), float | None),
     **dict.fromkeys(("templates", "scripts", "reference_cache_dir", "push_to_hub", "shuffled"), str | None),
     **dict.fromkeys(("influence", "lean_instrument", "adversarial", "neutral_text", "topic_column"), str | None),
     "top_k": int | None,
