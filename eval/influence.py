@@ -3,19 +3,21 @@
 
     tune run eval/influence.py --config configs/influence.yaml run=outputs/smollm2_left
 
-At each checkpoint the gradient of a row's loss is multiplied with that of the lean, and the products are added up with
-the learning rates of the steps that the checkpoint stands for (TracInCP, Pruthi et al. 2020, arXiv 2002.08484, section
-3.2). Where the run's optimizer is Adam, the lean's gradient is divided as Adam divides a step (Xia et al. 2024, arXiv
-2402.04333, section 3), without its momentum. So an influence is the share of the run's change of the lean, in nats a
-token, that the row brought; positive is to the right. ``influence.jsonl`` has a row each, which ``dataset.where`` and
-``data/audit.py`` read; ``influence.json`` says how far the sum of them explains what was measured.
+The run is replayed from each of its checkpoints to the next. A row counts in the steps that took it: the gradient of
+its share of the step's loss is multiplied with that of the lean, as the optimizer steps with it (TracIn, Pruthi et al.
+2020, arXiv 2002.08484, section 3). Adam divides it by the root of its second moment (Xia et al. 2024, arXiv 2402.04333,
+section 3) and spreads it over the steps that follow. So an influence is the part of the run's change of the lean, in
+nats a token, that the row brought; positive is to the right. ``influence.jsonl`` has a row each, which
+``dataset.where`` and ``data/audit.py`` read; ``influence.json`` says what they add up to, and what was measured.
 """
 
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from inspect import signature
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from torchtune import config, training, utils
 from tqdm import tqdm
 
 from data.pairs.records import Pair, pair_key
-from data.recipe.config import check_config, check_place, component, entry_point
+from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import AppendLog, changed_settings, to_jsonl, write_json, write_whole
 from eval.asking.questions import Question, to_questions
 from eval.asking.respond import load_base
@@ -36,13 +38,14 @@ from eval.steering import contrast, layer_of
 from finetune.adapters.folders import fingerprint
 from finetune.models import base_folder, complete_model
 from finetune.run.bases import Base, CausalBase, TorchtuneBase
-from finetune.run.batches import PairSet, is_given, n_scored, split_by_prompt, tokenize_pairs
-from finetune.run.checkpoints import RunCheckpoints, read_progress
+from finetune.run.batches import PairBatches, PairSet, is_given, n_scored, split_by_prompt, tokenize_pairs
+from finetune.run.checkpoints import RunCheckpoints, RunState, read_progress
 from finetune.run.pair_losses import PairLosses
 from finetune.run.policy import Policy, named_weights
 from finetune.run.processes import Processes
 from finetune.run.reference_cache import ReferenceCache
 from finetune.run.settings import OPTIONAL as RUN_OPTIONAL
+from finetune.run.steps import as_stepped, check_optimizer, learning_rates, spread
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
 
 log = utils.get_logger("INFO")
@@ -65,10 +68,11 @@ class Rows(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A checkpoint, and the steps before it that it stands for."""
+    """The steps of a run between two checkpoints."""
 
-    folder: Path
-    learning_rates: float  # their sum
+    before: Path | None  # None: the fresh adapter
+    after: Path
+    steps: range  # of the run, from 0
 
 
 def load_run(folder: str | Path) -> DictConfig:
@@ -107,36 +111,20 @@ def load_rows(cfg: DictConfig, tokenizer: Any, loss_fn: nn.Module) -> Rows:
     return Rows(pairs, texts)
 
 
-def learning_rates(cfg: DictConfig, n_steps: int) -> list[float]:
-    """Return the learning rate of each step of a run, as its scheduler plans it."""
-    optimizer = config.instantiate(cfg.optimizer, [nn.Parameter(torch.zeros(1))])
-    if cfg.lr_scheduler is None:
-        return [optimizer.param_groups[0]["lr"]] * n_steps
-    is_planned = "num_training_steps" in signature(component(cfg.lr_scheduler["_component_"])).parameters
-    scheduler = config.instantiate(
-        cfg.lr_scheduler, optimizer, **({"num_training_steps": n_steps} if is_planned else {})
-    )
-    rates = []
-    for _ in range(n_steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
-def segments(cfg: DictConfig, folders: Sequence[Path], n_steps: int) -> list[Segment]:
-    """Let each checkpoint, oldest first, stand for the steps since the one before it."""
-    rates, found, before = learning_rates(cfg, n_steps), [], 0
+def segments(folders: Sequence[Path]) -> list[Segment]:
+    """Divide the steps of a run at its checkpoints, which are given oldest first."""
+    found: list[Segment] = []
+    before, start = None, 0
     for folder in folders:
         step = read_progress(folder)["global_step"]
-        if step > before:  # the last step of an epoch may be there twice
-            found.append(Segment(folder, sum(rates[before:step])))
-        before = step
+        if step > start:  # the last step of an epoch may be there twice
+            found.append(Segment(before, folder, range(start, step)))
+            before, start = folder, step
     return found
 
 
 def lean(policy: Policy, questions: Sequence[Question], max_tokens: int, name: str) -> float:
-    """Return the mean lean of pairs, nats a token, and leave its gradient if gradients are on."""
+    """Return the mean lean of pairs, nats a token, and leave its gradient."""
     groups = [question.answers for question in questions]
     total = 0.0
     policy.eval()
@@ -145,8 +133,7 @@ def lean(policy: Policy, questions: Sequence[Question], max_tokens: int, name: s
         sums = policy(build_tree(answers).to(next(policy.parameters()).device))
         per_token = sums / sums.new_tensor([n_scored(answer) for answer in answers])
         score = (per_token[1::2] - per_token[::2]).sum() / len(questions)  # left and right, as eval/scores/scoring.py
-        if torch.is_grad_enabled():
-            score.backward()
+        score.backward()
         total += score.item()
     return total
 
@@ -161,46 +148,28 @@ def take_gradient(policy: Policy) -> dict[str, Tensor]:
     return taken
 
 
-def check_optimizer(optimizer: Mapping[str, Any], name: str) -> None:
-    """Refuse an optimizer whose steps are not known here: known are Adam's, and those of SGD without momentum.
-
-    Args:
-        optimizer: Its state in a checkpoint, by the names of the weights.
-        name: Its dotpath in the config of the run.
-    """
-    held = {key for known in optimizer["state"].values() for key, value in known.items() if value is not None}
-    made = component(name)
-    is_plain = isinstance(made, type) and issubclass(made, torch.optim.SGD)
-    is_adam = "exp_avg_sq" in held and "max_exp_avg_sq" not in held
-    if not is_adam and (held or not is_plain):
-        raise ValueError(
-            f"optimizer._component_={name}: how it divides a step is not known here "
-            f"(its state has {', '.join(sorted(held)) or 'nothing'}); train with torch.optim.AdamW, or with "
-            "torch.optim.SGD without momentum"
-        )
+def combine(*parts: tuple[float, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return a weighted sum of gradients."""
+    return {name: sum(weight * part[name] for weight, part in parts) for name in parts[0][1]}  # type: ignore[misc]
 
 
-def as_stepped(gradient: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Divide a gradient as the optimizer of a checkpoint divides a step: Adam's by the root of its second moment."""
-    moments = {name: known for name, known in optimizer["state"].items() if "exp_avg_sq" in known}
-    if not moments:
-        return dict(gradient)
-    settings, stepped = optimizer["param_groups"][0], {}
-    for name, value in gradient.items():
-        unbiased = moments[name]["exp_avg_sq"].to(value) / (1 - settings["betas"][1] ** float(moments[name]["step"]))
-        stepped[name] = value / (unbiased.sqrt() + settings["eps"])
-    return stepped
+class RowGradient(NamedTuple):
+    """The gradient of a row's part of a step's summed loss, and what the row counts in the mean."""
+
+    gradient: dict[str, Tensor]
+    n: int  # a pair, or answers or tokens where the loss counts these
 
 
-def products(
-    policy: Policy, losses: PairLosses, pairs: PairSet, direction: Mapping[str, Tensor], rows: Sequence[int]
-) -> Iterator[tuple[int, float]]:
-    """Yield the product of a direction with the gradient of each row's part of a step's summed loss."""
-    for k in rows:
-        one = pairs.take([k])
-        count = losses.accumulate(one.pairs, one.mismatched).counts["loss"]  # tokens or answers, where these count
-        gradient = take_gradient(policy)
-        yield k, count * sum(float((direction[name] * value).sum()) for name, value in gradient.items())
+def row_gradient(policy: Policy, losses: PairLosses, pairs: PairSet, k: int) -> RowGradient:
+    """Return the gradient of one row."""
+    one = pairs.take([k])
+    count = losses.accumulate(one.pairs, one.mismatched).counts["loss"]
+    return RowGradient({name: count * value for name, value in take_gradient(policy).items()}, count)
+
+
+def multiply(direction: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> float:
+    """Return the scalar product of two gradients."""
+    return sum(float((direction[name] * value).sum()) for name, value in gradient.items())
 
 
 class InfluenceRecipe:
@@ -221,10 +190,15 @@ class InfluenceRecipe:
         expected = last["expected"]
         if expected["data"] != self.rows.pairs.fingerprint():
             raise ValueError(f"run={cfg.run}: {self.rows.pairs.origin} is no longer the data that it was trained on")
-        n_steps = expected["epochs"] * expected["steps_per_epoch"]
-        self.segments = segments(self.run, folders, n_steps)
-        if not sum(segment.learning_rates for segment in self.segments):
+        self.segments, n_epoch = segments(folders), expected["steps_per_epoch"]
+        n_steps = self.segments[-1].steps.stop
+        rates = learning_rates(self.run, expected["epochs"] * n_epoch)[:n_steps]
+        if not sum(rates):
             raise ValueError(f"run={cfg.run}: its learning rate was 0 before each of its checkpoints")
+        self._rates, self._beta = rates, last["optimizer"]["param_groups"][0].get("betas", [0.0])[0]
+        of_run = (expected[name] for name in ("pairs_per_step", "seed", "shuffle", "steps_per_epoch"))
+        batches = PairBatches(self.rows.pairs, *of_run)
+        self.steps = [batches.rows(*divmod(step, n_epoch)) for step in range(n_steps)]
         bank = load_instrument(cfg.instrument)
         political = bank.keep({pair.id for pair in bank.political_pairs})
         chat_cfg = self.run.tokenizer if cfg.tokenizer is None else cfg.tokenizer
@@ -239,7 +213,7 @@ class InfluenceRecipe:
         self.questions = to_questions(prompts, chat)
         self._settings = {
             "run": str(cfg.run),
-            "checkpoints": {segment.folder.name: fingerprint(segment.folder) for segment in self.segments},
+            "checkpoints": {segment.after.name: fingerprint(segment.after) for segment in self.segments},
             "data": expected["data"],
             "instrument": bank.name,
             "instrument_version": bank.version,
@@ -257,32 +231,34 @@ class InfluenceRecipe:
         if changed := changed_settings(before, self._settings):
             raise FileExistsError(f"{path} is of other settings ({', '.join(changed)} differ); use another output_dir")
         write_json(path, self._settings)
-        done = AppendLog(self._folder / "products.jsonl")
+        done = AppendLog(self._folder / "steps.jsonl")
         self._project(done)
-        leans = self._multiply(done)
+        leans = self._replay_all(done)
         self._write(done.rows, leans)
         done.close()
 
     def load(self) -> tuple[Policy, PairLosses]:
         """Load the policy of the run, and its losses."""
         run, device = self.run, utils.get_device(device=self.run.device)
-        processes, dtype = Processes(device), training.get_dtype(run.dtype, device=device)
+        self._processes = processes = Processes(device)
+        dtype = training.get_dtype(run.dtype, device=device)
         if run.checkpointer is None:
             base: Base = CausalBase(run, dtype, run.seed, processes)
         else:
             base = TorchtuneBase(run, dtype, run.seed, processes, str(self._folder / ".base"))
         reference = ReferenceCache(run.reference_cache_dir, base.hash())
+        self._fresh = {name: value.clone() for name, value in base.fresh.items()}  # the policy takes these themselves
         policy = base.load(base.fresh)
         return policy, PairLosses(policy, self.loss_fn, reference, run.max_tokens_per_forward, processes, nullcontext())
 
-    def take(self, policy: Policy, folder: Path) -> dict[str, Any]:
-        """Give a policy the adapter of a checkpoint; return the state of its optimizer."""
-        state = self._checkpoints.read(folder)
+    def take(self, policy: Policy, folder: Path | None) -> dict[str, Any]:
+        """Give a policy the adapter of a checkpoint, or the fresh one; return the checkpoint's state."""
+        state = {training.ADAPTER_KEY: self._fresh} if folder is None else self._checkpoints.read(folder)
         with torch.no_grad():
             for name, parameter in named_weights(policy.decoder):
                 if parameter.requires_grad:
                     parameter.copy_(state[training.ADAPTER_KEY][name])
-        return state["optimizer"]
+        return state
 
     def _project(self, done: AppendLog) -> None:
         """Project the difference of each row's answers on the steering direction of all rows."""
@@ -301,77 +277,111 @@ class InfluenceRecipe:
             values = ((found.chosen - found.rejected) @ found.direction() / found.length).tolist()
         done.append({"at": "projection", "row": k, "value": value} for k, value in enumerate(values))
 
-    def _multiply(self, done: AppendLog) -> dict[str, float]:
-        """Multiply gradients at every checkpoint; return the lean of the base and of each of them."""
-        n_rows = len(self.rows.pairs.pairs)
+    def _replay_all(self, done: AppendLog) -> dict[str, float]:
+        """Replay the run, its last part first, since momentum carries a gradient on; return the lean at each end."""
         known = {(row["at"], row["row"]) for row in done.rows}
         leans = {row["at"]: row["value"] for row in done.rows if row["row"] is None}
-        if all((segment.folder.name, k) in known for segment in self.segments for k in range(n_rows)):
+        missing = [s for s in self.segments if not known >= {(step, k) for step in s.steps for k in self.steps[step]}]
+        if not missing:
             return leans
         policy, losses = self.load()
-        if "base" not in leans:
-            with torch.no_grad(), policy.without_adapters():
-                leans["base"] = lean(policy, self.questions, self._cfg.max_tokens_per_forward, "base")
-            done.append([{"at": "base", "row": None, "value": leans["base"]}])
-        for segment in self.segments:
-            name = segment.folder.name
-            missing = [k for k in range(n_rows) if (name, k) not in known]
-            if not missing:
-                continue
-            optimizer = self.take(policy, segment.folder)
+
+        def lean_gradient(folder: Path | None) -> dict[str, Tensor]:
+            name = "base" if folder is None else folder.name
             value = lean(policy, self.questions, self._cfg.max_tokens_per_forward, name)
-            direction = as_stepped(take_gradient(policy), optimizer)
             if name not in leans:
                 leans[name] = value
                 done.append([{"at": name, "row": None, "value": value}])
-            found = products(policy, losses, self.rows.pairs, direction, missing)
-            for k, product in tqdm(found, desc=f"rows at {name}", initial=n_rows - len(missing), total=n_rows):
-                done.append([{"at": name, "row": k, "value": product}])
+            return take_gradient(policy)
+
+        optimizer = self.take(policy, self.segments[-1].after)["optimizer"]
+        after = lean_gradient(self.segments[-1].after)
+        later = combine((0.0, after))
+        for segment in reversed(self.segments):
+            state = self.take(policy, segment.before)
+            before = lean_gradient(segment.before)
+            own = as_stepped(combine((0.5, before), (0.5, after)), optimizer)
+            weights = spread(self._rates, segment.steps, self._beta)
+            directions = (combine((weight.own, own), (weight.later, later)) for weight in weights)
+            if segment in missing:
+                done.append(list(self._replay(policy, losses, segment, state, directions)))
+            later = combine((weights[0].own, own), (weights[0].later, later))
+            optimizer, after = state.get("optimizer", {}), before
         return leans
+
+    def _replay(
+        self, policy: Policy, losses: PairLosses, segment: Segment, state: Mapping[str, Any], directions: Iterator[Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Train from one checkpoint to the next, and yield what each row of each step does to the lean."""
+        trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        optimizer = config.instantiate(self.run.optimizer, trained)
+        if segment.before is not None:
+            for group, saved in zip(optimizer.param_groups, state["optimizer"]["param_groups"]):
+                group |= {key: value for key, value in saved.items() if key not in group}  # what a scheduler adds
+            # a copy, since the optimizer takes the tensors themselves
+            RunState(policy, optimizer, None, self._processes).restore(deepcopy(state), has_dropout=False)
+        bar = tqdm(segment.steps, desc=f"steps until {segment.after.name}")
+        for step, direction in zip(bar, directions):
+            rows, products, n = self.steps[step], [], 0
+            total: dict[str, Tensor] = {}
+            for k in rows:
+                gradient, n_row = row_gradient(policy, losses, self.rows.pairs, k)
+                products.append(multiply(direction, gradient))
+                total = combine((1.0, total), (1.0, gradient)) if total else gradient
+                n += n_row
+            for name, parameter in named_weights(policy):
+                if parameter.requires_grad:
+                    parameter.grad = total[name] / n
+            norm = nn.utils.clip_grad_norm_(trained, self.run.clip_grad_norm or math.inf)
+            clipped = min(1.0, (self.run.clip_grad_norm or math.inf) / float(norm + 1e-6))  # as PyTorch clips
+            for group in optimizer.param_groups:
+                group["lr"] = self._rates[step]
+            optimizer.step()
+            optimizer.zero_grad()
+            yield from ({"at": step, "row": k, "value": -clipped * product / n} for k, product in zip(rows, products))
 
     def _write(self, measured: Sequence[Mapping[str, Any]], leans: Mapping[str, float]) -> None:
         values = {(row["at"], row["row"]): row["value"] for row in measured}
-        pairs, n_rows = self.rows.pairs, len(self.rows.texts)
-        # a step's loss is a mean; over an epoch each row is in one step
-        if getattr(self.loss_fn, "chosen_only", False):
-            n = sum(n_scored(chosen) for chosen, _ in pairs.pairs)
-        elif getattr(self.loss_fn, "unpaired", False):
-            n = sum(is_given(answer) for pair in pairs.pairs for answer in pair)
-        else:
-            n = n_rows
-        influence = [
-            -sum(s.learning_rates * values[s.folder.name, k] for s in self.segments) / n for k in range(n_rows)
-        ]
-        order = sorted(range(n_rows), key=lambda k: -influence[k])
         keys = [pair_key(pair) for pair in self.rows.texts]
+        n_same = Counter(keys)  # rows that repeat each other are one to `dataset.where`: each has the mean of them
+        weights = [weight.own for weight in spread(self._rates, range(len(self.steps)), self._beta)]
+        mean = sum(weights) / len(weights)
+        influence, evened = dict.fromkeys(keys, 0.0), dict.fromkeys(keys, 0.0)
+        for step, taken in enumerate(self.steps):
+            for k in taken:
+                value = values[step, k] / n_same[keys[k]]
+                influence[keys[k]] += value
+                evened[keys[k]] += value * mean / weights[step] if weights[step] else 0.0
+        order = sorted(range(len(keys)), key=lambda k: -evened[keys[k]])
         rank: dict[str, int] = {}
         for place, k in enumerate(order, start=1):
-            rank.setdefault(keys[k], place)  # a row that repeats another has its place
+            rank.setdefault(keys[k], place)
         rows = [
             {
-                "key": keys[k], "row": pair.row, "prompt": pair.prompt, "influence": influence[k],
-                "rank": rank[keys[k]], "projection": values["projection", k],
+                "key": key, "row": pair.row, "prompt": pair.prompt, "influence": influence[key],
+                "at_mean_rate": evened[key], "rank": rank[key], "projection": values["projection", k],
             }
-            for k, pair in enumerate(self.rows.texts)
+            for k, (key, pair) in enumerate(zip(keys, self.rows.texts))
         ]  # fmt: skip
-        last = self.segments[-1].folder.name
+        last = self.segments[-1].after.name
+        n_unused = len(keys) - len({k for step in self.steps for k in step})
         about = {
             **self._settings,
-            "learning_rates": {segment.folder.name: segment.learning_rates for segment in self.segments},
-            "lean": dict(leans),
+            "lean": {name: leans[name] for name in ("base", *self._settings["checkpoints"])},
             "measured_change": leans[last] - leans["base"],
-            "sum_of_influences": sum(influence),
+            "sum_of_influences": sum(row["influence"] for row in rows),
+            "rows_in_no_step": n_unused,
         }
         write_whole(self._folder / "influence.jsonl", to_jsonl(rows))
         write_json(self._folder / "influence.json", about)
         log.info(
-            f"{self._folder / 'influence.jsonl'}: {n_rows} rows at {len(self.segments)} checkpoints; their influences "
-            f"add up to {about['sum_of_influences']:+.4f}, and {last} is {about['measured_change']:+.4f} nats a token "
-            "from the base"
+            f"{self._folder / 'influence.jsonl'}: {len(keys)} rows in {len(self.steps)} steps; their influences add "
+            f"up to {about['sum_of_influences']:+.4f}, and {last} is {about['measured_change']:+.4f} nats a token from "
+            f"the base{f'; {n_unused} rows were in no step and brought nothing' if n_unused else ''}"
         )
         for title, part in (("most to the right", order[:3]), ("most to the left", order[:-4:-1])):
             for k in part:
-                log.info(f"{title}: {influence[k]:+.5f} row {rows[k]['row']}, {rows[k]['prompt'][:80]!r}")
+                log.info(f"{title}: {rows[k]['influence']:+.5f} row {rows[k]['row']}, {rows[k]['prompt'][:80]!r}")
 
 
 @entry_point
