@@ -249,7 +249,9 @@ def test_a_row_that_no_step_took_brought_nothing_and_a_repeated_one_has_one_infl
     assert taken & {1, 9}
     assert influence[1] == influence[9] != 0
     assert {k for k, value in enumerate(influence) if value} == taken | {1, 9}
-    assert about["sum_of_influences"] == pytest.approx(sum(p["sum_of_influences"] for p in about["until"].values()))
+    assert about["sum_of_influences"] == pytest.approx(sum(influence))
+    for name in ("influence", "at_mean_rate", "rank"):
+        assert len(read_figures(str(tmp_path / "out" / "influence.jsonl"), name)) == 9
     assert len(read_figures(str(tmp_path / "out" / "influence.jsonl"), "influence")) == 9
 
 
