@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
     add("--dtype", default="fp32", choices=["fp32", "bf16"], help="of every side (%(default)s)")
     add("--batch-sizes", default="1,4,8,32", help="that lm-evaluation-harness tries (%(default)s)")
     add("--trial-prompts", type=int, default=96, help="of its trials (%(default)s)")
-    add("--max-tokens", type=int, default=800, help="merged tokens of one of our forwards (%(default)s)")
+    add("--max-tokens", type=int, default=2400, help="merged tokens of one of our forwards (%(default)s)")
     add("--threads", type=int, default=os.cpu_count(), help="of every side (all cores)")
     add("--rounds", type=int, default=1, help="times that every side runs (%(default)s)")
     add("--slices", type=int, default=5, help="of the templates; the sides take turns after each (%(default)s)")

@@ -92,7 +92,7 @@ OPTIONAL: dict[str, Any] = {
     "max_new_tokens": 64,
     "open_max_new_tokens": 300,
     "prompts_per_batch": 16,
-    "max_tokens_per_forward": 800,
+    "max_tokens_per_forward": 2400,
     "judges": None,
     "n_bootstrap": 10_000,
     "seed": 0,

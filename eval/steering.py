@@ -162,7 +162,7 @@ def surprise(decoder: CausalLM, texts: Sequence[Continuation], max_tokens: int) 
     """Return the mean negative log-probability of a token, nats; ``max_tokens`` are read at a time."""
     n = sum(len(text.tokens) - 1 for text in texts)
     forwards = cut_by_tokens([[text] for text in texts], max_tokens)
-    return -sum(float(decoder.answer_logprobs(build_tree([texts[k] for k in part])).sum()) for part in forwards) / n
+    return -sum(float(decoder.read_logprobs(build_tree([texts[k] for k in part])).sum()) for part in forwards) / n
 
 
 @contextmanager

@@ -109,8 +109,8 @@ def whole_run(tiny_model_dir, adapters, tmp_path_factory):
     """Base and both adapters, nothing stopped."""
     settings, n_forwards = tiny_settings(tiny_model_dir, tmp_path_factory.mktemp("whole")), []
     with pytest.MonkeyPatch.context() as patch:
-        ask = respond.answer_logprobs
-        patch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
+        ask = respond.read_logprobs
+        patch.setattr(respond, "read_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
         rows, summary = run(settings, draw=True, adapters=adapters, max_tokens_per_forward=200)
     return WholeRun(Path(settings["output_dir"]), rows, summary, len(n_forwards))
 
@@ -266,8 +266,8 @@ def test_a_killed_run_goes_on_bit_for_bit(whole_run, overrides, adapters, tmp_pa
     """Stopped in the second model, in the middle of a line: nothing is asked twice, and the file is the same."""
     undisturbed = (whole_run.folder / "results.jsonl").read_bytes()
     n_forwards = []
-    ask = respond.answer_logprobs
-    monkeypatch.setattr(respond, "answer_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
+    ask = respond.read_logprobs
+    monkeypatch.setattr(respond, "read_logprobs", lambda *a: n_forwards.append(1) or ask(*a))
     other = {**overrides, "output_dir": str(tmp_path / "killed")}
     append = results.ResultsFile.append
 

@@ -135,7 +135,7 @@ def planted(monkeypatch, likes):
     def logprobs(model, tree):
         return torch.tensor([-0.1 if likes(Letters().decode(ids)) else -4.0 for ids in answer_slices(tree)])
 
-    monkeypatch.setattr(respond, "answer_logprobs", logprobs)
+    monkeypatch.setattr(respond, "read_logprobs", logprobs)
 
 
 def coordinate(questions, bank=BANK):
@@ -290,7 +290,7 @@ def test_an_unbalanced_number_of_orders_is_said(templates, caplog):
 
 
 def test_overflow_is_an_error(monkeypatch, templates):
-    monkeypatch.setattr(respond, "answer_logprobs", lambda model, tree: torch.tensor([float("nan")] * 4))
+    monkeypatch.setattr(respond, "read_logprobs", lambda model, tree: torch.tensor([float("nan")] * 4))
     with pytest.raises(FloatingPointError, match=r"m: log-probabilities \[nan"):
         respond.answer_questions(
             None, "m", to_questions(choice_prompts(BANK, templates, 1, 1, ["digits"]), Letters()), 10

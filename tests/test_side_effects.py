@@ -383,7 +383,7 @@ def test_a_killed_run_goes_on(run, tmp_path, monkeypatch):
     again, found_again = run()
     assert path.read_bytes() == content
     assert found_again["side_effects"] == found["side_effects"]
-    monkeypatch.setattr(respond, "answer_logprobs", None)  # nothing is left to ask, so nothing is loaded
+    monkeypatch.setattr(respond, "read_logprobs", None)  # nothing is left to ask, so nothing is loaded
     assert run(toxicity={"_component_": "test_side_effects.WordScore"})[0] == rows
     with pytest.raises(FileExistsError, match="max_new_tokens differ"):
         run(max_new_tokens=4)

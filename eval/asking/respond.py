@@ -29,8 +29,9 @@ from finetune.causal.decoder import CausalLM
 from finetune.models import base_folder, brings_weights, context_length
 from finetune.run.policy import check_builder
 from finetune.tree.layers import use_fast_layers
-from finetune.tree.logprobs import Decoder, answer_logprobs
+from finetune.tree.logprobs import Decoder
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
+from finetune.tree.reading import read_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def iterate_answers(
 def answer_together(model: Decoder, name: str, questions: Sequence[Question]) -> list[Row]:
     """Return the rows of questions, all answered in one forward; gradients must be off."""
     tree = build_tree([answer for question in questions for answer in question.answers])
-    logprobs = iter(answer_logprobs(model, tree).tolist())
+    logprobs = iter(read_logprobs(model, tree).tolist())
     return [answer_row(name, q, [next(logprobs) for _ in q.answers]) for q in questions]
 
 

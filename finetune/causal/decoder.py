@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from finetune.causal.attention import BRANCHES, use_branches
-from finetune.tree.attention import block_mask, cut_tree
+from finetune.tree.attention import CALL_SCORES, READ_CALL_SCORES, block_mask, cut_tree
 from finetune.tree.layers import use_fast_transformers_layers
 from finetune.tree.logprobs import Head, TreeDecoder, answer_sums, get_head
 from finetune.tree.prefix_tree import PrefixTree
+from finetune.tree.reading import read_sums
 
 # How a tree may be shown to a decoder: one mask for all layers, a mask for each kind of layer, or not at all.
 LAYOUTS = ("by_layer", "one_mask", "sequences")
@@ -80,13 +81,28 @@ class CausalLM(TreeDecoder):
         tree = tree.to(self.hf.device)
         if self.layout == "sequences":
             return self.sequence_logprobs(tree)
+        return answer_sums(F.embedding(tree.predictor, self._read(tree)), self._head(), tree)
+
+    def read_logprobs(self, tree: PrefixTree) -> Tensor:
+        """Return the same where no gradient will be asked for, the head once for each token that predicts."""
+        tree = tree.to(self.hf.device)
+        if self.layout == "sequences":
+            return self.sequence_logprobs(tree)
+        rows, row = tree.predictor.unique(return_inverse=True)
+        return read_sums(self._read(tree, READ_CALL_SCORES)[rows], row, self._head(), tree)
+
+    def _read(self, tree: PrefixTree, call_scores: int = CALL_SCORES) -> Tensor:
+        """Return the hidden states that the head sees, ``[T, D]``."""
         if self.hf.device.type == "cuda":
             # cuDNN plans its attention anew for every number of tokens, and trees differ in size
             torch.backends.cuda.enable_cudnn_sdp(False)
         read = self.hf.base_model(
-            input_ids=tree.tokens, attention_mask=self._masks(tree), position_ids=tree.input_pos, use_cache=False
+            input_ids=tree.tokens,
+            attention_mask=self._masks(tree, call_scores),
+            position_ids=tree.input_pos,
+            use_cache=False,
         )
-        return answer_sums(F.embedding(tree.predictor, read.last_hidden_state[0]), self._head(), tree)
+        return read.last_hidden_state[0]
 
     def sequence_logprobs(self, tree: PrefixTree) -> Tensor:
         """Return the same, each answer read with its prompt as a sequence by itself: any decoder can do that."""
@@ -104,7 +120,7 @@ class CausalLM(TreeDecoder):
             sums.append(torch.log_softmax(logits, -1).gather(1, target[:, None]).sum())
         return torch.stack(sums)
 
-    def _masks(self, tree: PrefixTree) -> Tensor | Mapping[str, Tensor | None]:
+    def _masks(self, tree: PrefixTree, call_scores: int) -> Tensor | Mapping[str, Tensor | None]:
         """Return what attention adds to its scores, ``[1, 1, T, T]``: for all layers, or by the kind of layer.
 
         A window counts depths, as it does in a sequence, and not places in the row.
@@ -115,7 +131,7 @@ class CausalLM(TreeDecoder):
         full = torch.where(visible, 0.0, least).to(self.hf.dtype)
         if self.hf.config._attn_implementation == BRANCHES:
             # the same attention without what the mask hides; the mask is there for layers that cannot use it
-            branches = cut_tree(tree) if full.device.type == "cpu" else block_mask(tree)
+            branches = cut_tree(tree, call_scores) if full.device.type == "cpu" else block_mask(tree)
             setattr(full, BRANCHES, branches)
         depth = tree.input_pos[0]
         behind = depth[:, None] - depth[None, :]

@@ -32,8 +32,10 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 # A longer run is cut, so that little is computed above the diagonal; shorter products are slower.
 LONGEST_PIECE = 128
-# A call for one more piece takes as long as about so many scores.
+# A call for one more piece takes as long as about so many scores: in a training, and where a model is only read, whose
+# branches are many and short. The cut decides how sums are rounded, so each has its own.
 CALL_SCORES = 600
+READ_CALL_SCORES = 1500
 # On CUDA a dense mask is as fast for shorter trees (a layer forward and backward on an H100 in bf16: 0.5 against 0.8 ms
 # at 500 tokens, 2.1 against 1.0 at 2,000, 8.7 against 1.0 at 4,400), and a mask of a single block does not compile.
 SHORTEST_FOR_BLOCKS = 1024
@@ -57,6 +59,17 @@ class TreePieces:
     pieces: tuple[Piece, ...]  # in the order of the tokens
     visible: tuple[Tensor, ...]  # for each: which token sees which, bool [L, N]
     masks: dict[tuple[int, torch.dtype], list[Tensor]]  # as the first layer made them for all others
+    rows: Tensor | None = None  # the tokens whose output is asked for, ascending; None: all. Pieces count these.
+
+    def at(self, rows: Tensor) -> "TreePieces":
+        """Return the pieces of attention that is asked for at some tokens alone, ascending ``[R]``."""
+        bounds = torch.tensor([(piece.start, piece.end) for piece in self.pieces])
+        pieces, visible = [], []
+        for piece, (start, end), shown in zip(self.pieces, torch.searchsorted(rows, bounds).tolist(), self.visible):
+            if start < end:
+                pieces.append(Piece(start, end, piece.seen))
+                visible.append(shown[rows[start:end] - piece.start])
+        return TreePieces(tuple(pieces), tuple(visible), {}, rows)
 
     def biases(self, group: int, dtype: torch.dtype) -> list[Tensor]:
         """Return what is added to each piece's scores, ``[L G, N]``: 0 or minus infinity."""
@@ -67,7 +80,7 @@ class TreePieces:
         return self.masks[group, dtype]
 
 
-def cut_tree(tree: PrefixTree) -> TreePieces:
+def cut_tree(tree: PrefixTree, call_scores: int = CALL_SCORES) -> TreePieces:
     """Cut a tree into pieces of consecutive tokens: runs without a fork, and short ones together."""
     end, depth = tree.subtree_end.numpy(), tree.input_pos[0].numpy()
     n = len(end)
@@ -84,7 +97,7 @@ def cut_tree(tree: PrefixTree) -> TreePieces:
         for edge, next_edge in zip(edges, edges[1:]):
             before = parts[-1][0] if parts else edge
             apart = n_scores(edge, next_edge) + (n_scores(*parts[-1]) if parts else 0)
-            if parts and next_edge - before <= LONGEST_PIECE and n_scores(before, next_edge) - apart < CALL_SCORES:
+            if parts and next_edge - before <= LONGEST_PIECE and n_scores(before, next_edge) - apart < call_scores:
                 parts[-1] = (before, next_edge)
             else:
                 parts.append((edge, next_edge))
@@ -231,7 +244,7 @@ def _attend_in_blocks(module: MultiHeadAttention, x: Tensor, mask: BlockMask, in
     return module.output_proj(attend_heads_in_blocks(q, k, v, mask, module.head_dim**-0.5).flatten(2))
 
 
-def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
+def mask_for(decoder: nn.Module, tree: PrefixTree, call_scores: int = CALL_SCORES) -> Any:
     """Return what a decoder's layers take as ``mask`` if all of them run :func:`attend`, else None.
 
     Raises:
@@ -248,7 +261,7 @@ def mask_for(decoder: nn.Module, tree: PrefixTree) -> Any:
             f"{type(decoder).__name__} has attention of its own, which reads no prefix tree; use "
             "model._component_=finetune.models.causal_lm"
         )
-    return cut_tree(tree) if tree.tokens.device.type == "cpu" else block_mask(tree)
+    return cut_tree(tree, call_scores) if tree.tokens.device.type == "cpu" else block_mask(tree)
 
 
 def can_attend(module: MultiHeadAttention) -> bool:
@@ -263,6 +276,7 @@ def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, ma
     """Compute a layer for which :func:`can_attend` holds, ``[1, T, D]`` for ``x [1, T, D]``.
 
     It runs along branches if ``mask`` is :class:`TreePieces`, in blocks if it is a block mask, else as torchtune does.
+    Pieces :meth:`TreePieces.at` some tokens give these alone, ``[1, R, D]``.
     ``y`` is as in torchtune, ``x`` for a tree; ``input_pos`` are depths ``[1, T]``.
     """
     if isinstance(mask, BlockMask):
@@ -271,8 +285,9 @@ def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, ma
         return MultiHeadAttention.forward(module, x, y, mask=mask, input_pos=input_pos)
     dtype = torch.promote_types(x.dtype, torch.float32)
     turn = torch.view_as_complex(module.pos_embeddings.cache[input_pos[0]].to(dtype))
-    q, k, v = (project(x)[0] for project in (module.q_proj, module.k_proj, module.v_proj))
-    queries, keys = (_Turned.apply(heads, turn, module.num_kv_heads) for heads in (q, k))
+    asked, turn_asked = (x, turn) if mask.rows is None else (x[:, mask.rows], turn[mask.rows])
+    q, k, v = module.q_proj(asked)[0], module.k_proj(x)[0], module.v_proj(x)[0]
+    queries, keys = (_Turned.apply(*heads, module.num_kv_heads) for heads in ((q, turn_asked), (k, turn)))
     values = v.to(dtype).view(len(v), module.num_kv_heads, -1).transpose(0, 1).contiguous()
     out = _tokens_first(_Attention.apply(queries, keys, values, mask, module.head_dim**-0.5)).to(v.dtype)
     return module.output_proj(out[None])

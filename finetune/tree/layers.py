@@ -198,6 +198,8 @@ def _tune_layer(module: LoRALinear) -> _Adapted:
 def _gated(down: Any, gate: Tensor, up: Tensor) -> Tensor:
     """Return what an MLP's last layer makes of ``silu(gate) * up``, ``[..., D]``."""
     layer = _adapted(down, gate)
+    if layer is None and not torch.is_grad_enabled():
+        return down(F.silu(gate, inplace=True).mul_(up))  # nobody will read gate again: no new block of memory
     if layer is None:
         return down(_SwiGLU.apply(gate, up))
     out = _GatedLoRAProduct.apply(*(x.reshape(-1, x.shape[-1]) for x in (gate, up)), *layer)

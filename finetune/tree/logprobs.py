@@ -59,6 +59,10 @@ class TreeDecoder(nn.Module, ABC):
     def answer_logprobs(self, tree: PrefixTree) -> Tensor:
         """Return what the function :func:`answer_logprobs` does."""
 
+    @abstractmethod
+    def read_logprobs(self, tree: PrefixTree) -> Tensor:
+        """Return what :func:`finetune.tree.reading.read_logprobs` does."""
+
 
 Decoder: TypeAlias = TransformerDecoder | TreeDecoder
 
@@ -113,7 +117,11 @@ class _AnswerSums(torch.autograd.Function):
             hi = min(lo + HEAD_CHUNK, len(target))
             h, t = hidden[lo:hi], target[lo:hi, None]
             low = None if a is None else scale * (adapted[lo:hi] @ a.T)
-            near, logits = _logits(h, weight, low, b, t)
+            near = None
+            if dtype != h.dtype:
+                own = own_logits(h, weight, low, b, target[lo:hi])[:, None]
+                near = _Near(own, own.to(h.dtype))
+            logits = logits_of(h, weight, low, b, None if near is None else near.rounded)
             norms, is_kept = logprobs.new_empty(hi - lo, 1), needs_hidden or needs_lora
             n_rows = hi - lo if h.is_cuda else HEAD_ROWS
             for rows in (slice(k, k + n_rows) for k in range(0, hi - lo, n_rows)):
@@ -184,27 +192,25 @@ class _Near(NamedTuple):
     rounded: Tensor
 
 
-def _logits(
-    h: Tensor, weight: Tensor, low: Tensor | None, b: Tensor | None, target: Tensor
-) -> tuple[_Near | None, Tensor]:
-    """Return the logits of all tokens, ``[S, V]``, and what was subtracted from them if they are narrow.
-
-    ``low [S, R]`` and ``b [V, R]`` are a LoRA's, ``target [S, 1]``. Rounded to bf16, a logit of 20 is off by .03. So
-    the target's own logit is taken in float32 and subtracted before the product is rounded: bf16 then is finest where
-    the probability is.
-    """
-    wide, near = torch.promote_types(h.dtype, torch.float32), None
-    if wide == h.dtype:
-        logits = product(h, weight)
-    else:
-        own = torch.linalg.vecdot(h.to(wide), weight[target[:, 0]].to(wide))
-        if low is not None and b is not None:
-            own += torch.linalg.vecdot(low.to(wide), b[target[:, 0]].to(wide))
-        near = _Near(own[:, None], own.to(h.dtype)[:, None])
-        logits = torch.addmm(-near.rounded, h, weight.T)
+def own_logits(h: Tensor, weight: Tensor, low: Tensor | None, b: Tensor | None, target: Tensor) -> Tensor:
+    """Return the logit of a target for each hidden state, ``[S]`` for ``h [S, D]``, in float32 at least."""
+    wide = torch.promote_types(h.dtype, torch.float32)
+    own = torch.linalg.vecdot(h.to(wide), weight[target].to(wide))
     if low is not None and b is not None:
-        logits.addmm_(low, b.T) if near else logits.add_(low @ b.T)
-    return near, logits
+        own += torch.linalg.vecdot(low.to(wide), b[target].to(wide))
+    return own
+
+
+def logits_of(h: Tensor, weight: Tensor, low: Tensor | None, b: Tensor | None, less: Tensor | None) -> Tensor:
+    """Return the logits of all tokens, ``[S, V]``, minus ``less [S, 1]`` if they are narrow.
+
+    ``low [S, R]`` and ``b [V, R]`` are a LoRA's. Rounded to bf16, a logit of 20 is off by .03. So a target's own logit
+    is taken in float32 and subtracted before the product is rounded: bf16 then is finest where the probability is.
+    """
+    logits = product(h, weight) if less is None else torch.addmm(-less, h, weight.T)
+    if low is not None and b is not None:
+        logits.add_(low @ b.T) if less is None else logits.addmm_(low, b.T)
+    return logits
 
 
 def answer_logprobs(model: Decoder, tree: PrefixTree, mask: Any = None) -> Tensor:
