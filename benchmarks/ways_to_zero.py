@@ -4,7 +4,7 @@
     python -m benchmarks.ways_to_zero
     python -m benchmarks.controls --keep centre=outputs/ways
 
-The first prints the table; no model is loaded. The second keeps the answers of an evaluation that asked all ways.
+The first prints the tables; no model is loaded. The second keeps the answers of an evaluation that asked all ways.
 """
 
 from typing import Any
@@ -73,4 +73,5 @@ def _cell(figure: dict[str, Any] | None, key: str) -> str:
 
 
 if __name__ == "__main__":
-    print(table(kept("centre")[1]))
+    for study in ("centre", "centre_losses"):
+        print(table(kept(study)[1]))

@@ -381,7 +381,9 @@ class InfluenceRecipe:
         )
         for title, part in (("most to the right", order[:3]), ("most to the left", order[:-4:-1])):
             for k in part:
-                log.info(f"{title}: {rows[k]['influence']:+.5f} row {rows[k]['row']}, {rows[k]['prompt'][:80]!r}")
+                row = rows[k]
+                shown = f"{row['influence']:+.5f} ({row['at_mean_rate']:+.5f} at the mean learning rate)"
+                log.info(f"{title}: {shown} row {row['row']}, {row['prompt'][:80]!r}")
 
 
 @entry_point
