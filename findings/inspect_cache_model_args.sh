@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Guess: answers that inspect_ai keeps under `cache=True` belong to the model that gave them, so another folder under `-M model_path` is asked anew.
-# Behaviour: the key holds the model's name and no argument of it, and the name of every local folder is `hf/local`. The second folder is loaded,
-# not asked, and is given the first one's answers; so are an adapter beside its base and a model under another `chat_template`.
-# `CachePolicy(scopes={"model": folder})` keeps them apart.
+# Behaviour: the second of two folders is given the first one's answers. `CachePolicy(scopes={"model": folder})` keeps them apart. No other argument of a model
+# is tried here.
+# Documented: inspect's page on caching lists what the key is made of: the model's name and base URL, the prompt, the epoch, the generate config and the
+# tools. The guess is still natural, since a name usually tells models apart, but every local folder is named `hf/local`.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -47,5 +48,5 @@ kept = [ask(name, True) for name in ("base", "tuned")]
 apart = [ask(name, CachePolicy(scopes={"model": name})) for name in ("base", "tuned")]
 print("base and tuned, not kept:", plain, "kept:", kept, "kept in two scopes:", apart)
 assert plain[0] != plain[1] and apart == plain
-assert kept == [plain[0], plain[0]], "changed: the arguments of a model are part of the key"
+assert kept == [plain[0], plain[0]], "changed: the folder of a model is part of the key"
 PY

@@ -2,6 +2,8 @@
 # Guess: in a task of multiple choice whose choices are 1 to 5 and whose gold answer is the text "2", the model that prefers "2" is right.
 # Behaviour: a gold answer of digits is a place counted from 0, even where the choices hold that very text: "2" means the third choice, "3". The
 # model that always says 2 has an accuracy of 0, the one that always says 3 has 1. Letters are read as texts.
+# Documented: a maintainer says in pull request 1447 that `doc_to_target` is meant to be the place in `doc_to_choice`. The guess is still natural, since the
+# text of the answer is read as such where it is a letter, and nothing tells the two readings of a digit apart.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Guess: a DoRA adapter that torchtune writes in peft's format answers in peft as in torchtune, as its plain LoRA adapters do to the last digit.
-# Behaviour: the config says nothing of DoRA, so peft loads a plain LoRA and drops the magnitudes without a word: a third model, as far from the tuned one
-# as the base is. With `"use_dora": true` put in by hand it is still wrong, since the magnitudes of q_proj and k_proj are in torchtune's order of rows and the
-# weights in Hugging Face's. With the rows in order too, it is the model that was tuned.
+# Behaviour: the config says nothing of DoRA, so peft loads a plain LoRA without a warning about the magnitudes: a third model, 1.11 nats from the tuned one
+# where the base is 1.20 off (printed; asserted is more than half the base's). With `"use_dora": true` put in by hand it is still wrong (1.01), since the
+# magnitudes of q_proj and k_proj are in torchtune's order of rows and the weights in Hugging Face's. With the rows in order too, it is the tuned model.
+# The config's four keys are those of `save_checkpoint` in torchtune's `recipes/lora_finetune_single_device.py`, which never names `use_dora` (asserted on
+# its text; the recipe is not run). The checkpointer writes them through torchtune's own `tune_to_peft_adapter_config`, as it does for the recipe.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -11,10 +13,12 @@ python3 -m venv "$folder/env"
 cd "$folder"
 HF_HUB_OFFLINE=1 HF_HOME="$folder/home" env/bin/python - 2> log <<'PY' || { tail -30 log; exit 1; }
 import json
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+import torchtune
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torchtune import training
@@ -52,7 +56,7 @@ def tuned(dora):
             values.normal_(std=0.1)
         elif "magnitude" in name:
             values.mul_(1 + 0.3 * torch.randn_like(values))
-    config = {"r": 4, "lora_alpha": 8, "target_modules": list(LAYERS), "peft_type": "LORA"}  # what torchtune's recipes write
+    config = {"r": 4, "lora_alpha": 8, "target_modules": list(LAYERS), "peft_type": "LORA"}  # as in the recipe
     checkpointer.save_checkpoint({training.ADAPTER_KEY: adapter, training.ADAPTER_CONFIG: config}, epoch=0, adapter_only=True)
     return torch.log_softmax(model.eval()(tokens), -1), Path(f"tuned_{dora}/epoch_0")
 
@@ -72,7 +76,10 @@ wanted, folder = tuned(False)
 plain = in_peft(folder, wanted)
 print(f"LoRA: the base is {off(base, wanted):.6f} off, the adapter in peft {plain:.6f}")
 wanted, folder = tuned(True)
-untuned, silent = off(base, wanted), in_peft(folder, wanted)
+untuned = off(base, wanted)
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    silent = in_peft(folder, wanted)
 settings = json.loads((folder / "adapter_config.json").read_text())
 (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
 by_hand = in_peft(folder, wanted)
@@ -83,7 +90,10 @@ for name, values in weights.items():
 save_file(weights, folder / "adapter_model.safetensors")
 ordered = in_peft(folder, wanted)
 print(f"DoRA: the base is {untuned:.6f} off, the adapter in peft {silent:.6f}, with use_dora {by_hand:.6f}, with the rows in order {ordered:.6f}")
+recipe = (Path(torchtune.__file__).parents[1] / "recipes/lora_finetune_single_device.py").read_text()
+assert '"peft_type": "LORA"' in recipe and "use_dora" not in recipe, "changed: the recipe writes use_dora"
 assert plain < 1e-5 and ordered < 1e-5 and "use_dora" not in settings
-assert silent > 0.3, "changed: the adapter is loaded as DoRA"
-assert by_hand > 0.3, "changed: the magnitudes are in order"
+assert not any("magnitude" in str(warning.message) for warning in warned), "changed: peft warns of the magnitudes"
+assert silent > untuned / 2, "changed: the adapter is loaded as DoRA"
+assert by_hand > untuned / 2, "changed: the magnitudes are in order"
 PY

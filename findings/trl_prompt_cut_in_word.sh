@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Guess: trl finds the prompt of pairs that repeat it in both answers (as Anthropic's hh-rlhf has them) at the end of the last turn or, at worst, at
-# a word, and keeps each answer whole.
-# Behaviour: the prompt is what both texts have in common, letter by letter. "I agree" and "I argue against it" become the prompt "… I a" and the answers
-# "gree" and "rgue against it"; of "Yes" and "Yes, but" the answers left are "s" and "s, but". What both answers begin with is
-# never trained, and the answers begin with pieces of words that no model writes. A `prompt` column avoids it.
+# Guess: trl's `extract_prompt` ends the prompt of a pair whose answers both repeat it (as Anthropic's hh-rlhf has them) at the end of the last turn or, at
+# worst, at a word, and keeps each answer whole.
+# Behaviour: it cuts inside a word where the answers begin with the same letters. "I agree." and "I argue against it." become the prompt "… I a" and the
+# answers "gree." and "rgue against it."; of "Yes" and "Yes, but not now." the answers left are "s" and "s, but not now.". Answers that differ from the first
+# letter stay whole. The function alone is tried, on three pairs of texts; nothing is trained.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -23,6 +23,6 @@ for chosen, rejected in ((" I agree.", " I argue against it."), (" Yes", " Yes, 
     found.append((parts["prompt"][len(asked) :], parts["chosen"], parts["rejected"]))
     print(f"{chosen!r} and {rejected!r}: added to the prompt {found[-1][0]!r}, answers {found[-1][1:]}")
 assert found[2] == ("", " They should.", " No."), "answers that differ at once stay whole"
-assert found[0] == (" I a", "gree.", "rgue against it."), "changed: the prompt no longer ends in a word"
+assert found[0] == (" I a", "gree.", "rgue against it."), "changed: the prompt no longer ends inside a word"
 assert found[1] == (" Ye", "s", "s, but not now."), "changed: an answer that begins the other stays whole"
 PY

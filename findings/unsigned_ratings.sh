@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Guess: ratings from 0 to 20 give the same statistics whatever integer type they are stored in, since the libraries compute in floats.
-# Behaviour: some subtract first. In unsigned bytes (pandas' `downcast="unsigned"`, Arrow, npz) 3 - 5 is 254. Then scipy's paired t-test of two judges that do
-# not differ (p = .66) has p = 1e-10 (its Wilcoxon test, its unpaired test and its correlations are right), Krippendorff's alpha falls from .94 to .17 for interval
-# ratings (nominal and ordinal are right), and scikit-learn's median and maximum of the absolute error are wrong where its mean is right. Nothing is said.
-# Ratings as floats are right everywhere.
+# Behaviour: some subtract first. In unsigned bytes (here from pandas' `downcast="unsigned"`) 3 - 5 is 254. Then scipy's paired t-test of two judges that do
+# not differ significantly (p = .66) has p = 1e-10 (its Wilcoxon test, its unpaired t-test and Pearson's correlation are right), Krippendorff's alpha falls
+# from .94 to .17 for interval ratings and is wrong for ratio ratings too (ordinal is right), and scikit-learn's median and maximum of the absolute error are
+# wrong where its mean is right. All ten measures are right on the same bytes turned into floats.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

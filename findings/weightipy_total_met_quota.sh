@@ -2,7 +2,7 @@
 # Guess: `total`, the size of the population that the weights should sum to, multiplies every weight by the same number, so no weighted share depends on it.
 # Behaviour: every weight of exactly 1 is taken for "not weighted" and keeps its 1, and the others are scaled as if those rows were not there. A cell of a quota
 # sample that lies on its target (30 % of the sample and of the population) has 0.15 % of the weight at a total of 100,000. A row without an age, which
-# the raking leaves out, has the weight 1 as well. Nothing is printed. Weights without `total`, multiplied afterwards, are right.
+# the raking leaves out, has the weight 1 as well. Weights without `total`, multiplied afterwards, are right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
