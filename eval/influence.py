@@ -377,9 +377,10 @@ class InfluenceRecipe:
         log.info(
             f"{self._folder / 'influence.jsonl'}: {len(keys)} rows in {len(self.steps)} steps; their influences add "
             f"up to {about['sum_of_influences']:+.4f}, and {last} is {about['measured_change']:+.4f} nats a token from "
-            f"the base{f'; {n_unused} rows were in no step and brought nothing' if n_unused else ''}"
+            f"the base{f'; {n_unused} rows were in no step' if n_unused else ''}"
         )
-        for title, part in (("most to the right", order[:3]), ("most to the left", order[:-4:-1])):
+        texts = list({keys[k]: k for k in reversed(order)}.values())  # one of rows that repeat each other; left first
+        for title, part in (("most to the right", texts[:-4:-1]), ("most to the left", texts[:3])):
             for k in part:
                 row = rows[k]
                 shown = f"{row['influence']:+.5f} ({row['at_mean_rate']:+.5f} at the mean learning rate)"

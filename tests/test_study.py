@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from test_political_compass import BANK as TINY_BANK
 from torchtune.config._utils import _merge_yaml_and_cli_args
 
+from data.recipe import files
 from data.recipe.config import check_config
 from data.recipe.overrides import Changes
 from eval.asking.results import KEY, ResultsFile, config_settings
@@ -148,6 +149,9 @@ def test_a_killed_study_goes_on_to_the_same_end(study, tune_run, tmp_path, monke
         assert f"is still at work (process {training}); wait for it" in refused
     finally:
         os.kill(training, signal.SIGKILL)
+    held = os.open(run_folder, os.O_RDONLY)
+    files.lock(held, wait=True)  # a killed process takes a moment to let go
+    os.close(held)
 
     # then asked to stop in the same run: it saves first
     reached = max(int(found.name[5:]) for found in run_folder.glob("step_*"))

@@ -97,7 +97,7 @@ def recompute_activations(decoder: Any, share: float) -> None:
     torchtune calls it activation checkpointing, and does it for all of them.
     """
     n = len(decoder.layers)
-    m = round(share * n)
+    m = max(round(share * n), share > 0)  # a share above 0 is a layer at least
     chosen = [layer for k, layer in enumerate(decoder.layers) if (k + 1) * m // n > k * m // n]
     if chosen:
         training.set_activation_checkpointing(decoder, lambda module, recurse, **_: recurse or module in chosen)

@@ -60,13 +60,15 @@ def check_optimizer(optimizer: Mapping[str, Any], name: str) -> None:
     """
     held = {key for known in optimizer["state"].values() for key, value in known.items() if value is not None}
     made = component(name)
-    is_plain = isinstance(made, type) and issubclass(made, torch.optim.SGD)
-    is_adam = "exp_avg_sq" in held and "max_exp_avg_sq" not in held
-    if not is_adam and (held or not is_plain):
+    kinds = made.__mro__ if isinstance(made, type) else ()
+    is_plain = torch.optim.SGD in kinds and not held
+    is_adam = torch.optim.Adam in kinds and "exp_avg_sq" in held and "max_exp_avg_sq" not in held
+    is_upward = any(group.get("maximize") for group in optimizer.get("param_groups", ()))
+    if is_upward or not (is_adam or is_plain):
         raise ValueError(
             f"optimizer._component_={name}: how it divides a step is not known here "
-            f"(its state has {', '.join(sorted(held)) or 'nothing'}); train with torch.optim.AdamW, or with "
-            "torch.optim.SGD without momentum"
+            f"(its state has {', '.join(sorted(held)) or 'nothing'}{'; maximize=True' if is_upward else ''}); "
+            "train with torch.optim.AdamW, or with torch.optim.SGD without momentum"
         )
 
 
