@@ -2,8 +2,9 @@
 """Log-probabilities of answers where no gradient will be asked for: what an evaluation reads, and nothing else.
 
 The options of a question follow one token, and statements share beginnings. So the head runs once for each token that
-predicts, however many answers it predicts for, and the last layer computes queries and its MLP at these tokens alone:
-for one-letter options at one of thirty. A gradient needs each answer's own row of logits (``tree/logprobs.py``).
+predicts, however many answers it predicts for. On a CPU the last layer of torchtune's models computes queries and its
+MLP at these tokens alone: for one-letter options at one of thirty. A gradient needs each answer's own row of logits
+(``tree/logprobs.py``).
 
 Legend: T tokens of the tree, S scored tokens, R tokens that predict one or more of them, D embedding, V vocabulary.
 """
@@ -19,7 +20,7 @@ from finetune.tree.prefix_tree import PrefixTree
 
 @torch.no_grad()
 def read_logprobs(model: Decoder, tree: PrefixTree) -> Tensor:
-    """Return what :func:`finetune.tree.logprobs.answer_logprobs` does, without dropout and without gradients."""
+    """Return what :func:`finetune.tree.logprobs.answer_logprobs` does, without gradients; the model is in eval mode."""
     if isinstance(model, TreeDecoder):
         return model.read_logprobs(tree)
     head = get_head(model.output)
