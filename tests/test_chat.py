@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import pickle
+import runpy
 import threading
 import time
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import pytest
 from fault_server import FAULTS, FaultServer, completion, echo, request_sha256
 from omegaconf import OmegaConf
 
-from data.chat import ChatClient, Failure, Request
+from data.chat import ChatClient, Failure, Request, cache
 from data.chat.replies import object_format, object_parser, option_logprobs
 
 PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
@@ -416,3 +417,10 @@ def test_reply_is_on_disk_before_it_is_used(client):
         thread.start()
         thread.join()
         assert seen == [reply]
+
+
+def test_a_paid_reply_is_on_the_disk_before_it_counts(tmp_path):
+    """The tests let SQLite not wait (conftest), so the product's own setting is read from its file."""
+    product = runpy.run_path(cache.__file__)
+    replies = product["ReplyCache"](tmp_path)
+    assert replies._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

@@ -215,6 +215,7 @@ def tree_of(n: int, seed: int) -> PrefixTree:
 def test_padding_changes_no_log_probability_and_no_gradient():
     policy, tree = loaded(random_base()), tree_of(75, 0)
     torch.manual_seed(0)
+    assert tree.padded(100).mask()[0].diagonal().all()  # a softmax over nothing is not a number
     assert tree.padded(25).tokens.shape == tree.tokens.shape
     for parameter in policy.parameters():
         if parameter.requires_grad:

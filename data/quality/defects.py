@@ -144,7 +144,8 @@ def row_defects(pair: Pair, checks: Checks) -> list[Defect]:
     read = {field: _read(getattr(pair, field), field == "prompt", checks.by_words) for field in COLUMNS}
     texts = {field: of_text.masked for field, of_text in read.items()}
     reasons = [(kind, field, reason) for field, of_text in read.items() for kind, reason in of_text.raw.items()]
-    reasons += [(kind, field, of_text.gates[kind]) for kind in TEXT_GATES for field, of_text in read.items()]
+    kinds = read["prompt"].gates  # those of every text, a few of them stricter in a prompt
+    reasons += [(kind, field, of_text.gates[kind]) for kind in kinds for field, of_text in read.items()]
     if checks.language:
         reasons += [("language", field, checks.language(text)) for field, text in texts.items()]
     reasons += [(kind, "prompt", reason) for kind, reason in read["prompt"].of_prompt.items()]
