@@ -203,6 +203,13 @@ def test_many_runs_are_compared_with_the_base_and_their_other_side_alone(summary
     assert compared == {("base", run) for run in runs} | {(f"{a}-left", f"{a}-right") for a in AXES}
 
 
+def test_a_table_of_many_runs_shows_what_they_are_tuned_on_once(summary, monkeypatch):
+    monkeypatch.setattr("eval.pages.panels.MOST_MARKED", 1)
+    svg = draw_compass(summary)["svg"].decode()
+    assert svg.count(">−0.40<") == 3
+    assert "Thick lines" not in svg
+
+
 def test_the_pages_show_every_change_and_the_shape(summary):
     asked = [AskedModel("tiny", Path("out/tiny/compass_6"), {}, summary)]
     page = render_study("topics", asked, "1 May 2026")

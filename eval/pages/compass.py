@@ -65,8 +65,11 @@ def draw_compass(summary: Summary) -> dict[str, bytes]:
     for ax in grid.flat[len(drawn) :]:
         ax.set_axis_off()
     handles = _legend(grid.flat[0], summary)
+    tables = (getattr(panel, "func", None) is panels.draw_run_table for panel in drawn)
+    if all(tables):  # a table's rows have names, and it has no lines
+        handles, words = [], STANCE.format(**summary["instrument"])
     headline = textwrap.fill(f"{model_name(summary['settings'])}: {finding.headline}", width=45 * n_columns)
-    n_handles = min(len(handles), 3 * n_columns)
+    n_handles = min(len(handles), 3 * n_columns) or 1
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=n_handles, frameon=False, title=headline)
     legend.get_title().set(fontsize=13, fontweight="bold", multialignment="center")
     figure.supxlabel(textwrap.fill(words, width=88 * n_columns), fontsize=8, ha="left", x=0.01, color="#333333")
@@ -99,6 +102,7 @@ def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
         scored.setdefault(score.mode, set()).add(score.axis)
     about = summary["instrument"]["axes"]
     planes: list[Panel] = []
+    tabled = set()  # modes whose table of runs has every axis
     for mode, of_mode in scored.items():
         axes = [axis for axis in about if axis in of_mode and not about[axis]["placebo"]][:2]
         if len(axes) == 2 and mode == "pairs" and not summary["replicates"]["runs"]:
@@ -114,12 +118,13 @@ def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
                 drawn.append(partial(panels.draw_replicates, summary=summary, mode=mode))
             else:
                 drawn.append(partial(panels.draw_run_table, mode=mode, changes=changes))
+                tabled.add(mode)
             continue
         drawn.append(partial(panels.draw_scores, summary=summary, mode=mode))
         if any(c["mode"] == mode and c["ci95"] for c in summary["comparisons"]):
             drawn.append(partial(panels.draw_differences, summary=summary, mode=mode))
     curves = panels.curve_panels(summary)
-    modes = dict.fromkeys(entry["mode"] for entry in summary.get("transfer", ()))
+    modes = [m for m in dict.fromkeys(entry["mode"] for entry in summary.get("transfer", ())) if m not in tabled]
     transfers = [panels.transfer_changes(summary, mode) for mode in modes]
     curves = [partial(panels.draw_run_table, mode=m, changes=changes) for m, changes in zip(modes, transfers)] + curves
     planes = planes if len(summary["models"]) > 1 else []
