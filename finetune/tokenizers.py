@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from torchtune.data import Message, truncate
 from torchtune.modules.transforms import Transform
 from torchtune.modules.transforms.tokenizers import ModelTokenizer
@@ -58,7 +58,7 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         from transformers import AutoTokenizer
 
         try:
-            path = str(find_folder(path))
+            self._path = path = str(find_folder(path))
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"tokenizer folder {path} not found; download the model (`tune download`) or, for the "
@@ -66,13 +66,13 @@ class HFChatTokenizer(ModelTokenizer, Transform):
             ) from error
         try:
             self._hf = AutoTokenizer.from_pretrained(path)
+            self._split_as_written()
         except Exception as error:  # of tokenizers, which has no type of its own, and a KeyError of transformers
             raise ValueError(
                 f"the tokenizer in {path} cannot be read ({type(error).__name__}: {error}); get its files again"
             ) from error
         if not self._hf.chat_template:
             raise ValueError(f"the tokenizer in {path} has no chat template; use an instruct model's folder")
-        self._path = path
         template = self._hf.get_chat_template()
         self._thinking, named = thinking, _THOUGHT.search(template)
         self._tag = named[1] if named else None
@@ -101,6 +101,18 @@ class HFChatTokenizer(ModelTokenizer, Transform):
         self.special_tokens: Mapping[str, int] = {
             token: self._hf.convert_tokens_to_ids(token) for token in self._hf.all_special_tokens
         }
+
+    def _split_as_written(self) -> None:
+        """Split text as a byte-level ``tokenizer.json`` says: transformers 5 takes some classes' own rule instead."""
+        from transformers import PreTrainedTokenizerFast
+
+        file = Path(self._path) / "tokenizer.json"
+        own_class = isinstance(self._hf, PreTrainedTokenizerFast) and type(self._hf) is not PreTrainedTokenizerFast
+        if own_class and file.is_file():
+            written = Tokenizer.from_file(str(file))
+            if isinstance(written.decoder, decoders.ByteLevel):  # SentencePiece's rule follows the key ``legacy``
+                self._hf.backend_tokenizer.pre_tokenizer = written.pre_tokenizer
+                self._hf.backend_tokenizer.normalizer = written.normalizer
 
     def _stop_clock(self, date: str) -> None:
         """Write one day into a template that asks for today's."""

@@ -11,6 +11,7 @@ from documented import MISTRAL_V1
 from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from torchtune.data import Message
 from transformers import AutoTokenizer, LlamaTokenizer
 
@@ -127,6 +128,19 @@ def test_byte_level_ids_are_those_of_the_whole_text(folder, template):
     tokenizer = hf_chat_tokenizer(path)
     for messages in CONVERSATIONS.values():
         assert tokenizer.tokenize_messages(messages)[0] == whole_text(path, messages)
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "Qwen2Tokenizer"])
+def test_a_byte_level_file_splits_text_whatever_its_class(folder, name):
+    path = folder(CHATML, tokenizer_class=name)  # OLMo 2's files are like this: another rule under GPT-2's class
+    file = Path(path) / "tokenizer.json"
+    written = Tokenizer.from_file(str(file))
+    split = pre_tokenizers.Split(Regex(r"\s*[\r\n]+| ?[^\s]+|\s+"), "isolated")
+    written.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    written.normalizer = normalizers.Lowercase()
+    written.save(str(file))
+    text = "One.\n\nTwo?\n\nIt's FAIR (yes)."
+    assert hf_chat_tokenizer(path).encode(text, False, False) == written.encode(text, add_special_tokens=False).ids
 
 
 def test_an_answer_ends_where_the_template_ends_it(folder):
