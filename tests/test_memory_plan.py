@@ -26,7 +26,7 @@ def kept_by_the_whole_model(cfg) -> float:
     """Bytes that a forward of a full budget keeps, counted on the real model."""
     policy, adapter = build_policy(cfg.model, torch.float32, 0, cfg.enable_activation_checkpointing)
     base = {n: torch.zeros(p.shape) for n, p in named_weights(policy.decoder) if not p.requires_grad}
-    load_weights(policy, base, adapter, torch.device("cpu"))
+    load_weights(policy, base.items(), adapter, torch.device("cpu"))
     own = {p.untyped_storage().data_ptr() for p in policy.parameters()}
     kept = {}
 

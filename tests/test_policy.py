@@ -41,7 +41,7 @@ def random_base(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def loaded(base, seed=0, dtype=torch.float32, recomputed=0.0, **changes):
     policy, adapter = build_policy(cfg_model(**changes), dtype, seed, recomputed)
-    load_weights(policy, base, adapter, CPU)
+    load_weights(policy, base.items(), adapter, CPU)
     return policy
 
 

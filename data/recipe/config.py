@@ -28,6 +28,7 @@ from torchtune.config._instantiate import _create_component, _instantiate_node
 from torchtune.config._utils import _get_component_from_path
 from tqdm import tqdm
 
+from data.recipe.memory import bound_kernel_caches
 from data.recipe.values import check_value, is_for_yaml
 
 _DATA = next(folder for folder in Path(__file__).resolve().parents if folder.name == "data")
@@ -99,6 +100,7 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
     def begin(cfg: DictConfig) -> Any:
         nonlocal has_begun
         has_begun = True
+        bound_kernel_caches()
         return plain_errors(recipe_main)(cfg)
 
     parsed = config.parse(functools.wraps(recipe_main)(begin))

@@ -5,7 +5,7 @@ Both are asked for the same: a policy, initial weights of its adapter, a hash of
 on, and to give the policy its weights, whole or as this process's share.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torchtune import config, training
 
 from data.recipe.config import plain
+from data.recipe.memory import MappedFiles
 from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM, read_fast
 from finetune.run.policy import (
@@ -53,19 +54,27 @@ class TorchtuneBase:
         check_builder(self.policy.decoder, cfg.checkpointer.checkpoint_dir)
         self.checkpointer = config.instantiate(cfg.checkpointer, output_dir=staging, should_load_recipe_state=False)
         self._weights = self.checkpointer.load_checkpoint()[training.MODEL_KEY]  # mapped from disk, read as it is used
+        self._files = MappedFiles(cfg.checkpointer.checkpoint_dir)
 
     def hash(self) -> str:
         """Hash the builder's arguments but for LoRA's, and the weights."""
         builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
         settings = {**builder, "dtype": str(self._dtype), "device": self._processes.device.type}
-        return hash_base(self._weights, settings)
+        found = hash_base(self._weights, settings)
+        self._files.drop_pages()
+        return found
 
     def load(self, adapter: Mapping[str, Tensor]) -> Policy:
         """Every process reads its share from the disk."""
         self._processes.shard(self.policy)
-        load_weights(self.policy, self._weights, adapter, self._processes.device)
-        self._weights = {}
+        load_weights(self.policy, self._take_weights(), adapter, self._processes.device)
         return self.policy
+
+    def _take_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each weight, and keep neither it nor what was read of it."""
+        for name in list(self._weights):
+            yield name, self._weights.pop(name)
+            self._files.drop_pages()
 
 
 class CausalBase:

@@ -7,8 +7,9 @@ there is one copy of them, and a model needs no more memory to load than to hold
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -183,16 +184,16 @@ def _agree(a: Any, b: Any) -> bool:
 
 
 def load_weights(
-    policy: Policy, base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], device: torch.device
+    policy: Policy, base: Iterable[tuple[str, Tensor]], adapter: Mapping[str, Tensor], device: torch.device
 ) -> None:
-    """Give a policy from :func:`build_policy` its weights: whole tensors under torchtune's names.
+    """Give a policy from :func:`build_policy` its weights: whole tensors under torchtune's names, taken one by one.
 
     If the policy is sharded, each process keeps its own share of every tensor.
     """
     decoder = policy.decoder
     targets = dict(named_weights(decoder))
     placed = {}
-    for name, tensor in {**base, **adapter}.items():
+    for name, tensor in chain(base, adapter.items()):
         target = targets.get(name)
         if target is not None and target.shape == tensor.shape:  # else load_state_dict says what is wrong
             tensor = place(tensor.to(target.dtype), target, device)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Memory is given back: freed blocks, pages of files that were read, kernels of shapes that were multiplied."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPO, fork
+from safetensors.torch import load_file, save_file
+
+from data.recipe.memory import KEPT_KERNELS, MappedFiles, bound_kernel_caches, return_freed_blocks
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc and /proc")
+MIB = 2**20
+
+
+def resident(part: str) -> float:
+    """MiB of this process that are resident: of ``Anon`` memory, or of a ``File``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"Rss{part}:"))
+
+
+def _free_all_but_the_small() -> None:
+    torch.set_num_threads(1)
+    warm = torch.ones(4 * MIB)  # freed, it would raise the size from which blocks have mappings of their own
+    del warm
+    return_freed_blocks()
+    before = resident("Anon")
+    large, small = [], []
+    for _ in range(64):
+        large.append(torch.ones(MIB // 4))
+        small.append(torch.ones(1000))  # between two large ones, so that glibc could not shrink its heap
+    assert resident("Anon") - before > 60
+    del large
+    assert resident("Anon") - before < 8
+
+
+def test_large_blocks_go_back_when_they_are_freed():
+    process = fork(_free_all_but_the_small)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_pages_of_a_mapped_file_go_back_and_are_read_again(tmp_path):
+    blobs, folder = tmp_path / "blobs", tmp_path / "folder"
+    blobs.mkdir()
+    folder.mkdir()
+    values = torch.arange(8 * MIB, dtype=torch.float32)
+    save_file({"values": values}, blobs / "content")
+    (folder / "model.safetensors").symlink_to(blobs / "content")  # as in the cache of the Hub
+    read = load_file(folder / "model.safetensors")["values"]
+    files, before = MappedFiles(folder), resident("File")
+    assert torch.equal(read, values)
+    after = resident("File")
+    assert after - before > 30
+    files.drop_pages()
+    assert resident("File") < after - 30
+    assert torch.equal(read, values)
+
+
+KERNELS = """
+import torch
+from data.recipe.memory import KEPT_KERNELS, bound_kernel_caches, return_freed_blocks
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+bound_kernel_caches()
+return_freed_blocks()
+torch.set_num_threads(1)
+weight, sizes = torch.ones(1536, 64), []
+for n in range(40, 40 + 3 * KEPT_KERNELS):
+    torch.ops.mkldnn._linear_pointwise(torch.ones(n, 64), weight, None, "none", [], "")
+    sizes.append(resident())
+print(sizes[KEPT_KERNELS] - sizes[0], sizes[-1] - sizes[KEPT_KERNELS])
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_kernels_of_shapes_no_longer_used_go(monkeypatch):
+    # a process of its own: the size of these caches is read once
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    done = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, check=True)
+    of_the_kept, of_twice_as_many_more = map(int, done.stdout.split())
+    assert of_twice_as_many_more < of_the_kept  # without a bound about twice as much
+
+
+def test_what_the_environment_says_of_kernels_counts(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    bound_kernel_caches()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KEPT_KERNELS)
