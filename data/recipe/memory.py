@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory that would stay resident on a CPU though nobody needs it: kernels, freed blocks, and pages of a file once read.
+"""Memory that would stay resident on a CPU though nobody needs it: kernels, freed blocks, pages of a file once read.
 
 Blocks and pages are glibc's and Linux's; elsewhere nothing is done about them. No module does any of it when imported.
 """
