@@ -324,3 +324,17 @@ def test_dropout_of_a_transformers_model_is_drawn_as_peft_draws_it():
         found.append(decoder.sequence_logprobs(TREE))
     torch.testing.assert_close(*found, atol=1e-4, rtol=0)
     assert not torch.allclose(found[0], decoder.eval().sequence_logprobs(TREE), atol=1e-2)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_norms_output_is_not_kept_for_its_lora(dropout):
+    # it is computed again of what the norm keeps anyway
+    torch.manual_seed(0)
+    module, x = nn.Sequential(norm(), adapted_feed_forward(dropout)), torch.randn(1, 5, 6, requires_grad=True)
+    use_fast_layers(module)
+    outputs, kept = [], []
+    module[0].register_forward_hook(lambda _module, _args, y: outputs.append(y))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        module(x)
+    assert x.data_ptr() in kept
+    assert outputs[0].data_ptr() not in kept

@@ -37,6 +37,18 @@ def _embed(module: nn.Embedding, tokens: Tensor) -> Tensor:
     return hidden if hidden.is_cuda else hidden.to(torch.promote_types(hidden.dtype, torch.float32))
 
 
+class _Normed(NamedTuple):
+    """What a norm's output is computed of: kept anyway, so that the output need not be."""
+
+    x: Tensor  # [..., D]
+    scale: Tensor  # [D]
+    inverse: Tensor  # [..., 1], of the root of the mean square of x
+
+    def output(self) -> Tensor:
+        """Return the norm's output, ``[..., D]``, in the dtype of its scale."""
+        return (self.x.to(self.inverse.dtype) * self.inverse).mul_(self.scale).to(self.scale.dtype)
+
+
 class _RootMeanSquareNorm(torch.autograd.Function):
     """``x / sqrt(mean(x^2) + eps) * scale`` for a frozen scale (Zhang and Sennrich 2019, Eq. 4), in float32."""
 
@@ -44,12 +56,13 @@ class _RootMeanSquareNorm(torch.autograd.Function):
     def forward(ctx, x, scale, eps):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # [..., 1]
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, scale, inverse)
-        return (wide * inverse).mul_(scale).to(scale.dtype)
+        ctx.mark_non_differentiable(inverse)
+        return _Normed(wide, scale, inverse).output(), inverse
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, _):
         x, scale, inverse = ctx.saved_tensors
         grad_normed = scale.to(inverse.dtype) * grad
         wide = x.to(inverse.dtype)
@@ -77,7 +90,11 @@ def _norm(module: Any, x: Tensor, *, weight: str, eps: str) -> Tensor:
     """Return the normalized ``[..., D]`` of a norm that computes as Llama's, by its names of weight and epsilon."""
     if x.is_cuda:  # torch has a kernel there
         return type(module).forward(module, x)
-    return _RootMeanSquareNorm.apply(x, getattr(module, weight), getattr(module, eps))
+    scale = getattr(module, weight)
+    y, inverse = _RootMeanSquareNorm.apply(x, scale, getattr(module, eps))
+    if not torch.compiler.is_compiling():
+        y.normed = _Normed(x.detach(), scale, inverse)
+    return y
 
 
 def _mlp(module: Any, x: Tensor, *, gate: str, up: str, down: str) -> Tensor:
@@ -129,31 +146,38 @@ class _Adapted(NamedTuple):
 
 
 class _LoRAProduct(torch.autograd.Function):
-    """``x W^T + s (z A^T) B^T`` for a frozen W; z is x, or x after dropout."""
+    """``x W^T + s (z A^T) B^T`` for a frozen W; z is x, or x after dropout.
+
+    Where x is a norm's output it is computed again in the backward pass instead of kept.
+    """
 
     @staticmethod
-    def forward(ctx, x, z, weight, lora_a, lora_b, scale):
-        # x, z: [T, I]; z is None where it is x
+    def forward(ctx, x, z, weight, lora_a, lora_b, scale, normed):
+        # x, z: [T, I]; z is None where it is x; normed is None where x is not of a norm
         layer = _Adapted(weight, lora_a, lora_b, scale)
-        low = layer.low(x if z is None else z)
-        ctx.save_for_backward(x, z, low, *layer[:3])
+        seen = x if z is None else z
+        low = layer.low(seen)
+        ctx.save_for_backward(None if z is None and normed else seen, low, *layer[:3], *(normed or ()))
         ctx.scale = scale
         return layer.output(x, low)
 
     @staticmethod
     def backward(ctx, grad):
-        x, z, low, *weights = ctx.saved_tensors
-        layer = _Adapted(*weights, ctx.scale)
+        seen, low, weight, lora_a, lora_b, *normed = ctx.saved_tensors
+        layer = _Adapted(weight, lora_a, lora_b, ctx.scale)
         d_low = layer.low_back(grad)
-        d_a, d_b = layer.weights_back(grad, d_low, x if z is None else z, low)
-        a, d_x, d_z = layer.lora_a.to(x.dtype), None, None
-        if ctx.needs_input_grad[0] and z is None:
+        if seen is None:
+            seen = _Normed(*normed).output().view(len(grad), -1)
+        d_a, d_b = layer.weights_back(grad, d_low, seen, low)
+        a, d_x, d_z = layer.lora_a.to(grad.dtype), None, None
+        has_dropout = ctx.needs_input_grad[1]
+        if ctx.needs_input_grad[0] and not has_dropout:
             d_x = _sum_of_products(grad, layer.dense(grad).T, d_low, a)
         elif ctx.needs_input_grad[0]:
             d_x = product(grad, layer.dense(grad).T)
-        if z is not None and ctx.needs_input_grad[1]:
+        if has_dropout:
             d_z = d_low @ a
-        return d_x, d_z, None, d_a, d_b, None
+        return d_x, d_z, None, d_a, d_b, None, None
 
 
 class _GatedLoRAProduct(torch.autograd.Function):
@@ -180,6 +204,11 @@ class _GatedLoRAProduct(torch.autograd.Function):
         return d_gate, silu.mul_(d_x), None, d_a, d_b, None
 
 
+def _normed(x: Tensor) -> _Normed | None:
+    """Return what ``x`` is computed of, if it is the output of :func:`_norm`."""
+    return getattr(x, "normed", None)
+
+
 def _lora(module: LoRALinear, x: Tensor) -> Tensor:
     """Return the layer's output, ``[..., O]`` for ``x [..., I]``."""
     if module.disabled:
@@ -187,7 +216,7 @@ def _lora(module: LoRALinear, x: Tensor) -> Tensor:
     else:
         flat = x.reshape(-1, x.shape[-1])
         dropped = None if isinstance(module.dropout, nn.Identity) else module.dropout(flat)
-        out = _LoRAProduct.apply(flat, dropped, *_tune_layer(module)).view(*x.shape[:-1], -1)
+        out = _LoRAProduct.apply(flat, dropped, *_tune_layer(module), _normed(x)).view(*x.shape[:-1], -1)
     return out + module.bias if module.use_bias else out
 
 
@@ -293,7 +322,7 @@ def _tune_lora(module: lora.Linear, x: Tensor) -> Tensor:
     (name,) = names
     flat, dropout = x.reshape(-1, x.shape[-1]), module.lora_dropout[name]
     dropped = dropout(flat) if module.training and not isinstance(dropout, nn.Identity) else None
-    out = _LoRAProduct.apply(flat, dropped, *_peft_layer(module, name)).view(*x.shape[:-1], -1)
+    out = _LoRAProduct.apply(flat, dropped, *_peft_layer(module, name), _normed(x)).view(*x.shape[:-1], -1)
     return out if module.base_layer.bias is None else out + module.base_layer.bias
 
 
