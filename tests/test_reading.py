@@ -2,6 +2,8 @@
 """What an evaluation reads, against the log-probabilities that a training takes, and plain sequences."""
 
 import copy
+import platform
+import resource
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from finetune.tree.attention import cut_tree
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import Head, answer_logprobs, answer_sums
 from finetune.tree.prefix_tree import build_tree
-from finetune.tree.reading import read_logprobs, read_sums
+from finetune.tree.reading import keep_freed_memory, read_logprobs, read_sums
 
 SIZES = {
     "vocab_size": 97, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "intermediate_dim": 48,
@@ -83,7 +85,7 @@ def test_the_last_layer_and_the_head_run_where_something_is_predicted():
     assert n_rows < len(tree.predictor) / 1.5
     assert n_rows < tree.tokens.shape[1] / 1.5
     mlp = model.layers[-1].mlp.forward
-    model.layers[-1].mlp.forward = lambda x: seen.append(x.shape[1]) or mlp(x)
+    model.layers[-1].mlp.forward = lambda x: seen.append(len(x)) or mlp(x)
     norm = model.norm.forward
     model.norm.forward = lambda x: seen.append(len(x)) or norm(x)
     read_logprobs(model, tree)
@@ -91,12 +93,12 @@ def test_the_last_layer_and_the_head_run_where_something_is_predicted():
 
 
 def test_pieces_at_some_tokens_give_what_all_give_there():
-    model, tree = make_model("tied"), build_tree(make_answers())
-    rows = torch.tensor([0, 7, 8, 40, tree.tokens.shape[1] - 1])
-    x = torch.randn(1, tree.tokens.shape[1], SIZES["embed_dim"])
-    attention, pieces = model.layers[0].attn, cut_tree(tree)
-    whole, part = (attention(x, x, mask=mask, input_pos=tree.input_pos) for mask in (pieces, pieces.at(rows)))
-    torch.testing.assert_close(part, whole[:, rows], atol=1e-6, rtol=0)
+    tree = build_tree(make_answers())
+    rows, pieces = torch.tensor([0, 7, 8, 40, tree.tokens.shape[1] - 1]), cut_tree(tree)
+    heads = reading._Heads(*(torch.randn(2, tree.tokens.shape[1], width) for width in (16, 8, 8)))
+    whole = reading._attend(heads, pieces)
+    part = reading._attend(heads._replace(queries=heads.queries[:, rows]), pieces.at(rows))
+    torch.testing.assert_close(part, whole[rows], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -127,3 +129,28 @@ def test_in_bf16_it_is_as_close_to_float32_as_a_training():
     use_fast_layers(half)
     found, trained = (f(half, tree) - true for f in (read_logprobs, answer_logprobs))
     assert found.norm() <= 1.05 * trained.norm()
+
+
+@pytest.mark.parametrize("longest", [0, 1024], ids=["fused attention in float32", "a product of narrow values"])
+def test_attention_of_bf16_values_equals_that_in_float32(longest, monkeypatch):
+    monkeypatch.setattr(reading, "LONGEST_NARROW", longest)
+    torch.manual_seed(0)
+    tree = build_tree(make_answers())
+    heads = reading._Heads(*(torch.randn(2, tree.tokens.shape[1], width) for width in (16, 8, 8)))
+    narrow, pieces = heads.values.bfloat16(), cut_tree(tree)
+    true = reading._attend(heads._replace(values=narrow.float()), pieces)
+    found = reading._attend(heads._replace(values=narrow), pieces)
+    assert found.dtype is torch.bfloat16
+    torch.testing.assert_close(found.float(), true, atol=0.01, rtol=0.01)
+    assert (found.float() - true).norm() < 0.004 * true.norm()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept():
+    keep_freed_memory()
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults[1:]) < 1000  # of 16,384 pages

@@ -31,7 +31,7 @@ from finetune.run.policy import check_builder
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import Decoder
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
-from finetune.tree.reading import read_logprobs
+from finetune.tree.reading import keep_freed_memory, read_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -225,10 +225,12 @@ def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Deco
         with training.set_default_dtype(dtype), device:
             causal: CausalLM = config.instantiate(cfg.model, lora_rank=None)
         choose_layout(causal)
+        keep_freed_memory()
         return causal
     checkpointer = config.instantiate(cfg.checkpointer)
     with training.set_default_dtype(dtype), device:
         model = config.instantiate(cfg.model)
     model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
     use_fast_layers(model.requires_grad_(False))
+    keep_freed_memory()
     return model.eval()

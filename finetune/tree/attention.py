@@ -14,7 +14,7 @@ each of them, H head dim.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from torchtune.modules import MultiHeadAttention, RotaryPositionalEmbeddings
 from finetune.tree.prefix_tree import PrefixTree
 
 # torch's fused attention of CPUs; scaled_dot_product_attention would not say which of its ways it takes.
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 # A longer run is cut, so that little is computed above the diagonal; shorter products are slower.
 LONGEST_PIECE = 128
@@ -59,17 +59,21 @@ class TreePieces:
     pieces: tuple[Piece, ...]  # in the order of the tokens
     visible: tuple[Tensor, ...]  # for each: which token sees which, bool [L, N]
     masks: dict[tuple[int, torch.dtype], list[Tensor]]  # as the first layer made them for all others
-    rows: Tensor | None = None  # the tokens whose output is asked for, ascending; None: all. Pieces count these.
 
     def at(self, rows: Tensor) -> "TreePieces":
-        """Return the pieces of attention that is asked for at some tokens alone, ascending ``[R]``."""
+        """Return the pieces of attention asked for at some tokens alone, ascending ``[R]``: they count these."""
         bounds = torch.tensor([(piece.start, piece.end) for piece in self.pieces])
         pieces, visible = [], []
         for piece, (start, end), shown in zip(self.pieces, torch.searchsorted(rows, bounds).tolist(), self.visible):
             if start < end:
                 pieces.append(Piece(start, end, piece.seen))
                 visible.append(shown[rows[start:end] - piece.start])
-        return TreePieces(tuple(pieces), tuple(visible), {}, rows)
+        return TreePieces(tuple(pieces), tuple(visible), {})
+
+    @cached_property
+    def columns(self) -> list[Tensor]:
+        """Return for each piece the tokens that at least one of its own sees, ``[N]``."""
+        return [torch.cat([torch.arange(start, end) for start, end in piece.seen]) for piece in self.pieces]
 
     def biases(self, group: int, dtype: torch.dtype) -> list[Tensor]:
         """Return what is added to each piece's scores, ``[L G, N]``: 0 or minus infinity."""
@@ -122,7 +126,7 @@ class _Attention(torch.autograd.Function):
         out, norms = torch.empty_like(queries), []
         for piece, bias in zip(tree.pieces, tree.biases(queries.shape[2] // head_dim, queries.dtype)):
             rows, seen = _rows(queries, piece, head_dim)[None], (_seen(keys, piece)[None], _seen(values, piece)[None])
-            part, norm = _flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
+            part, norm = flash(rows, *seen, attn_mask=bias[None, None], scale=scale)
             out[:, piece.start : piece.end] = part.reshape(n_kv_heads, piece.end - piece.start, -1)
             norms.append(norm)
         ctx.tree, ctx.scale = tree, scale
@@ -276,7 +280,6 @@ def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, ma
     """Compute a layer for which :func:`can_attend` holds, ``[1, T, D]`` for ``x [1, T, D]``.
 
     It runs along branches if ``mask`` is :class:`TreePieces`, in blocks if it is a block mask, else as torchtune does.
-    Pieces :meth:`TreePieces.at` some tokens give these alone, ``[1, R, D]``.
     ``y`` is as in torchtune, ``x`` for a tree; ``input_pos`` are depths ``[1, T]``.
     """
     if isinstance(mask, BlockMask):
@@ -285,9 +288,8 @@ def attend(module: MultiHeadAttention, x: Tensor, y: Tensor | None = None, *, ma
         return MultiHeadAttention.forward(module, x, y, mask=mask, input_pos=input_pos)
     dtype = torch.promote_types(x.dtype, torch.float32)
     turn = torch.view_as_complex(module.pos_embeddings.cache[input_pos[0]].to(dtype))
-    asked, turn_asked = (x, turn) if mask.rows is None else (x[:, mask.rows], turn[mask.rows])
-    q, k, v = module.q_proj(asked)[0], module.k_proj(x)[0], module.v_proj(x)[0]
-    queries, keys = (_Turned.apply(*heads, module.num_kv_heads) for heads in ((q, turn_asked), (k, turn)))
+    q, k, v = module.q_proj(x)[0], module.k_proj(x)[0], module.v_proj(x)[0]
+    queries, keys = (_Turned.apply(heads, turn, module.num_kv_heads) for heads in (q, k))
     values = v.to(dtype).view(len(v), module.num_kv_heads, -1).transpose(0, 1).contiguous()
     out = _tokens_first(_Attention.apply(queries, keys, values, mask, module.head_dim**-0.5)).to(v.dtype)
     return module.output_proj(out[None])
