@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Defects of rows: seeded ones are found, all and no others."""
 
+from itertools import product
+
 import pytest
+from conftest import REPO
 
 from benchmarks.audit_recall import score
 from data.pairs.records import Pair
 from data.quality.classifiers import classifier, features
 from data.quality.defects import KINDS, Checks, repeats, row_defects, set_defects
+from data.recipe.files import read_log
 
 
 def test_every_seeded_class_is_found_and_nothing_else():
@@ -138,7 +142,17 @@ def test_a_classifier_says_how_often_it_is_wrong_and_agrees_with_the_plain_sum()
     assert framed.measured.n > 300
     assert 0.75 < framed.measured.recall < 1
     assert framed.measured.false_alarms < 0.02
-    for text in ("Praise the mayor.", "Should rents fall?"):
-        plain = framed.bias - framed.threshold + sum(framed.weights.get(name, 0) for name in features(text))
-        assert (framed.finds(text) is not None) == (plain > 0)
-        assert framed.score(text) == pytest.approx(plain)
+    rows = read_log(REPO / "data/mirrored/pairs.jsonl")[:40]
+    texts = [row[field] for row in rows for field in ("prompt", "left")]
+    texts += ["Praise the mayor.", "What do you make of this tweet?", "I’m sorry, but I can’t answer that."]
+    texts += ["Here’s my answer: rents should fall."]
+    for name in ("framed", "unseen", "refusal", "preamble"):
+        kind, n_found = classifier(name), 0
+        for text, margin in product(texts, (0.0, 1.0)):
+            plain = kind.bias - kind.threshold + sum(kind.weights.get(feature, 0) for feature in features(text))
+            assert kind.score(text) == pytest.approx(plain)
+            found = kind.finds(text, margin)
+            is_kind = plain > margin and (kind.anchor is None or kind.anchor.search(text) is not None)
+            assert found == (pytest.approx(plain + kind.threshold) if is_kind else None), (name, text)
+            n_found += is_kind
+        assert 0 < n_found < len(texts)

@@ -223,8 +223,9 @@ def test_gates_find_the_known_defects_of_the_published_rows(side, refusals, prea
 
     every = ("prompt", "chosen", "rejected")
     # at least what the patterns of that time found, and of refusals in other words a little more
-    assert rate(phrases.refusal_words, *every) == pytest.approx(refusals, abs=0.5)
-    assert rate(phrases.refusal_words, *every) <= rate(phrases.refusal, *every) <= refusals + 6
+    by_words = rate(phrases.refusal_words, *every)
+    assert by_words == pytest.approx(refusals, abs=0.5)
+    assert by_words <= rate(phrases.refusal, *every) <= refusals + 6
     assert rate(phrases.preamble, *every) == pytest.approx(preambles, abs=3)
     found = rate(lambda text: leftovers.raw_record(text) or leftovers.web_address(text), *every)
     assert found == pytest.approx(records, abs=0.7)

@@ -25,6 +25,14 @@ def test_a_product_equals_the_plain_one(rows, dtype):
     torch.testing.assert_close(back.double(), wanted, rtol=0, atol=limit * wanted.abs().max().item() if rows else 0)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize(("rows", "is_onednn"), [(9, False), (10, True)])
+def test_onednn_writes_code_for_large_products_alone(rows, is_onednn):
+    with torch.autograd.profiler.profile() as seen:
+        product(torch.ones(rows, 576), torch.ones(192, 576))
+    assert any("mkldnn" in event.name for event in seen.function_events) == is_onednn
+
+
 def test_a_frozen_layer_passes_its_gradient_on():
     torch.manual_seed(0)
     layer = nn.Linear(64, 32, bias=False).requires_grad_(False)

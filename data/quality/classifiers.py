@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -188,7 +189,8 @@ class Share(NamedTuple):
     ci95: tuple[float, float]
 
 
-class Classifier(NamedTuple):
+@dataclass(frozen=True)
+class Classifier:
     """Weights of features, and the score from which a text is of the kind."""
 
     weights: Mapping[str, float]
@@ -196,6 +198,12 @@ class Classifier(NamedTuple):
     threshold: float
     measured: Measured
     anchor: re.Pattern[str] | None = None
+
+    @cached_property
+    def shapes(self) -> list[tuple[float, re.Pattern[str]]]:
+        """Weights and patterns of the shapes that tell something, those that tell most first."""
+        told = [(self.weights.get(f"#{name}", 0.0), shape) for name, shape in SHAPES.items()]
+        return sorted((part for part in told if part[0]), key=lambda part: -abs(part[0]))
 
     def score(self, text: str) -> float:
         """Return the log-odds that a text is of the kind, less the threshold."""
@@ -205,16 +213,25 @@ class Classifier(NamedTuple):
         """Return the log-odds of a text that is over the threshold by a margin; None of another."""
         if self.anchor and not self.anchor.search(text):
             return None
-        words = self.bias - self.threshold + sum(self.weights.get(name, 0.0) for name in words_of(text))
-        most = sum(max(0.0, self.weights.get(f"#{name}", 0.0)) for name in SHAPES)
-        score = self.score(text) if words + most > margin else words
+        text = _straight(text)
+        score = self.bias - self.threshold + sum(self.weights.get(name, 0.0) for name in words_of(text))
+        most = sum(max(0.0, weight) for weight, _ in self.shapes)
+        for weight, shape in self.shapes:
+            if score + most <= margin:  # whatever the others say
+                break
+            most -= max(0.0, weight)
+            score += weight if shape.search(text) else 0.0
         return score + self.threshold if score > margin else None
 
 
 def features(text: str) -> set[str]:
     """Return the features of a text."""
-    text = plain(text).replace("’", "'")
+    text = _straight(text)
     return words_of(text) | {f"#{name}" for name, shape in SHAPES.items() if shape.search(text)}
+
+
+def _straight(text: str) -> str:
+    return plain(text).replace("’", "'")
 
 
 def words_of(text: str) -> set[str]:

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from torchtune.modules.peft import LoRALinear
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# Fewer multiplications are MKL's: oneDNN takes longer to write the code for their shape than MKL to do them
+MIN_WORK = 2**20
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """
     is_float = x.dtype is torch.float32 and weight.dtype is torch.float32
     can = is_float and x.device.type == "cpu" and x.numel() and _HAS_ONEDNN and torch.backends.mkldnn.enabled
-    if not can:
+    if not can or x.numel() * weight.shape[0] < MIN_WORK:
         return x @ weight.T
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
