@@ -27,7 +27,6 @@ from torchtune.recipe_interfaces import FTRecipeInterface
 from tqdm import tqdm
 
 from data.recipe.config import check_config, check_place, component, entry_point, plain
-from data.recipe.memory import return_freed_blocks
 from finetune.adapters.cards import write_card
 from finetune.adapters.saving import write_adapter, write_peft_adapter
 from finetune.causal.decoder import CausalLM
@@ -355,7 +354,6 @@ def _is_planned(lr_scheduler: DictConfig | None) -> bool:
 def recipe_main(cfg: DictConfig) -> int:
     """Train a LoRA adapter with DPO; see the configs for every key."""
     cfg = check_config(cfg, REQUIRED, OPTIONAL, COMPONENTS, BROUGHT)
-    return_freed_blocks()
     recipe = DPORecipe(cfg)
     try:
         recipe.setup(cfg)

@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Memory that would stay resident on a CPU though nobody needs it: kernels, freed blocks, pages of a file once read.
-
-Blocks and pages are glibc's and Linux's; elsewhere nothing is done about them. No module does any of it when imported.
-"""
+"""Memory that would stay resident on a CPU though nobody needs it: kernels of old shapes, pages of a file once read."""
 
 import ctypes
 import mmap
 import os
-import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 # oneDNN makes a kernel for each shape of a product, .3 to .6 MiB of code; it and torch's bridge to it (ideep) keep a
 # thousand each. A forward and backward pass takes some twenty, and no two trees have the same number of tokens.
 KEPT_KERNELS = 64
-# A block of so many bytes gets a mapping of its own, which the kernel has back as soon as the block is freed. By itself
-# glibc raises the size to that of the largest block that was freed, and then keeps them all in one heap, with holes.
-OWN_MAPPING = 256 * 1024
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def bound_kernel_caches() -> None:
@@ -26,17 +19,11 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(name, str(KEPT_KERNELS))
 
 
-def return_freed_blocks() -> None:
-    """Let this process give large blocks back to the kernel when they are freed, from now on."""
-    if libc := _glibc():
-        libc.mallopt(_M_MMAP_THRESHOLD, OWN_MAPPING)
-
-
 class MappedFiles:
     """Where a folder's files are mapped in this process."""
 
     def __init__(self, folder: str | Path) -> None:
-        self._libc = _glibc()
+        self._libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._ranges: list[tuple[int, int]] = []
         if self._libc is None:
             return
@@ -51,7 +38,3 @@ class MappedFiles:
         """Give back what was read of them. It is read again where it is used; what was written there would be lost."""
         for start, length in self._ranges:
             self._libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
-
-
-def _glibc() -> Any:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
