@@ -22,6 +22,7 @@ from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 
 from benchmarks.child_process import REPO
 from data.pairs.tokens import Continuation
+from data.recipe.memory import keep_freed_blocks
 from eval.asking.questions import Question, to_questions
 from eval.asking.respond import answer_questions, load_base
 from eval.statements.instruments import draw, load_instrument
@@ -87,6 +88,7 @@ def answer_ours(folder: Path, settings: dict[str, Any], names: list[str | None])
     """Return the seconds of each pass and their log-probabilities, ``[passes, N, options]``."""
     cpu, cfg = torch.device("cpu"), OmegaConf.load(CONFIG)
     cfg.checkpointer.output_dir = str(folder / "unused")
+    keep_freed_blocks()
     model = load_base(cfg, cpu, training.get_dtype(settings["dtype"], cpu))  # as the recipe does
     adapters = {name: Path(settings["inputs"]) / name for name in names if name is not None}
     resident = AdaptedModel(model, adapters, settings["model"])

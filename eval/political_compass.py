@@ -21,6 +21,7 @@ from data.quality.contamination import Match, Statement, find_matches, read_sent
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.files import write_json, write_whole
+from data.recipe.memory import keep_freed_blocks
 from eval.asking.given_rows import RESIDENT, paths_of, read_rows, settings_of, without_models
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Respondent, plan_interview, position_notes, read_respondents
@@ -389,6 +390,7 @@ def recipe_main(cfg: DictConfig) -> None:
     if cfg.rows is not None:
         recipe.rescore(cfg)
         return
+    keep_freed_blocks()
     recipe.setup(cfg)
     recipe.evaluate(cfg)
 

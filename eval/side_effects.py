@@ -24,6 +24,7 @@ from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
 from data.recipe.figures import page_template
 from data.recipe.files import write_json
+from data.recipe.memory import keep_freed_blocks
 from eval.asking.respond import ask_resident, check_adapter_bases, load_adapted, prepare_questions
 from eval.asking.respondents import BASE, Interview, read_respondents
 from eval.asking.results import (
@@ -306,6 +307,7 @@ def _finite(x: Any) -> float | None:
 def recipe_main(cfg: DictConfig) -> None:
     """Entry point: see configs/side_effects.yaml for the keys."""
     recipe = SideEffectsRecipe(check_config(cfg, REQUIRED, OPTIONAL, {"toxicity"}, BROUGHT))
+    keep_freed_blocks()
     recipe.setup()
     recipe.evaluate()
 

@@ -2,16 +2,18 @@
 """Memory is given back: pages of files that were read, kernels of shapes that were multiplied."""
 
 import os
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, fork
 from safetensors.torch import load_file, save_file
 
-from data.recipe.memory import KEPT_KERNELS, MappedFiles, bound_kernel_caches
+from data.recipe.memory import KEPT_KERNELS, MappedFiles, bound_kernel_caches, keep_freed_blocks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="madvise and /proc")
 MIB = 2**20
@@ -21,6 +23,29 @@ def resident_pages() -> float:
     """MiB of files that are resident in this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssFile:"))
+
+
+def _faults_of_more_blocks() -> None:
+    torch.set_num_threads(1)
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 * MIB)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() > 10_000  # of 16,384 pages
+    keep_freed_blocks()
+    faults()
+    assert faults() < 1000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_blocks_are_kept():
+    process = fork(_faults_of_more_blocks)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_pages_of_a_mapped_file_go_back_and_are_read_again(tmp_path):

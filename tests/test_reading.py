@@ -2,8 +2,6 @@
 """What an evaluation reads, against the log-probabilities that a training takes, and plain sequences."""
 
 import copy
-import platform
-import resource
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from finetune.tree.attention import cut_tree
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import Head, answer_logprobs, answer_sums
 from finetune.tree.prefix_tree import build_tree
-from finetune.tree.reading import keep_freed_memory, read_logprobs, read_sums
+from finetune.tree.reading import read_logprobs, read_sums
 
 SIZES = {
     "vocab_size": 97, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "intermediate_dim": 48,
@@ -143,14 +141,3 @@ def test_attention_of_bf16_values_equals_that_in_float32(longest, monkeypatch):
     assert found.dtype is torch.bfloat16
     torch.testing.assert_close(found.float(), true, atol=0.01, rtol=0.01)
     assert (found.float() - true).norm() < 0.004 * true.norm()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_freed_memory_is_kept():
-    keep_freed_memory()
-    faults = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2**24)
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    assert min(faults[1:]) < 1000  # of 16,384 pages

@@ -16,6 +16,7 @@ from torchtune import config, training
 from torchtune.data import CROSS_ENTROPY_IGNORE_IDX
 from tqdm import tqdm
 
+from data.recipe.memory import MappedFiles
 from eval.asking.generate import iterate_generations
 from eval.asking.questions import Question, n_shared, prompt_tokens, to_questions
 from eval.asking.respondents import WRITTEN, Interview, Respondent
@@ -27,11 +28,12 @@ from finetune.adapters.resident import AdaptedModel
 from finetune.causal.agreement import choose_layout
 from finetune.causal.decoder import CausalLM
 from finetune.models import base_folder, brings_weights, context_length
-from finetune.run.policy import check_builder
+from finetune.run.bases import take_weights
+from finetune.run.policy import Policy, check_builder, load_weights
 from finetune.tree.layers import use_fast_layers
 from finetune.tree.logprobs import Decoder
 from finetune.tree.prefix_tree import build_tree, cut_by_tokens
-from finetune.tree.reading import keep_freed_memory, read_logprobs
+from finetune.tree.reading import read_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -225,12 +227,12 @@ def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Deco
         with training.set_default_dtype(dtype), device:
             causal: CausalLM = config.instantiate(cfg.model, lora_rank=None)
         choose_layout(causal)
-        keep_freed_memory()
         return causal
     checkpointer = config.instantiate(cfg.checkpointer)
-    with training.set_default_dtype(dtype), device:
+    with training.set_default_dtype(dtype), torch.device("meta"):  # to draw first weights took longer than to read them
         model = config.instantiate(cfg.model)
-    model.load_state_dict(checkpointer.load_checkpoint()[training.MODEL_KEY])
+    files = MappedFiles(cfg.checkpointer.checkpoint_dir)
+    weights = take_weights(checkpointer.load_checkpoint()[training.MODEL_KEY], files)
+    load_weights(Policy(model), weights, {}, device)
     use_fast_layers(model.requires_grad_(False))
-    keep_freed_memory()
     return model.eval()

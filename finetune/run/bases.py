@@ -67,14 +67,15 @@ class TorchtuneBase:
     def load(self, adapter: Mapping[str, Tensor]) -> Policy:
         """Every process reads its share from the disk."""
         self._processes.shard(self.policy)
-        load_weights(self.policy, self._take_weights(), adapter, self._processes.device)
+        load_weights(self.policy, take_weights(self._weights, self._files), adapter, self._processes.device)
         return self.policy
 
-    def _take_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield each weight, and keep neither it nor what was read of it."""
-        for name in list(self._weights):
-            yield name, self._weights.pop(name)
-            self._files.drop_pages()
+
+def take_weights(weights: dict[str, Tensor], files: MappedFiles) -> Iterator[tuple[str, Tensor]]:
+    """Yield each weight of mapped files, and keep neither it nor what was read of it."""
+    for name in list(weights):
+        yield name, weights.pop(name)
+        files.drop_pages()
 
 
 class CausalBase:

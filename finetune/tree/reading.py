@@ -12,8 +12,6 @@ Legend: T tokens of the tree, S scored tokens, R tokens that predict one or more
 K key-value heads, G query heads for each of them, H head dim.
 """
 
-import ctypes
-import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -27,14 +25,6 @@ from finetune.tree.prefix_tree import PrefixTree
 
 # Where no more tokens are seen, the weighted sum of bf16 values is a bf16 product: faster than all in float32 at once.
 LONGEST_NARROW = 1024
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a layer frees: to give it back and to get it anew took a tenth of an evaluation's time."""
-    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):  # musl has none
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, in bytes
-        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
 
 
 @torch.no_grad()
