@@ -130,7 +130,8 @@ class AuditRecipe:
         write_files(folder, files, {"inputs": _inputs(sets), "settings": settings})
         # not among the files of the manifest: the links in it follow what lies beside it
         write_page(folder / "report.html", render_report(report, f"{date.today():%-d %B %Y}"))
-        remedy = "" if report["passed"] or settings["repair"] else "; repair=True makes a set of the rows that pass"
+        can_be_repaired = not report["passed"] and not settings["repair"] and all(part.side for part in sets)
+        remedy = "; repair=True makes a set of the rows that pass" if can_be_repaired else ""
         log.info(f"{folder / 'report.html'}: {'passed' if report['passed'] else f'FAILED{remedy}'}\n{_table(report)}")
         return report
 
@@ -184,7 +185,8 @@ def _table(report: dict[str, Any]) -> str:
         value = "not measured" if gate["value"] is None else f"{gate['value']:.3f}"
         limit = "no limit" if gate["limit"] is None else f"at most {gate['limit']:g}"
         verdict = {True: "pass", False: "FAIL", None: "-"}[gate["passed"]]
-        lines.append(f"  {verdict:<5}{gate['gate']:<20}{value:>13}  {limit}")
+        note = gate["note"] and f"; {gate['note']}"
+        lines.append(f"  {verdict:<5}{gate['gate']:<20}{value:>13}  {limit}{note}")
     return "\n".join(lines)
 
 

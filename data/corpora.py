@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from glob import glob
 from typing import Any, NamedTuple
 
-from data.pairs.formats import BadRow
+from data.pairs.formats import BadRow, no_column
 from data.pairs.hub import hub_rows
 from data.pairs.rows import file_format, matching_files, scan_records
 
@@ -30,6 +30,7 @@ class _Corpus(NamedTuple):
     max_characters: int
     bad_rows: str
     limit: int | None
+    has_options: bool = False  # that name its columns: sources.NAME.text_column and the like
 
 
 def posts(
@@ -69,7 +70,7 @@ def posts(
     is_file = file_format(source) or glob(source)
     of_hub = () if is_file else hub_rows(source, split, revision, name=name)
     rows = _file_rows(source) if is_file else ((f"{source} row", row) for row in of_hub)
-    return _posts(_Corpus(dataset, licence, columns, max_characters, bad_rows, limit), rows)
+    return _posts(_Corpus(dataset, licence, columns, max_characters, bad_rows, limit, has_options=True), rows)
 
 
 def reddit_politosphere(
@@ -152,8 +153,9 @@ def _posts(
         if isinstance(row, BadRow):
             kind, reason = "unreadable", row.reason
         else:
-            if missing := [column for column in corpus.columns.values() if column and column not in row]:
-                raise ValueError(f"{where}: no column {', '.join(missing)}; found {', '.join(row)}")
+            if missing := [name for name, column in corpus.columns.items() if column and column not in row]:
+                needed = [f"{name}_column" for name in missing] if corpus.has_options else []
+                raise ValueError(no_column(where, [str(corpus.columns[name]) for name in missing], needed, row))
             cells = {name: row[column] if column else None for name, column in corpus.columns.items()}
             kind, reason = _defect(corpus, cells, seen)
             if not kind and is_taken(row):

@@ -70,7 +70,7 @@ def held_out_answers(cfg: DictConfig) -> dict[str, Any]:
         there = ", ".join(dict.fromkeys(name for row in rows for name in row))
         raise ValueError(f"{origin}: no column {columns['topic']} for columns.topic; there are {there}")
     column_map = dict(zip(("prompt", "chosen", "rejected"), (columns[field] for field in FIELDS)))
-    pairs = read_pairs(rows, origin, column_map)
+    pairs = read_pairs(rows, origin, column_map, options=[f"columns.{field}" for field in FIELDS])
     held = [pair for pair in pairs if is_held_out(pair.prompt, cfg.hold_out)]
     where: Any = OmegaConf.to_container(cfg.where) if cfg.where else None
     kept = keep_where(held, rows, where, origin)

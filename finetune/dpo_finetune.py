@@ -305,7 +305,7 @@ class DPORecipe(FTRecipeInterface):
             log.info(f"{self._cfg.output_dir} is complete at step {self.global_step}: nothing to do")
         elif self._probe is not None and (values := self._probe.begin(self._reader)) and self._metric_logger:
             self._metric_logger.log_dict(values, step=0)
-        with StopRequest() as stop:
+        with StopRequest(self._checkpoints.newest) as stop:
             for epoch in range(self._start_epoch, epochs):
                 first = self._start_step if epoch == self._start_epoch else 0
                 bar = tqdm(

@@ -87,6 +87,17 @@ def test_reports_of_two_sets_and_a_gate_for_each_verdict(write, tmp_path, seeded
     assert report["sets"]["left"]["length"]["by_topic"]["t0"]["n"] == 10
 
 
+@pytest.mark.parametrize("side", [None, "left"])
+def test_a_repair_is_offered_where_the_side_is_known(write, tmp_path, caplog, side):
+    rows = [{"prompt": "Why?", "chosen": "Because it is so.", "rejected": "No."}] * 2
+    passed, _ = run(tmp_path, source=write(rows, "rows.jsonl"), side=side)
+    assert not passed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("FAILED; repair=True makes a set" in caplog.text) is (side is not None)
+    assert ("<code>repair=True</code> needs a side" in page) is (side is None)
+    assert ("<code>repair=True</code> writes a set" in page) is (side is not None)
+
+
 def test_the_page_is_self_contained_and_escapes_what_rows_hold(write, tmp_path):
     rows = [
         {

@@ -176,7 +176,9 @@ def test_what_is_no_pair_is_a_bad_row_with_its_reason(row, reason):
 
 
 def test_without_a_prompt_texts_are_still_refused():
-    with pytest.raises(ValueError, match="f: no column prompt; found chosen, rejected"):
+    with pytest.raises(
+        ValueError, match="no column prompt; give dataset.column_map.prompt=COLUMN; columns: chosen, re"
+    ):
         read_pairs([{"chosen": "Yes.", "rejected": "No."}], "f")
 
 

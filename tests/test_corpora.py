@@ -82,7 +82,11 @@ def test_posts_are_streamed(tmp_path):
         ("a.jsonl", "", ": no rows; give a file with at least one row"),
         ("a.csv", "id,text\n", ": no rows"),
         ("a.json", "[]", ": no rows"),
-        ("a.jsonl", lines([{"body": "x", "id": 1}]), " row 1: no column text; found body, id"),
+        (
+            "a.jsonl",
+            lines([{"body": "x", "id": 1}]),
+            " row 1: no column text; give text_column=COLUMN; columns: b",
+        ),
         ("a.jsonl", lines([ROWS[0], {"id": 9, "text": None}]), " row 2: text is None, want text"),
         ("a.jsonl", lines(ROWS) + "[1]\n", " row 4: a list, want an object"),
         ("a.jsonl", lines(ROWS) + "{'a': 1}\n", " row 4: no JSON: Expecting property name"),
@@ -170,7 +174,7 @@ def test_truth_social(tmp_path, caplog):
     ]
     assert "took 2 posts, left out {'not asked for': 2, 'unreadable': 2}" in caplog.text
     (tmp_path / "others.tsv").write_text("id\ttimestamp\ttext\n1\t2022-05-01\tA text.\n")
-    with pytest.raises(ValueError, match="others.tsv row 1: no column is_retruth, is_reply; found id, timestamp, text"):
+    with pytest.raises(ValueError, match="tsv row 1: no column is_retruth, is_reply; columns: id, timestamp, text"):
         list(truth_social(str(tmp_path / "others.tsv")))
 
 

@@ -588,25 +588,25 @@ def test_not_finite_gradient_stops_before_it_reaches_the_weights(train, tmp_path
 
 
 def test_a_later_signal_of_one_process_is_not_lost_nor_taken_twice():
-    with StopRequest() as stop:
+    with StopRequest(lambda: None) as stop:
         assert stop.signal is None
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="stopped at once; newest complete checkpoint: none; the same comm"):
             signal.raise_signal(signal.SIGTERM)
 
 
 class StoppingLog(DiskLogger):
     """A logger that a signal reaches when a step has been logged, as one from outside may."""
 
-    def __init__(self, log_dir: str, signal_at: int) -> None:
+    def __init__(self, log_dir: str, signal_at: int, name: str = "SIGTERM", times: int = 1) -> None:
         super().__init__(log_dir=log_dir)
-        self._signal_at = signal_at
+        self._signal_at, self._signal, self._times = signal_at, signal.Signals[name], times
 
     def log_dict(self, payload, step):
         super().log_dict(payload, step)
-        if step == self._signal_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(self._times if step == self._signal_at else 0):
+            os.kill(os.getpid(), self._signal)
 
 
 def test_sigterm_saves_and_the_run_goes_on_exactly(train, trained, tmp_path, caplog):
@@ -619,6 +619,13 @@ def test_sigterm_saves_and_the_run_goes_on_exactly(train, trained, tmp_path, cap
     assert not (tmp_path / "run" / "epoch_1").exists()
     train(tmp_path / "run", "resume_from_checkpoint=True")
     assert_same_adapter(tmp_path / "run", trained)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_what_is_saved(train, tmp_path):
+    logger = ["metric_logger=test_dpo_finetune.StoppingLog", "metric_logger.name=SIGINT", "metric_logger.times=2"]
+    said = r"stopped at once; newest complete checkpoint: \S*/run/step_1; the same command with resume_from_ch"
+    with pytest.raises(KeyboardInterrupt, match=said):
+        train(tmp_path / "run", *logger, "metric_logger.signal_at=2", *EVERY_STEP)
 
 
 # the same full disk, as Python, torch and safetensors say it

@@ -92,7 +92,7 @@ def test_a_pair_with_a_prompt_is_asked_as_its_answers_alone(run, tmp_path):
         (["hold_out=0"], "hold_out=0; use a share above 0 and below 1"),
         (["~columns.left"], "columns names prompt, right, topic; say which columns are"),
         (["where.left_label=[Up]"], "dataset.where.left_label=Up: no pair has it"),
-        (["columns.left=lef"], "no column lef"),
+        (["columns.left=lef"], "no column lef; give columns.left=COLUMN; columns: "),
         (["max_words=1"], "no row is left; raise hold_out=0.25 or max_words, or widen where"),
         (["n_pairs=4", "name=null"], "name is missing"),
         (["columns.topic=topc"], "no column topc for columns.topic; there are "),

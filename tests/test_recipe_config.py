@@ -2,6 +2,8 @@
 """Configs are checked before anything is loaded, and an error that a user can mend is one line."""
 
 import json
+import logging
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,12 +11,21 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from torchtune import config
+from torchtune import config, utils
 from torchtune.config._errors import InstantiationError
 from tqdm import tqdm
 
 from data.pairs.rows import read_table
-from data.recipe.config import FOLDERS, check_config, check_place, component, entry_point, plain_errors
+from data.recipe.config import (
+    FOLDERS,
+    STOPPED,
+    _below_bars,
+    check_config,
+    check_place,
+    component,
+    entry_point,
+    plain_errors,
+)
 from data.recipe.figures import number
 
 REQUIRED, OPTIONAL = {"a", "optimizer"}, {"b": 5, "extra": None}
@@ -81,7 +92,8 @@ def test_all_problems_are_said_at_once():
         ({"column_map": [1]}, r"`column_map=\[1\]` is a list, want a mapping or null"),
         ({"columns": None}, "`columns=null` is null, want a mapping"),
         ({"hold_out": None}, "`hold_out=null` is null, want a number"),
-        ({"side": ["left"]}, r"`side=\['left'\]` is a list, want text or null"),
+        ({"side": ["left"]}, r"`side=\['left'\]` is a list, want text or null; write side=left$"),
+        ({"side": ["left", "right"]}, "want text or null$"),
         ({"output_dir": ""}, "`output_dir=` cannot be used; name a folder"),
         ({"model": {"_component_": "json"}}, "`model._component_: json` is no class or function; give model=MODULE"),
         ({"model": {**LORA, "lora_alpha": -1}}, "`model.lora_alpha=-1` is out of range; use a number above 0"),
@@ -178,6 +190,51 @@ def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
         assert len(stop.value.code.splitlines()) == 2
 
 
+def test_a_config_that_is_not_there_is_told_the_nearest_one(monkeypatch):
+    def said(path):
+        monkeypatch.setattr("sys.argv", ["recipe", "--config", path])
+        with pytest.raises(SystemExit) as stop:
+            entry_point(lambda cfg: None)()
+        return stop.value.code
+
+    near = said("configs/smollm2_135m_lora_dpo.yaml")
+    assert "No such file or directory: " in near
+    assert "; did you mean configs/smollm2_135m_lora_dpo_cpu.yaml?\n" in near
+    assert "did you mean" not in said("q.yaml")
+
+
+def interrupted(cfg):
+    bar = tqdm(total=2, desc="asking")
+    bar.update()
+    raise KeyboardInterrupt(*cfg.get("said", []))
+
+
+@pytest.mark.parametrize(("override", "said"), [([], STOPPED), (["said=[saved]"], "saved")])
+def test_ctrl_c_ends_every_recipe_with_one_line(monkeypatch, tmp_path, capsys, override, said):
+    (tmp_path / "empty.yaml").write_text("a: 1")
+    monkeypatch.setattr("sys.argv", ["recipe", "--config", str(tmp_path / "empty.yaml"), *override])
+    with pytest.raises(SystemExit) as stop:
+        entry_point(interrupted)()
+    assert stop.value.code == 130
+    bar, line = capsys.readouterr().err.strip().rsplit("\n", 1)
+    assert ("asking:" in bar, line) == (True, said)
+    monkeypatch.setenv("POLITUNE_TRACEBACK", "1")
+    with pytest.raises(KeyboardInterrupt):
+        entry_point(interrupted)()
+
+
+def test_a_line_of_the_log_begins_below_an_open_bar(capsys):
+    handler = logging.StreamHandler(sys.stderr)
+    log = utils.get_logger()
+    log.addHandler(handler)
+    log.addFilter(_below_bars)
+    with tqdm(total=2, desc="asking"):
+        log.warning("asked once")
+    log.removeHandler(handler)
+    log.warning("closed")
+    assert "\nasked once\n" in capsys.readouterr().err
+
+
 def test_component_that_does_not_exist():
     with pytest.raises(ValueError, match="no mirored_left; did you mean data.datasets.mirrored_left"):
         check({"a": 1, "optimizer": {"_component_": "data.datasets.mirored_left"}})
@@ -185,10 +242,31 @@ def test_component_that_does_not_exist():
         check({"a": 1, "optimizer": ADAM, "extra": {"_component_": "finetune.losses.SFTLoss", "mean": True}})
     with pytest.raises(ValueError, match="cannot be imported: No module named 'nowhere'"):
         check({"a": 1, "optimizer": {"_component_": "nowhere.at_all"}})
+    with pytest.raises(ValueError, match=r"`optimizer.learning_rate` is not .*; did you mean `lr`\?"):
+        check({"a": 1, "optimizer": {"_component_": "torch.optim.Adam", "learning_rate": 1e-3}})
     with pytest.raises(ValueError, match="give a module and a name"):
         check({"a": 1, "optimizer": {"_component_": "adam"}})
     with pytest.raises(ValueError, match=r"`optimizer._component_: torch.optim.Nope` cannot be imported"):
         check({"a": 1, "optimizer": {"_component_": "torch.optim.Nope"}})
+
+
+def test_data_where_a_builder_belongs_is_told_how_to_name_it(tmp_path, monkeypatch):
+    def problem(path):
+        with pytest.raises(ValueError, match="refused") as error:
+            check_config(OmegaConf.create({"dataset": {"_component_": path}}), {"dataset"}, {})
+        return str(error.value).partition("\n  - ")[2]
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").touch()
+    assert problem("scale-lab/politune-left") == (
+        "`dataset=scale-lab/politune-left` is no builder; a file or a set of the Hub is "
+        "dataset=data.datasets.preference_pairs dataset.source=scale-lab/politune-left"
+    )
+    assert "dataset.source=mine.csv" in problem("mine.csv")
+    assert "did you mean data.datasets.mirrored_left" in problem("data.datasets.mirored_left")
+    several = problem(["data.datasets.mirrored_left", "data.datasets.mirrored_right"])
+    assert several.startswith("`dataset` is a list: several sets are a list of mappings in the YAML file")
+    assert "dataset.data_files=[a.csv,b.csv]" in several
 
 
 @pytest.mark.parametrize("name", ["mirrored_left", "mirrored_right", "mirrored_centre", "mirrored_left_sft"])

@@ -191,7 +191,7 @@ def test_single_answers_are_desirable_or_not():
         read_answers(rows, "x.csv", {"prompt": "question"})
     with pytest.raises(ValueError, match="column_map names chosen; use prompt, completion and label"):
         read_answers(rows, "x.csv", {"chosen": "completion"})
-    with pytest.raises(ValueError, match="no column label"):
+    with pytest.raises(ValueError, match=r"no column label; give dataset\.column_map\.label=COLUMN; columns: prompt"):
         read_answers([{"prompt": "a", "completion": "b"}], "x.csv")
     with pytest.raises(ValueError, match=r"row 1: label is missing"):
         read_answers([{"prompt": "a", "completion": "b", "label": None}], "x.csv")

@@ -124,7 +124,7 @@ def test_sides_of_coverage_change_places_and_steps_do_not():
 
 def test_what_a_scale_needs_is_said(tmp_path):
     source = write(tmp_path / "rows.jsonl", [{"text": "a"}])
-    with pytest.raises(ValueError, match="no column target; found text. Name it with column_map.target=NAME"):
+    with pytest.raises(ValueError, match="no column target; give column_map.target=COLUMN; columns: text"):
         read_items(str(source), "label", scale="stance")
     with pytest.raises(ValueError, match="scale=pair compares two answers; use mode=prefer"):
         read_items(str(source), "label", scale="pair")
@@ -192,8 +192,12 @@ def test_rows_that_cannot_be_shown_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
-        ("a,b\nx,y\n", {}, "no column text; found a, b. Name it with column_map.text=NAME"),
-        ("a,b\nx,y\n", {"mode": "prefer"}, "no column prompt, chosen, rejected; found a, b"),
+        ("a,b\nx,y\n", {}, "no column text; give column_map.text=COLUMN; columns: a, b"),
+        (
+            "a,b\nx,y\n",
+            {"mode": "prefer"},
+            "rejected; give column_map.prompt=COLUMN column_map.chosen=COLUMN column_map.rejected=COL",
+        ),
         ("text\nx\n", {"mode": "rank"}, "mode=rank; use one of label, prefer"),
         ("text\nx\n", {"column_map": {"txt": "text"}}, "column_map names txt"),
         ("text\n", {}, "no rows"),

@@ -215,7 +215,10 @@ def test_neutral_answer_second_judge_toxicity_and_one_side(tmp_path):
         ({"sides": ["up"]}, "use \\[left, right\\]"),
         ({"judge": {"min_kapa": 1}}, "did you mean `min_kappa`"),
         ({"sources": {"posts": {"text_colum": "x"}}}, "did you mean `text_column`"),
-        ({"sources": {"posts": {"text_column": "x"}}}, "posts.csv row 1: no column x; found text, author, date"),
+        (
+            {"sources": {"posts": {"text_column": "x"}}},
+            "row 1: no column x; give text_column=COLUMN; columns: text",
+        ),
         ({"sources": {"more": 5}}, "sources.more=5 is no component; give sources.more._component_"),
         ({"judge": 5}, "`judge=5` is a whole number, want a mapping"),
         ({"max_toxicity": None}, "`max_toxicity=null` is null, want a number"),

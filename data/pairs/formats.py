@@ -10,7 +10,7 @@ import json
 import lzma
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -199,6 +199,13 @@ def _object(number: int, row: Any, text: str) -> Row | BadRow:
             found = f"{column!a} has half of a surrogate pair ({half}), which is no text"
             return BadRow(number, f"{found}; write the sign whole, or take it out")
     return number, row
+
+
+def no_column(where: str, missing: Iterable[str], options: Iterable[str], found: Iterable[str]) -> str:
+    """Say which columns are missing, the options that name them, and which ones there are."""
+    given = "".join(f" {option}=COLUMN" for option in options)
+    there = f"columns: {', '.join(found) or 'none'}"
+    return f"{where}: no column {', '.join(missing)}; {given and f'give{given}; '}{there}"
 
 
 def half_pair(value: Any) -> str | None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.pairs.conversations import Turn, is_conversation, messages_as_text, read_conversation, turns_text
-from data.pairs.formats import BadRow, held_columns, wrapped_rows
+from data.pairs.formats import BadRow, held_columns, no_column, wrapped_rows
 from data.recipe.files import read_log
 
 COLUMNS = ("prompt", "chosen", "rejected")
+OPTIONS = tuple(f"column_map.{name}" for name in COLUMNS)  # what says which columns they are
+DATASET_OPTIONS = tuple(f"dataset.{option}" for option in OPTIONS)
 SIDES = ("left", "right")
 OTHER_SIDE = {"left": "right", "right": "left"}
 INVALID_ROWS = ("error", "drop")
@@ -53,6 +55,7 @@ def read_pairs(
     origin: str,
     column_map: Mapping[str, str] | None = None,
     invalid_rows: str = "error",
+    options: Sequence[str] = DATASET_OPTIONS,
 ) -> list[Pair]:
     """Turn rows of a file into pairs, in file order; texts are kept as they are, untrimmed.
 
@@ -65,10 +68,11 @@ def read_pairs(
         origin: The file or repository, as messages should name it.
         column_map: From our names (``prompt``, ``chosen``, ``rejected``) to the columns of the file.
         invalid_rows: ``error`` refuses the file, ``drop`` leaves invalid rows out, with a warning that counts them.
+        options: What names each of the three columns, to be said where one is missing.
     """
     if invalid_rows not in INVALID_ROWS:
         raise ValueError(f"invalid_rows={invalid_rows!r}; use one of {', '.join(INVALID_ROWS)}")
-    pairs, invalid = split_rows(rows, origin, column_map)
+    pairs, invalid = split_rows(rows, origin, column_map, options)
     n_rows = len(pairs) + len(invalid)
     if invalid and invalid_rows == "error":
         shown = "; ".join(f"row {number}: {reason}" for number, reason in invalid[:5])
@@ -97,14 +101,15 @@ def read_answers(
 
     A label is true or false, 1 or 0, in any case; any other is a ValueError.
     """
-    column_map = column_map or {}
-    if unknown := sorted(set(column_map) - {"prompt", "completion", "label"}):
+    column_map, names = column_map or {}, ("prompt", "completion", "label")
+    if unknown := sorted(set(column_map) - set(names)):
         raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; use prompt, completion and label")
-    prompt, completion, label = (column_map.get(name, name) for name in ("prompt", "completion", "label"))
+    prompt, completion, label = (column_map.get(name, name) for name in names)
     # a label is read where a pair has its second text, as a text that no completion is
     texts = [{**row, label: f"label {row[label]}"} if row.get(label) not in (None, "") else row for row in rows]
+    as_pairs = {"prompt": prompt, "chosen": completion, "rejected": label}
     pairs = []
-    for pair in read_pairs(texts, origin, {"prompt": prompt, "chosen": completion, "rejected": label}, invalid_rows):
+    for pair in read_pairs(texts, origin, as_pairs, invalid_rows, [f"dataset.column_map.{name}" for name in names]):
         given = pair.rejected.removeprefix("label ").strip()
         if given.lower() not in ("true", "false", "1", "0", "1.0", "0.0"):
             raise ValueError(f"{origin} row {pair.row}: {label} is {given!r}; use true or false, 1 or 0")
@@ -114,13 +119,16 @@ def read_answers(
 
 
 def split_rows(
-    rows: Iterable[Mapping[str, Any]], origin: str, column_map: Mapping[str, str] | None = None
+    rows: Iterable[Mapping[str, Any]],
+    origin: str,
+    column_map: Mapping[str, str] | None = None,
+    options: Sequence[str] = OPTIONS,
 ) -> tuple[list[Pair], list[BadRow]]:
     """Return the valid rows as pairs, and the others; no rows or a missing column are still a ValueError."""
     rows = list(rows)
     if not rows:
         raise ValueError(f"{origin}: no rows; give a file with at least one row")
-    columns = _columns(rows, origin, column_map or {})
+    columns = _columns(rows, origin, column_map or {}, options)
     pairs, invalid = [], []
     for number, row in enumerate(rows, start=1):
         values: list[Any] = [row.get(column) for column in columns]
@@ -310,7 +318,9 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
     return [exchange(pair) if (place[i] * _GOLDEN) % 1 < right_share else pair for i, pair in enumerate(pairs)]
 
 
-def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str, str]) -> tuple[str, ...]:
+def _columns(
+    rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str, str], options: Sequence[str]
+) -> tuple[str, ...]:
     if unknown := sorted(set(column_map) - set(COLUMNS)):
         raise ValueError(
             f"{origin}: column_map names {', '.join(unknown)}; its keys must be among "
@@ -331,11 +341,8 @@ def _columns(rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str
             "file's first line (of JSON: its keys) without blanks and in small letters"
         )
     if missing:
-        raise ValueError(
-            f"{origin}: no column {', '.join(missing)}; found {', '.join(names) or 'none'}, "
-            f"wanted {', '.join(wanted)}. Say which is which with column_map (of a dataset: dataset.column_map), "
-            "for example column_map.prompt=question"
-        )
+        needed = [option for option, column in zip(options, wanted) if column in missing]
+        raise ValueError(no_column(origin, missing, needed, names))
     return wanted
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.judging.scales import LEAN_SCALE, PAIR, JudgeScale, load_scale
-from data.pairs.formats import BadRow
+from data.pairs.formats import BadRow, no_column
 from data.pairs.records import SIDES, split_rows, text_fault
 from data.pairs.rows import load_rows
 
@@ -161,10 +161,9 @@ def _read_texts(
         raise ValueError(f"column_map names {', '.join(unknown)}; mode=label reads {read}")
     columns = [column_map.get(name, name) for name in wanted]
     found = list(dict.fromkeys(name for row in rows for name in row))
-    for name, column in zip(wanted, columns):
-        if column not in found:
-            hint = f"Name it with column_map.{name}=NAME"
-            raise ValueError(f"{source}: no column {column}; found {', '.join(found) or 'none'}. {hint}")
+    if missing := [column for column in columns if column not in found]:
+        needed = [f"column_map.{name}" for name, column in zip(wanted, columns) if column in missing]
+        raise ValueError(no_column(source, missing, needed, found))
     texts: list[tuple[int, tuple[str, ...]]] = []
     invalid = []
     for number, row in enumerate(rows, start=1):

@@ -25,7 +25,7 @@ from data.pairs.rows import file_format, load_rows
 from data.quality.classifiers import Measured, corrected_share
 from data.quality.defects import KINDS, Defect
 from data.quality.duplicates import near_duplicate_clusters
-from data.quality.measures import N_FOLDS, Guess, length_rule_accuracy, longer_share, prompt_guess, style_guess
+from data.quality.measures import N_FOLDS, Guess, longer_share, prompt_guess, style_guess, wilson
 from data.quality.personal import mask_personal
 from data.quality.sides import exchange
 
@@ -51,6 +51,17 @@ GATES = {
     "exchanged_sides": "least share of rows whose answers are exchanged, by its interval; a repair keeps them",
     "topic_imbalance": "largest difference between the sides in a topic's share",
 }
+# What a gate needs that not every audit has.
+NEEDS = {
+    "toxicity": "toxicity=null",
+    "topic_length_bias": "needs a topic in every row (topic_column)",
+    "side_from_prompt": f"needs source.left and source.right, with {N_FOLDS} different prompts each",
+    "side_from_style": f"needs {N_FOLDS} rows with different prompts",
+    "exchanged_sides": "needs a side (side, or source.left and source.right), and words that tell it",
+    "topic_imbalance": "needs source.left and source.right with a topic in every row (topic_column)",
+}
+# Of fewer rows a share lies up to .1 beside the true one by chance (95 % interval), and no gate allows more than .05.
+FEW_ROWS = 100
 REPAIR_GATES = {"side_difference": "difference between the sides in the share of rows that the repair kept"}
 
 
@@ -192,13 +203,46 @@ def framing(defects: Sequence[Defect], n_rows: int) -> dict[str, Any]:
 
 
 def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged."""
-    values, gates = _gate_values(report), []
+    """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged.
+
+    Nor is one of length or style over its limit, if a set has fewer than ``FEW_ROWS`` rows and chance alone may do it:
+    if the 95 % interval reaches down to the limit. ``note`` says why a gate did not pass.
+    """
+    values, low_ends, gates = _gate_values(report), _low_ends(report), []
+    n_rows = min(facts["n_valid"] for facts in report["sets"].values())
     for name, meaning in (GATES | (REPAIR_GATES if "repair" in report else {})).items():
         value, limit = values[name], limits.get(name)
         passed = None if value is None or limit is None else bool(value <= limit + 1e-9)
-        gates.append({"gate": name, "meaning": meaning, "value": value, "limit": limit, "passed": passed})
+        note = NEEDS.get(name, "") if value is None else ""
+        if passed is False and value is not None and limit is not None:
+            note = _length_note(report, value) if name == "length_rule" else meaning
+            low = low_ends.get(name, value)
+            if n_rows < FEW_ROWS and low <= limit:
+                passed = None
+                note += f"; {n_rows} rows are too few to judge it (95 % interval from {max(0.0, low):.3f})"
+        gates.append({"gate": name, "meaning": meaning, "value": value, "limit": limit, "passed": passed, "note": note})
     return gates
+
+
+def _length_note(report: Mapping[str, Any], accuracy: float) -> str:
+    """Say which answer the length rule takes, of the set where it is right most often."""
+    (which, *_) = (
+        length["rule"] for facts in report["sets"].values() if (length := facts["length"])["rule_accuracy"] == accuracy
+    )
+    return f"the {which} answer is chosen in {100 * accuracy:.0f} %"
+
+
+def _low_ends(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the least value of each gate of length or style that agrees with the rows, of the worst set."""
+    sets, ends = report["sets"].values(), {}
+    ends["length_rule"] = max(wilson(facts["length"]["rule_accuracy"], facts["n_valid"])[0] for facts in sets)
+    topics = [topic for facts in sets for topic in facts["length"]["by_topic"].values()]
+    shares = [(max(topic["chosen_longer"], 1 - topic["chosen_longer"]), topic["n"]) for topic in topics]
+    ends["topic_length_bias"] = max((wilson(share, n)[0] - 0.5 for share, n in shares), default=0.0)
+    for gate, kind in (("side_from_prompt", "side_from_prompt"), ("side_from_style", "style")):
+        of_kind = [guess["ci95"][0] for name, guess in report["guesses"].items() if name.startswith(kind) and guess]
+        ends[gate] = max(of_kind, default=0.0)
+    return ends
 
 
 def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -244,6 +288,7 @@ def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]
     for topic, pairs in sorted(by_topic.items()):
         share = longer_share([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
         topics[topic] = {"n": len(pairs), "chosen_longer": share}
+    first_longer = longer_share(texts["chosen"], texts["rejected"])
     return {
         "origin": part.origin,
         "dataset": part.dataset,
@@ -256,7 +301,8 @@ def _set_facts(part: PreferenceSet, defects: Sequence[Defect]) -> dict[str, Any]
         "mean_words": {field: float(np.mean(counts)) for field, counts in n_words.items()},
         "length": {
             "chosen_longer": float(np.mean(np.array(n_words["chosen"]) > np.array(n_words["rejected"]))),
-            "rule_accuracy": length_rule_accuracy(texts["chosen"], texts["rejected"]),
+            "rule_accuracy": max(first_longer, 1 - first_longer),
+            "rule": "longer" if first_longer >= 0.5 else "shorter",
             "by_topic": topics,
         },
     }

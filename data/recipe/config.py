@@ -9,9 +9,11 @@ import errno
 import functools
 import importlib
 import inspect
+import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,7 +24,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
-from torchtune import config
+from torchtune import config, utils
 from torchtune.config._errors import InstantiationError
 from torchtune.config._instantiate import _create_component, _instantiate_node
 from torchtune.config._utils import _get_component_from_path
@@ -34,6 +36,7 @@ from data.recipe.values import check_value, is_for_yaml
 _DATA = next(folder for folder in Path(__file__).resolve().parents if folder.name == "data")
 FOLDERS = [_DATA.with_name(name) for name in ("data", "eval", "finetune")]
 TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an error was raised
+STOPPED = "stopped by Ctrl-C; what was written stays, and the same command can be started again"
 _LEAST_FREE_BYTES = 1_000_000
 # A folder that is a file, a file that is there, no permission, a full disk.
 _PLACE_ERRORS = {
@@ -46,7 +49,7 @@ def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConf
     """End with one line, and status 1, where a ``raise`` of this project raised, or a file cannot be opened.
 
     So do a component that cannot be made, and a file or folder that cannot be written, whoever says it. All others keep
-    their traceback.
+    their traceback. Ctrl-C ends with one line too, and status 130.
     """
 
     @functools.wraps(recipe_main)
@@ -57,11 +60,29 @@ def plain_errors(recipe_main: Callable[[DictConfig], Any]) -> Callable[[DictConf
             said = _said(error)
             if said is None or os.environ.get(TRACEBACK) == "1":
                 raise
-            for bar in [*getattr(tqdm, "_instances", ())]:  # else the message ends the line of a bar
-                bar.close()
+            _close_bars()
             sys.exit(f"error: {said}\n({type(error).__name__}; {TRACEBACK}=1 shows where)")
+        except KeyboardInterrupt as stop:
+            if os.environ.get(TRACEBACK) == "1":
+                raise
+            _close_bars()
+            print(stop if stop.args else STOPPED, file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     return run
+
+
+def _close_bars() -> None:
+    """End the lines of open progress bars, else a message stands behind them."""
+    for bar in [*getattr(tqdm, "_instances", ())]:
+        bar.close()
+
+
+def _below_bars(record: logging.LogRecord) -> bool:
+    """Let a record begin on a line of its own; an open bar is drawn anew below it."""
+    if len(getattr(tqdm, "_instances", ())):
+        sys.stderr.write("\n")
+    return True
 
 
 def _said(error: Exception) -> str | None:
@@ -101,6 +122,7 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
         nonlocal has_begun
         has_begun = True
         bound_kernel_caches()
+        utils.get_logger().addFilter(_below_bars)
         return plain_errors(recipe_main)(cfg)
 
     parsed = config.parse(functools.wraps(recipe_main)(begin))
@@ -120,9 +142,18 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
             elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
                 lists = ", ".join(given for given in sys.argv if re.match(r"[\w.]+=\[", given)) or "the config's file"
                 line = f"a list stands where a mapping belongs ({lists}); write `key: value`, or part.key=value"
+            elif isinstance(error, FileNotFoundError):
+                line += _nearest_config(str(error.filename))
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
 
     return run
+
+
+def _nearest_config(path: str) -> str:
+    root = _DATA.parent
+    shipped = [str(file.relative_to(root)) for file in root.glob("configs/**/*.yaml")]
+    close = difflib.get_close_matches(path, shipped, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def component(node: DictConfig | str) -> Callable[..., Any]:
@@ -197,15 +228,21 @@ def check_config(
 
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    # lr is short for learning_rate, and bs for batch_size
+    short = [other for other in known if name == _initials(other) or _initials(name) == other]
+    close = short or difflib.get_close_matches(name, known, n=1)
     if close:
         return f"; did you mean `{close[0]}`?"
     return f"; known: {', '.join(sorted(known))}" if known else "; it takes none"
 
 
-def _why_not(path: Any) -> str:
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
+
+
+def _why_not(path: str) -> str:
     """Say why a dotpath names nothing."""
-    module, _, name = str(path).rpartition(".")
+    module, _, name = path.rpartition(".")
     if not module:
         return "give a module and a name, such as data.datasets.mirrored_left"
     try:
@@ -219,8 +256,17 @@ def _why_not(path: Any) -> str:
 def _component_problems(key: str, node: DictConfig) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
+    is_set = key.endswith("dataset")
+    if is_set and isinstance(path, ListConfig):
+        return [
+            f"`{key}` is a list: several sets are a list of mappings in the YAML file, each with a _component_ "
+            f"(docs/data/own_data.md); several files of one form are {key}.data_files=[a.csv,b.csv]"
+        ]
     if not isinstance(path, str):
         return [f"`{key}._component_` is no text; give {key}._component_=MODULE.NAME and {key}.ARGUMENT=VALUE"]
+    if is_set and ("/" in path or Path(path).exists()):
+        as_source = f"{key}=data.datasets.preference_pairs {key}.source={path}"
+        return [f"`{key}={path}` is no builder; a file or a set of the Hub is {as_source}"]
     try:
         named = component(path)
     except Exception:  # torchtune wraps whatever the import raised

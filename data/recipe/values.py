@@ -103,6 +103,8 @@ def check_value(key: str, value: Any, wanted: Any = Parameter.empty, default: An
         wanted = Any if default in (None, Parameter.empty) else of_default
     if not _is(value, wanted):
         hint = f"; write {key}=[{value}]" if isinstance(value, str) and _is([value], wanted) else ""
+        if isinstance(value, Sequence) and len(value) == 1 and _is(value[0], wanted):
+            hint = f"; write {key}={value[0]}"
         if isinstance(value, bool) and _is("", wanted):
             hint = _quoted(key, value)
         shown = "null" if value is None else value

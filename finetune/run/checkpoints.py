@@ -243,11 +243,13 @@ class RunState(NamedTuple):
 class StopRequest:
     """Context manager that turns SIGTERM and Ctrl-C into a request, which the training loop answers at the next step.
 
-    ``signal`` is the first signal received inside it, or None. A second Ctrl-C acts at once, as the user then expects.
+    ``signal`` is the first signal received inside it, or None. A second one acts at once, as the user then expects, and
+    says what ``newest`` returns, the checkpoint that is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, newest: Callable[[], Path | None]) -> None:
         self.signal: signal.Signals | None = None
+        self._newest = newest
 
     def __enter__(self) -> "StopRequest":
         self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -255,7 +257,10 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(
+                f"stopped at once; newest complete checkpoint: {self._newest() or 'none'}; the same command with "
+                "resume_from_checkpoint=True goes on"
+            )
         self.signal = signal.Signals(number)
         _log.warning(f"{self.signal.name} received: saving after this step (again to stop at once)")
 
