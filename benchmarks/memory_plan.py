@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune import config, training
+from torchtune.modules import RMSNorm
 
 from data.pairs.tokens import Continuation
 from finetune.run.policy import Policy, build_policy, named_weights
@@ -76,6 +77,8 @@ def saved_bytes(layer: nn.Module, embed_dim: int, dtype: torch.dtype, device: st
     for module in layer.modules():
         if hasattr(module, "rope_init"):
             module.rope_init()
+        if device != "cpu" and isinstance(module, RMSNorm):  # its kernel there does not say how to compute it again
+            module.register_forward_hook(lambda _module, _inputs, output: output.view_as(output))
     tree = tree_of_a_pair()
     # the dense mask is shared by all layers: not counted
     mask = cut_tree(tree) if device == "cpu" else tree.attention_bias(dtype)
