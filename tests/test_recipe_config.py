@@ -267,6 +267,8 @@ def test_data_where_a_builder_belongs_is_told_how_to_name_it(tmp_path, monkeypat
     several = problem(["data.datasets.mirrored_left", "data.datasets.mirrored_right"])
     assert several.startswith("`dataset` is a list: several sets are a list of mappings in the YAML file")
     assert "dataset.data_files=[a.csv,b.csv]" in several
+    with pytest.raises(ValueError, match=r"\n  - `dataset` is a list: several sets are"):  # as validation_dataset=[a.b]
+        check_config(OmegaConf.create({"dataset": ["a.b"]}), {"dataset"}, {})
 
 
 @pytest.mark.parametrize("name", ["mirrored_left", "mirrored_right", "mirrored_centre", "mirrored_left_sft"])

@@ -219,6 +219,8 @@ def check_config(
         for part in node if isinstance(node, ListConfig) else [node]:
             if isinstance(part, DictConfig) and "_component_" in part:
                 problems += _component_problems(key, part)
+        if key.endswith("dataset") and isinstance(node, ListConfig) and any(isinstance(part, str) for part in node):
+            problems.append(_several_sets(key))
     if problems:
         raise ValueError("the config was refused:\n  - " + "\n  - ".join(problems))
     filled = DictConfig(dict(optional))
@@ -253,15 +255,19 @@ def _why_not(path: str) -> str:
     return f"{module} has no {name}" + (f"; did you mean {module}.{close[0]}?" if close else "")
 
 
+def _several_sets(key: str) -> str:
+    return (
+        f"`{key}` is a list: several sets are a list of mappings in the YAML file, each with a _component_ "
+        f"(docs/data/own_data.md); several files of one form are {key}.data_files=[a.csv,b.csv]"
+    )
+
+
 def _component_problems(key: str, node: DictConfig) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
     is_set = key.endswith("dataset")
     if is_set and isinstance(path, ListConfig):
-        return [
-            f"`{key}` is a list: several sets are a list of mappings in the YAML file, each with a _component_ "
-            f"(docs/data/own_data.md); several files of one form are {key}.data_files=[a.csv,b.csv]"
-        ]
+        return [_several_sets(key)]
     if not isinstance(path, str):
         return [f"`{key}._component_` is no text; give {key}._component_=MODULE.NAME and {key}.ARGUMENT=VALUE"]
     if is_set and ("/" in path or Path(path).exists()):
