@@ -265,8 +265,7 @@ def _several_sets(key: str) -> str:
 def _component_problems(key: str, node: DictConfig) -> list[str]:
     """Check a component's dotpath and the names of its arguments."""
     path = node["_component_"]
-    is_set = key.endswith("dataset")
-    if is_set and isinstance(path, ListConfig):
+    if (is_set := key.endswith("dataset")) and isinstance(path, ListConfig):
         return [_several_sets(key)]
     if not isinstance(path, str):
         return [f"`{key}._component_` is no text; give {key}._component_=MODULE.NAME and {key}.ARGUMENT=VALUE"]
