@@ -173,7 +173,7 @@ def stand_ins(tmp_path, pairs_file):
         "mine.yaml": json.dumps(instrument),  # JSON is YAML
         "voters.yaml": json.dumps({**instrument, "populations": {"survey": survey}}),
         "bank.csv": "claim,scale,sign\nTaxes should fall.,economic,1\nTaxes should rise.,economic,-1\n",
-        "mine.csv": "question,chosen,rejected\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
+        "mine.csv": "question,for,against\nIs tea good?,Yes it is.,No it is not.\nAnd milk?,Yes.,No.\n",
         "mine.txt": "The kettle boils.\nRain fell on the garden all day.\n",
         "labelled.csv": "text,label,target\nTea is democratic.,1,tea\nTea is dreadful.,5,tea\n",
         "leans.csv": "text,label\nTea is democratic.,left\nTea is dreadful.,right\n",
