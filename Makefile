@@ -73,7 +73,7 @@ PARTS := left right compass
 # $(TAKEN) is what the left run computes in, by the config that it wrote.
 TAKEN = $$(sed -n 's/^dtype: //p' $(QUICKSTART)/left/torchtune_config.yaml)
 TRAIN = $(DPO) dataset=data.datasets.mirrored_$(1) output_dir=$(QUICKSTART)/$(1) save_every_n_steps=5 resume_from_checkpoint=True
-ASK = $(BIN)/tune run eval/political_compass.py --config configs/$(1).yaml $(BASE) adapters.left=$(QUICKSTART)/left/epoch_0 adapters.right=$(QUICKSTART)/right/epoch_0 dtype=$(TAKEN)
+ASK = $(BIN)/tune run eval/political_compass.py --config configs/$(1).yaml $(BASE) adapters.left=$(QUICKSTART)/left/epoch_0 adapters.right=$(QUICKSTART)/right/epoch_0 training_data=data/mirrored/pairs.jsonl dtype=$(TAKEN)
 
 # Adapters of one dtype are not compared with those of another.
 one-dtype:

@@ -62,7 +62,8 @@ def preference_pairs(
         revision: Branch, tag or commit of the repository.
         name: Config of the repository or folder, if it has several, such as ``left``.
         column_map: From ``prompt``, ``chosen``, ``rejected`` to the names that the columns have. Exchanging
-            the last two flips the set's side.
+            the last two flips the set's side. Also ``topic`` and ``proposition``, which an evaluation reads by the card
+            of the adapter.
         prompt_template: None (the tokenizer's template alone), a dotpath to a class or factory of a template,
             ``{role: [before, after]}``, or a callable from messages to messages.
         max_seq_len: Most tokens of prompt and answer together; None takes the tokenizer's.

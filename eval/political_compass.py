@@ -42,12 +42,12 @@ from eval.readings.yardstick import describe_populations
 from eval.scores.comparisons import describe_thinking
 from eval.scores.diagnostics import diagnose_choice
 from eval.scores.endpoint import count_pairs, describe_primary, power_line, read_primary
-from eval.scores.evidence import Background, describe_evidence
+from eval.scores.evidence import Background, describe_evidence, read_background
 from eval.scores.judged import add_judges, add_people, distrust, judge_answers, option_rows, unwritten
 from eval.scores.labelled import read_people
 from eval.scores.places import Groups, Place, read_places
 from eval.scores.summary import add_voids, summarize
-from eval.statements.exposure import exposures, read_sources
+from eval.statements.exposure import without_topics
 from eval.statements.instruments import load_instrument
 from eval.statements.prompts import load_templates
 from finetune.adapters.folders import read_adapters
@@ -242,13 +242,11 @@ class PoliticalCompassRecipe:
         statements += [Statement(getattr(pair, side), bank.name, pair.id, side) for pair, side in sides]
         self._matches = find_matches(sentences, statements)
         # what a training of unknown data argued is not known to be unseen
-        seen, taught = None, {}
-        if not self._unchecked:
-            every = [known for of in own.values() for known in of]
-            seen = exposures(bank, read_sources([*given, *every]))
-            if any(known not in of for of in own.values() for known in every):  # adapters that were taught other rows
-                taught = {name: exposures(bank, read_sources([*given, *of])) for name, of in own.items()}
-        self._background = Background(answers, seen, taught)
+        is_known = self._training_files and not self._unchecked
+        self._background = read_background(bank, answers, given, own if is_known else None)
+        if untold := self._background.without_topics(()):
+            how = "dataset.column_map.topic=NAME in a training, or column_map in training_data, names their column"
+            self._warn(f"{without_topics(untold)}; {how} (docs/data/own_data.md)")
         files = ", ".join(file["file"] for file in self._training_files)
         log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
 

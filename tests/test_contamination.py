@@ -193,6 +193,8 @@ def test_columns_under_other_names_globs_and_folders_are_read(tmp_path):
         assert [sentence.text for sentence in sentences] == texts
         assert [sentence.field for sentence in sentences] == ["prompt", "chosen", "chosen", "chosen", "rejected"]
         assert about["n_rows"] == 1
+    of_topics = {"source": str(tmp_path / "mine.csv"), "column_map": {**columns, "topic": "subject"}}
+    assert read_sentences(of_topics)[1]["n_rows"] == 1
     with pytest.raises(ValueError, match="training_data: column_map names question; use prompt, chosen"):
         read_sentences({"source": str(tmp_path / "mine.csv"), "column_map": {"question": "prompt"}})
     with pytest.raises(ValueError, match=r"training_data: .* has file; use source and any of data_files, split"):

@@ -200,6 +200,9 @@ def test_topic_correlation_by_hand():
     """Two topics of two: 0, 2 and 4, 6. Between 16, within 2, n 2: (16 - 2) / (16 + 2)."""
     found = topic_correlation(np.array([0.0, 2, 4, 6]), np.array(["a", "a", "b", "b"]))
     assert found["estimate"] == pytest.approx(14 / 18)
+    # of 1.5 in a topic, alike in the pair and not at all between: (0 - W) / (0 + .5 W) would be -2
+    few = topic_correlation(np.array([0.0, 2, 1]), np.array(["a", "a", "b"]))
+    assert (few["estimate"], few["ci95"][0]) == (-1, -1)
 
 
 def test_one_pair_or_one_answered_of_two_has_a_table_without_a_warning():

@@ -113,6 +113,36 @@ def test_the_verdict_on_what_was_taught_alone():
     assert "topic learning" in said["verdict"]
 
 
+FEW = {pair.id: "unseen" if k < 5 else "seen topic" for k, pair in enumerate(BANK.political_pairs)}
+FEW = dict.fromkeys((pair.id for pair in BANK.pairs), "seen topic") | FEW
+
+
+def test_where_nothing_can_be_told_there_is_no_verdict():
+    """5 pairs have no interval: that, and what all political pairs have, is said; nothing of "not told"."""
+    _, found = contrast(fake(right=0.3 * ~IS_PLACEBO, noise=0.05), background=Background(BACKGROUND.answers, FEW))
+    said = verdict(found)
+    assert (said["told"], said["beyond_vocabulary"], said["unseen"]) == (None, None, None)
+    assert not said["topic_learning"]
+    first, whole, *others = said["verdict"].rstrip(".").split("; ")
+    assert first == "right - left, pairs, unseen: 5 pairs, too few for an interval (6 needed): no verdict"
+    assert whole.startswith("all political (254): +0.29")
+    assert whole.endswith(", told from 0")
+    assert others == ["1 seed: about these adapters, not about their data"]
+    # of all pairs there is a verdict, and of the unseen ones none
+    said = verdict(found, ALL)
+    assert (said["told"], said["unseen"]) == (True, None)
+    assert "; unseen: 5 pairs, too few for an interval (6 needed): no verdict; 1 seed" in said["verdict"]
+
+
+def test_unseen_by_wording_alone_is_not_called_unseen_topics():
+    background = BACKGROUND._replace(no_topics={None: ("mine.csv",)})
+    _, found = contrast(fake(right=0.3 * ~IS_PLACEBO, noise=0.05), background=background)
+    said = verdict(found)["verdict"]
+    assert "found on pairs unseen by their wording; no topic in rows of mine.csv: what is unseen is told by" in said
+    assert "unseen topics" not in said
+    assert "no_topics" not in contrast(fake())[1]
+
+
 def test_sharpening_is_no_lean():
     """b = 1.3 a where the base leans by -0.3: a change of -0.09, and nothing was added."""
     _, found = contrast(fake(left=lambda base: 0.3 * base, noise=0.02), "base", "left")
@@ -202,7 +232,7 @@ def test_power_by_the_review():
     assert power(0, 50) == pytest.approx(0.05)
     assert power(detectable(132), 132) == pytest.approx(0.8)
     assert power_line("unseen", 132).startswith("power: 132 pairs (unseen) find a change of 0.25")
-    assert "too few" in power_line("unseen", 0)
+    assert power_line("unseen", 5) == "power: unseen: 5 pairs, too few for an interval (6 needed)"
     assert count_pairs(BANK, BACKGROUND.exposure) == {ALL: 254, "seen proposition": 49, "seen topic": 73, "unseen": 132}
 
 

@@ -8,7 +8,7 @@ from conftest import REPO
 from data.pairs.records import is_held_out
 from data.pairs.rows import read_table
 from eval.scores.evidence import Background
-from eval.statements.exposure import Taught, exposures, read_sources, taught
+from eval.statements.exposure import Taught, exposures, read_sources, taught, without_topics
 from eval.statements.instruments import Instrument, Item, Pair, load_instrument
 
 PAIRS = REPO / "data" / "mirrored" / "pairs.jsonl"
@@ -77,6 +77,21 @@ def test_a_row_without_a_key_is_compared_by_meaning():
     assert classes == {"a": "unseen", "b": "unseen", "d": "seen proposition"}
 
 
+def test_sets_whose_rows_do_not_say_their_topics_are_named(tmp_path):
+    """A column may have another name; with neither topic nor proposition only wording tells, and the set is named."""
+    for name, column in (("mine", "subject"), ("other", "topic")):
+        (tmp_path / f"{name}.csv").write_text(f"prompt,chosen,rejected,{column}\nWhy?,a,b,guns\nHow?,c,d,\n")
+    mine, other = (str(tmp_path / f"{name}.csv") for name in ("mine", "other"))
+    read = read_sources([mine])
+    assert (read.topics, read.no_topics) == (frozenset(), (mine,))
+    assert read_sources([mine, str(PAIRS)]).no_topics == (mine,)
+    assert read_sources([str(PAIRS)]).no_topics == ()
+    assert read_sources([other]).no_topics == (other,)  # its second row has none
+    mapped = read_sources([{"source": mine, "column_map": {"topic": "subject"}, "rows": [1]}])
+    assert (mapped.topics, mapped.no_topics) == ({"guns"}, ())
+    assert without_topics([mine]).startswith(f"no topic in rows of {mine}: what is unseen is told by wording alone")
+
+
 def test_half_of_the_topics(tmp_path):
     """Training on some topics alone leaves the propositions of the others unseen."""
     half = read_sources([{"source": str(PAIRS), "where": {"topic": ["housing", "drugs"]}}])
@@ -138,3 +153,7 @@ def test_of_whoever_has_no_known_training_of_its_own_all_sets_count():
     assert known.exposure_of({"left", "right"}) == seen
     assert known.exposure_of({"prompted-left", "right"}) == seen
     assert known.exposure_of(set()) == Background({}, seen).exposure_of({"right"}) == seen
+    known = known._replace(no_topics={None: ("a", "b"), "left": (), "right": ("b",)})
+    assert known.without_topics({"left"}) == []
+    assert known.without_topics({"left", "right"}) == ["b"]
+    assert known.without_topics({"prompted-left"}) == ["a", "b"]

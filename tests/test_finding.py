@@ -5,7 +5,7 @@ import copy
 
 import pytest
 from test_diagnostics import ask, leaning, place
-from test_evidence import BACKGROUND, BANK, CLASSES, IS_PLACEBO, WORDS, fake
+from test_evidence import BACKGROUND, BANK, CLASSES, FEW, IS_PLACEBO, WORDS, fake
 from test_report import make_summary
 
 from data.recipe.figures import page_template
@@ -19,9 +19,9 @@ from eval.scores.rivals import OTHER_LEANS
 from eval.scores.summary import add_voids
 
 
-def summarized(rows, contrast=("left", "right"), wanted="unseen"):
+def summarized(rows, contrast=("left", "right"), wanted="unseen", background=BACKGROUND):
     summary = make_summary(rows, BANK)
-    evidence = describe_evidence(rows, BANK, Groups(list(summary["models"])), BACKGROUND)
+    evidence = describe_evidence(rows, BANK, Groups(list(summary["models"])), background)
     add_voids(summary, evidence)
     primary = describe_primary(evidence, contrast, wanted, BANK.name)
     return {**summary, "evidence": evidence, "primary": primary}
@@ -85,6 +85,15 @@ def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
     assert first["kind"] == "main"
     assert [row["name"].strip() for row in (words, beyond)] == ["what vocabulary alone would show", "beyond vocabulary"]
     assert [row["kind"] for row in others if "must not move" in row["name"]] == ["weak", "weak"]
+
+
+def test_too_few_pairs_and_topics_that_nobody_named_are_said():
+    few = BACKGROUND._replace(exposure=FEW, no_topics={None: ("mine.csv",)})
+    finding = describe_finding(summarized(fake(right=0.3 * ~IS_PLACEBO, templates=1), background=few))
+    assert finding.headline == "Too few pairs to tell a difference in lean between “right” and “left”"
+    assert finding.lead.startswith("Pairs unlike the training's wording: 5 pairs, too few for an interval (6 needed). ")
+    assert "All political pairs (254): +0.29" in finding.lead
+    assert finding.rows[0]["name"] == "pairs unlike the training's wording (5)"
 
 
 def test_a_lean_in_doubt_is_said_to_be_so():

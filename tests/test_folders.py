@@ -39,6 +39,25 @@ def adapted(tiny_model_dir, resident, folders):  # noqa: F811
     return attach
 
 
+def test_all_adapters_that_are_missing_are_said_with_what_to_do(tmp_path, folders, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    given = {"left": "outputs/quickstart/left/epoch_0", "good": folders["left"], "mine": "nothing", "other": "other"}
+    with pytest.raises(FileNotFoundError) as error:
+        read_adapters(given)
+    assert str(error.value) == (
+        "adapters.left: outputs/quickstart/left/epoch_0: adapter_config.json not found (no such folder); "
+        "adapters.mine: nothing: adapter_config.json not found (no such folder); "
+        "adapters.other: other: adapter_model.safetensors not found (adapter_config.json), an adapter of owner/base "
+        "without its weights. `make quickstart` makes those in outputs/quickstart; give a PEFT adapter folder, "
+        "for a run of ours output_dir/epoch_N; adapters.left=null takes one out"
+    )
+    with pytest.raises(FileNotFoundError, match="adapters.mine: nothing: .*adapters.mine=null takes one out") as error:
+        read_adapters({"mine": "nothing"})
+    assert "make quickstart" not in str(error.value)
+
+
 @torch.no_grad()
 def logits(adapted, name):
     with adapted.using(name) as model:

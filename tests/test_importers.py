@@ -36,7 +36,7 @@ def test_pairs_csv(tmp_path):
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        ("l,r\nA.,B.\n", None, "no column \\['topic'\\]; found \\['l', 'r'\\]"),
+        ("l,r\nA.,B.\n", None, "m.csv: no column topic; found l, r; .*: instrument_columns.topic=NAME$"),
         ("l,r,topic\nA.,B.,x\nA.,,x\n", None, "data row 2"),
         ("l,r,topic\nA.,A.,x\n", None, "two different statements"),
         ("l,r,topic\nA.\n", None, "row 1: 1 fields, the header has 3"),
@@ -109,11 +109,11 @@ def test_columns_that_are_not_read_are_said(tmp_path, caplog):
         ),
         ("csv", "text,topics\nA.,e\nB.,e\n", "no column 'topic', but one 'topics'; .*columns.topic='topics'"),
         ("pairs_csv", "l,r,topic,Note \nA.,B.,t,x\nC.,D.,t,y\n", "no column 'note', but one 'Note '"),
-        ("csv", "claim\nA.\n", r"no column \['text'\]; found \['claim'\].*instrument_columns.text=NAME"),
+        ("csv", "claim\nA.\n", r"no column text; found claim;.*: instrument_columns.text=NAME"),
         ("csv", "text,direction\nA.,right\n", "data row 1: direction is 'right'; use 1 where agreeing"),
         ("csv", "text,id\nA.,x\nB.,x\n", "id x: used 2 times"),
         ("csv", "text\nA.\n \n", "item row-2: text is ''"),
-        ("jsonl", '{"text": "A."}\n{"txt": "B."}\n', r"row 2: no column \['text'\]; found \['txt'\]"),
+        ("jsonl", '{"text": "A."}\n{"txt": "B."}\n', r"row 2: no column text; found txt"),
         ("jsonl", "A.\n", "row 1: no JSON"),
         ("text", "\n\n", "items and pairs are both empty"),
         (

@@ -50,6 +50,7 @@ def test_the_quickstart_trains_both_sides_and_measures_them_in_the_dtype_that_th
     assert process.returncode == 0, process.stderr
     assert [call.split()[1] for call in calls] == ["finetune/dpo_finetune.py"] * 2 + ["eval/political_compass.py"]
     assert dtypes(calls) == ["auto", "bf16", "bf16"]
+    assert "training_data=data/mirrored/pairs.jsonl" in calls[2]
     for side in ("left", "right"):
         assert f"adapters.{side}={tmp_path}/quickstart/{side}/epoch_0" in calls[2]
     said = process.stdout.splitlines()[-5:]

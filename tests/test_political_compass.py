@@ -422,6 +422,28 @@ def test_statements_are_looked_up_in_what_an_adapters_card_names(overrides, adap
     assert "unchecked" not in summary["contamination"]
 
 
+def test_what_is_not_known_of_a_training_is_not_called_unseen(overrides, tmp_path, caplog):
+    """Without any set nothing is known to be unseen; of one without topics it is told by wording, and that is said."""
+    mine = tmp_path / "mine.csv"
+    mine.write_text("question,chosen,rejected,subject\nWhat of bread?,Yes.,No.,t\n")
+
+    def classes(training_data):
+        cfg = check_config(make_config(overrides, adapters=None, training_data=training_data), REQUIRED, OPTIONAL)
+        recipe = PoliticalCompassRecipe(cfg)
+        return recipe._background.exposure, recipe._warnings
+
+    assert classes([]) == (None, [])
+    source = {"source": str(mine), "column_map": {"prompt": "question"}}
+    exposure, (warning,) = classes(source)
+    assert set(exposure.values()) == {"unseen"}
+    assert warning.startswith(
+        f"no topic in rows of {mine}: what is unseen is told by wording alone; dataset.column_map"
+    )
+    assert warning in caplog.text
+    exposure, warnings = classes(source | {"column_map": {"prompt": "question", "topic": "subject"}})
+    assert (set(exposure.values()), warnings) == ({"seen topic"}, [])
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_through_the_command_line(overrides, adapters, tune_run, tmp_path):
     flat = [f"{k}.{n}={v}" for k in ("tokenizer", "checkpointer") for n, v in overrides[k].items()]

@@ -56,6 +56,10 @@ def test_all_problems_are_said_at_once():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (
+            {"instrument": ["compass60"]},
+            r"`instrument=\['compass60'\]` is a list, want .*; write instrument=compass60",
+        ),
         ({"seed": "abc"}, "`seed=abc` is text, want a whole number or null"),
         ({"epochs": None}, "`epochs=null` is null, want a whole number"),
         ({"n_orders": None}, "`n_orders=null` is null, want a whole number"),  # its default is 4

@@ -35,6 +35,16 @@ def test_long_lists_of_invalid_rows_are_shortened_but_counted():
         read_pairs([{"a": None, "b": "", "c": ""}] * 12, "f", {"prompt": "a", "chosen": "b", "rejected": "c"})
 
 
+def test_the_columns_that_evaluations_read_are_mapped_and_looked_for():
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c", "subject": "guns", "completion": "b", "label": "1"}]
+    for read in (read_pairs, read_answers):
+        assert len(read(rows, "f", {"topic": "subject"})) == 1
+        with pytest.raises(ValueError, match="f: no column subjet; give .*column_map.topic=COLUMN; columns: .*subject"):
+            read(rows, "f", {"topic": "subjet"})
+    with pytest.raises(ValueError, match="column_map names theme; .* prompt, chosen, rejected, topic, proposition"):
+        read_pairs(rows, "f", {"theme": "subject"})
+
+
 # Subsets and rows by value
 
 
@@ -189,7 +199,7 @@ def test_single_answers_are_desirable_or_not():
     rows[2]["label"] = "good"
     with pytest.raises(ValueError, match=r"x.csv row 3: label is 'good'; use true or false, 1 or 0"):
         read_answers(rows, "x.csv", {"prompt": "question"})
-    with pytest.raises(ValueError, match="column_map names chosen; use prompt, completion and label"):
+    with pytest.raises(ValueError, match="column_map names chosen; use prompt, completion, label, topic"):
         read_answers(rows, "x.csv", {"chosen": "completion"})
     with pytest.raises(ValueError, match=r"no column label; give dataset\.column_map\.label=COLUMN; columns: prompt"):
         read_answers([{"prompt": "a", "completion": "b"}], "x.csv")

@@ -76,12 +76,18 @@ def test_two_humps_are_told_from_one():
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=80), np.concatenate([rng.normal(-3, 0.5, 40), rng.normal(3, 0.5, 40)])
     assert bimodality(two, 300, 0)["ci95"][0] > 5 / 9 > bimodality(one, 300, 0)["ci95"][1]
-    assert bimodality(one[:3], 300, 0) is None
-    assert bimodality(np.ones(9), 300, 0) is None
+    assert bimodality(np.ones(19), 300, 0) is None
 
 
-def test_a_resample_of_one_unit_alone_has_no_shape():
+def test_with_fewer_than_ten_units_two_equal_humps_would_not_pass_a_uniform_distribution():
+    two = np.repeat([-1.0, 1.0], 5)
+    assert bimodality(two, 300, 0)["estimate"] == pytest.approx(0.566, abs=5e-4)
+    assert bimodality(two[:9], 300, 0) is None
+
+
+def test_a_resample_of_one_unit_alone_has_no_shape(monkeypatch):
     """One of 64 resamples of four units: a division by 0, or a share below 0, by rounding."""
+    monkeypatch.setattr("eval.scores.shape.LEAST_HUMPS", 4)
     with np.errstate(all="raise"):
         for leans in (np.array([0.1, -0.3, 0.2, 0.7]), np.array([1, 1, 1, 2.0])):
             low, high = bimodality(leans, 2000, 0)["ci95"]

@@ -48,6 +48,10 @@ CSV = {"source": "csv", "data_files": "mine.csv", "column_map": {"prompt": "ques
             {"_component_": "data.datasets.unpaired_answers", **CSV},
             [CSV | {"column_map": {"prompt": "question", "chosen": "completion"}}],
         ),
+        (
+            {"_component_": "data.datasets.unpaired_answers", **CSV, "column_map": {"topic": "subject"}},
+            [CSV | {"column_map": {"prompt": "prompt", "chosen": "completion", "topic": "subject"}}],
+        ),
         ({"_component_": "data.datasets.mirrored", "side": "left", "name": "left", **CSV}, [CSV | {"name": "left"}]),
         (
             {"_component_": "data.datasets.politune_left", "revision": "abc"},

@@ -20,6 +20,7 @@ from data.recipe.files import read_log
 COLUMNS = ("prompt", "chosen", "rejected")
 OPTIONS = tuple(f"column_map.{name}" for name in COLUMNS)  # what says which columns they are
 DATASET_OPTIONS = tuple(f"dataset.{option}" for option in OPTIONS)
+ABOUT = ("topic", "proposition")  # may be mapped too: an evaluation reads them
 SIDES = ("left", "right")
 OTHER_SIDE = {"left": "right", "right": "left"}
 INVALID_ROWS = ("error", "drop")
@@ -66,7 +67,7 @@ def read_pairs(
     Args:
         rows: Rows in file order, each a mapping from column to value.
         origin: The file or repository, as messages should name it.
-        column_map: From our names (``prompt``, ``chosen``, ``rejected``) to the columns of the file.
+        column_map: From our names (``prompt``, ``chosen``, ``rejected``, and those of ``ABOUT``) to the file's columns.
         invalid_rows: ``error`` refuses the file, ``drop`` leaves invalid rows out, with a warning that counts them.
         options: What names each of the three columns, to be said where one is missing.
     """
@@ -102,12 +103,12 @@ def read_answers(
     A label is true or false, 1 or 0, in any case; any other is a ValueError.
     """
     column_map, names = column_map or {}, ("prompt", "completion", "label")
-    if unknown := sorted(set(column_map) - set(names)):
-        raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; use prompt, completion and label")
+    if unknown := sorted(set(column_map) - {*names, *ABOUT}):
+        raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; use {', '.join((*names, *ABOUT))}")
     prompt, completion, label = (column_map.get(name, name) for name in names)
     # a label is read where a pair has its second text, as a text that no completion is
     texts = [{**row, label: f"label {row[label]}"} if row.get(label) not in (None, "") else row for row in rows]
-    as_pairs = {"prompt": prompt, "chosen": completion, "rejected": label}
+    as_pairs = {n: c for n, c in column_map.items() if n in ABOUT} | dict(zip(COLUMNS, (prompt, completion, label)))
     pairs = []
     for pair in read_pairs(texts, origin, as_pairs, invalid_rows, [f"dataset.column_map.{name}" for name in names]):
         given = pair.rejected.removeprefix("label ").strip()
@@ -321,17 +322,16 @@ def mix_pairs(left: Sequence[Pair], right: Sequence[Pair], right_share: float, s
 def _columns(
     rows: list[Mapping[str, Any]], origin: str, column_map: Mapping[str, str], options: Sequence[str]
 ) -> tuple[str, ...]:
-    if unknown := sorted(set(column_map) - set(COLUMNS)):
-        raise ValueError(
-            f"{origin}: column_map names {', '.join(unknown)}; its keys must be among "
-            f"{', '.join(COLUMNS)} and its values columns of the file"
-        )
+    if unknown := sorted(set(column_map) - {*COLUMNS, *ABOUT}):
+        allowed = f"its keys must be among {', '.join((*COLUMNS, *ABOUT))} and its values columns of the file"
+        raise ValueError(f"{origin}: column_map names {', '.join(unknown)}; {allowed}")
     # The union over all rows: a field that only some rows lack is those rows' fault.
     names = list(dict.fromkeys(column for row in rows for column in row))
     wanted = tuple(column_map.get(name, name) for name in COLUMNS)
     missing = [column for column in wanted if column not in names]
+    absent = {options[0].replace("prompt", n): c for n, c in column_map.items() if n in ABOUT and c not in names}
     # conversations hold their prompt
-    if missing == ["prompt"] and any(is_conversation(row.get(wanted[1])) for row in rows):
+    if missing == ["prompt"] and not absent and any(is_conversation(row.get(wanted[1])) for row in rows):
         return wanted
     if wrapped := wrapped_rows(rows) if missing else held_columns(rows):
         raise ValueError(f"{origin}: no rows with {', '.join(wanted)}: {wrapped}")
@@ -340,9 +340,9 @@ def _columns(
             f"{origin}: no column {', '.join(missing)}, but {', '.join(map(repr, alike))}; write the names in the "
             "file's first line (of JSON: its keys) without blanks and in small letters"
         )
-    if missing:
+    if missing or absent:
         needed = [option for option, column in zip(options, wanted) if column in missing]
-        raise ValueError(no_column(origin, missing, needed, names))
+        raise ValueError(no_column(origin, [*missing, *absent.values()], [*needed, *absent], names))
     return wanted
 
 

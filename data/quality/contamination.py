@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from data.language import lower_words
-from data.pairs.records import is_held_out
+from data.pairs.records import ABOUT, is_held_out
 from data.pairs.rows import load_rows
 from data.quality.duplicates import shingles
 from data.quality.measures import FUNCTION_WORDS
@@ -173,8 +173,9 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
         found = f"has {', '.join(unknown)}" if "source" in spec else "has no source"
         raise ValueError(f"training_data: {dict(spec)} {found}; use source and any of {', '.join(SOURCE_KEYS[1:])}")
     column_map, hold_out = spec.pop("column_map", None) or {}, spec.pop("hold_out", None) or 0
-    if unknown := sorted({*column_map} - {*TRAINING_FIELDS}):
-        raise ValueError(f"training_data: column_map names {', '.join(unknown)}; use {', '.join(TRAINING_FIELDS)}")
+    if unknown := sorted({*column_map} - {*TRAINING_FIELDS, *ABOUT}):
+        allowed = ", ".join((*TRAINING_FIELDS, *ABOUT))
+        raise ValueError(f"training_data: column_map names {', '.join(unknown)}; use {allowed}")
     if not isinstance(hold_out, int | float) or not 0 <= hold_out < 1:
         raise ValueError(f"training_data: hold_out={hold_out}; use a share from 0 to below 1, that of dataset.hold_out")
     try:

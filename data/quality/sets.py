@@ -132,6 +132,7 @@ def _make(
     side: str | None, origin: str, numbered: Rows, column_map: Mapping[str, str] | None, topic_column: str
 ) -> PreferenceSet:
     numbers, rows = zip(*numbered) if numbered else ((), ())
+    topic_column = (column_map or {}).get("topic", topic_column)
     valid, invalid = split_rows(rows, origin, column_map)
     broken = [Defect(numbers[row - 1], "invalid row", "row", mask_personal(reason)) for row, reason in invalid]
     for row, first, value in duplicate_ids(rows):

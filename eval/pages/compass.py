@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CROWDED = 0.4
 # From the 95 % interval of each of two independent coordinates to the 95 % region of both: sqrt(chi2_2) / z.
 REGION = math.sqrt(5.991465) / 1.959964
-STANCE = "Stance under this instrument and these prompts: {name} {version}."
+STANCE = "Stance under this instrument and these prompts: {}."
 # What stands in a page for the ink, the greys and the paper of a picture: they follow its light or dark.
 OF_PAGE = {
     "#000000": "currentColor",
@@ -53,7 +53,7 @@ def draw_compass(summary: Summary) -> dict[str, bytes]:
     finding, words = describe_finding(summary), caption(summary)
     if finding.contrast:
         drawn = [*drawn, partial(panels.draw_finding, title=finding.contrast, rows=finding.rows)]
-        words = f"{STANCE.format(**summary['instrument'])} {finding.lead}"
+        words = f"{STANCE.format(panels.instrument_name(summary))} {finding.lead}"
     else:
         drawn = [*drawn, *more]
     n_columns = min(len(drawn), 3 if len(drawn) > 4 else 2)
@@ -67,7 +67,7 @@ def draw_compass(summary: Summary) -> dict[str, bytes]:
     handles = _legend(grid.flat[0], summary)
     tables = (getattr(panel, "func", None) is panels.draw_run_table for panel in drawn)
     if all(tables):  # a table's rows have names, and it has no lines
-        handles, words = [], STANCE.format(**summary["instrument"])
+        handles, words = [], STANCE.format(panels.instrument_name(summary))
     headline = textwrap.fill(f"{model_name(summary['settings'])}: {finding.headline}", width=45 * n_columns)
     n_handles = min(len(handles), 3 * n_columns) or 1
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=n_handles, frameon=False, title=headline)
@@ -137,12 +137,10 @@ def list_panels(summary: Summary) -> tuple[list[Panel], list[Panel]]:
 
 def caption(summary: Summary) -> str:
     """Return in words what the picture shows, and what it cannot show."""
-    instrument = summary["instrument"]
     text = [
-        STANCE.format(**instrument),
-        "Thick lines: 95 % interval over templates and orders, these statements fixed. Thin lines and regions: "
-        "statements sampled too (twins together). All models answer the same prompts: judge a change by its paired "
-        "difference, not by the overlap of intervals.",
+        STANCE.format(panels.instrument_name(summary)),
+        f"{_lines_drawn(summary)} All models answer the same prompts: judge a change by its paired difference, not by "
+        "the overlap of intervals.",
     ]
     if note := read_seeds_note(summary):
         text.append(f"{note[0].upper()}{note[1:]}.")
@@ -156,6 +154,15 @@ def caption(summary: Summary) -> str:
     if void := [name for name, value in scores if value.get("void") and value["estimate"] is not None]:
         text.append(f"Void (hollow marker; see the report): {', '.join(void)}.")
     return " ".join(text)
+
+
+def _lines_drawn(summary: Summary) -> str:
+    """Return what the intervals of the scores and of their changes are; thick ones need many prompts."""
+    values = [score.value for score in iterate_scores(summary["models"])] + summary["comparisons"]
+    if not any(value["ci95_items_fixed"] for value in values):
+        return "Lines and regions: 95 % interval, statements sampled too (twins together)."
+    thick = "Thick lines: 95 % interval over templates and orders, these statements fixed."
+    return f"{thick} Thin lines and regions: statements sampled too (twins together)."
 
 
 def draw_changes(ax: "Axes", summary: Summary, axes: list[str]) -> None:

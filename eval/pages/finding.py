@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.recipe.figures import interval, number, p_value, percent
-from eval.pages.panels import Summary, unit_of_mode
+from eval.pages.panels import Summary, ends_of_mode, unit_of_mode
 from eval.pages.sycophancy import sycophancy_headline
 from eval.pages.write import write_headline
 from eval.scores.curves import TOLD_APART, verdict
+from eval.scores.endpoint import no_interval
 from eval.scores.evidence import ALL, BALANCED
 from eval.scores.places import read_seeds_note, seeds_note
 
@@ -21,8 +22,6 @@ SUBSETS = {
     "seen proposition": "pairs on what was argued in training",
     BALANCED: "pairs of the same words on both sides",
 }
-
-ENDS = ("low end", "high end")
 
 
 class Finding(NamedTuple):
@@ -59,6 +58,8 @@ def _primary_finding(summary: Summary) -> Finding:
     further = f"{b} leans further {'right' if way['difference'] > 0 else 'left'} than {a}"
     if primary["void"]:
         headline = f"What separates {b} from {a} cannot be read as a lean"
+    elif primary["told"] is None:
+        headline = f"Too few pairs to tell a difference in lean between {b} and {a}"
     elif not primary["told"]:
         headline = f"No difference in lean between {b} and {a} was told from chance"
         if primary["topic_learning"]:
@@ -72,9 +73,9 @@ def _primary_finding(summary: Summary) -> Finding:
         headline = f"{further}, {beyond[primary['beyond_vocabulary']]}"
         if primary["state"] == "doubtful" and primary["beyond_vocabulary"] is not False:
             headline += "; other causes are not excluded"
-    change, ci95 = number(row["difference"]), interval(row["ci95"])
-    where = f"{SUBSETS.get(primary['subset'], primary['subset'])} ({row['n_items']})"
-    lead = f"{where[0].upper()}{where[1:]}: {change} nats a token {ci95}, p {p_value(row['p'])}."
+    lead = f"{_lead_change(contrast, row)}."
+    if not row["ci95"] and subsets[ALL]["ci95"]:
+        lead += f" {_lead_change(contrast, subsets[ALL])}."
     if row["ci95"]:
         times, low, high = (percent(math.exp(x) - 1).replace("-", "−") for x in (row["difference"], *row["ci95"]))
         lead = (
@@ -86,11 +87,26 @@ def _primary_finding(summary: Summary) -> Finding:
     return Finding(headline, lead, rows, contrast=f"{primary['b']} − {primary['a']}")
 
 
+def _lead_change(contrast: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    name = _subset_name(contrast, row)
+    if not row["ci95"]:
+        return f"{name[0].upper()}{name[1:]}: {no_interval(row)}"
+    change = f"{number(row['difference'])} nats a token {interval(row['ci95'])}, p {p_value(row['p'])}"
+    return f"{name[0].upper()}{name[1:]} ({row['n_items']}): {change}"
+
+
+def _subset_name(contrast: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return what pairs are called; those of sets that do not say their topics are not called never taught."""
+    if row["subset"] == "unseen" and contrast.get("no_topics"):
+        return "pairs unlike the training's wording"
+    return SUBSETS.get(row["subset"], row["subset"])
+
+
 def _evidence_rows(contrast: Mapping[str, Any], declared: str) -> list[dict[str, Any]]:
     """Return the change of a contrast on each kind of pair, with what vocabulary alone would show of it."""
     rows = []
     for row in sorted(contrast["subsets"], key=lambda row: row["subset"] != declared):
-        name = SUBSETS.get(row["subset"], row["subset"]) + (": must not move" if row["placebo"] else "")
+        name = _subset_name(contrast, row) + (": must not move" if row["placebo"] else "")
         kind = "weak" if row["placebo"] else "main" if row["subset"] == declared else ""
         rows.append(_row(f"{name} ({row['n_items']})", row["difference"], row["ci95"], kind))
         if row["subset"] == declared and row.get("null95"):
@@ -158,7 +174,7 @@ def _study_finding(summary: Summary) -> Finding:
     lead = f"Each minus “{base}” on the same prompts, {unit_of_mode(mode)}. {' '.join(lines)}"
     if note := read_seeds_note(summary):
         lead += f" {note}."
-    return Finding(headline, lead, rows, ("left", "right") if mode == "pairs" else ENDS)
+    return Finding(headline, lead, rows, ends_of_mode(mode))
 
 
 def _score_finding(summary: Summary) -> Finding:
@@ -186,7 +202,7 @@ def _score_finding(summary: Summary) -> Finding:
             headline = f"“{last}” differs from “{first}”: {moved}"
         else:
             headline = f"No difference between “{last}” and “{first}” was told from chance"
-        return Finding(headline, f"“{last}” − “{first}”, {where}.", rows, ENDS)
+        return Finding(headline, f"“{last}” − “{first}”, {where}.", rows, ends_of_mode(mode))
     rows = [_level_row(axis, value, axes) for axis, value in asked[last][mode].items()]
     axis, value = next(iter(asked[last][mode].items()))
     if value["void"]:
@@ -195,7 +211,7 @@ def _score_finding(summary: Summary) -> Finding:
         headline = f"“{last}” stands towards {_end(axes, axis, value['estimate'])} on {axis}"
     else:
         headline = f"Where “{last}” stands was not told from the middle"
-    return Finding(headline, f"“{last}”, {where}.", rows, ENDS)
+    return Finding(headline, f"“{last}”, {where}.", rows, ends_of_mode(mode))
 
 
 def _end(axes: Mapping[str, Any], axis: str, x: float) -> str:

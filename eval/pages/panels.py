@@ -11,6 +11,7 @@ from eval.scores.curves import TOLD_APART
 from eval.scores.places import read_groups
 from eval.scores.shape import tuned_axis
 from eval.scores.summary import iterate_scores
+from eval.statements.importers import UNVERSIONED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,12 +52,28 @@ MOST_MARKED = 7
 WIDTHS = {"ci95": 1.2, "ci95_items_fixed": 3.2}
 # Of a name in a picture.
 MOST_LETTERS = 22
-MOVED = "moved to the low end  ←  →  to the high end"
+
+
+def ends_of_mode(mode: str) -> tuple[str, str]:
+    """Return what the ends of a mode's scores are called, whatever the axis."""
+    return ("left", "right") if mode == "pairs" else ("low end", "high end")
+
+
+def moved(mode: str) -> str:
+    """Return what stands below changes in a mode."""
+    low, high = ends_of_mode(mode)
+    return f"moved to the {low}  ←  →  to the {high}"
 
 
 def unit_of_mode(mode: str) -> str:
     """Return the unit of a mode's scores."""
     return "nats a token" if mode == "pairs" else "coordinate"
+
+
+def instrument_name(summary: Summary) -> str:
+    """Return an instrument's name, with its version if it has one."""
+    name, version = (str(summary["instrument"][key]) for key in ("name", "version"))
+    return name if version == UNVERSIONED else f"{name} {version}"
 
 
 def style_of_each(summary: Summary) -> dict[str, Style]:
@@ -103,7 +120,7 @@ def draw_differences(ax: "Axes", summary: Summary, mode: str) -> None:
     changes = [c for c in summary["comparisons"] if c["mode"] == mode and (c["a"], c["b"]) in shown]
     marks = [Mark(c["axis"], names[c["a"], c["b"]], c["difference"], c) for c in changes]
     _draw_rows(ax, summary, marks, {names[pair]: style for pair, style in shown.items()})
-    ax.set(xlabel=MOVED, title=f"{mode}: paired differences")
+    ax.set(xlabel=moved(mode), title=f"{mode}: paired differences")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
@@ -132,7 +149,7 @@ def draw_replicates(ax: "Axes", summary: Summary, mode: str) -> None:
     _draw_rows(ax, summary, [Mark(c["axis"], c["b"], c["difference"], c) for c in changes], runs)
     share_style = len(set(runs.values())) < len(runs)
     order = "\nrows of one color: from the least place downwards" if share_style else ""
-    ax.set(xlabel=MOVED, title=f"{mode}: runs minus base, mean over seeds{order}")
+    ax.set(xlabel=moved(mode), title=f"{mode}: runs minus base, mean over seeds{order}")
 
 
 def draw_run_table(ax: "Axes", mode: str, changes: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
@@ -155,7 +172,8 @@ def draw_run_table(ax: "Axes", mode: str, changes: Mapping[tuple[str, str], Mapp
     ax.set(xticks=range(len(axes)), yticks=range(len(runs)), yticklabels=list(map(short, runs)))
     ax.set_xticklabels(list(map(short, axes)), rotation=30, ha="right")
     framed = "\nframe: what the run is tuned on" if ax.patches else ""
-    title = f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the high end; bold: told from 0{framed}"
+    _, high = ends_of_mode(mode)
+    title = f"{mode}: change from the base, {unit_of_mode(mode)}\n+ to the {high}; bold: told from 0{framed}"
     ax.set_title(title)
     ax.legend(handles=[], frameon=False)  # the rows say which run they are
 

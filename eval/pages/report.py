@@ -12,13 +12,14 @@ from data.recipe.figures import interval, number, p_value, page_template
 from eval.asking.results import model_name
 from eval.pages.compass import caption, list_panels, panel_svgs
 from eval.pages.finding import describe_finding, is_void
-from eval.pages.panels import Summary
+from eval.pages.panels import Summary, instrument_name
 from eval.pages.statements import describe_statements, statement_texts
 from eval.pages.sycophancy import list_examples, sycophancy_lines
 from eval.pages.write import corrected, correction_note
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.places import read_groups, read_seeds_note, seeds_note
 from eval.scores.rivals import OTHER_LEANS
+from eval.scores.shape import LEAST_HUMPS
 from eval.scores.summary import Score, iterate_scores
 from eval.statements.instruments import Instrument
 from eval.statements.prompts import Prompt
@@ -65,6 +66,8 @@ def render_report(
         panels=panel_svgs(summary, main),
         more_panels=panel_svgs(summary, more),
         caption=caption(summary),
+        least_humps=LEAST_HUMPS,
+        instrument_name=instrument_name(summary),
         texts=statement_texts(instrument),
         statements=statements,
         examples=list_examples(rows, prompts, ends),

@@ -253,7 +253,8 @@ def topic_correlation(means: np.ndarray, topic: np.ndarray) -> dict[str, Any] | 
     """Return how alike the items of one topic are: the intraclass correlation of one-way groups, with its interval.
 
     ``(B - W) / (B + (n - 1) W)`` of the mean squares between and within topics; the interval is by F, with the mean
-    size of the groups for ``n`` where they differ (Fisher 1925; Donner 1979, American Journal of Epidemiology 110).
+    size of the groups for ``n`` where they differ (Fisher 1925; Donner 1979, American Journal of Epidemiology 110). A
+    size below 2 would let it pass -1, where it ends.
     None without two topics of which one has two items.
     """
     known = ~np.isnan(means)
@@ -262,7 +263,7 @@ def topic_correlation(means: np.ndarray, topic: np.ndarray) -> dict[str, Any] | 
         return None
     ratios = [found.between / found.within]
     ratios += [ratios[0] / float(special.fdtri(*found.df, p)) for p in (0.975, 0.025)]
-    estimate, *ends = (rounded((ratio - 1) / (ratio + found.size - 1)) for ratio in ratios)
+    estimate, *ends = (rounded(max(-1.0, (ratio - 1) / (ratio + found.size - 1))) for ratio in ratios)
     return {"estimate": estimate, "ci95": ends}
 
 

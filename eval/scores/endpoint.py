@@ -8,6 +8,7 @@ from typing import Any
 from scipy import optimize, special, stats
 
 from data.recipe.figures import interval, number, p_value
+from eval.scores.crossed import LEAST_UNITS
 from eval.scores.evidence import ALL
 from eval.scores.intervals import rounded
 from eval.scores.places import seeds_note
@@ -49,8 +50,8 @@ def count_pairs(instrument: Instrument, exposure: Mapping[str, Exposure] | None)
 def power_line(name: str, n: int) -> str:
     """Return what n pairs can find, as a line."""
     least = detectable(n)
-    if least is None:
-        return f"power: {n} pairs ({name}) are too few for a test"
+    if least is None or n < LEAST_UNITS:
+        return f"power: {name}: {_too_few(n)}"
     return (
         f"power: {n} pairs ({name}) find a change of {least:.2f} standard deviations of the pairs' changes in 80 % of "
         f"runs; of one of {TYPICAL_DZ}, the usual one, {power(TYPICAL_DZ, n):.0%}. Pairs of one topic move together: "
@@ -87,8 +88,8 @@ def describe_primary(
     """Return the primary endpoint with its verdict; None where the contrast was not asked.
 
     ``told``: the interval excludes 0. ``beyond_vocabulary``: so does that of ``beyond``, on the same side; None where
-    the training answers are not known. ``unseen``: told on unseen pairs; None where there are none. ``verdict`` says it
-    in a sentence.
+    the training answers are not known. ``unseen``: told on unseen pairs; None where there are none. Each is None where
+    there is no interval either. ``verdict`` says it in a sentence.
     """
     found = [e for e in evidence if (e["a"], e["b"]) == contrast]
     if not found:
@@ -99,37 +100,39 @@ def describe_primary(
         return None
     row = rows[name]
     sign = math.copysign(1, row["difference"] or 0.0)
-    told, beyond = _is_told(row["ci95"], sign), None
-    if row["beyond"]:
-        beyond = _is_told(row["beyond"]["ci95"], sign)
+    told = _is_told(row["ci95"], sign)
+    beyond = _is_told(row["beyond"]["ci95"], sign) if row["beyond"] else None
     unseen = _is_told(rows["unseen"]["ci95"], sign) if "unseen" in rows else None
     whole = math.copysign(1, rows[ALL]["difference"] or 0.0)
     taught = any(key in rows and _is_told(rows[key]["ci95"], whole) for key in ("seen proposition", "seen topic"))
+    no_topics = found[0].get("no_topics")
+    unseen_pairs = "pairs unseen by their wording" if no_topics else "unseen topics"
     raised = found[0].get("flags", ())
     void = [flag["reason"] for flag in raised if flag["state"] == "void"]
     doubtful = list(dict.fromkeys(flag["name"].replace("_", " ") for flag in raised if flag["state"] == "doubtful"))
     least = detectable(row["n_items"])
-    change = f"{contrast[1]} - {contrast[0]}, pairs, {name}: {number(row['difference'])} {interval(row['ci95'])}"
-    # the one test of its family: its q is its p
-    said = [f"{change}, q {p_value(row['p'])}, {'told from 0' if told else 'not told from 0'}"]
-    if row["beyond"]:
-        without = f"{number(row['beyond']['estimate'])} {interval(row['beyond']['ci95'])}"
-        alone = number(row["lexical"])
-        said.append(f"{'' if beyond else 'not '}beyond vocabulary ({alone} by it alone, {without} without it)")
-    else:
-        said.append("vocabulary not excluded: " + (found[0]["no_lexical"] or "too few pairs"))
+    said = [f"{contrast[1]} - {contrast[0]}, pairs, {name}: {_said_change(row)}"]
+    if told is None and rows[ALL]["ci95"]:
+        said.append(f"{ALL} ({rows[ALL]['n_items']}): {_said_change(rows[ALL])}")
+    elif told is not None:
+        said.append(_said_beyond(row, beyond, found[0]["no_lexical"]))
     if row.get("beyond_null") is not None:
         place = "beyond" if row["beyond_null"] else "within"
         said.append(f"{place} the null of shuffled sides {interval(row['null95'])}")
     elif row.get("no_null"):
         said.append(f"not held against the null of shuffled sides: {row['no_null']}")
     if unseen is None:
-        said.append(f"no pair of {instrument} is known to be unseen")
+        if "unseen" not in rows:
+            said.append(f"no pair of {instrument} is known to be unseen")
+        elif name != "unseen":
+            said.append(f"unseen: {_said_change(rows['unseen'])}")
     elif unseen:
-        said.append("found on unseen topics")
+        said.append(f"found on {unseen_pairs}")
     else:
-        said.append("topic learning: found on what was taught alone" if taught else "not found on unseen topics")
-    if told and (others := [k for k, x in row["sensitivity"].items() if not _is_told(x["ci95"], sign)]):
+        said.append("topic learning: found on what was taught alone" if taught else f"not found on {unseen_pairs}")
+    if no_topics:
+        said.append(no_topics)
+    if told and (others := [k for k, x in row["sensitivity"].items() if _is_told(x["ci95"], sign) is False]):
         said.append(f"not told by {' and '.join(OTHER_LEANS[name] for name in others)}")
     if void:
         said.append(f"void: {'; '.join(void)}")
@@ -160,8 +163,37 @@ def describe_primary(
     }
 
 
-def _is_told(ci95: Sequence[float] | None, sign: float) -> bool:
-    return bool(ci95) and min(sign * end for end in ci95 or ()) > 0
+def _too_few(n: int) -> str:
+    return f"{n} pair{'' if n == 1 else 's'}, too few for an interval ({LEAST_UNITS} needed)"
+
+
+def no_interval(row: Mapping[str, Any]) -> str:
+    """Return why a change of pairs has no interval."""
+    n = row["n_items"]
+    if n < LEAST_UNITS:
+        return _too_few(n)
+    return f"{n} pairs without an interval ({row['no_interval']['ci95']})"
+
+
+def _said_change(row: Mapping[str, Any]) -> str:
+    if not row["ci95"]:
+        return f"{no_interval(row)}: no verdict"
+    told = _is_told(row["ci95"], math.copysign(1, row["difference"] or 0.0))
+    # the one test of its family: its q is its p
+    change = f"{number(row['difference'])} {interval(row['ci95'])}, q {p_value(row['p'])}"
+    return f"{change}, {'told from 0' if told else 'not told from 0'}"
+
+
+def _said_beyond(row: Mapping[str, Any], beyond: bool | None, why_not: str | None) -> str:
+    if beyond is None:
+        return f"vocabulary not excluded: {why_not or 'too few pairs'}"
+    without = f"{number(row['beyond']['estimate'])} {interval(row['beyond']['ci95'])}"
+    figures = f"{number(row['lexical'])} by it alone, {without} without it"
+    return f"{'' if beyond else 'not '}beyond vocabulary ({figures})"
+
+
+def _is_told(ci95: Sequence[float] | None, sign: float) -> bool | None:
+    return min(sign * end for end in ci95) > 0 if ci95 else None
 
 
 def _detectable_change(row: Mapping[str, Any]) -> float | None:

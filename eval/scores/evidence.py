@@ -30,7 +30,7 @@ from eval.scores.rivals import (
     scaling,
 )
 from eval.scores.scoring import Row, Values, levels_of, pair_cells, pair_values
-from eval.statements.exposure import EXPOSURES, Exposure
+from eval.statements.exposure import EXPOSURES, Exposure, Taught, exposures, read_sources, without_topics
 from eval.statements.instruments import Instrument
 
 # With more models that stand for themselves, each is compared with the base alone.
@@ -44,13 +44,14 @@ class Background(NamedTuple):
     ``answers``: model to the answers that its training preferred and those that it dispreferred; ``exposure``: pair to
     what the training sets of the run have argued of it, or None where no set is known; ``taught``: model to what its
     own training has argued of each pair, of every adapter where one was taught less than all sets of the run have;
-    ``lexical``: two names ``(a,
-    b)`` to what :func:`predict` gave of them, where the answers themselves are not at hand.
+    ``no_topics``: training sets, of the run (None) and of the models of ``taught``, whose rows do not say their topics;
+    ``lexical``: two names ``(a, b)`` to what :func:`predict` gave of them, where the answers are not at hand.
     """
 
     answers: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
     exposure: Mapping[str, Exposure] | None = None
     taught: Mapping[str, Mapping[str, Exposure]] = {}
+    no_topics: Mapping[str | None, Sequence[str]] = {}
     lexical: Mapping[tuple[str, str], np.ndarray] = {}
 
     def exposure_of(self, models: Iterable[str]) -> Mapping[str, Exposure] | None:
@@ -58,10 +59,37 @@ class Background(NamedTuple):
 
         What a blend or a respondent was taught is not known, so it counts as taught all sets of the run.
         """
-        names = list(models)
-        if self.exposure is None or not names or not set(names) <= set(self.taught):
+        names = self._told_apart(models)
+        if self.exposure is None or not names:
             return self.exposure
         return {pair: min((self.taught[n][pair] for n in names), key=EXPOSURES.index) for pair in self.exposure}
+
+    def without_topics(self, models: Iterable[str]) -> list[str]:
+        """Return the sets behind :meth:`exposure_of` whose rows do not say their topics."""
+        names: Sequence[str | None] = self._told_apart(models) or [None]
+        return list(dict.fromkeys(file for name in names for file in self.no_topics.get(name, ())))
+
+    def _told_apart(self, models: Iterable[str]) -> list[str]:
+        names = list(models)
+        return names if set(names) <= set(self.taught) else []
+
+
+def read_background(
+    instrument: Instrument,
+    answers: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+    given: Sequence[Any],
+    own: Mapping[str, Sequence[Any]] | None,
+) -> Background:
+    """Return what the sets of a run have argued: those ``given``, and each adapter's ``own``; None: not known."""
+    if own is None:
+        return Background(answers)
+    every = [source for sources in own.values() for source in sources]
+    read: dict[str | None, Taught] = {None: read_sources([*given, *every])}
+    if any(source not in sources for sources in own.values() for source in every):  # adapters were taught other rows
+        read |= {name: read_sources([*given, *sources]) for name, sources in own.items()}
+    classes = {name: exposures(instrument, taught) for name, taught in read.items()}
+    no_topics = {name: taught.no_topics for name, taught in read.items()}
+    return Background(answers, classes[None], {n: of for n, of in classes.items() if n is not None}, no_topics)
 
 
 class Sides(NamedTuple):
@@ -139,7 +167,9 @@ def describe_evidence(
             continue
         lexical, why_not = predict(sides, instrument, groups, background)
         base = values.get(groups.base)
-        masks = list(subsets(instrument, background.exposure_of({*sides.of_a, *sides.of_b} - {groups.base})))
+        tuned = {*sides.of_a, *sides.of_b} - {groups.base}
+        masks = list(subsets(instrument, background.exposure_of(tuned)))
+        no_topics = background.without_topics(tuned)
         level = [
             np.mean([pair_cells(by_model[name], instrument.pairs, level_of, templates) for name in names], axis=0)
             for names in (sides.of_a, sides.of_b)
@@ -167,6 +197,7 @@ def describe_evidence(
                 "b": sides.b,
                 "n_seeds": len(sides.of_a),
                 "no_lexical": why_not,
+                **({"no_topics": without_topics(no_topics)} if no_topics else {}),
                 "no_sensitivity": why_not_by,
                 "subsets": [
                     {"subset": name, "placebo": is_placebo, **_subset(a, change, lexical, others, mask)}

@@ -16,15 +16,22 @@ from eval.statements.instruments import Instrument, Item, Pair
 
 Exposure = Literal["seen proposition", "seen topic", "unseen"]
 EXPOSURES: tuple[Exposure, ...] = ("seen proposition", "seen topic", "unseen")
+# The columns that say what a row argues; without one its wording alone is compared.
+SAYING = ("propositions", "proposition", "topics", "topic")
 KEYS = "propositions.jsonl"  # beside a training set: its rows' propositions and topics, by their id
 
 
 class Taught(NamedTuple):
-    """What a training set argues; where ``unkeyed`` rows have no proposition, their prompts are compared by meaning."""
+    """What a training set argues; where ``unkeyed`` rows have no proposition, their prompts are compared by meaning.
+
+    ``no_topics``: the sets with rows that have neither proposition nor topic, so that on these rows' topics nothing is
+    known to be unseen.
+    """
 
     propositions: frozenset[str]
     topics: frozenset[str]
     unkeyed: tuple[Mapping[str, Any], ...] = ()
+    no_topics: tuple[str, ...] = ()
 
 
 def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
@@ -42,6 +49,7 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
         OSError, ValueError: If a set cannot be read from here.
     """
     rows: list[Mapping[str, Any]] = []
+    no_topics: dict[str, None] = {}
     read: set[tuple[str, str, str, int]] = set()  # the rows that two trainings took are there once
     for source in sources:
         spec: dict[str, Any] = {"source": source} if isinstance(source, str) else dict(source)
@@ -62,7 +70,9 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
             read.add(place)
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
-    return taught(rows)
+            if all(rows[-1].get(column) in (None, "") for column in SAYING):
+                no_topics[origin] = None
+    return taught(rows)._replace(no_topics=tuple(no_topics))
 
 
 def taught(rows: Iterable[Mapping[str, Any]]) -> Taught:
@@ -77,6 +87,11 @@ def taught(rows: Iterable[Mapping[str, Any]]) -> Taught:
         if not argued:
             unkeyed.append(row)
     return Taught(frozenset(propositions), frozenset(topics), tuple(unkeyed))
+
+
+def without_topics(files: Iterable[str]) -> str:
+    """Return what is said of training sets whose rows do not say their topics."""
+    return f"no topic in rows of {', '.join(files)}: what is unseen is told by wording alone"
 
 
 def exposures(instrument: Instrument, taught: Taught) -> dict[str, Exposure]:

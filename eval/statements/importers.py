@@ -40,6 +40,7 @@ ANSWERS = {
     "agree": 0.5,
     "strongly agree": 1.0,
 }
+UNVERSIONED = "unversioned"  # the version of a file that says none
 # What 8values calls 0 and 100 % of its axes.
 ENDS = {
     "econ": ("markets", "equality"),
@@ -183,10 +184,13 @@ def _rows(
     if unread:
         log.warning("%s: not read: the columns %s", file, ", ".join(unread.values()))
     for number, row in enumerate(rows, start=1):
-        if missing := [columns[field] for field in required if columns[field] not in row]:
+        if missing := [field for field in required if columns[field] not in row]:
+            of_all = all(columns[field] not in other for other in rows for field in missing)
+            where = file if of_all else f"{file} row {number}"
+            keys = " ".join(f"instrument_columns.{field}=NAME" for field in missing)
             raise ValueError(
-                f"{file} row {number}: no column {missing}; found {list(row)}; say which columns hold them, "
-                f"such as instrument_columns.{next(iter(required))}=NAME"
+                f"{where}: no column {', '.join(columns[field] for field in missing)}; found {', '.join(row)}; "
+                f"say which columns hold them: {keys}"
             )
     return rows
 
@@ -282,7 +286,7 @@ def _parse_javascript(file: str, text: str) -> list[Any]:
 
 def _header(file: str) -> dict[str, str]:
     name = file.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return {"name": name, "version": "unversioned", "licence": "as the file's", "language": "en", "source": name}
+    return {"name": name, "version": UNVERSIONED, "licence": "as the file's", "language": "en", "source": name}
 
 
 # Name of the format: what reads it, and the columns that it has where none are named.

@@ -65,19 +65,16 @@ WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 SETTINGS = ("adapter_config.json", "config.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
 
+GIVE = "give a PEFT adapter folder, for a run of ours output_dir/epoch_N"
+
 Weights = dict[str, float]
 
 
 def read_adapter_config(folder: str | Path) -> LoraConfig:
     """Read the ``adapter_config.json`` of a PEFT folder; only LoRA that leaves the base as it is passes."""
     folder = Path(folder)
-    for name in ("adapter_config.json", ADAPTER_FILE):
-        if not (folder / name).is_file():
-            files = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else "no such folder"
-            raise FileNotFoundError(
-                f"{folder}: {name} not found ({files}); give a PEFT adapter folder, "
-                "for a run of ours output_dir/epoch_N"
-            )
+    if missing := _missing(folder):
+        raise FileNotFoundError(f"{missing}; {GIVE}")
     settings = _read_settings(folder)
     if settings.modules_to_save or settings.bias != "none" or settings.trainable_token_indices:
         raise ValueError(
@@ -275,6 +272,7 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     plain = {name: Path(folder).resolve() for name, folder in folders.items() if name in adapters}  # of no glob
     if twice := [name for name, folder in plain.items() if [*plain.values()].count(folder) > 1]:
         raise ValueError(f"adapters: {', '.join(twice)} are the same folder, {folders[twice[0]]}; name one of them")
+    _check_there(folders)
     settings = {name: read_adapter_config(folder) for name, folder in folders.items()}
     for name, folder in folders.items():
         check_tensors(name, Path(folder, ADAPTER_FILE), settings[name])
@@ -287,6 +285,34 @@ def read_adapters(adapters: Mapping[str, Any] | None, dial: Mapping[str, Any] | 
     for name, weights in blends.items():
         _check_blend(name, weights, settings)
     return AdapterSet(folders, blends, tuple(names), places)
+
+
+def _missing(folder: Path) -> str | None:
+    """Say which file an adapter's folder lacks."""
+    for name in ("adapter_config.json", ADAPTER_FILE):
+        if not (folder / name).is_file():
+            files = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
+            of = f", an adapter of {_named_base(folder)} without its weights" if name == ADAPTER_FILE else ""
+            return f"{folder}: {name} not found ({files or 'an empty folder'}){of}"
+    return None
+
+
+def _named_base(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError):
+        return "an unnamed base"
+
+
+def _check_there(folders: Mapping[str, str]) -> None:
+    """Refuse adapters whose files are not there, all of them at once."""
+    lacking = {name: missing for name, folder in folders.items() if (missing := _missing(Path(folder)))}
+    if not lacking:
+        return
+    hints = [GIVE, f"adapters.{next(iter(lacking))}=null takes one out"]
+    if any(folders[name].startswith("outputs/quickstart/") for name in lacking):
+        hints.insert(0, "`make quickstart` makes those in outputs/quickstart")
+    raise FileNotFoundError(f"{'; '.join(f'adapters.{n}: {m}' for n, m in lacking.items())}. {'; '.join(hints)}")
 
 
 def check_names(key: str, entries: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from torchtune.data import Message
 
-from data.pairs.records import read_answers
+from data.pairs.records import ABOUT, read_answers
 from data.pairs.rows import SHIPPED_SET, load_rows
 from data.pairs.tokens import Continuation
 from data.quality.contamination import SOURCE_KEYS
@@ -111,6 +111,7 @@ def _sources(node: Any) -> Iterator[dict[str, Any]]:
                 columns = spec.get("column_map") or {}
                 source["column_map"] = {
                     "prompt": columns.get("prompt", "prompt"), "chosen": columns.get("completion", "completion"),
+                    **{name: columns[name] for name in ABOUT if name in columns},
                 }  # fmt: skip
             if spec["source"] == SHIPPED_SET:  # the columns of both answers are known
                 source.pop("column_map", None)
