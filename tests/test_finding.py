@@ -9,8 +9,9 @@ from test_evidence import BACKGROUND, BANK, CLASSES, FEW, IS_PLACEBO, WORDS, fak
 from test_report import make_summary
 
 from data.recipe.figures import page_template
-from eval.pages.compass import draw_compass
+from eval.pages.compass import caption, draw_compass
 from eval.pages.finding import _dial_finding, describe_finding
+from eval.pages.panels import moved
 from eval.readings.controls import Null, add_null
 from eval.scores.endpoint import describe_primary
 from eval.scores.evidence import ALL, describe_evidence
@@ -92,7 +93,7 @@ def test_too_few_pairs_and_topics_that_nobody_named_are_said():
     finding = describe_finding(summarized(fake(right=0.3 * ~IS_PLACEBO, templates=1), background=few))
     assert finding.headline == "Too few pairs to tell a difference in lean between “right” and “left”"
     assert finding.lead.startswith("Pairs unlike the training's wording: 5 pairs, too few for an interval (6 needed). ")
-    assert "All political pairs (254): +0.29" in finding.lead
+    assert "All political pairs (254): +0.28" in finding.lead
     assert finding.rows[0]["name"] == "pairs unlike the training's wording (5)"
 
 
@@ -101,6 +102,20 @@ def test_a_lean_in_doubt_is_said_to_be_so():
     summary = summarized(fake(right=0.1 * ~IS_PLACEBO, noise=0.05, templates=1))
     assert summary["primary"]["state"] == "doubtful"
     assert describe_finding(summary).headline.endswith("do not explain it; other causes are not excluded")
+
+
+def test_the_words_about_a_picture_are_of_what_it_shows(leans):
+    """Pairs are left and right, thick lines are named where there are some, and so is a version."""
+    assert (moved("pairs"), moved("choice")) == tuple(
+        f"moved to the {low}  ←  →  to the {high}" for low, high in (("left", "right"), ("low end", "high end"))
+    )
+    assert "Lines and regions: 95 % interval, statements sampled too" in caption(leans)
+    assert f"these prompts: {BANK.name} {BANK.version}. " in caption(leans)
+    plain = leans | {"instrument": leans["instrument"] | {"version": "unversioned"}}
+    assert f"these prompts: {BANK.name}. " in caption(plain)
+    prompts = {"ci95_items_fixed": [0.0, 1.0]}
+    thick = leans | {"comparisons": [leans["comparisons"][0] | prompts]}
+    assert "Thick lines: 95 % interval over templates and orders" in caption(thick)
 
 
 def test_the_picture_has_it_as_its_title(leans):

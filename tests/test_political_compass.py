@@ -434,13 +434,13 @@ def test_what_is_not_known_of_a_training_is_not_called_unseen(overrides, tmp_pat
 
     assert classes([]) == (None, [])
     source = {"source": str(mine), "column_map": {"prompt": "question"}}
-    exposure, (warning,) = classes(source)
+    exposure, (warning,) = classes([source])
     assert set(exposure.values()) == {"unseen"}
     assert warning.startswith(
         f"no topic in rows of {mine}: what is unseen is told by wording alone; dataset.column_map"
     )
     assert warning in caplog.text
-    exposure, warnings = classes(source | {"column_map": {"prompt": "question", "topic": "subject"}})
+    exposure, warnings = classes([source | {"column_map": {"prompt": "question", "topic": "subject"}}])
     assert (set(exposure.values()), warnings) == ({"seen topic"}, [])
 
 

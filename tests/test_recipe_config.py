@@ -57,8 +57,8 @@ def test_all_problems_are_said_at_once():
     ("more", "said"),
     [
         (
-            {"instrument": ["compass60"]},
-            r"`instrument=\['compass60'\]` is a list, want .*; write instrument=compass60",
+            {"output_dir": ["here"]},
+            r"`output_dir=\['here'\]` is a list, want text; write output_dir=here",
         ),
         ({"seed": "abc"}, "`seed=abc` is text, want a whole number or null"),
         ({"epochs": None}, "`epochs=null` is null, want a whole number"),
@@ -192,6 +192,12 @@ def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
             entry_point(lambda cfg: None)()
         assert stop.value.code.startswith("error: the command line or its config cannot be read: ")
         assert len(stop.value.code.splitlines()) == 2
+    (tmp_path / "good.yaml").write_text("a: []\noptimizer: {b: 1}")
+    for given, said in (("a={b: c}", r"write it in brackets, as key=[{…}]"), ("optimizer=[1]", "write `key: value`")):
+        monkeypatch.setattr("sys.argv", ["recipe", "--config", str(tmp_path / "good.yaml"), given])
+        with pytest.raises(SystemExit) as stop:
+            entry_point(lambda cfg: None)()
+        assert f"stands where a {'list' if '{' in given else 'mapping'} belongs ({given}); {said}" in stop.value.code
 
 
 def test_a_config_that_is_not_there_is_told_the_nearest_one(monkeypatch):

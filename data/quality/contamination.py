@@ -196,7 +196,7 @@ def read_sentences(source: str | Mapping[str, Any]) -> tuple[list[Sentence], dic
             wanted = ", ".join(fields.values())
             raise ValueError(
                 f"training_data: {origin}: row {number} has none of the fields {wanted}; say which is which with "
-                f"training_data='{{source: {spec['source']}, column_map: {{prompt: NAME, chosen: NAME}}}}'"
+                f"training_data='[{{source: {spec['source']}, column_map: {{prompt: NAME, chosen: NAME}}}}]'"
             )
         for field, column in fields.items():
             parts = _split(row.get(column))
