@@ -36,7 +36,7 @@ def test_pairs_csv(tmp_path):
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        ("l,r\nA.,B.\n", None, "m.csv: no column topic; found l, r; .*: instrument_columns.topic=NAME$"),
+        ("l,r\nA.,B.\n", None, "views.csv: no column topic; found l, r; .*: instrument_columns.topic=NAME$"),
         ("l,r,topic\nA.,B.,x\nA.,,x\n", None, "data row 2"),
         ("l,r,topic\nA.,A.,x\n", None, "two different statements"),
         ("l,r,topic\nA.\n", None, "row 1: 1 fields, the header has 3"),
