@@ -140,12 +140,8 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
             if isinstance(error, UnicodeDecodeError):
                 line = f"the config is not UTF-8 text ({line}); save it as UTF-8"
             elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
-                lists = ", ".join(given for given in sys.argv if re.match(r"[\w.]+=\[", given))
-                mappings = ", ".join(given for given in sys.argv if re.match(r"[\w.]+=\{", given))
-                line = f"a mapping stands where a list belongs ({mappings}); write it in brackets, as key=[{{…}}]"
-                if lists or not mappings:
-                    lists = lists or "the config's file"
-                    line = f"a list stands where a mapping belongs ({lists}); write `key: value`, or part.key=value"
+                found = ", ".join(arg for arg in sys.argv if re.match(r"[\w.]+=[\[{]", arg)) or "the config's file"
+                line = f"a list stands where a mapping belongs, or one where a list does ({found}); write key=[{{…}}]"
             elif isinstance(error, FileNotFoundError):
                 line += _nearest_config(str(error.filename))
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
