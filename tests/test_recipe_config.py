@@ -197,7 +197,7 @@ def test_a_config_that_cannot_be_read_is_one_line(monkeypatch, tmp_path):
         monkeypatch.setattr("sys.argv", ["recipe", "--config", str(tmp_path / "good.yaml"), given])
         with pytest.raises(SystemExit) as stop:
             entry_point(lambda cfg: None)()
-        assert f"a list stands where a mapping belongs ({given}), or the reverse: key=[{{…}}], or part.key=value" in stop.value.code
+        assert f"belongs ({given}), or the reverse: key=[{{…}}] or part.key=value" in stop.value.code
 
 
 def test_a_config_that_is_not_there_is_told_the_nearest_one(monkeypatch):

@@ -141,7 +141,7 @@ def entry_point(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
                 line = f"the config is not UTF-8 text ({line}); save it as UTF-8"
             elif isinstance(error, TypeError):  # torchtune spreads whatever the file holds
                 found = ", ".join(arg for arg in sys.argv if re.match(r"[\w.]+=[\[{]", arg)) or "the config's file"
-                line = f"a list stands where a mapping belongs ({found}), or the reverse: key=[{{…}}], or part.key=value"
+                line = f"a list stands where a mapping belongs ({found}), or the reverse: key=[{{…}}] or part.key=value"
             elif isinstance(error, FileNotFoundError):
                 line += _nearest_config(str(error.filename))
             sys.exit(f"error: the command line or its config cannot be read: {line}\n({type(error).__name__})")
