@@ -18,7 +18,7 @@ FOLDER := outputs/models/gemma-3-270m
 QUICKSTART := outputs/quickstart_gemma3_270m
 PACKAGED := configs/packaged_gemma3_270m.yaml
 BASE := model._component_=finetune.models.causal_lm model.path=$(FOLDER) tokenizer=null checkpointer=null
-NULL :=
+NULL := shuffled=docs/results/null_gemma3-270m.json
 else
 $(error MODEL=$(MODEL): use smollm2_135m or gemma3_270m)
 endif

@@ -34,7 +34,8 @@ from finetune.adapters.training_data import recorded_training
 REPO = Path(__file__).parents[1]
 RESULTS = REPO / "docs" / "results"
 PAGE = REPO / "docs" / "measure" / "controls.md"
-NULL = RESULTS / "null_smollm2-135m.json"
+SUFFIXES = {"smollm2-135m": "", "gemma3-270m": "_gemma3_270m"}  # of the names of a model's answers and tables
+NULLS = {suffix: RESULTS / f"null_{model}.json" for model, suffix in SUFFIXES.items()}
 BANK = load_instrument("compass300")
 TAUGHT = exposures(BANK, read_sources([str(REPO / SHIPPED_SET)]))
 ODD = frozenset(
@@ -125,10 +126,10 @@ def by_teaching() -> list[dict[str, Any]]:
     return found
 
 
-def null_summary() -> dict[str, Any]:
+def null_summary(suffix: str) -> dict[str, Any]:
     """Return what ``shuffled`` takes: the parts of the study's ``summary.json`` that are read."""
-    about, _ = kept("shuffled_sides")
-    found = evidence("shuffled_sides", is_of_shipped=True)
+    about, _ = kept(f"shuffled_sides{suffix}")
+    found = evidence(f"shuffled_sides{suffix}", is_of_shipped=True)
     for contrast in found:
         contrast["subsets"] = [
             {key: row[key] for key in ("subset", "n_items", "pairs_sha256", "by_seed")} for row in contrast["subsets"]
@@ -197,9 +198,9 @@ def dtype_table() -> str:
     return "\n".join(lines)
 
 
-def seed_table() -> str:
-    """Return what each seed of the shuffled sides showed."""
-    found = evidence("shuffled_sides", is_of_shipped=True)
+def seed_table(suffix: str) -> str:
+    """Return what each seed of a model's shuffled sides showed."""
+    found = evidence(f"shuffled_sides{suffix}", is_of_shipped=True)
     shown = [("base", "drawn"), ("base", "exchanged"), ("drawn", "exchanged")]
     lines = ["| contrast | pairs | seed 0 | 1 | 2 | 3 | 4 |", "|---|---|---|---|---|---|---|"]
     for contrast in (c for c in found if (c["a"], c["b"]) in shown):
@@ -212,28 +213,26 @@ def seed_table() -> str:
 
 def tables() -> Iterator[tuple[str, str]]:
     """Yield every table of the page with its name."""
-    null = read_null(str(NULL), BANK)
     beside = (ALL, "unseen", "placebo", "lexical")
 
-    def beside_null(name: str, is_of_shipped: bool = False) -> list[dict[str, Any]]:
-        found = evidence(name, is_of_shipped)
-        add_null(found, null, "base", kept(name)[0]["base_sha256"])
+    def beside_null(name: str, suffix: str = "", is_of_shipped: bool = False) -> list[dict[str, Any]]:
+        found = evidence(f"{name}{suffix}", is_of_shipped)
+        add_null(found, read_null(str(NULLS[suffix]), BANK), "base", kept(f"{name}{suffix}")[0]["base_sha256"])
         return found
 
-    yield "shuffled", seed_table()
     sides = [Shown("left", "right", beside), Shown("base", "left", beside), Shown("base", "right", beside)]
-    yield "quickstart", table(beside_null("quickstart", is_of_shipped=True), sides)
-    yield "quickstart_dtypes", dtype_table()
     groups = ("conventions", "twinviews")
     pairs_of = [(f"{name}-left", f"{name}-right") for name in groups]
-    for name in ("known_groups", "known_groups_gemma3_270m"):
-        known = beside_null(name)
-        yield name, table(known, [Shown(*sides) for sides in pairs_of])
-        yield f"{name}_said", said(known, pairs_of)
-    for name in ("personas", "personas_gemma3_270m"):
-        told = beside_null(name)
-        yield name, table(told, [Shown("told-left", "told-right")])
-        yield f"{name}_said", said(told, [("told-left", "told-right")])
+    yield "quickstart_dtypes", dtype_table()
+    for suffix in SUFFIXES.values():
+        yield f"shuffled{suffix}", seed_table(suffix)
+        yield f"quickstart{suffix}", table(beside_null("quickstart", suffix, is_of_shipped=True), sides)
+        known = beside_null("known_groups", suffix)
+        yield f"known_groups{suffix}", table(known, [Shown(*sides) for sides in pairs_of])
+        yield f"known_groups{suffix}_said", said(known, pairs_of)
+        told = beside_null("personas", suffix)
+        yield f"personas{suffix}", table(told, [Shown("told-left", "told-right")])
+        yield f"personas{suffix}_said", said(told, [("told-left", "told-right")])
     whole = [Shown(f"{half}-left", f"{half}-right") for half in ("odd", "even")]
     parts = [Shown(f"{kind}, left", f"{kind}, right", [ALL]) for kind in ("taught", "held out")]
     yield "held_out_topics", table([*evidence("held_out_topics"), *by_teaching()], [*whole, *parts])
@@ -245,7 +244,8 @@ def main() -> None:
     parser.add_argument("--keep", action="append", default=[], metavar="NAME=FOLDER")
     for name, _, folder in (given.partition("=") for given in parser.parse_args().keep):
         keep(name, Path(folder))
-    write_json(NULL, null_summary())
+    for suffix, path in NULLS.items():
+        write_json(path, null_summary(suffix))
     write_whole(PAGE, filled(PAGE.read_text(encoding="utf-8")))
 
 

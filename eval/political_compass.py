@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchtune import utils
 
+from data.pairs.records import ABOUT
 from data.quality.contamination import Match, Statement, find_matches, read_sentences
 from data.recipe.beside import write_page
 from data.recipe.config import check_config, check_place, entry_point
@@ -222,7 +223,9 @@ class PoliticalCompassRecipe:
                     unknown.append(str(error).removeprefix("training_data: "))
                     continue
                 same = [{**about, "file": ""} == {**file, "file": ""} for file in self._training_files]
-                in_given += [set_of(known)] if any(same[: len(given)]) else []
+                # a card that maps a topic's column says more than the set as it was given
+                maps = {*ABOUT} & {*(known.get("column_map") or {})}
+                in_given += [set_of(known)] if any(same[: len(given)]) and not maps else []
                 if not any(same):
                     sentences += of_file
                     self._training_files.append(about)
@@ -247,8 +250,8 @@ class PoliticalCompassRecipe:
         if untold := self._background.without_topics(()):
             how = "dataset.column_map.topic=NAME in a training, or column_map in training_data, names their column"
             self._warn(f"{without_topics(untold)}; {how} (docs/data/own_data.md)")
-        files = ", ".join(file["file"] for file in self._training_files)
-        log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
+        if files := ", ".join(file["file"] for file in self._training_files):
+            log.info(f"{len(self._matches)} statements occur, exactly or nearly, in {files}")
 
     def setup(self, cfg: DictConfig) -> None:
         """Prepare the questions, then load the base with its adapters."""

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: `logprobs` of an answer are those of the answer's own tokens, as servers give them and as inspect_ai's type `Logprobs` says.
 # Behaviour: the provider `hf` lists the likeliest token of every position, whatever was sampled (it samples by default), and goes on after the end of the
-# answer up to the longest one of the batch. So the mean or sum, as a score of confidence, is that of another text: an answer of two tokens has twelve
-# log-probabilities. The answer's own are not in the log. With `-M do_sample=false` and one request at a time they are right.
+# answer up to the longest one of the batch. So the mean or sum, as a score of confidence, is that of another text, and a short answer has more
+# log-probabilities than tokens. The answer's own are not in the log. With `-M do_sample=false` and one request at a time they are right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

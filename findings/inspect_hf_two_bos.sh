@@ -2,7 +2,7 @@
 # Guess: the provider `hf` of inspect_ai gives a local chat model the tokens that its chat template stands for, as `apply_chat_template` does.
 # Behaviour: it renders the template to a text, which begins with the first token where the template writes it (Llama 3, Gemma, Mistral), and tokenizes
 # that text with special tokens, so that the model reads the first token twice. The answers' log-probabilities are those of another prompt.
-# `-M tokenizer_call_args='{"add_special_tokens": false}'` gives the right ones; a model without a template needs it left out.
+# `-M tokenizer_call_args='{"add_special_tokens": false}'` gives the right ones.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guess: hot-swapping one adapter of a model changes that adapter alone, as loading another file under its name does.
-# Behaviour: it sets every other adapter whose name contains the swapped one's name to zero. After "left" was swapped, "left_v2" answers as the base does,
-# to the last digit; "right" is untouched. Nothing is said. With names of which none contains another one it is right.
+# Behaviour: it sets another adapter whose name begins with the swapped one's name to zero. After "left" was swapped, "left_v2" answers as the base does,
+# to the last digit; "right" is untouched. No warning is given. With names of which none begins with another one it is right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Guess: a folder's `tokenizer.json` says how text is split, whatever class its `tokenizer_config.json` names, as it did in transformers 4.
+# Guess: a folder's `tokenizer.json` says how text is split, whatever class its `tokenizer_config.json` names.
 # Behaviour: in transformers 5 some classes (GPT2Tokenizer, Qwen2Tokenizer, GPTNeoXTokenizer) take words and ids from the file, and their own rule of splitting
-# and normalising text in place of the file's. A rule with groups of up to three digits, which several models have under GPT-2's class, is lost: 2025 becomes
+# text in place of the file's. A rule with groups of up to three digits, which several models have under GPT-2's class, is lost: 2025 becomes
 # other tokens than the model was trained on. Nothing is said, and `save_pretrained` writes the other rule. A `config.json` decides as well: with the
 # type olmo2 it is right, with llama or none it is not. `PreTrainedTokenizerFast.from_pretrained` is always right.
 set -euo pipefail

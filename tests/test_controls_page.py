@@ -8,7 +8,7 @@ import re
 import pytest
 
 from benchmarks import controls
-from benchmarks.controls import BANK, NULL, PAGE, REPO, RESULTS, dtype_table, evidence, filled, kept, null_summary
+from benchmarks.controls import BANK, NULLS, PAGE, REPO, RESULTS, dtype_table, evidence, filled, kept, null_summary
 from data.recipe.figures import interval, number
 from eval.statements.prompts import load_templates
 
@@ -36,8 +36,9 @@ def test_other_pages_quote_the_quickstart_as_its_answers_are():
         assert f"{number(beyond['estimate'])} {interval(beyond['ci95'])}" in figures_of(page)
 
 
-def test_the_null_that_ships_is_that_of_the_answers():
-    assert json.loads(NULL.read_text(encoding="utf-8")) == null_summary()
+def test_the_nulls_that_ship_are_those_of_the_answers():
+    for suffix, path in NULLS.items():
+        assert json.loads(path.read_text(encoding="utf-8")) == null_summary(suffix)
     assert sum(file.stat().st_size for file in RESULTS.iterdir()) < 3_000_000
 
 

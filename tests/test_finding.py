@@ -91,7 +91,7 @@ def test_a_lean_beyond_words_is_said_in_percent_a_token(leans):
 def test_too_few_pairs_and_topics_that_nobody_named_are_said():
     few = BACKGROUND._replace(exposure=FEW, no_topics={None: ("mine.csv",)})
     finding = describe_finding(summarized(fake(right=0.3 * ~IS_PLACEBO, templates=1), background=few))
-    assert finding.headline == "Too few pairs to tell a difference in lean between “right” and “left”"
+    assert finding.headline == "Too few unseen pairs to tell a difference in lean between “right” and “left”"
     assert finding.lead.startswith("Pairs unlike the training's wording: 5 pairs, too few for an interval (6 needed). ")
     assert "All political pairs (254): +0.28" in finding.lead
     assert finding.rows[0]["name"] == "pairs unlike the training's wording (5)"

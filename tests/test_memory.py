@@ -14,15 +14,19 @@ from conftest import REPO, fork
 from safetensors.torch import load_file, save_file
 
 from data.recipe.memory import KEPT_KERNELS, MappedFiles, bound_kernel_caches, keep_freed_blocks
+from finetune.run.bases import take_weights
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="madvise and /proc")
 MIB = 2**20
 
 
-def resident(kind: str = "RssFile") -> float:
-    """MiB of files, or of anonymous memory, that are resident in this process."""
+FILES = ("RssFile", "RssShmem")  # the second where the folder is a tmpfs
+
+
+def resident(*kinds: str) -> float:
+    """MiB of these kinds that are resident in this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:"))
+    return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in kinds) / 1024
 
 
 def _freed_blocks() -> None:
@@ -57,13 +61,23 @@ def test_pages_of_a_mapped_file_go_back_and_are_read_again(tmp_path):
     save_file({"values": values}, blobs / "content")
     (folder / "model.safetensors").symlink_to(blobs / "content")  # as in the cache of the Hub
     read = load_file(folder / "model.safetensors")["values"]
-    files, before = MappedFiles(folder), resident()
+    files, before = MappedFiles(folder), resident(*FILES)
     assert torch.equal(read, values)
-    after = resident()
+    after = resident(*FILES)
     assert after - before > 30
-    files.drop_pages()
-    assert resident() < after - 30
+    files.drop_pages(read)
+    assert resident(*FILES) < after - 30
     assert torch.equal(read, values)
+
+
+def test_what_takes_the_place_of_an_unmapped_file_is_left_alone(tmp_path):
+    weights = {}
+    for k in (1, 2):  # each tensor is a file, and larger than what malloc keeps in its heap
+        save_file({f"w{k}": torch.full((10 * MIB,), k, dtype=torch.float32)}, tmp_path / f"{k}.safetensors")
+        weights |= load_file(tmp_path / f"{k}.safetensors")
+    files = MappedFiles(tmp_path)
+    loaded = {name: weight.double() for name, weight in take_weights(weights, files)}
+    assert {name: weight.unique().tolist() for name, weight in loaded.items()} == {"w1": [1.0], "w2": [2.0]}
 
 
 KERNELS = """
@@ -85,7 +99,10 @@ print(sizes[n_kept] - sizes[0], sizes[-1] - sizes[n_kept])
 """
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
+    reason="kernels that oneDNN writes for x86",
+)
 def test_kernels_of_shapes_no_longer_used_go(monkeypatch):
     # a process of its own: the size of these caches is read once
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
@@ -99,7 +116,8 @@ def test_kernels_of_shapes_no_longer_used_go(monkeypatch):
 
 def test_what_the_environment_says_of_kernels_counts(monkeypatch):
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")  # so that what is set is taken back afterwards
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     bound_kernel_caches()
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KEPT_KERNELS)

@@ -238,11 +238,14 @@ def test_a_line_of_the_log_begins_below_an_open_bar(capsys):
     log = utils.get_logger()
     log.addHandler(handler)
     log.addFilter(_below_bars)
-    with tqdm(total=2, desc="asking"):
-        log.warning("asked once")
-    log.removeHandler(handler)
-    log.warning("closed")
-    assert "\nasked once\n" in capsys.readouterr().err
+    try:
+        with tqdm(total=2, desc="asking"):
+            log.warning("asked once")
+        assert "\nasked once\n" in capsys.readouterr().err
+        log.warning("closed")
+        assert not capsys.readouterr().err.startswith("\n")  # no bar is open
+    finally:
+        log.removeHandler(handler)
 
 
 def test_component_that_does_not_exist():

@@ -210,7 +210,7 @@ def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list
     if the 95 % interval reaches down to the limit. ``note`` says why a gate did not pass.
     """
     values, low_ends, gates = _gate_values(report), _low_ends(report), []
-    n_rows = min(facts["n_valid"] for facts in report["sets"].values())
+    n_rows = max(facts["n_valid"] for facts in report["sets"].values())  # a set of many rows is judged as it is
     for name, meaning in (GATES | (REPAIR_GATES if "repair" in report else {})).items():
         value, limit = values[name], limits.get(name)
         passed = None if value is None or limit is None else bool(value <= limit + 1e-9)
@@ -236,7 +236,8 @@ def _length_note(report: Mapping[str, Any], accuracy: float) -> str:
 def _low_ends(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the least value of each gate of length or style that agrees with the rows, of the worst set."""
     sets, ends = report["sets"].values(), {}
-    ends["length_rule"] = max(wilson(facts["length"]["rule_accuracy"], facts["n_valid"])[0] for facts in sets)
+    shares = [(facts["length"]["rule_accuracy"], facts["n_valid"]) for facts in sets]
+    ends["length_rule"] = max((wilson(share, n)[0] for share, n in shares if n), default=0.0)
     topics = [topic for facts in sets for topic in facts["length"]["by_topic"].values()]
     shares = [(max(topic["chosen_longer"], 1 - topic["chosen_longer"]), topic["n"]) for topic in topics]
     ends["topic_length_bias"] = max((wilson(share, n)[0] - 0.5 for share, n in shares), default=0.0)
@@ -261,7 +262,8 @@ def _gate_values(report: Mapping[str, Any]) -> dict[str, float | None]:
         "contamination": by_kind["contamination"],
         "personal_data": by_kind["personal data"],
         "toxicity": by_kind.get("toxicity"),
-        "length_rule": max(length["rule_accuracy"] for length in lengths),
+        # nan where no row is valid
+        "length_rule": max((x for length in lengths if (x := length["rule_accuracy"]) == x), default=None),
         "topic_length_bias": max(biases, default=None),
         "side_from_prompt": (guesses.get("side_from_prompt") or {}).get("accuracy"),
         "side_from_style": max(styles, default=None),

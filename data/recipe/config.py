@@ -36,7 +36,7 @@ from data.recipe.values import check_value, is_for_yaml
 _DATA = next(folder for folder in Path(__file__).resolve().parents if folder.name == "data")
 FOLDERS = [_DATA.with_name(name) for name in ("data", "eval", "finetune")]
 TRACEBACK = "POLITUNE_TRACEBACK"  # an environment variable: 1 shows where an error was raised
-STOPPED = "stopped by Ctrl-C; what was written stays, and the same command can be started again"
+STOPPED = "stopped by Ctrl-C; what was written stays"
 _LEAST_FREE_BYTES = 1_000_000
 # A folder that is a file, a file that is there, no permission, a full disk.
 _PLACE_ERRORS = {
@@ -231,7 +231,7 @@ def check_config(
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:
     # lr is short for learning_rate, and bs for batch_size
-    short = [other for other in known if name == _initials(other) or _initials(name) == other]
+    short = [k for k in known if len(min(k, name, key=len)) > 1 and (name == _initials(k) or _initials(name) == k)]
     close = short or difflib.get_close_matches(name, known, n=1)
     if close:
         return f"; did you mean `{close[0]}`?"

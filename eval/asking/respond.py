@@ -231,8 +231,8 @@ def load_base(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> Deco
     checkpointer = config.instantiate(cfg.checkpointer)
     with training.set_default_dtype(dtype), torch.device("meta"):  # to draw first weights took longer than to read them
         model = config.instantiate(cfg.model)
+    weights = checkpointer.load_checkpoint()[training.MODEL_KEY]  # mapped from disk, read as it is used
     files = MappedFiles(cfg.checkpointer.checkpoint_dir)
-    weights = take_weights(checkpointer.load_checkpoint()[training.MODEL_KEY], files)
-    load_weights(Policy(model), weights, {}, device)
+    load_weights(Policy(model), take_weights(weights, files), {}, device)
     use_fast_layers(model.requires_grad_(False))
     return model.eval()

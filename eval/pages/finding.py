@@ -9,6 +9,7 @@ from data.recipe.figures import interval, number, p_value, percent
 from eval.pages.panels import Summary, ends_of_mode, unit_of_mode
 from eval.pages.sycophancy import sycophancy_headline
 from eval.pages.write import write_headline
+from eval.scores.crossed import LEAST_UNITS
 from eval.scores.curves import TOLD_APART, verdict
 from eval.scores.endpoint import no_interval
 from eval.scores.evidence import ALL, BALANCED
@@ -60,6 +61,10 @@ def _primary_finding(summary: Summary) -> Finding:
         headline = f"What separates {b} from {a} cannot be read as a lean"
     elif primary["told"] is None:
         headline = f"Too few pairs to tell a difference in lean between {b} and {a}"
+        if row["n_items"] >= LEAST_UNITS:
+            headline = f"No difference in lean between {b} and {a} was told from chance"
+        elif subsets[ALL]["ci95"]:
+            headline = f"Too few {primary['subset']} pairs to tell a difference in lean between {b} and {a}"
     elif not primary["told"]:
         headline = f"No difference in lean between {b} and {a} was told from chance"
         if primary["topic_learning"]:

@@ -186,7 +186,7 @@ def _said_change(row: Mapping[str, Any]) -> str:
 
 def _said_beyond(row: Mapping[str, Any], beyond: bool | None, why_not: str | None) -> str:
     if beyond is None:
-        return f"vocabulary not excluded: {why_not or 'too few pairs'}"
+        return f"vocabulary not excluded: {why_not or 'it has no interval'}"
     without = f"{number(row['beyond']['estimate'])} {interval(row['beyond']['ci95'])}"
     figures = f"{number(row['lexical'])} by it alone, {without} without it"
     return f"{'' if beyond else 'not '}beyond vocabulary ({figures})"

@@ -70,7 +70,7 @@ def read_sources(sources: Iterable[str | Mapping[str, Any]]) -> Taught:
             read.add(place)
             named = {field: row.get(column) for field, column in columns.items()}
             rows.append({**row, **named, **keys.get(str(row.get("id")), {})})
-            if all(rows[-1].get(column) in (None, "") for column in SAYING):
+            if all(rows[-1].get(column) in (None, "", []) for column in SAYING):
                 no_topics[origin] = None
     return taught(rows)._replace(no_topics=tuple(no_topics))
 

@@ -61,7 +61,8 @@ class TorchtuneBase:
         builder = {k: v for k, v in plain(self._cfg.model).items() if "lora" not in k or k == "_component_"}
         settings = {**builder, "dtype": str(self._dtype), "device": self._processes.device.type}
         found = hash_base(self._weights, settings)
-        self._files.drop_pages()
+        for weight in self._weights.values():
+            self._files.drop_pages(weight)
         return found
 
     def load(self, adapter: Mapping[str, Tensor]) -> Policy:
@@ -74,8 +75,9 @@ class TorchtuneBase:
 def take_weights(weights: dict[str, Tensor], files: MappedFiles) -> Iterator[tuple[str, Tensor]]:
     """Yield each weight of mapped files, and keep neither it nor what was read of it."""
     for name in list(weights):
-        yield name, weights.pop(name)
-        files.drop_pages()
+        weight = weights.pop(name)
+        yield name, weight
+        files.drop_pages(weight)
 
 
 class CausalBase:
