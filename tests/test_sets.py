@@ -69,7 +69,7 @@ def test_a_set_without_a_valid_row_is_judged(tmp_path):
     (tmp_path / "none.jsonl").write_text(to_jsonl([{"prompt": "", "chosen": "Yes.", "rejected": "No."}] * 3))
     report = measure(load_sets(str(tmp_path / "none.jsonl")), {"set": []}, seed=0, unasked=["toxicity"])
     gates = {gate["gate"]: gate for gate in judge(report, LIMITS)}
-    assert (gates["length_rule"]["value"], gates["hard_defects"]["passed"]) == (None, False)
+    assert gates["length_rule"]["value"] is None
 
 
 def test_gates_pass_at_their_limit():
