@@ -96,7 +96,8 @@ def _lead_change(contrast: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     name = _subset_name(contrast, row)
     if not row["ci95"]:
         return f"{name[0].upper()}{name[1:]}: {no_interval(row)}"
-    change = f"{number(row['difference'])} nats a token {interval(row['ci95'])}, p {p_value(row['p'])}"
+    # the one test of its family: its q, as the verdict has it, is its p
+    change = f"{number(row['difference'])} nats a token {interval(row['ci95'])}, q {p_value(row['p'])}"
     return f"{name[0].upper()}{name[1:]} ({row['n_items']}): {change}"
 
 
