@@ -97,6 +97,11 @@ def test_too_few_pairs_and_topics_that_nobody_named_are_said():
     assert finding.rows[0]["name"] == "pairs unlike the training's wording (5)"
 
 
+def test_many_pairs_that_did_not_move_are_not_called_too_few():
+    finding = describe_finding(summarized(fake(noise=0.0, templates=1)))
+    assert finding.headline == "No difference in lean between “right” and “left” was told from chance"
+
+
 def test_a_lean_in_doubt_is_said_to_be_so():
     """The placebo pairs scatter as much as the political ones."""
     summary = summarized(fake(right=0.1 * ~IS_PLACEBO, noise=0.05, templates=1))

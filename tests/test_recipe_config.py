@@ -20,6 +20,7 @@ from data.recipe.config import (
     FOLDERS,
     STOPPED,
     _below_bars,
+    _did_you_mean,
     check_config,
     check_place,
     component,
@@ -246,6 +247,11 @@ def test_a_line_of_the_log_begins_below_an_open_bar(capsys):
         assert not capsys.readouterr().err.startswith("\n")  # no bar is open
     finally:
         log.removeHandler(handler)
+
+
+def test_a_name_of_one_letter_is_short_for_no_word():
+    assert _did_you_mean("learning_rate", {"lr", "l"}) == "; did you mean `lr`?"
+    assert _did_you_mean("kind", {"k", "kinds"}) == "; did you mean `kinds`?"
 
 
 def test_component_that_does_not_exist():

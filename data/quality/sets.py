@@ -206,8 +206,8 @@ def framing(defects: Sequence[Defect], n_rows: int) -> dict[str, Any]:
 def judge(report: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """Compare a report with the limits; a gate without a limit, or that cannot be measured here, is not judged.
 
-    Nor is one of length or style over its limit, if a set has fewer than ``FEW_ROWS`` rows and chance alone may do it:
-    if the 95 % interval reaches down to the limit. ``note`` says why a gate did not pass.
+    Nor is one of length or style over its limit, if every set has fewer than ``FEW_ROWS`` rows and chance alone may do
+    it: if the 95 % interval reaches down to the limit. ``note`` says why a gate did not pass.
     """
     values, low_ends, gates = _gate_values(report), _low_ends(report), []
     n_rows = max(facts["n_valid"] for facts in report["sets"].values())  # a set of many rows is judged as it is
